@@ -1,0 +1,170 @@
+"""How much memory there is: psutil, control groups and resource limits, measured at the call."""
+
+import math
+import numbers
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask
+import psutil
+from dask.utils import parse_bytes
+
+try:
+    import resource
+except ImportError:  # Windows has no resource limits
+    resource = None  # type: ignore[assignment]
+
+# Version 1 control groups write "no limit" as the largest multiple of the page size below 2^63.
+UNLIMITED = 1 << 62
+
+
+def memory_limit(value: int | float | str | None = None) -> int:
+    """Return how many bytes a call may use now.
+
+    Parameters
+    ----------
+    value : int or str, optional
+        A limit in bytes, or as text with a unit ("4 GiB"). By default the configured
+        ``daskstats.memory-limit`` or, where that is null, ``daskstats.memory-fraction`` of the
+        memory that is available to this process at this moment.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    ValueError
+        If the limit is not a positive number of bytes.
+    TypeError
+        If it is neither a number nor text.
+
+    Examples
+    --------
+    >>> memory_limit("4 GiB")
+    4294967296
+    >>> 0 < memory_limit() < available()
+    True
+    """
+    if value is None:
+        value = dask.config.get("daskstats.memory-limit", None)
+    if value is not None:
+        return _parse(value)
+    fraction = dask.config.get("daskstats.memory-fraction", 0.5)
+    if isinstance(fraction, bool) or not isinstance(fraction, numbers.Real):
+        raise TypeError(f"daskstats.memory-fraction must be a number, got {fraction!r}")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"daskstats.memory-fraction must be in (0, 1], got {fraction!r}")
+    return int(float(fraction) * available())
+
+
+def _parse(value) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real | str):
+        raise TypeError(f'memory_limit must be bytes or text such as "4 GiB", got {value!r}')
+    try:
+        size = parse_bytes(value) if isinstance(value, str) else float(value)
+        positive = math.isfinite(size) and size >= 1
+    except (ValueError, OverflowError):
+        positive = False
+    if not positive:
+        raise ValueError(
+            f'memory_limit must be a positive number of bytes or text such as "4 GiB", got {value!r}'
+        )
+    return int(size)
+
+
+def available(root: str | Path = "/") -> int:
+    """Return the bytes this process can still allocate.
+
+    That is psutil's available memory, lowered by every control group from this process's own to
+    the root (limit minus what is in use and cannot be reclaimed) and by ``RLIMIT_AS`` and
+    ``RLIMIT_DATA``.
+
+    Parameters
+    ----------
+    root : path
+        Where ``proc`` and ``sys`` are; tests give made-up trees.
+
+    Returns
+    -------
+    int
+        Bytes, at least 0.
+    """
+    free = [psutil.virtual_memory().available, *cgroup_free(root), *rlimit_free()]
+    return max(0, min(free))
+
+
+def cgroup_free(root: str | Path = "/") -> Iterator[int]:
+    """Yield the bytes left under each control group that holds this process, v1 and v2."""
+    root = Path(root)
+    for group, mount, version in _memory_groups(root):
+        # The mount may show a part of the hierarchy only: climb until a directory exists.
+        for directory in (mount / group, *(mount / group).parents):
+            free = _group_free(directory, version)
+            if free is not None:
+                yield free
+            if directory == mount:
+                break
+
+
+def _memory_groups(root: Path) -> Iterator[tuple[str, Path, int]]:
+    """Yield (group, mount point, version) of the hierarchies that account for memory."""
+    mounts = {}
+    for line in _lines(root / "proc/self/mountinfo"):
+        fields, _, tail = line.partition(" - ")
+        mount_root, mount_point = fields.split()[3:5]
+        kind, _, options = (tail.split() + ["", "", ""])[:3]
+        if kind == "cgroup2":
+            mounts[2] = (mount_root, mount_point)
+        elif kind == "cgroup" and "memory" in options.split(","):
+            mounts[1] = (mount_root, mount_point)
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, group = line.split(":", 2)
+        version = 1 if "memory" in controllers.split(",") else 2 if not controllers else 0
+        if version in mounts:
+            mount_root, mount_point = mounts[version]
+            if group.startswith(mount_root):
+                group = group[len(mount_root) :]
+            parts = [part for part in group.split("/") if part not in ("", "..", ".")]
+            yield "/".join(parts), root / mount_point.lstrip("/"), version
+
+
+def _group_free(directory: Path, version: int) -> int | None:
+    names = {
+        1: (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
+        2: (("memory.max", "memory.high"), "memory.current", "inactive_file"),
+    }
+    limits, usage, reclaimable = names[version]
+    values = [_number(directory / name) for name in limits]
+    finite = [value for value in values if value is not None and value < UNLIMITED]
+    used = _number(directory / usage)
+    if not finite or used is None:
+        return None
+    # Cached file pages count as usage but are dropped as soon as memory is asked for.
+    stat = dict(line.split() for line in _lines(directory / "memory.stat") if " " in line)
+    return max(0, min(finite) - max(0, used - int(stat.get(reclaimable, 0))))
+
+
+def _number(path: Path) -> int | None:
+    lines = _lines(path)
+    return int(lines[0]) if lines and lines[0].strip().isdigit() else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def rlimit_free() -> Iterator[int]:
+    """Yield the bytes left under RLIMIT_AS and RLIMIT_DATA, where they are set."""
+    if resource is None:
+        return
+    used = psutil.Process().memory_info()
+    for name, field in (("RLIMIT_AS", "vms"), ("RLIMIT_DATA", "data")):
+        if hasattr(resource, name):
+            soft, _ = resource.getrlimit(getattr(resource, name))
+            if soft != resource.RLIM_INFINITY:
+                yield max(0, soft - getattr(used, field, 0))

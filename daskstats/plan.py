@@ -1,0 +1,328 @@
+"""How large a block is, how often the source is read, and what it costs: arithmetic on integers.
+
+A frame-wise statistic cuts the series into blocks of frames::
+
+    frames   0 ......... 19 | 20 ........ 39 | 40 ...          steps (intermediate images)
+             0 ... 9 10..19 | 20 .. 29 30.39 | 40 ...          blocks (tasks), read `piece` by `piece`
+
+A row-wise statistic needs all frames of a row at once and cuts the rows in the same way. How its
+frames get from the source to the bands is its *strategy*:
+
+    direct     the source reads bands of rows at little more than their share of a frame's cost
+    resident   every frame is read once and kept; bands are views of what is kept
+    reread     every frame is read again for each band
+"""
+
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+MEBI = 1 << 20
+
+# A task should be long beside its scheduling (some 0.1 ms) and short beside a second: with these
+# bounds a block of uint16 frames takes 1 to 100 ms, most of which is the source's own time.
+SMALLEST_BLOCK = 8 * MEBI
+LARGEST_BLOCK = 256 * MEBI
+
+# Tasks to each worker, so that the last ones to finish leave little idle time.
+TASKS_PER_WORKER = 4
+
+# Frames that a fold takes at once from a source that has to fetch them: the partial state is
+# then written once for every eight frames.
+PIECE = 8
+
+# Images that exist beside the running state: two waiting and one with the consumer.
+IMAGES_IN_FLIGHT = 3
+
+# Partial states that wait to be combined, beyond one for each worker.
+WAITING_STATES = 4
+
+Range = tuple[int, int]
+
+
+class MemoryLimitError(MemoryError):
+    """The memory limit is too small for the work; nothing has been read."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a plan needs to know of an image series."""
+
+    nframes: int
+    """frames to use"""
+    rows: int
+    """rows of a frame"""
+    cols: int
+    """columns of a frame"""
+    itemsize: int
+    """bytes of a pixel"""
+    frame_unit: int = 1
+    """frames that the source decodes together"""
+    row_unit: int = 1
+    """rows that the source decodes together: ``rows`` if only whole frames can be read"""
+    in_memory: bool = False
+    """whether blocks are views of memory that is there anyway"""
+
+    @property
+    def frame_nbytes(self) -> int:
+        return self.rows * self.cols * self.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.nframes * self.frame_nbytes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a statistic keeps, in bytes per pixel."""
+
+    state: int = 0
+    """of a partial state"""
+    image: int = 0
+    """of a finished image"""
+    scratch: int = 0
+    """of temporaries, for each pixel and frame of a row-wise block"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a series is cut into tasks, and the memory that they take together.
+
+    ``str(plan)`` describes it for people.
+    """
+
+    strategy: str
+    """"fold", "direct", "resident" or "reread" """
+    layout: Layout
+    """the series that is planned for"""
+    steps: tuple[tuple[Range, ...], ...]
+    """for each intermediate image the blocks it adds: (start, stop) of frames or rows"""
+    piece: int
+    """frames that a task reads at once"""
+    workers: int
+    """tasks that run at once"""
+    nbytes: int
+    """projected peak, in bytes, of all that the call allocates"""
+    limit: int
+    """bytes the call may use"""
+    reads: float
+    """how many times each frame is read or decoded"""
+
+    @property
+    def along(self) -> str:
+        """The axis that is cut: "frames" or "rows"."""
+        return "frames" if self.strategy == "fold" else "rows"
+
+    @property
+    def blocks(self) -> tuple[Range, ...]:
+        """All blocks, in order."""
+        return tuple(block for step in self.steps for block in step)
+
+    def __str__(self) -> str:
+        sizes = {stop - start for start, stop in self.blocks}
+        size = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
+        return (
+            f"{self.strategy}: {len(self.blocks)} blocks of {size} {self.along}, "
+            f"{self.workers} at once; each frame read {self.reads:.4g} times; "
+            f"at most {mebibytes(self.nbytes)} of {mebibytes(self.limit)}"
+        )
+
+
+def mebibytes(nbytes: int) -> str:
+    """Return a size for people.
+
+    >>> mebibytes(3 << 20)
+    '3 MiB'
+    """
+    return f"{nbytes / MEBI:.4g} MiB"
+
+
+def split(total: int, parts: int) -> list[int]:
+    """Return ``parts`` sizes that add up to ``total`` and differ by at most one, larger first.
+
+    >>> split(10, 4)
+    [3, 3, 2, 2]
+    """
+    size, larger = divmod(total, parts)
+    return [size + 1] * larger + [size] * (parts - larger)
+
+
+def ranges(sizes: list[int], first: int = 0) -> list[Range]:
+    """Return the (start, stop) of consecutive sizes.
+
+    >>> ranges([3, 2], first=10)
+    [(10, 13), (13, 15)]
+    """
+    return list(pairwise(accumulate(sizes, initial=first)))
+
+
+def cut(start: int, stop: int, size: int, unit: int = 1) -> tuple[Range, ...]:
+    """Cut a range into blocks of at most ``size``, nearly equal, at multiples of ``unit``.
+
+    Only where ``unit`` is larger than ``size`` are cuts made elsewhere.
+
+    >>> cut(0, 10, 4)
+    ((0, 4), (4, 7), (7, 10))
+    >>> cut(3, 20, 8, unit=4)
+    ((3, 8), (8, 16), (16, 20))
+    """
+    if unit > size:
+        unit = 1
+    first, last = start // unit, -(-stop // unit)
+    count = -(-(last - first) // max(1, size // unit))
+    edges = [edge * unit for edge, _ in ranges(split(last - first, count), first)]
+    edges = [max(start, edge) for edge in edges] + [stop]
+    return tuple(pairwise(edges))
+
+
+def task_size(total: int, item_nbytes: int, workers: int) -> int:
+    """Return how many items (frames or rows) make a block of a good size."""
+    target = total * item_nbytes // (TASKS_PER_WORKER * workers)
+    target = min(max(target, SMALLEST_BLOCK), LARGEST_BLOCK)
+    return max(1, min(total, target // max(1, item_nbytes)))
+
+
+def units_touched(blocks: tuple[Range, ...], unit: int, total: int) -> float:
+    """Return how often each unit is decoded on average, when blocks are read one by one.
+
+    >>> units_touched(((0, 6), (6, 8)), unit=4, total=8)
+    1.5
+    """
+    touched = sum(-(-stop // unit) - start // unit for start, stop in blocks)
+    return touched / -(-total // unit)
+
+
+def fold(layout: Layout, cost: Cost, steps: int, workers: int, limit: int) -> Plan:
+    """Plan a frame-wise statistic.
+
+    Parameters
+    ----------
+    layout, cost
+        The series and the statistic.
+    steps : int
+        Number of intermediate images, 1 for the result alone.
+    workers : int
+        Tasks that run at once.
+    limit : int
+        Bytes.
+
+    Raises
+    ------
+    MemoryLimitError
+        If one frame for each worker is too much.
+
+    Examples
+    --------
+    >>> layout = Layout(nframes=100, rows=2048, cols=2048, itemsize=2)
+    >>> print(fold(layout, Cost(state=8, image=4), steps=10, workers=2, limit=4 << 30))
+    fold: 20 blocks of 5 frames, 2 at once; each frame read 1 times; at most 496 MiB of 4096 MiB
+    """
+    pixels = layout.rows * layout.cols
+    unit = min(layout.frame_unit, layout.nframes)
+    # What a fetched frame takes: itself and, where several are decoded together, the decoded
+    # unit it is copied from.
+    frame = 0 if layout.in_memory else layout.frame_nbytes
+    decode = unit * frame if unit > 1 else frame
+    states = (2 + WAITING_STATES + workers) * cost.state * pixels
+    fixed = states + IMAGES_IN_FLIGHT * cost.image * pixels + workers * decode
+    check_limit(fixed + workers * frame, limit, layout, "one frame", workers)
+
+    size = task_size(layout.nframes, layout.frame_nbytes, workers)
+    piece = size
+    if frame:
+        affordable = (limit - fixed) // (workers * frame)
+        piece = min(size, max(PIECE, unit), affordable)
+        piece = max(1, piece - piece % unit if piece > unit else piece)
+    blocks = tuple(
+        cut(start, stop, size, unit) for start, stop in ranges(split(layout.nframes, steps))
+    )
+    pieces = tuple(part for step in blocks for block in step for part in cut(*block, piece, unit))
+    return Plan(
+        strategy="fold",
+        layout=layout,
+        steps=blocks,
+        piece=piece,
+        workers=workers,
+        nbytes=fixed + workers * piece * frame,
+        limit=limit,
+        reads=units_touched(pieces, unit, layout.nframes),
+    )
+
+
+def bands(
+    layout: Layout, cost: Cost, steps: int, workers: int, limit: int, use_buffer: bool = True
+) -> Plan:
+    """Plan a row-wise statistic; parameters as of `fold`.
+
+    Parameters
+    ----------
+    use_buffer : bool
+        Whether frames may be kept (resident); otherwise they are read again for each band,
+        where the source cannot read rows.
+
+    Raises
+    ------
+    MemoryLimitError
+        If one row of all frames for each worker is too much.
+
+    Examples
+    --------
+    >>> layout = Layout(nframes=100, rows=2048, cols=2048, itemsize=2, row_unit=2048)
+    >>> cost = Cost(state=8, image=4, scratch=4)
+    >>> print(bands(layout, cost, steps=1, workers=2, limit=4 << 30))
+    resident: 8 blocks of 256 rows, 2 at once; each frame read 1 times; at most 1288 MiB of 4096 MiB
+    >>> print(bands(layout, cost, steps=1, workers=2, limit=1 << 29))
+    reread: 10 blocks of 204 to 205 rows, 2 at once; each frame read 10 times; at most 501.9 MiB of 512 MiB
+    """
+    pixels = layout.rows * layout.cols
+    images = (cost.state + IMAGES_IN_FLIGHT * cost.image) * pixels
+    row = layout.nframes * layout.cols  # pixels of a row in all frames
+    scratch = row * cost.scratch
+    whole_frames = layout.row_unit >= layout.rows > 1
+    size = task_size(layout.rows, row * layout.itemsize, workers)
+
+    if not whole_frames:
+        strategy, unit = "direct", layout.row_unit
+        fetched = 0 if layout.in_memory else row * layout.itemsize
+        fixed = images + workers * (unit - 1 if unit > 1 else 0) * fetched
+        each = scratch + fetched * (2 if unit > 1 else 1)
+    else:
+        strategy, unit = "resident", 1
+        fixed = images + (0 if layout.in_memory else layout.nbytes + workers * layout.frame_nbytes)
+        each = scratch
+        if not use_buffer or fixed + workers * each > limit:
+            strategy = "reread"
+            held = max(layout.frame_unit, 1) * layout.frame_nbytes
+            fixed = images + workers * held * (2 if layout.frame_unit > 1 else 1)
+            each = scratch + row * layout.itemsize
+    check_limit(fixed + workers * each, limit, layout, "one row of all frames", workers)
+
+    size = min(size, (limit - fixed) // (workers * each) if each else size)
+    step_ranges = ranges(split(layout.rows, steps))
+    blocks = tuple(cut(start, stop, size, unit) for start, stop in step_ranges)
+    every = tuple(block for step in blocks for block in step)
+    largest = max(stop - start for start, stop in every)
+    reads = {
+        "direct": units_touched(every, unit, layout.rows),
+        "resident": 1.0,
+        "reread": float(len(every)),
+    }
+    return Plan(
+        strategy=strategy,
+        layout=layout,
+        steps=blocks,
+        piece=min(PIECE, layout.nframes),
+        workers=workers,
+        nbytes=fixed + workers * largest * each,
+        limit=limit,
+        reads=reads[strategy],
+    )
+
+
+def check_limit(needed: int, limit: int, layout: Layout, least: str, workers: int) -> None:
+    """Refuse, with the numbers, what does not fit at the smallest block size."""
+    if needed > limit:
+        raise MemoryLimitError(
+            f"{layout.nframes} frames of {layout.rows} x {layout.cols} need at least "
+            f"{mebibytes(needed)} ({least} for each of {workers} workers, with its results), but "
+            f"the memory limit is {mebibytes(limit)}: raise memory_limit or use fewer workers"
+        )

@@ -1,0 +1,72 @@
+"""Where frames come from: one short file for each kind of source.
+
+A module here that defines a subclass of `base.Source` is found without being named anywhere
+else. `open_source` opens whatever came in.
+"""
+
+import os
+import pkgutil
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from .base import Source
+from .sequence import SequenceSource
+
+__all__ = ["Source", "open_source", "suffixes"]
+
+for _module in pkgutil.iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+
+def _kinds(cls: type[Source] = Source) -> list[type[Source]]:
+    return [kind for sub in cls.__subclasses__() for kind in (sub, *_kinds(sub))]
+
+
+def suffixes() -> dict[str, type[Source]]:
+    """Return the source for each suffix of a path."""
+    return {suffix: kind for kind in _kinds() for suffix in kind.suffixes}
+
+
+def open_source(ims: Any) -> Source:
+    """Return the source for a path or an object, chosen by its type.
+
+    Parameters
+    ----------
+    ims : path, array, list of 2-D arrays, or HEXRD-like image series
+        A path may name a dataset in a file: ``"scan.h5::/entry/data"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no image series; the message says why.
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If the format needs a package that is not installed.
+    """
+    if isinstance(ims, Source):
+        return ims
+    if isinstance(ims, str | os.PathLike):
+        return _open_path(os.fspath(ims))
+    for kind in _kinds():
+        if kind.accepts(ims):
+            return kind(ims)  # type: ignore[call-arg]
+    return SequenceSource(ims)
+
+
+def _open_path(text: str | bytes) -> Source:
+    name, separator, dataset = os.fsdecode(text).partition("::")
+    path = Path(name)
+    kind = suffixes().get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(
+            f"{name} has no known suffix: expected one of {', '.join(sorted(suffixes()))}"
+        )
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {name}")
+    if separator:
+        if ".h5" not in kind.suffixes:
+            raise ValueError(f"{name} holds one array: leave out {separator}{dataset}")
+        return kind(path, dataset=dataset)  # type: ignore[call-arg]
+    return kind(path)  # type: ignore[call-arg]

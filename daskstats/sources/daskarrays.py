@@ -1,0 +1,43 @@
+"""dask arrays: their blocks are used as they are."""
+
+from typing import Any
+
+import numpy as np
+from dask.array import Array
+
+from .base import Source, check_count, check_native, check_shape
+
+
+class DaskSource(Source):
+    """A dask array (frames, rows, cols).
+
+    Graphs name its blocks instead of calling `read`, which computes.
+    """
+
+    def __init__(self, array: Array) -> None:
+        if array.ndim != 3:
+            raise ValueError(
+                f"an image series is three-dimensional (frames, rows, cols), "
+                f"got a dask array of shape {array.shape}"
+            )
+        if any(np.isnan(array.shape)):
+            raise ValueError(
+                f"the dask array has unknown lengths, shape {array.shape}: "
+                f"call its compute_chunk_sizes() first"
+            )
+        self.nframes = check_count(array.shape[0])
+        self.shape = check_shape(array.shape[1:])
+        self.dtype = check_native(array.dtype)
+        self.frame_unit = max(array.chunks[0])
+        self.row_unit = max(array.chunks[1]) if len(array.chunks[1]) > 1 else None
+        self.array = array
+
+    @classmethod
+    def accepts(cls, ims: Any) -> bool:
+        return isinstance(ims, Array)
+
+    def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
+        return [np.asarray(self.array[start:stop, first:last])]
+
+    def __dask_tokenize__(self) -> Any:
+        return self.array.name

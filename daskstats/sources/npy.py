@@ -1,0 +1,21 @@
+"""``.npy`` files, memory mapped."""
+
+import os
+
+import numpy as np
+
+from .arrays import ArraySource
+from .base import FileSource
+
+
+class NpySource(FileSource, ArraySource):
+    """A 3-D array in a ``.npy`` file; pages come in as they are read."""
+
+    suffixes = (".npy",)
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        FileSource.__init__(self, path)
+        ArraySource.__init__(self, np.load(path, mmap_mode="r", allow_pickle=False))
+
+    def part(self, start: int, stop: int):
+        return self, start
