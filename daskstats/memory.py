@@ -4,6 +4,7 @@ import math
 import numbers
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dask
 import psutil
@@ -51,15 +52,20 @@ def memory_limit(value: int | float | str | None = None) -> int:
         value = dask.config.get("daskstats.memory-limit", None)
     if value is not None:
         return _parse(value)
-    fraction = dask.config.get("daskstats.memory-fraction", 0.5)
-    if isinstance(fraction, bool) or not isinstance(fraction, numbers.Real):
-        raise TypeError(f"daskstats.memory-fraction must be a number, got {fraction!r}")
-    if not 0 < fraction <= 1:
-        raise ValueError(f"daskstats.memory-fraction must be in (0, 1], got {fraction!r}")
-    return int(float(fraction) * available())
+    return int(fraction() * available())
 
 
-def _parse(value) -> int:
+def fraction() -> float:
+    """Return the configured part of the memory that may be used, in (0, 1]."""
+    part = dask.config.get("daskstats.memory-fraction", 0.5)
+    if isinstance(part, bool) or not isinstance(part, numbers.Real):
+        raise TypeError(f"daskstats.memory-fraction must be a number, got {part!r}")
+    if not 0 < float(part) <= 1:
+        raise ValueError(f"daskstats.memory-fraction must be in (0, 1], got {part!r}")
+    return float(part)
+
+
+def _parse(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Real | str):
         raise TypeError(f'memory_limit must be bytes or text such as "4 GiB", got {value!r}')
     try:
@@ -69,7 +75,8 @@ def _parse(value) -> int:
         positive = False
     if not positive:
         raise ValueError(
-            f'memory_limit must be a positive number of bytes or text such as "4 GiB", got {value!r}'
+            f"memory_limit must be a positive number of bytes, or text such as "
+            f'"4 GiB", got {value!r}'
         )
     return int(size)
 
@@ -114,7 +121,7 @@ def _memory_groups(root: Path) -> Iterator[tuple[str, Path, int]]:
     for line in _lines(root / "proc/self/mountinfo"):
         fields, _, tail = line.partition(" - ")
         mount_root, mount_point = fields.split()[3:5]
-        kind, _, options = (tail.split() + ["", "", ""])[:3]
+        kind, _, options = [*tail.split(), "", "", ""][:3]
         if kind == "cgroup2":
             mounts[2] = (mount_root, mount_point)
         elif kind == "cgroup" and "memory" in options.split(","):

@@ -3,7 +3,7 @@
 A frame-wise statistic cuts the series into blocks of frames::
 
     frames   0 ......... 19 | 20 ........ 39 | 40 ...          steps (intermediate images)
-             0 ... 9 10..19 | 20 .. 29 30.39 | 40 ...          blocks (tasks), read `piece` by `piece`
+             0 ... 9 10..19 | 20 .. 29 30.39 | 40 ...          blocks (tasks)
 
 A row-wise statistic needs all frames of a row at once and cuts the rows in the same way. How its
 frames get from the source to the bands is its *strategy*:
@@ -268,10 +268,12 @@ def bands(
     --------
     >>> layout = Layout(nframes=100, rows=2048, cols=2048, itemsize=2, row_unit=2048)
     >>> cost = Cost(state=8, image=4, scratch=4)
-    >>> print(bands(layout, cost, steps=1, workers=2, limit=4 << 30))
-    resident: 8 blocks of 256 rows, 2 at once; each frame read 1 times; at most 1288 MiB of 4096 MiB
-    >>> print(bands(layout, cost, steps=1, workers=2, limit=1 << 29))
-    reread: 10 blocks of 204 to 205 rows, 2 at once; each frame read 10 times; at most 501.9 MiB of 512 MiB
+    >>> plan = bands(layout, cost, steps=1, workers=2, limit=4 << 30)
+    >>> plan.strategy, len(plan.blocks), plan.reads
+    ('resident', 8, 1.0)
+    >>> plan = bands(layout, cost, steps=1, workers=2, limit=1 << 29)
+    >>> plan.strategy, len(plan.blocks), plan.reads
+    ('reread', 8, 8.0)
     """
     pixels = layout.rows * layout.cols
     images = (cost.state + IMAGES_IN_FLIGHT * cost.image) * pixels

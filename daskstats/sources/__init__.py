@@ -25,7 +25,7 @@ def _kinds(cls: type[Source] = Source) -> list[type[Source]]:
 
 def suffixes() -> dict[str, type[Source]]:
     """Return the source for each suffix of a path."""
-    return {suffix: kind for kind in _kinds() for suffix in kind.suffixes}
+    return {suffix: kind for kind in _kinds() for suffix in vars(kind).get("suffixes", ())}
 
 
 def open_source(ims: Any) -> Source:
@@ -50,7 +50,7 @@ def open_source(ims: Any) -> Source:
     if isinstance(ims, str | os.PathLike):
         return _open_path(os.fspath(ims))
     for kind in _kinds():
-        if kind.accepts(ims):
+        if "accepts" in vars(kind) and kind.accepts(ims):
             return kind(ims)  # type: ignore[call-arg]
     return SequenceSource(ims)
 

@@ -42,8 +42,8 @@ class ArraySource(Source):
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         return [self._array[start:stop, first:last]]
 
-    def part(self, start: int, stop: int) -> tuple[Source, int]:
-        return ArraySource(self._array[start:stop]), 0
+    def part(self, start: int, stop: int, first: int, last: int) -> Source | None:
+        return ArraySource(self._array[start:stop, first:last])
 
 
 class FrameListSource(Source):
@@ -76,5 +76,5 @@ class FrameListSource(Source):
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         return [frame[None, first:last] for frame in self._frames[start:stop]]
 
-    def part(self, start: int, stop: int) -> tuple[Source, int]:
-        return FrameListSource(self._frames[start:stop]), 0
+    def part(self, start: int, stop: int, first: int, last: int) -> Source | None:
+        return FrameListSource([frame[first:last] for frame in self._frames[start:stop]])

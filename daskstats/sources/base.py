@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +21,10 @@ class Source:
     """An image series: ``len(source)`` frames of ``source.shape`` and ``source.dtype``.
 
     A subclass sets `shape`, `dtype` and `nframes` and defines `read`. It is found by what it
-    accepts: `suffixes` for paths, `accepts` for objects.
+    itself (not its base) names: `suffixes` for paths, `accepts` for objects.
     """
 
-    suffixes: ClassVar[tuple[str, ...]] = ()
+    suffixes: tuple[str, ...] = ()
     """of the files it opens, as ``cls(path)``"""
     shape: tuple[int, int]
     """rows and columns of a frame"""
@@ -54,12 +54,13 @@ class Source:
         """
         raise NotImplementedError
 
-    def part(self, start: int, stop: int) -> tuple["Source", int]:
-        """Return a source that holds frames ``start:stop``, and the index of the first in it.
+    def part(self, start: int, stop: int, first: int, last: int) -> "Source | None":
+        """Return a source that is rows ``first:last`` of frames ``start:stop``, if that is free.
 
-        What lives in memory gives a view, so that a task is sent its own frames only.
+        What lives in memory gives a view, so that a task is sent its own pixels only; None means
+        that this source itself is sent.
         """
-        return self, start
+        return None
 
     def __len__(self) -> int:
         return self.nframes
@@ -111,7 +112,9 @@ class Source:
                 raise
         raise AssertionError("unreachable")
 
-    def _check_blocks(self, blocks, start: int, stop: int, first: int, last: int) -> None:
+    def _check_blocks(
+        self, blocks: list[np.ndarray], start: int, stop: int, first: int, last: int
+    ) -> None:
         index = start
         for block in blocks:
             check_frame(block.shape[1:], (last - first, self.shape[1]), index)

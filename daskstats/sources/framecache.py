@@ -91,7 +91,14 @@ def _parse_arrays(arrays: Any, path: Path) -> Archive:
     return Archive(shape, dtype, pixels, values)
 
 
-def _check_sparse(row, col, data, shape, dtype, where: str) -> None:
+def _check_sparse(
+    row: np.ndarray,
+    col: np.ndarray,
+    data: np.ndarray,
+    shape: tuple[int, int],
+    dtype: np.dtype,
+    where: str,
+) -> None:
     if not (row.ndim == 1 and row.shape == col.shape == data.shape):
         raise ValueError(
             f"{where} has {row.shape} rows, {col.shape} columns and {data.shape} values"

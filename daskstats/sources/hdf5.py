@@ -1,13 +1,13 @@
 """HDF5 datasets: given as such, or as ``file.h5`` or ``file.h5::/path/to/dataset``."""
 
-import importlib
+import importlib.util
 import os
 import sys
 from typing import Any
 
 import numpy as np
 
-from .base import FileSource, Source, check_count, check_native, check_shape
+from .base import FileSource, check_count, check_native, check_shape
 
 
 class Hdf5Source(FileSource):
@@ -53,8 +53,6 @@ class Hdf5Source(FileSource):
 
 class Hdf5DatasetSource(Hdf5Source):
     """An open h5py dataset; where it is sent, its file is opened again by path."""
-
-    suffixes = ()
 
     def __init__(self, dataset: Any) -> None:
         FileSource.__init__(self, dataset.file.filename, dataset=dataset.name)

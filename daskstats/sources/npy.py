@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from .arrays import ArraySource
-from .base import FileSource
+from .base import FileSource, Source
 
 
 class NpySource(FileSource, ArraySource):
@@ -17,5 +17,5 @@ class NpySource(FileSource, ArraySource):
         FileSource.__init__(self, path)
         ArraySource.__init__(self, np.load(path, mmap_mode="r", allow_pickle=False))
 
-    def part(self, start: int, stop: int):
-        return self, start
+    def part(self, start: int, stop: int, first: int, last: int) -> Source | None:
+        return None

@@ -29,7 +29,7 @@ class SequenceSource(Source):
     def _frame(self, index: int) -> np.ndarray:
         # Many adapters raise IndexError for numpy integers and accept no slices.
         frame = self._ims[int(index)]
-        if not isinstance(frame, np.ndarray):
+        if not isinstance(frame, np.ndarray) or isinstance(frame, np.ma.MaskedArray):
             raise ValueError(
                 f"frame {index} is a {type(frame).__name__}, expected an array of {self.dtype}"
             )

@@ -54,7 +54,3 @@ class ZarrPathSource(FileSource, ZarrSource):
                 )
             node = arrays[0]
         ZarrSource.__init__(self, node)
-
-    @classmethod
-    def accepts(cls, ims: Any) -> bool:
-        return False

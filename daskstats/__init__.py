@@ -1,0 +1,76 @@
+"""Aggregate statistics of image series: lazy, progressive, and within the memory there is.
+
+>>> import numpy as np
+>>> import daskstats as stats
+>>> frames = np.arange(12).reshape(3, 2, 2)
+>>> stats.average(frames).compute()
+array([[4., 5.],
+       [6., 7.]], dtype=float32)
+>>> for image in stats.max_iter(frames, 3):
+...     print(image.max())
+3
+7
+11
+"""
+
+from importlib.metadata import version as _version
+from pathlib import Path as _Path
+
+import dask as _dask
+import yaml as _yaml
+
+from .api import (
+    average,
+    average_iter,
+    max,
+    max_iter,
+    maximum,
+    maximum_iter,
+    median,
+    median_iter,
+    memory_limit,
+    min,
+    min_iter,
+    minimum,
+    minimum_iter,
+    partials,
+    percentile,
+    percentile_iter,
+    snapshots,
+    sum,
+    sum_iter,
+    wrap,
+)
+from .plan import MemoryLimitError, Plan
+from .statistics import Statistic
+from .stream import Snapshot
+
+__version__ = _version("daskstats")
+
+# max, min and sum are public, but a star import must not shadow the built-ins.
+__all__ = [
+    "MemoryLimitError",
+    "Plan",
+    "Snapshot",
+    "Statistic",
+    "average",
+    "average_iter",
+    "max_iter",
+    "maximum",
+    "maximum_iter",
+    "median",
+    "median_iter",
+    "memory_limit",
+    "min_iter",
+    "minimum",
+    "minimum_iter",
+    "partials",
+    "percentile",
+    "percentile_iter",
+    "snapshots",
+    "sum_iter",
+    "wrap",
+]
+
+_defaults = _yaml.safe_load((_Path(__file__).parent / "daskstats.yaml").read_text())
+_dask.config.update_defaults(_defaults)

@@ -1,0 +1,318 @@
+"""What an average is: a statistic is a frozen value of three functions.
+
+    state = chunk(pieces, start)      some frames (or rows) folded into a partial state
+    state = combine(state, partial)   two states of neighbouring ranges into one
+    finalize(state, image)            the state's image, written into an array of the result's dtype
+
+A state is a few named arrays. None of the functions changes a state that it was given. For
+integers a state is exact, so an image does not depend on how the series was cut. Sums of floats
+carry their rounding errors along, so that they do not depend on it either, short of a difference
+in magnitude of 2^40 (float64 frames; 2^70 for float32) between the values of one pixel.
+
+A row-wise statistic (``along="rows"``) is the same algebra on the other axis: `chunk` gets all
+frames of a band of rows, and its state holds that band under the number of its first row.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from math import floor
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from . import kernels
+from .kernels import Piece
+
+State = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One statistic; see the module for the algebra.
+
+    Examples
+    --------
+    >>> frames = np.array([[[1, 2]], [[3, 0]]], "u1")
+    >>> state = maximum.chunk([[frames]], 0)
+    >>> maximum.image(state, (1, 2), frames.dtype)
+    array([[3, 2]], dtype=uint8)
+    """
+
+    name: str
+    """as in the registry and in task names"""
+    chunk: Callable[[Iterable[Piece], int], State]
+    """(pieces, index of the first frame or row) to a partial state"""
+    combine: Callable[[State, State], State]
+    """(state, state of what follows it) to the state of both"""
+    finalize: Callable[[State, np.ndarray], None]
+    """(state, image): write the image; the rows a state has not seen are zero already"""
+    along: str = "frames"
+    """"frames" if partial states cover all rows of some frames, "rows" the other way round"""
+    dtype: str | None = "float32"
+    """default dtype of the image; None: that of the frames"""
+    state_nbytes: int = 8
+    """bytes of a state per pixel, for the plan"""
+    scratch: int = 0
+    """frames-sized copies that `chunk` makes of a row-wise block, for the plan"""
+    planes: int | None = None
+    """length of the image's leading axis, None for a plain image"""
+
+    def image_shape(self, rows: int, cols: int) -> tuple[int, ...]:
+        """Return the shape of the image for frames of ``rows`` x ``cols``."""
+        return (rows, cols) if self.planes is None else (self.planes, rows, cols)
+
+    def image_dtype(self, frames: np.dtype, dtype: Any = None) -> np.dtype:
+        """Return the dtype of the image, or refuse one that cannot hold it.
+
+        Parameters
+        ----------
+        frames : dtype
+            Of the frames.
+        dtype : dtype, optional
+            What the caller asked for.
+
+        Raises
+        ------
+        TypeError
+            If values could be lost: only floats, and for max and min also what holds every
+            value of the frames, are taken.
+        """
+        natural = np.dtype(self.dtype or frames)
+        if dtype is None:
+            return natural
+        try:
+            dtype = np.dtype(dtype).newbyteorder("=")
+        except TypeError:
+            raise TypeError(f"dtype must be a numpy dtype, got {dtype!r}") from None
+        if not (dtype.kind == "f" and dtype.itemsize <= 8):
+            if self.dtype is not None:
+                raise TypeError(f"dtype of {self.name} must be a float, got {dtype}")
+            if dtype.kind not in "biu" or not np.can_cast(frames, dtype, "safe"):
+                raise TypeError(f"dtype {dtype} cannot hold the {self.name} of {frames} frames")
+        return dtype
+
+    def image(self, state: State, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Return the image of a state: always an array of its own."""
+        image = np.zeros(shape, dtype) if self.along == "rows" else np.empty(shape, dtype)
+        # Values beyond float32 become infinite, as in any cast.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.finalize(state, image)
+        return image
+
+
+def _fold(pieces: Iterable[Piece], start: int, ufunc: np.ufunc, name: str) -> State:
+    into = None
+    for piece in pieces:
+        into = kernels.fold(ufunc, piece, into)
+    assert into is not None
+    return {name: into}
+
+
+def _combine_with(a: State, b: State, ufunc: np.ufunc, name: str) -> State:
+    return {name: ufunc(a[name], b[name])}
+
+
+def _copy(state: State, image: np.ndarray, name: str) -> None:
+    np.copyto(image, state[name], casting="unsafe")
+
+
+def _extreme(name: str, ufunc: np.ufunc) -> Statistic:
+    return Statistic(
+        name=name,
+        chunk=partial(_fold, ufunc=ufunc, name=name),
+        combine=partial(_combine_with, ufunc=ufunc, name=name),
+        finalize=partial(_copy, name=name),
+        dtype=None,
+    )
+
+
+def _sum(pieces: Iterable[Piece], start: int) -> State:
+    """Sum exactly: integers in 64 bits, or in two limbs; floats with their rounding errors."""
+    state: State = {}
+    count = 0
+    for piece in pieces:
+        if not state:
+            state = _zero_sums(piece[0])
+        if "low" in state:
+            kernels.add_limbs(piece, state["low"], state["high"])
+        elif "rest" in state:
+            kernels.add_floats(piece, state["sum"], state["rest"])
+        else:
+            kernels.add_integers(piece, state["sum"])
+        count += sum(len(block) for block in piece)
+    return {**state, "count": np.array(count)}
+
+
+def _zero_sums(block: np.ndarray) -> State:
+    shape, dtype = block.shape[1:], block.dtype
+    if dtype.kind == "f":
+        return {"sum": np.zeros(shape), "rest": np.zeros(shape)}
+    wide = np.int64 if dtype.kind == "i" else np.uint64
+    if dtype.itemsize == 8:
+        return {"low": np.zeros(shape, np.uint64), "high": np.zeros(shape, wide)}
+    return {"sum": np.zeros(shape, wide)}
+
+
+def _add_sums(a: State, b: State) -> State:
+    if "rest" not in a:
+        return {name: a[name] + b[name] for name in a}
+    total, rest = a["sum"].copy(), a["rest"] + b["rest"]
+    with np.errstate(invalid="ignore", over="ignore"):
+        kernels.two_sum(total, rest, b["sum"])
+    return {"sum": total, "rest": rest, "count": a["count"] + b["count"]}
+
+
+def _total(state: State) -> np.ndarray:
+    """Return the sum as 64-bit integers or float64, rounded at most once."""
+    if "low" in state:
+        carry, low = state["low"] >> np.uint64(32), state["low"] & np.uint64(0xFFFFFFFF)
+        high = state["high"] + carry.astype(state["high"].dtype)
+        return high * 2.0**32 + low
+    if "rest" in state:
+        total, rest = state["sum"], state["rest"]
+        # An infinite or NaN sum has no rounding error to mend.
+        return np.where(np.isfinite(total), total + rest, total)
+    return state["sum"]
+
+
+def _finish_sum(state: State, image: np.ndarray) -> None:
+    np.copyto(image, _total(state), casting="unsafe")
+
+
+def _finish_average(state: State, image: np.ndarray) -> None:
+    np.true_divide(_total(state), float(state["count"]), out=image, casting="unsafe", dtype="f8")
+
+
+def _percentile_band(pieces: Iterable[Piece], start: int, percentiles: tuple, plain: bool) -> State:
+    piece = [block for piece in pieces for block in piece]
+    nframes = sum(len(block) for block in piece)
+    points = [rank_of(q, nframes) for q in percentiles]
+    ranks = sorted({rank for rank, weight in points} | {r + 1 for r, weight in points if weight})
+    values = dict(zip(ranks, kernels.order_statistics(piece, ranks), strict=True))
+    band = [interpolate(values[r], values.get(r + 1), weight) for r, weight in points]
+    return {str(start): band[0] if plain else np.stack(band)}
+
+
+def rank_of(percentile: float, nframes: int) -> tuple[int, float]:
+    """Return the rank below a percentile and the weight of the next one (numpy's "linear").
+
+    >>> rank_of(50, 5), rank_of(50, 4)
+    ((2, 0.0), (1, 0.5))
+    """
+    position = (nframes - 1) * (percentile / 100)
+    rank = min(floor(position), nframes - 1)
+    return rank, position - rank
+
+
+def interpolate(below: np.ndarray, above: np.ndarray | None, weight: float) -> np.ndarray:
+    """Return ``below + weight * (above - below)`` in float64, by numpy's two formulas.
+
+    64-bit integers beyond 2^53 are interpolated as fractions and rounded once.
+    """
+    a = below.astype(np.float64)
+    if above is None or weight == 0:
+        return a
+    b = above.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        step = b - a
+        result = a + step * weight if weight < 0.5 else b - step * (1 - weight)
+    if below.dtype.itemsize == 8 and below.dtype.kind in "iu":
+        large = np.maximum(np.abs(a), np.abs(b)) > 2.0**53
+        part = Fraction(weight)
+        result[large] = [
+            float(int(x) + part * (int(y) - int(x)))
+            for x, y in zip(below[large], above[large], strict=True)
+        ]
+    return result
+
+
+def _place_rows(a: State, b: State) -> State:
+    return {**a, **b}
+
+
+def _finish_rows(state: State, image: np.ndarray) -> None:
+    for first, band in state.items():
+        image[..., int(first) : int(first) + band.shape[-2], :] = band
+
+
+maximum = _extreme("max", np.maximum)
+minimum = _extreme("min", np.minimum)
+total = Statistic("sum", _sum, _add_sums, _finish_sum, dtype="float64", state_nbytes=16)
+average = Statistic("average", _sum, _add_sums, _finish_average, state_nbytes=16)
+
+
+def percentile(pctl: float | Sequence[float], name: str = "percentile") -> Statistic:
+    """Return the statistic for one percentile, or for several at once.
+
+    Parameters
+    ----------
+    pctl : float or sequence of float
+        In [0, 100]. A sequence gives an image (len(pctl), rows, cols).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If one is not a number in [0, 100].
+    """
+    plain = isinstance(pctl, str | Real) or pctl is None or np.ndim(pctl) == 0
+    percentiles = tuple(check_percentile(q) for q in ([pctl] if plain else pctl))  # type: ignore
+    if not percentiles:
+        raise ValueError("pctl is an empty sequence, expected at least one percentile")
+    planes = None if plain else len(percentiles)
+    return Statistic(
+        name=name,
+        chunk=partial(_percentile_band, percentiles=percentiles, plain=plain),
+        combine=_place_rows,
+        finalize=_finish_rows,
+        along="rows",
+        state_nbytes=8 * (planes or 1),
+        scratch=2,
+        planes=planes,
+    )
+
+
+def check_percentile(pctl: Any) -> float:
+    """Return a percentile as a float in [0, 100]; the error names the argument."""
+    if isinstance(pctl, np.ndarray) and pctl.ndim == 0:
+        pctl = pctl[()]
+    if isinstance(pctl, bool | np.bool_) or not isinstance(pctl, Real):
+        raise TypeError(f"pctl must be a number from 0 to 100, got {pctl!r}")
+    if not 0 <= float(pctl) <= 100:
+        raise ValueError(f"pctl must be a number from 0 to 100, got {pctl!r}")
+    return float(pctl)
+
+
+median = percentile(50, name="median")
+
+STATISTICS: dict[str, Statistic | Callable[..., Statistic]] = {
+    "max": maximum,
+    "min": minimum,
+    "sum": total,
+    "average": average,
+    "percentile": percentile,
+    "median": median,
+}
+
+
+def as_statistic(statistic: Any) -> Statistic:
+    """Return the statistic for a name, a pair such as ("percentile", 95), or a Statistic.
+
+    >>> as_statistic("max").name, as_statistic(("percentile", 95)).along
+    ('max', 'rows')
+    """
+    if isinstance(statistic, Statistic):
+        return statistic
+    name, *parameters = statistic if isinstance(statistic, tuple) else (statistic,)
+    if not isinstance(name, str) or name not in STATISTICS:
+        raise ValueError(f"there is no statistic {name!r}: choose from {', '.join(STATISTICS)}")
+    found = STATISTICS[name]
+    if isinstance(found, Statistic):
+        if parameters:
+            raise TypeError(f"{name} takes no parameter, got {parameters}")
+        return found
+    if len(parameters) != 1:
+        raise TypeError(f'{name} takes one parameter, for example ("{name}", 95)')
+    return found(*parameters)

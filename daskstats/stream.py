@@ -1,0 +1,287 @@
+"""How partial results come out, in order, on every scheduler: runs graphs, computes nothing.
+
+One graph is started once, in a thread of its own, and never waits at the end of a step. The
+consumer takes finished states from a short queue; while that is full the scheduler starts no
+further task (back-pressure), and when the consumer leaves the run is stopped.
+"""
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Generic, TypeVar
+
+import dask
+import dask.base
+import dask.local
+import dask.multiprocessing
+import dask.threaded
+import numpy as np
+from dask.callbacks import Callback
+from dask.system import CPU_COUNT
+
+# Finished states that wait for the consumer; the scheduler stops starting tasks beyond these.
+WAITING = 2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An intermediate image, and what it has seen."""
+
+    image: np.ndarray
+    """the statistic of what has been seen so far; the caller's own array"""
+    done: int
+    """frames (or, for percentiles, rows) that the image covers"""
+    total: int
+    """frames (or rows) that the last image will cover"""
+    seen: np.ndarray
+    """(rows, cols) bool, read-only: pixels whose value counts (row-wise images fill up)"""
+
+
+class Closed(Exception):
+    """The consumer has left."""
+
+
+class Handoff(Generic[T]):
+    """A bounded queue between one producer and one consumer, which either can end."""
+
+    def __init__(self, size: int) -> None:
+        self._items: deque[T] = deque()
+        self._size = size
+        self._changed = threading.Condition()
+        self._closed = False
+        self._ended = False
+        self._error: BaseException | None = None
+
+    def put(self, item: T) -> None:
+        """Wait until there is room; raise Closed if the consumer has left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self._items) < self._size)
+            if self._closed:
+                raise Closed
+            self._items.append(item)
+            self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raise Closed if the consumer has left."""
+        if self._closed:
+            raise Closed
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Tell the consumer that nothing follows, or what went wrong."""
+        with self._changed:
+            self._ended, self._error = True, error
+            self._changed.notify_all()
+
+    def get(self) -> T:
+        """Wait for the next item; raise the producer's error, or StopIteration, after the last."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._ended or self._closed)
+            if self._items:
+                item = self._items.popleft()
+                self._changed.notify_all()
+                return item
+            if self._error is not None:
+                raise self._error
+            raise StopIteration
+
+    def close(self) -> None:
+        """Leave: the producer's next `put` or `check` raises Closed."""
+        with self._changed:
+            self._closed = True
+            self._items.clear()
+            self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """What runs the tasks: a dask ``get`` function and the number of tasks it runs at once."""
+
+    get: Callable
+    workers: int
+
+    @property
+    def client(self) -> Any:
+        """The distributed client that it is a method of, or None."""
+        owner = getattr(self.get, "__self__", None)
+        return owner if "Client" in type(owner).__name__ else None
+
+    def smallest_share(self) -> float | None:
+        """Return the least memory, in bytes, that a thread of a cluster has, if limited."""
+        shares = [
+            worker["memory_limit"] / worker["nthreads"]
+            for worker in _workers(self.client)
+            if worker["memory_limit"]
+        ]
+        return min(shares, default=None)
+
+
+def current_scheduler() -> Scheduler:
+    """Return the scheduler that dask would use for an array now: configured, client, or threads."""
+    get = dask.base.get_scheduler() or dask.threaded.get
+    if getattr(get, "func", None) is dask.local.get_async:
+        return Scheduler(get, get.args[1])
+    if get is dask.local.get_sync:
+        return Scheduler(get, 1)
+    scheduler = Scheduler(get, 1)
+    if scheduler.client is not None:
+        threads = sum(worker["nthreads"] for worker in _workers(scheduler.client))
+        return Scheduler(get, max(1, threads))
+    pool = dask.config.get("pool", None)
+    workers = getattr(pool, "_max_workers", None) or dask.config.get("num_workers", None)
+    return Scheduler(get, workers or CPU_COUNT)
+
+
+def _workers(client: Any) -> list[dict]:
+    if client is None:
+        return []
+    return list(client.scheduler_info(n_workers=-1)["workers"].values())
+
+
+class Run:
+    """One graph being run by one of dask's own schedulers, in a thread."""
+
+    _numbers = count()
+
+    def __init__(self, scheduler: Scheduler, graph: dict, keys: list) -> None:
+        self._handoff: Handoff = Handoff(WAITING)
+        self._scheduler, self._graph, self._keys = scheduler, graph, keys
+        self._wanted = set(keys)
+        # The user's own callbacks (ProgressBar) see the run; they are passed on explicitly
+        # because they may be gone, or others registered, by the time the run ends.
+        self._callbacks = [*Callback.active, (None, None, self._pretask, self._posttask, None)]
+        self._name = f"daskstats-{next(self._numbers)}"
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread.start()
+
+    def next(self) -> Any:
+        """Return the next state, in the order of the keys."""
+        return self._handoff.get()
+
+    def stop(self) -> None:
+        """Stop starting tasks, and wait for those that are running."""
+        self._handoff.close()
+        # The garbage collector may call this from one of the run's own threads.
+        if not threading.current_thread().name.startswith(self._name):
+            self._thread.join()
+
+    def _pretask(self, key: Any, graph: Any, state: Any) -> None:
+        self._handoff.check()
+
+    def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
+        if key in self._wanted:
+            self._handoff.put(value)
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            options, pool = self._options()
+            try:
+                self._scheduler.get(
+                    self._graph, self._keys[-1], callbacks=self._callbacks, **options
+                )
+            finally:
+                # Only now are the threads of this run gone, and its blocks with them.
+                if pool is not None:
+                    pool.shutdown(wait=True, cancel_futures=True)
+        except Closed:
+            pass
+        except BaseException as raised:
+            error = raised
+        self._graph = {}
+        self._handoff.end(error)
+
+    def _options(self) -> tuple[dict, Executor | None]:
+        get, workers = self._scheduler.get, self._scheduler.workers
+        if get is dask.multiprocessing.get:
+            # Fusing would rename the keys that are waited for.
+            return {"num_workers": workers, "optimize_graph": False}, None
+        if get is dask.threaded.get and dask.config.get("pool", None) is None:
+            # dask would keep a pool of its own making beyond the end of the run.
+            pool = ThreadPoolExecutor(workers, thread_name_prefix=self._name)
+            return {"pool": pool}, pool
+        return {}, None
+
+
+class ClusterRun:
+    """One graph being run by a distributed cluster."""
+
+    def __init__(self, scheduler: Scheduler, graph: dict, keys: list) -> None:
+        self._client = scheduler.client
+        self._futures = deque(self._client.get(graph, keys, sync=False))
+
+    def next(self) -> Any:
+        """Return the next state, in the order of the keys."""
+        if not self._futures:
+            raise StopIteration
+        value = self._futures[0].result()
+        self._futures.popleft().release()
+        return value
+
+    def stop(self) -> None:
+        """Cancel what has not been taken."""
+        if self._futures:
+            self._client.cancel(list(self._futures))
+            self._futures.clear()
+
+
+class Stream(Iterator[T]):
+    """Sized iterator over intermediate images; also a context manager.
+
+    ``len(stream)`` is the number of all images, so that progress bars know the total. The run
+    starts at the first `next`. It ends with the last image, with `close`, with the ``with`` block,
+    when the iterator is deleted, or when a task fails.
+    """
+
+    def __init__(
+        self, start: Callable[[], Run | ClusterRun], finish: Callable[[int, Any], T], length: int
+    ) -> None:
+        self._start, self._finish = start, finish
+        self._length, self._position = length, 0
+        self._run: Run | ClusterRun | None = None
+        self._closed = False
+        self._stop: Callable[[], Any] = lambda: None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __next__(self) -> T:
+        if self._closed or self._position == self._length:
+            self.close()
+            raise StopIteration
+        try:
+            if self._run is None:
+                self._run = self._start()
+                self._stop = weakref.finalize(self, self._run.stop)
+            state = self._run.next()
+            item = self._finish(self._position, state)
+        except BaseException:
+            self.close()
+            raise
+        self._position += 1
+        if self._position == self._length:
+            self.close()
+        return item
+
+    def close(self) -> None:
+        """Stop the run; nothing is left of it. Further calls do nothing."""
+        self._closed = True
+        self._stop()
+        self._run = None
+
+    def __enter__(self) -> "Stream[T]":
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self.close()
+
+
+def run(graph: dict, keys: list, scheduler: Scheduler) -> Run | ClusterRun:
+    """Start a graph whose ``keys`` finish in order."""
+    kind = Run if scheduler.client is None else ClusterRun
+    return kind(scheduler, graph, keys)
