@@ -80,7 +80,7 @@ class Statistic:
             If values could be lost: only floats, and for max and min also what holds every
             value of the frames, are taken.
         """
-        natural = np.dtype(self.dtype or frames)
+        natural = np.dtype(self.dtype or frames).newbyteorder("=")
         if dtype is None:
             return natural
         try:
@@ -158,11 +158,11 @@ def _zero_sums(block: np.ndarray) -> State:
 
 def _add_sums(a: State, b: State) -> State:
     if "rest" not in a:
-        return {name: a[name] + b[name] for name in a}
+        return {name: np.asarray(a[name] + b[name]) for name in a}
     total, rest = a["sum"].copy(), a["rest"] + b["rest"]
     with np.errstate(invalid="ignore", over="ignore"):
         kernels.two_sum(total, rest, b["sum"])
-    return {"sum": total, "rest": rest, "count": a["count"] + b["count"]}
+    return {"sum": total, "rest": rest, "count": np.asarray(a["count"] + b["count"])}
 
 
 def _total(state: State) -> np.ndarray:

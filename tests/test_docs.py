@@ -1,0 +1,128 @@
+"""What is public, what is documented, and that every example runs."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import daskstats as stats
+
+ROOT = Path(__file__).parent.parent
+MODULES = ["daskstats"] + [
+    module.name
+    for module in pkgutil.walk_packages(stats.__path__, "daskstats.")
+    if not module.name.endswith("__main__")
+]
+PUBLIC = [*stats.__all__, "max", "min", "sum"]
+
+# Imports run downwards only: a room may import from the rooms that stand below it here.
+ROOMS = [
+    *("__main__", "cli", "simulate", "__init__", "api", "stream", "graph", "statistics"),
+    *("series", "sources", "sinks", "plan", "memory", "kernels"),
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name):
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} does not say which question it answers"
+    results = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert results.failed == 0
+
+
+def test_star_import_shadows_no_builtin():
+    namespace: dict = {}
+    exec("from daskstats import *", namespace)
+    assert {"max", "min", "sum"}.isdisjoint(stats.__all__)
+    assert namespace["max_iter"] is stats.max_iter
+    assert "max" not in namespace
+    assert sorted(stats.__all__) == list(stats.__all__)
+
+
+def test_aliases_are_the_same_objects():
+    assert stats.maximum is stats.max
+    assert stats.minimum is stats.min
+    assert stats.maximum_iter is stats.max_iter
+    assert stats.minimum_iter is stats.min_iter
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_documented(name):
+    public = getattr(stats, name)
+    doc = inspect.getdoc(public)
+    assert doc
+    assert "{common}" not in doc
+    if inspect.isfunction(public):
+        for parameter in inspect.signature(public).parameters:
+            assert re.search(rf"^{parameter} : ", doc, re.M), f"{name}: {parameter}"
+        for section in ("Parameters", "Returns", "Examples"):
+            assert f"\n{section}\n---" in doc, f"{name} has no section {section}"
+
+
+def test_nothing_else_is_public():
+    # The rooms are attributes of the package because they have been imported.
+    found = {name for name in vars(stats) if not name.startswith("_")} - set(ROOMS)
+    assert found == set(PUBLIC)
+
+
+def test_version_is_in_one_place():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert stats.__version__ == project["version"]
+
+
+def imported_rooms(path):
+    """Return the rooms that a module of the package imports."""
+    depth = len(path.relative_to(ROOT / "daskstats").parts)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            if node.module:
+                yield node.module.split(".")[0]
+            else:
+                yield from (alias.name for alias in node.names if alias.name in ROOMS)
+
+
+def test_imports_run_downwards():
+    for path in (ROOT / "daskstats").rglob("*.py"):
+        parts = path.relative_to(ROOT / "daskstats").with_suffix("").parts
+        room = parts[0]
+        for other in imported_rooms(path):
+            assert ROOMS.index(other) > ROOMS.index(room), f"{'.'.join(parts)} imports {other}"
+
+
+def test_only_its_room_uses_the_graph_internals():
+    for path in (ROOT / "daskstats").rglob("*.py"):
+        if path.name != "graph.py":
+            assert "_task_spec" not in path.read_text()
+
+
+def test_import_is_light():
+    """Nothing heavy is imported before it is needed."""
+    heavy = ["numba", "distributed", "zarr", "matplotlib", "h5py", "tifffile", "PIL", "fabio"]
+    code = f"import sys, daskstats; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def readme_blocks(language):
+    text = (ROOT / "README.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+
+
+def test_examples_of_the_readme_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = readme_blocks("python")
+    assert blocks
+    namespace: dict = {}
+    for block in blocks:
+        exec(block, namespace)

@@ -1,0 +1,288 @@
+"""Images are written whole or not at all, and come back as they were."""
+
+import errno
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from daskstats import sinks
+
+
+def read_hdf5(path):
+    import h5py
+
+    with h5py.File(path) as file:
+        assert list(file) == ["image"]
+        dataset = file["image"]
+        assert dataset.compression == "gzip"
+        assert dataset.shuffle
+        return dataset[...]
+
+
+def read_zarr(path):
+    import zarr
+
+    array = zarr.open(path, mode="r")
+    assert isinstance(array, zarr.Array)
+    return array[...]
+
+
+def read_tiff(path):
+    import tifffile
+
+    return tifffile.imread(path)
+
+
+def read_png(path):
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+READ = {
+    ".npy": np.load,
+    ".zarr": read_zarr,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+    ".tif": read_tiff,
+    ".tiff": read_tiff,
+}
+EXACT = sorted(READ)
+DTYPES = ["?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"]
+
+
+def leftovers(path):
+    return sorted(other.name for other in path.iterdir())
+
+
+def test_every_suffix_is_tested():
+    assert set(sinks.FORMATS) == {*READ, ".png"}
+
+
+@pytest.mark.parametrize("suffix", EXACT)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_values_and_dtype_are_kept(tmp_path, suffix, dtype):
+    dtype = np.dtype(dtype)
+    image = np.arange(-6, 6).reshape(3, 4).astype(dtype)
+    if dtype.kind in "iu":
+        image[0, 0], image[0, 1] = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if dtype.kind == "f":
+        image[0, :3] = np.nan, np.inf, np.finfo(dtype).max
+    sinks.save(image, tmp_path / f"image{suffix}")
+    back = READ[suffix](tmp_path / f"image{suffix}")
+    kept = np.dtype("u1") if dtype == bool and suffix.startswith(".tif") else dtype
+    assert back.dtype == kept
+    np.testing.assert_array_equal(back, image)
+    assert leftovers(tmp_path) == [f"image{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", EXACT)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 5, 7),
+        pytest.param((3, 5, 7), id="not the planes of an RGB picture"),
+        pytest.param((4, 5, 3), id="not the pixels of an RGB picture"),
+        pytest.param((1, 5, 7), id="one plane"),
+        pytest.param((1, 1), id="one pixel"),
+    ],
+)
+def test_shape_is_kept(tmp_path, suffix, shape):
+    image = np.arange(np.prod(shape), dtype="f4").reshape(shape)
+    sinks.save(image, tmp_path / f"image{suffix}")
+    np.testing.assert_array_equal(READ[suffix](tmp_path / f"image{suffix}"), image, strict=True)
+
+
+def test_planes_are_pages_of_a_tiff(tmp_path):
+    import tifffile
+
+    sinks.save(np.zeros((3, 5, 7), "u2"), tmp_path / "image.tif")
+    with tifffile.TiffFile(tmp_path / "image.tif") as file:
+        assert [page.shape for page in file.pages] == [(5, 7)] * 3
+
+
+@pytest.mark.parametrize("suffix", sorted(sinks.FORMATS))
+def test_suffix_in_capitals(tmp_path, suffix):
+    path = tmp_path / f"image{suffix.upper()}"
+    sinks.save(np.ones((2, 3)), path)
+    assert leftovers(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("suffix", sorted(sinks.FORMATS))
+def test_existing_file_is_kept_without_force(tmp_path, suffix):
+    path = tmp_path / f"image{suffix}"
+    sinks.save(np.zeros((2, 3)), path)
+    with pytest.raises(FileExistsError, match="exists already"):
+        sinks.save(np.ones((4, 4)), path)
+    sinks.save(np.ones((4, 4)), path, force=True)
+    assert READ.get(suffix, read_png)(path).shape == (4, 4)
+    assert leftovers(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("suffix", sorted(sinks.FORMATS))
+@pytest.mark.parametrize("exists", [False, True])
+def test_failed_write_leaves_what_was(tmp_path, suffix, exists, monkeypatch):
+    path = tmp_path / f"image{suffix}"
+    if exists:
+        sinks.save(np.full((2, 3), 5.0), path)
+    write, package = sinks.FORMATS[suffix]
+
+    def fail(image, path):
+        write(image, path)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(sinks.FORMATS, suffix, (fail, package))
+    with pytest.raises(OSError, match="No space left"):
+        sinks.save(np.ones((4, 4)), path, force=True)
+    assert leftovers(tmp_path) == [path.name] * exists
+    if exists:
+        assert READ.get(suffix, read_png)(path).shape == (2, 3)
+
+
+def test_file_that_appears_while_writing_is_kept(tmp_path, monkeypatch):
+    path = tmp_path / "image.npy"
+
+    def slow(image, temporary):
+        path.write_text("somebody else's")
+        sinks.write_npy(image, temporary)
+
+    monkeypatch.setitem(sinks.FORMATS, ".npy", (slow, None))
+    with pytest.raises(FileExistsError):
+        sinks.save(np.ones((4, 4)), path)
+    assert path.read_text() == "somebody else's"
+    assert leftovers(tmp_path) == ["image.npy"]
+
+
+def test_old_store_comes_back_if_the_new_cannot_be_renamed(tmp_path, monkeypatch):
+    path = tmp_path / "image.zarr"
+    sinks.save(np.zeros((2, 3)), path)
+    replace = type(path).replace
+
+    def fail(self, target):
+        if target == path and "-old" not in self.name:
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(self, target)
+
+    monkeypatch.setattr(type(path), "replace", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        sinks.save(np.ones((4, 4)), path, force=True)
+    assert read_zarr(path).shape == (2, 3)
+    assert leftovers(tmp_path) == ["image.zarr"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    ("output", "source"),
+    [
+        pytest.param("a.npy", "a.npy", id="the same name"),
+        pytest.param("./sub/../a.npy", "a.npy", id="another way there"),
+        pytest.param("link.npy", "a.npy", id="a symbolic link"),
+        pytest.param("hard.npy", "a.npy", id="a hard link"),
+        pytest.param("a.npy", "link.npy", id="input through a link"),
+        pytest.param("store.zarr/image.npy", "store.zarr", id="inside the input"),
+        pytest.param("store.zarr", "store.zarr/frames.zarr", id="around the input"),
+    ],
+)
+def test_never_onto_the_input(tmp_path, output, source, force):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link.npy").symlink_to("a.npy")
+    (tmp_path / "hard.npy").hardlink_to(tmp_path / "a.npy")
+    sinks.save(np.zeros((2, 2)), tmp_path / "store.zarr")
+    sinks.save(np.zeros((2, 2)), tmp_path / "store.zarr" / "frames.zarr")
+    with pytest.raises(ValueError, match="is the input"):
+        sinks.check_output(tmp_path / output, [tmp_path / source], force)
+
+
+def test_output_beside_the_input(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    sinks.check_output(tmp_path / "b.npy", [tmp_path / "a.npy", "missing.npy"])
+
+
+@pytest.mark.parametrize("name", ["image.zarr", "image.npy"])
+def test_other_directories_are_never_replaced(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").touch()
+    with pytest.raises(IsADirectoryError, match="will not be replaced"):
+        sinks.save(np.zeros((2, 2)), tmp_path / name, force=True)
+    assert leftovers(tmp_path / name) == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("name", ["image", "image.jpg", "image.npz", ".npy"])
+def test_unknown_suffix(tmp_path, name):
+    with pytest.raises(ValueError, match=r"no known suffix: expected one of .*\.npy"):
+        sinks.check_output(tmp_path / name)
+
+
+def test_missing_directory(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no directory"):
+        sinks.check_output(tmp_path / "nowhere" / "image.npy")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "package"), [(".h5", "h5py"), (".tif", "tifffile"), (".png", "PIL")]
+)
+def test_missing_package(tmp_path, suffix, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=r"pip install 'daskstats\[io\]'"):
+        sinks.check_output(tmp_path / f"image{suffix}")
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2, 2, 2)])
+def test_dimensions(tmp_path, shape):
+    with pytest.raises(ValueError, match="2 or 3 dimensions"):
+        sinks.save(np.zeros(shape), tmp_path / "image.npy")
+
+
+@pytest.mark.parametrize("dtype", ["c8", "O", "U3", "M8[s]"])
+def test_what_is_no_image(tmp_path, dtype):
+    with pytest.raises(TypeError, match="cannot be written"):
+        sinks.save(np.zeros((2, 2), dtype), tmp_path / "image.npy")
+
+
+def test_picture_of_planes_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"2-D image only: use \.npy, \.zarr, \.h5 or \.tif"):
+        sinks.save(np.zeros((2, 2, 2)), tmp_path / "image.png")
+
+
+def test_picture_contrast(tmp_path):
+    image = np.arange(1000, dtype="f4").reshape(20, 50)
+    sinks.save(image, tmp_path / "image.png")
+    grey = read_png(tmp_path / "image.png")
+    assert grey.dtype == np.uint8
+    assert (grey.ravel()[:11] == 0).all()
+    assert (grey.ravel()[-5:] == 255).all()
+    assert (np.diff(grey.ravel().astype(int)) >= 0).all()
+    # From 10 to 994 the greys are evenly spaced.
+    assert grey[10, 2] == round(255 * (502 - 10) / (994 - 10))
+
+
+NAN, INF, LARGE = float("nan"), float("inf"), sys.float_info.max
+
+
+@pytest.mark.parametrize(
+    ("pixels", "grey"),
+    [
+        pytest.param([3, 3, 3], [0, 0, 0], id="constant"),
+        pytest.param([NAN, NAN, NAN], [0, 0, 0], id="no number at all"),
+        pytest.param([NAN, INF, -INF], [0, 255, 0], id="nothing finite"),
+        pytest.param([NAN, 0, 8], [0, 0, 255], id="NaN is black"),
+        pytest.param([INF, 0, 8], [255, 0, 255], id="infinity is white"),
+        pytest.param([-INF, 0, 8], [0, 0, 255], id="minus infinity is black"),
+        pytest.param([INF, 5, 5], [255, 0, 0], id="constant but for infinity"),
+        pytest.param([-LARGE, 0, LARGE], [0, 128, 255], id="a range beyond float64"),
+        pytest.param([0] * 999 + [7], [0] * 999 + [255], id="sparse: percentiles coincide"),
+    ],
+)
+def test_picture_of_odd_images(pixels, grey):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sinks.picture(np.array([pixels], "f8")).tolist() == [grey]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_picture_of_every_dtype(dtype):
+    assert sinks.picture(np.array([[0, 1]], dtype)).tolist() == [[0, 255]]

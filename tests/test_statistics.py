@@ -1,0 +1,258 @@
+"""Every statistic against naive oracles: exact, whatever the dtype and however it was cut."""
+
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from oracles import DTYPES, naive, random_frames
+
+from daskstats import Statistic, statistics
+from daskstats.sources.base import as_frames
+from daskstats.statistics import STATISTICS, as_statistic, percentile
+
+NAMES = ["max", "min", "sum", "average", "median"]
+
+
+def native(frames):
+    return as_frames(frames, frames.dtype.newbyteorder("="))
+
+
+def reduce_cut(statistic, frames, cuts, dtype=None):
+    """Fold frames (or rows) block by block, combine from left to right, and finish."""
+    frames = native(frames)
+    length = frames.shape[1] if statistic.along == "rows" else len(frames)
+    edges = sorted({0, length, *(cut % length for cut in cuts)})
+    state = None
+    for start, stop in pairwise(edges):
+        part = frames[:, start:stop] if statistic.along == "rows" else frames[start:stop]
+        partial = statistic.chunk([[part]], start)
+        state = partial if state is None else statistic.combine(state, partial)
+    shape = statistic.image_shape(*frames.shape[1:])
+    return statistic.image(state, shape, statistic.image_dtype(frames.dtype, dtype))
+
+
+def check_statistic(statistic, frames):
+    """Check what every statistic owes: no state changed, images of their own, any cut."""
+    frames = native(frames)
+    middle = max(1, (frames.shape[1] if statistic.along == "rows" else len(frames)) // 2)
+    parts = (
+        [frames[:, :middle], frames[:, middle:]]
+        if statistic.along == "rows"
+        else [frames[:middle], frames[middle:]]
+    )
+    first = statistic.chunk([[parts[0]]], 0)
+    second = statistic.chunk([[parts[1]]], middle)
+    before = pickle.dumps((first, second))
+    both = statistic.combine(first, second)
+    shape = statistic.image_shape(*frames.shape[1:])
+    dtype = statistic.image_dtype(frames.dtype)
+    images = [statistic.image(state, shape, dtype) for state in (first, both, both)]
+    assert pickle.dumps((first, second)) == before, "combine or finalize changed a state"
+    for image in images:
+        assert image.shape == shape
+        assert image.dtype == dtype
+        for array in [frames, *first.values(), *second.values(), *both.values()]:
+            assert not np.shares_memory(image, array)
+    np.testing.assert_array_equal(images[1], images[2])
+    assert not np.shares_memory(images[1], images[2])
+    assert all(isinstance(value, np.ndarray) for value in both.values())
+    sent = pickle.loads(pickle.dumps(statistic))
+    np.testing.assert_array_equal(sent.image(both, shape, dtype), images[1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_agrees_with_the_oracle(name, dtype, rng):
+    frames = random_frames(rng, (7, 5, 3), dtype)
+    image = reduce_cut(as_statistic(name), frames, [2, 3])
+    np.testing.assert_array_equal(image, naive(name, frames))
+    assert image.dtype == naive(name, frames).dtype
+    assert image.dtype.isnative
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pctl", [0, 12.5, 25, 30, 75, 99.9, 100])
+def test_percentile_agrees_with_the_oracle(pctl, dtype, rng):
+    for nframes in (1, 2, 5, 8):
+        frames = random_frames(rng, (nframes, 4, 3), dtype)
+        image = reduce_cut(percentile(pctl), frames, [1])
+        np.testing.assert_array_equal(image, naive("percentile", frames, pctl))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_cut_gives_the_same_image(data):
+    """Metamorphic: the cut, and for integers and exact floats the order, do not matter."""
+    dtype = data.draw(st.sampled_from(["bool", "u1", "u2", "i4", "u8", "i8", "f2", "f4", "f8"]))
+    shape = data.draw(st.tuples(*(st.integers(1, most) for most in (12, 6, 4))))
+    elements = {"elements": st.floats(-1e9, 1e9, width=32)} if dtype == "f8" else {}
+    frames = data.draw(hnp.arrays(dtype, shape, **elements))
+    name = data.draw(st.sampled_from(NAMES))
+    statistic = as_statistic(name)
+    cuts = data.draw(st.lists(st.integers(0, 11), max_size=4))
+    whole = reduce_cut(statistic, frames, [])
+    np.testing.assert_array_equal(reduce_cut(statistic, frames, cuts), whole)
+    if np.dtype(dtype).kind != "f" or name in ("max", "min", "median"):
+        order = np.random.default_rng(0).permutation(len(frames))
+        np.testing.assert_array_equal(reduce_cut(statistic, frames[order], cuts), whole)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(frames=hnp.arrays("f4", hnp.array_shapes(min_dims=3, max_dims=3, max_side=6)))
+def test_special_floats(frames):
+    """NaN, infinities and negative zero take part as numpy says."""
+    for name in ("max", "min", "median", "sum"):
+        image = reduce_cut(as_statistic(name), frames, [1, 3])
+        np.testing.assert_array_equal(image, naive(name, frames))
+
+
+@pytest.mark.parametrize(
+    ("values", "pctl", "expected"),
+    [
+        ([32767, -1], 50, 16383.0),  # numpy overflows in int16
+        ([-32768, 32767], 50, -0.5),
+        ([1.0, 2.0, np.inf], 50, 2.0),  # an integer rank is not interpolated
+        ([-np.inf, 0.0, np.inf], 50, 0.0),
+        ([1.0, np.nan, 2.0], 0, np.nan),
+        ([False, True], 50, 0.5),
+        ([2**63, 2**63 + 2], 50, float(2**63)),
+    ],
+)
+def test_percentile_of_one_pixel(values, pctl, expected):
+    kinds = {-1: "i2", -32768: "i2", 2**63: "u8"}
+    dtype = next((kinds[value] for value in values if value in kinds), None)
+    frames = np.array(values, dtype)[:, None, None]
+    image = reduce_cut(percentile(pctl), frames, [], dtype="f8")
+    np.testing.assert_array_equal(image, [[expected]])
+
+
+def test_integers_beyond_2_53_are_interpolated_exactly():
+    low, high = 2**62 + 1, 2**62 + 4099
+    frames = np.array([low, high], "i8")[:, None, None]
+    image = reduce_cut(percentile(25), frames, [], dtype="f8")
+    assert image[0, 0] == float((3 * low + high) // 4)
+
+
+def test_sums_do_not_lose_small_terms():
+    """1e16 + 1 + ... - 1e16 in float64 alone would be 0."""
+    frames = np.array([1e16, 1, 1, 1, -1e16])[:, None, None]
+    assert reduce_cut(as_statistic("sum"), frames, [2, 4])[0, 0] == 3
+    many = np.full((3600, 1, 1), 65535, "u2")
+    assert reduce_cut(as_statistic("average"), many, [1000])[0, 0] == 65535
+
+
+def test_sums_of_64_bit_integers_do_not_overflow():
+    for dtype, value in (("u8", 2**64 - 1), ("i8", -(2**63)), ("i8", 2**63 - 1)):
+        frames = np.full((5, 1, 2), value, dtype)
+        assert reduce_cut(as_statistic("sum"), frames, [2]).tolist() == [[float(5 * value)] * 2]
+
+
+@pytest.mark.parametrize("statistic", [*NAMES, ("percentile", 30), ("percentile", [0, 50, 90])])
+@pytest.mark.parametrize("dtype", ["u2", "u8", "f4"])
+def test_conforms(statistic, dtype, rng):
+    check_statistic(as_statistic(statistic), random_frames(rng, (6, 4, 3), dtype))
+
+
+def test_a_sequence_of_percentiles_is_each_of_them(rng):
+    frames = random_frames(rng, (9, 4, 3), "u2")
+    together = reduce_cut(percentile([90, 10, 10, 33.3]), frames, [1, 2])
+    assert together.shape == (4, 4, 3)
+    for image, pctl in zip(together, [90, 10, 10, 33.3], strict=True):
+        np.testing.assert_array_equal(image, reduce_cut(percentile(pctl), frames, []))
+
+
+@pytest.mark.parametrize("pctl", [-0.001, 100.001, np.nan, np.inf, [50, 101], []])
+def test_percentiles_out_of_range(pctl):
+    with pytest.raises(ValueError, match="pctl"):
+        percentile(pctl)
+
+
+@pytest.mark.parametrize("pctl", [True, np.bool_(False), "50", None, [50, "a"], 1j, {}])
+def test_percentiles_of_a_wrong_type(pctl):
+    with pytest.raises((TypeError, ValueError), match="pctl"):
+        percentile(pctl)
+
+
+@pytest.mark.parametrize("pctl", [50, 50.0, np.float32(50), np.int8(50), np.array(50)])
+def test_percentiles_of_any_number(pctl):
+    assert percentile(pctl).planes is None
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "dtype", "expected"),
+    [
+        ("max", "u2", None, "u2"),
+        ("max", ">u2", None, "u2"),
+        ("max", "u2", "i4", "i4"),
+        ("max", "u2", "f4", "f4"),
+        ("sum", "u2", None, "f8"),
+        ("average", "f8", None, "f4"),
+        ("median", "u2", "f8", "f8"),
+        ("median", "u2", ">f8", "f8"),
+    ],
+)
+def test_dtype_of_the_image(name, frames, dtype, expected):
+    assert as_statistic(name).image_dtype(np.dtype(frames), dtype) == np.dtype(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "dtype"),
+    [
+        ("max", "u2", "u1"),
+        ("max", "u2", "i2"),
+        ("max", "f4", "i8"),
+        ("average", "u2", "u2"),
+        ("median", "u2", "i4"),
+        ("sum", "u2", "c16"),
+        ("sum", "u2", "longdouble"),
+        ("sum", "u2", "no such"),
+        ("sum", "u2", 7),
+    ],
+)
+def test_dtypes_that_would_lose_values_are_refused(name, frames, dtype):
+    with pytest.raises(TypeError, match="dtype"):
+        as_statistic(name).image_dtype(np.dtype(frames), dtype)
+
+
+def test_values_beyond_float32_become_infinite():
+    frames = np.full((2, 1, 1), 1e300)
+    assert reduce_cut(as_statistic("average"), frames, [])[0, 0] == np.inf
+
+
+@pytest.mark.parametrize(
+    "statistic", ["mean", "", None, 3, ("max", 3), ("percentile",), "percentile", ("median", 50)]
+)
+def test_unknown_statistics(statistic):
+    with pytest.raises((TypeError, ValueError), match="statistic|parameter"):
+        as_statistic(statistic)
+
+
+def test_the_registry_is_by_name():
+    for name, found in STATISTICS.items():
+        assert not isinstance(found, Statistic) or found.name == name
+
+
+def test_a_users_own_statistic():
+    """A statistic is a value: range needs three functions and no registration."""
+
+    def chunk(pieces, start):
+        blocks = [block for piece in pieces for block in piece]
+        return {
+            "high": np.max([block.max(axis=0) for block in blocks], axis=0),
+            "low": np.min([block.min(axis=0) for block in blocks], axis=0),
+        }
+
+    def combine(a, b):
+        return {"high": np.maximum(a["high"], b["high"]), "low": np.minimum(a["low"], b["low"])}
+
+    def finalize(state, image):
+        image[...] = state["high"] - state["low"]
+
+    spread = Statistic("range", chunk, combine, finalize, dtype=None)
+    frames = np.arange(24, dtype="u1").reshape(4, 3, 2)
+    np.testing.assert_array_equal(reduce_cut(spread, frames, [1]), np.full((3, 2), 18, "u1"))
+    assert statistics.as_statistic(spread) is spread
