@@ -88,7 +88,7 @@ class Job:
         )
         arguments = self.layout, cost, self.steps, self.scheduler.workers, nbytes
         if self.rowwise:
-            return plan.bands(*arguments, use_buffer)
+            return plan.bands(*arguments, use_buffer and self.scheduler.shares_memory)
         return plan.fold(*arguments)
 
     def image(self) -> Array:

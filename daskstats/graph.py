@@ -27,8 +27,9 @@ from dask.array.optimization import optimize
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph, Layer
 
-from .plan import Plan, Range, ranges, split
+from .plan import Plan, Range, cut, ranges
 from .sources import Source
+from .sources.base import as_frames, check_dtype, check_frame
 from .sources.daskarrays import DaskSource
 from .statistics import State, Statistic
 
@@ -85,7 +86,7 @@ class Reader:
             self.layer = tasks.add_array(self.array)
         elif plan.strategy == "resident":
             self._reference = _source_node(tasks, series, f"source-{token}")
-            self.loads = ranges(split(layout.nframes, -(-layout.nframes // plan.piece)))
+            self.loads = cut(0, layout.nframes, plan.piece, layout.frame_unit)
             self.layer = f"read-frames-{token}"
             layer = tasks.add(self.layer, after=[f"source-{token}"])
             for index, (start, stop) in enumerate(self.loads):
@@ -121,12 +122,17 @@ class Reader:
     def _blocks(self, frames: Range, rows: Range) -> Any:
         """Return the blocks of a dask array that meet some frames and rows."""
         across = _meeting(self.array.chunks[1], rows)
+        down = _meeting(self.array.chunks[0], frames)
         grid = [
-            List(*(TaskRef((self.array.name, index, column, 0)) for column, _ in across))
-            for index, _ in _meeting(self.array.chunks[0], frames)
+            List(*(TaskRef((self.array.name, index, column, 0)) for column, *_ in across))
+            for index, *_ in down
         ]
         edge = across[0][1]
-        return Task(None, Grid, List(*grid), rows[0] - edge, rows[1] - edge)
+        shape = across[-1][2] - edge, self.plan.layout.cols
+        runs = [(start, stop) for _, start, stop in down]
+        return Task(
+            None, Grid, List(*grid), runs, shape, self.series.dtype, rows[0] - edge, rows[1] - edge
+        )
 
 
 @dataclass(frozen=True)
@@ -161,14 +167,23 @@ class Grid:
     """Rows of the blocks of a dask array, a list of neighbours in a row for each run of frames."""
 
     blocks: Sequence[Sequence[np.ndarray]]
+    runs: Sequence[Range]
+    """first frame and end of each run"""
+    shape: tuple[int, int]
+    """of a frame in the blocks of a run, side by side"""
+    dtype: np.dtype
     first: int
     last: int
 
     def __iter__(self) -> Iterator[list[np.ndarray]]:
-        for row in self.blocks:
-            block = np.concatenate(row, axis=1) if len(row) > 1 else np.asarray(row[0])
-            block = block[:, self.first : self.last]
-            yield [np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("="))]
+        for row, run in zip(self.blocks, self.runs, strict=True):
+            yield [self._block(row, *run)]
+
+    def _block(self, row: Sequence[np.ndarray], start: int, stop: int) -> np.ndarray:
+        block = np.concatenate(row, axis=1) if len(row) > 1 else np.asarray(row[0])
+        check_frame(block.shape, (stop - start, *self.shape), start)
+        check_dtype(block.dtype, self.dtype, start)
+        return as_frames(block[:, self.first : self.last], self.dtype)
 
 
 def read_frames(pixels: Pixels) -> list[np.ndarray]:
@@ -211,10 +226,10 @@ def _cut_at(chunks: tuple[int, ...], edges: Iterable[int]) -> tuple[int, ...]:
     return tuple(int(b - a) for a, b in pairwise(sorted({*own.tolist(), *edges})))
 
 
-def _meeting(chunks: tuple[int, ...], wanted: Range) -> list[tuple[int, int]]:
-    """Return (index, first item) of the chunks that share items with a range."""
+def _meeting(chunks: tuple[int, ...], wanted: Range) -> list[tuple[int, int, int]]:
+    """Return (index, start, stop) of the chunks that share items with a range."""
     every = enumerate(ranges(list(chunks)))
-    return [(i, start) for i, (start, stop) in every if start < wanted[1] and stop > wanted[0]]
+    return [(i, *found) for i, found in every if found[0] < wanted[1] and found[1] > wanted[0]]
 
 
 # ---------------------------------------------------------------------- reducing
@@ -223,13 +238,16 @@ def _meeting(chunks: tuple[int, ...], wanted: Range) -> list[tuple[int, int]]:
 def wrapped(series: Source, plan: Plan) -> Array:
     """Return the lazily chunked dask array (frames, rows, cols) itself."""
     layout = plan.layout
+    sizes = tuple(stop - start for start, stop in plan.blocks)
     if isinstance(series, DaskSource):
-        return _refine(series.array, plan)
+        if plan.along == "frames":
+            return _refine(series.array, plan)
+        chunks = (layout.nframes, sizes, layout.cols)
+        return series.array[: layout.nframes].rechunk(chunks)
     tasks, token = Tasks(), tokenize(series, plan.steps, plan.piece)
     reader = Reader(tasks, series, plan, token)
     name = f"read-{plan.along}-{token}"
     layer = tasks.add(name, after=filter(None, [reader.layer]))
-    sizes = tuple(stop - start for start, stop in plan.blocks)
     for index, block in enumerate(plan.blocks):
         if plan.along == "frames":
             key, pixels = (name, index, 0, 0), reader.frames(*block)

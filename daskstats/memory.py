@@ -70,7 +70,9 @@ def _parse(value: Any) -> int:
         raise TypeError(f'memory_limit must be bytes or text such as "4 GiB", got {value!r}')
     try:
         size = parse_bytes(value) if isinstance(value, str) else float(value)
-        positive = math.isfinite(size) and size >= 1
+        # dask takes text without a number, such as an empty variable, for one byte.
+        number = not isinstance(value, str) or any(map(str.isdigit, value))
+        positive = number and math.isfinite(size) and size >= 1
     except (ValueError, OverflowError):
         positive = False
     if not positive:
@@ -120,12 +122,11 @@ def _memory_groups(root: Path) -> Iterator[tuple[str, Path, int]]:
     mounts = {}
     for line in _lines(root / "proc/self/mountinfo"):
         fields, _, tail = line.partition(" - ")
-        mount_root, mount_point = fields.split()[3:5]
         kind, _, options = [*tail.split(), "", "", ""][:3]
         if kind == "cgroup2":
-            mounts[2] = (mount_root, mount_point)
+            mounts[2] = fields.split()[3:5]
         elif kind == "cgroup" and "memory" in options.split(","):
-            mounts[1] = (mount_root, mount_point)
+            mounts[1] = fields.split()[3:5]
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, group = line.split(":", 2)
         version = 1 if "memory" in controllers.split(",") else 2 if not controllers else 0
@@ -145,9 +146,9 @@ def _group_free(directory: Path, version: int) -> int | None:
     limits, usage, reclaimable = names[version]
     values = [_number(directory / name) for name in limits]
     finite = [value for value in values if value is not None and value < UNLIMITED]
-    used = _number(directory / usage)
-    if not finite or used is None:
+    if not finite:
         return None
+    used = _number(directory / usage) or 0
     # Cached file pages count as usage but are dropped as soon as memory is asked for.
     stat = dict(line.split() for line in _lines(directory / "memory.stat") if " " in line)
     return max(0, min(finite) - max(0, used - int(stat.get(reclaimable, 0))))
@@ -160,7 +161,8 @@ def _number(path: Path) -> int | None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text().splitlines()
+        # Mount points and groups may have names in any encoding.
+        return path.read_text("utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
 

@@ -174,6 +174,16 @@ def cut(start: int, stop: int, size: int, unit: int = 1) -> tuple[Range, ...]:
     return tuple(pairwise(edges))
 
 
+def as_read(start: int, stop: int, count: int, unit: int = 1) -> tuple[Range, ...]:
+    """Return what a source reads of a block, ``count`` frames at a time, as `Source.pieces` does.
+
+    >>> as_read(3, 20, 8, unit=4)
+    ((3, 8), (8, 16), (16, 20))
+    """
+    edges = range(start - start % count if count % unit == 0 else start, stop, count)
+    return tuple((max(start, edge), min(stop, edge + count)) for edge in edges)
+
+
 def task_size(total: int, item_nbytes: int, workers: int) -> int:
     """Return how many items (frames or rows) make a block of a good size."""
     target = total * item_nbytes // (TASKS_PER_WORKER * workers)
@@ -214,14 +224,14 @@ def fold(layout: Layout, cost: Cost, steps: int, workers: int, limit: int) -> Pl
     --------
     >>> layout = Layout(nframes=100, rows=2048, cols=2048, itemsize=2)
     >>> print(fold(layout, Cost(state=8, image=4), steps=10, workers=2, limit=4 << 30))
-    fold: 20 blocks of 5 frames, 2 at once; each frame read 1 times; at most 496 MiB of 4096 MiB
+    fold: 10 blocks of 10 frames, 2 at once; each frame read 1 times; at most 448 MiB of 4096 MiB
     """
     pixels = layout.rows * layout.cols
     unit = min(layout.frame_unit, layout.nframes)
     # What a fetched frame takes: itself and, where several are decoded together, the decoded
     # unit it is copied from.
     frame = 0 if layout.in_memory else layout.frame_nbytes
-    decode = unit * frame if unit > 1 else frame
+    decode = layout.frame_unit * frame
     states = (2 + WAITING_STATES + workers) * cost.state * pixels
     fixed = states + IMAGES_IN_FLIGHT * cost.image * pixels + workers * decode
     check_limit(fixed + workers * frame, limit, layout, "one frame", workers)
@@ -235,7 +245,8 @@ def fold(layout: Layout, cost: Cost, steps: int, workers: int, limit: int) -> Pl
     blocks = tuple(
         cut(start, stop, size, unit) for start, stop in ranges(split(layout.nframes, steps))
     )
-    pieces = tuple(part for step in blocks for block in step for part in cut(*block, piece, unit))
+    every = (block for step in blocks for block in step)
+    pieces = tuple(part for block in every for part in as_read(*block, piece, unit))
     return Plan(
         strategy="fold",
         layout=layout,
@@ -256,8 +267,8 @@ def bands(
     Parameters
     ----------
     use_buffer : bool
-        Whether frames may be kept (resident); otherwise they are read again for each band,
-        where the source cannot read rows.
+        Whether frames may be kept for all tasks to see (resident); otherwise they are read again
+        for each band, where the source cannot read rows.
 
     Raises
     ------
@@ -273,7 +284,7 @@ def bands(
     ('resident', 8, 1.0)
     >>> plan = bands(layout, cost, steps=1, workers=2, limit=1 << 29)
     >>> plan.strategy, len(plan.blocks), plan.reads
-    ('reread', 8, 8.0)
+    ('reread', 12, 12.0)
     """
     pixels = layout.rows * layout.cols
     images = (cost.state + IMAGES_IN_FLIGHT * cost.image) * pixels
@@ -281,6 +292,8 @@ def bands(
     scratch = row * cost.scratch
     whole_frames = layout.row_unit >= layout.rows > 1
     size = task_size(layout.rows, row * layout.itemsize, workers)
+    held = layout.frame_unit * layout.frame_nbytes  # frames that are decoded together
+    piece = max(PIECE - PIECE % layout.frame_unit, layout.frame_unit)
 
     if not whole_frames:
         strategy, unit = "direct", layout.row_unit
@@ -289,11 +302,12 @@ def bands(
         each = scratch + fetched * (2 if unit > 1 else 1)
     else:
         strategy, unit = "resident", 1
-        fixed = images + (0 if layout.in_memory else layout.nbytes + workers * layout.frame_nbytes)
+        fixed = images + (0 if layout.in_memory else layout.nbytes + workers * held)
         each = scratch
         if not use_buffer or fixed + workers * each > limit:
             strategy = "reread"
-            held = max(layout.frame_unit, 1) * layout.frame_nbytes
+            # As few bands as memory and workers allow: each costs a reading of the series.
+            size = -(-layout.rows // workers)
             fixed = images + workers * held * (2 if layout.frame_unit > 1 else 1)
             each = scratch + row * layout.itemsize
     check_limit(fixed + workers * each, limit, layout, "one row of all frames", workers)
@@ -312,7 +326,7 @@ def bands(
         strategy=strategy,
         layout=layout,
         steps=blocks,
-        piece=min(PIECE, layout.nframes),
+        piece=min(piece, layout.nframes),
         workers=workers,
         nbytes=fixed + workers * largest * each,
         limit=limit,

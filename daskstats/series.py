@@ -38,7 +38,7 @@ class LockedSource(Source):
     def __init__(self, source: Source, lock: AbstractContextManager) -> None:
         self.shape, self.dtype, self.nframes = source.shape, source.dtype, source.nframes
         self.frame_unit, self.row_unit = source.frame_unit, source.row_unit
-        self.in_memory = source.in_memory
+        self.in_memory, self.one_by_one = source.in_memory, source.one_by_one
         self._source, self._lock = source, lock
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
@@ -76,7 +76,8 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
         return source
     if lock is not True and not isinstance(lock, AbstractContextManager):
         raise TypeError(f"lock must be True, False or a lock, got {lock!r}")
-    return LockedSource(source, SerializableLock() if lock is True else lock)
+    # Two series of one object have one lock: they may be read by one computation.
+    return LockedSource(source, SerializableLock(f"{id(ims)}") if lock is True else lock)
 
 
 def layout(series: Source, nframes: int) -> Layout:

@@ -107,6 +107,7 @@ def _fold(pieces: Iterable[Piece], start: int, ufunc: np.ufunc, name: str) -> St
     into = None
     for piece in pieces:
         into = kernels.fold(ufunc, piece, into)
+        del piece  # or it would live on while the next is read
     assert into is not None
     return {name: into}
 
@@ -143,6 +144,7 @@ def _sum(pieces: Iterable[Piece], start: int) -> State:
         else:
             kernels.add_integers(piece, state["sum"])
         count += sum(len(block) for block in piece)
+        del piece  # or it would live on while the next is read
     return {**state, "count": np.array(count)}
 
 

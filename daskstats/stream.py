@@ -104,6 +104,11 @@ class Scheduler:
         owner = getattr(self.get, "__self__", None)
         return owner if "Client" in type(owner).__name__ else None
 
+    @property
+    def shares_memory(self) -> bool:
+        """Whether a result is there for every task without being sent."""
+        return self.client is None and self.get is not dask.multiprocessing.get
+
     def smallest_share(self) -> float | None:
         """Return the least memory, in bytes, that a thread of a cluster has, if limited."""
         shares = [

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 from dask.utils import key_split
@@ -84,3 +85,26 @@ def test_names_are_those_of_the_work():
     assert image.dask is not None
     again = stats.average(Logged(10))
     assert again.name != image.name, "two objects in memory are two series"
+
+
+@pytest.mark.parametrize("name", ["max", "sum", "median"])
+@pytest.mark.parametrize("change", ["shape", "dtype"])
+def test_blocks_of_a_dask_array_are_checked(name, change):
+    """RELIABILITY 9: a block that is not what its array says is an error, not a wrong image."""
+    wrong = {"shape": lambda block: block[:, :1], "dtype": lambda block: block.astype("u4")}
+    meta = np.empty((0, 0, 0), "u2")
+    array = da.zeros((3, 4, 5), dtype="u2", chunks=(1, 4, 5))
+    array = array.map_blocks(wrong[change], dtype="u2", meta=meta)
+    with pytest.raises(ValueError, match=f"frame . has {change} .*expected"):
+        getattr(stats, name)(array).compute()
+
+
+def test_frames_that_are_decoded_together_are_decoded_once(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    array = zarr.create_array(str(tmp_path / "x"), shape=(95, 6, 5), chunks=(10, 6, 5), dtype="u2")
+    source = series.as_series(array)
+    layout = series.layout(source, 95)
+    found = plan.bands(layout, plan.Cost(8, 4, 4), 1, 2, 1 << 30)
+    tasks, _ = graph.states(source, as_statistic("median"), found)
+    loads = [layer for name, layer in tasks.layers.items() if name.startswith("read-frames")]
+    assert [len(layer) for layer in loads] == [10]

@@ -66,7 +66,7 @@ def _open_path(text: str | bytes) -> Source:
     if not path.exists():
         raise FileNotFoundError(f"there is no file {name}")
     if separator:
-        if ".h5" not in kind.suffixes:
+        if not kind.has_datasets:
             raise ValueError(f"{name} holds one array: leave out {separator}{dataset}")
         return kind(path, dataset=dataset)  # type: ignore[call-arg]
     return kind(path)  # type: ignore[call-arg]

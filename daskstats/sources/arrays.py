@@ -33,7 +33,7 @@ class ArraySource(Source):
         self.shape = check_shape(array.shape[1:])
         self.dtype = check_native(array.dtype)
         self.in_memory = as_frames(array[:1], self.dtype).base is not None
-        self._array = array
+        self._array = np.asarray(array)  # subclasses may compute otherwise
 
     @classmethod
     def accepts(cls, ims: Any) -> bool:
@@ -55,7 +55,8 @@ class FrameListSource(Source):
         self.nframes = check_count(len(frames))
         for index, frame in enumerate(frames):
             if not isinstance(frame, np.ndarray) or isinstance(frame, np.ma.MaskedArray):
-                raise TypeError(
+                # A list of something else, or a list of frames with one that is wrong.
+                raise (ValueError if index else TypeError)(
                     f"a list of frames must hold 2-D numpy arrays, "
                     f"frame {index} is a {type(frame).__name__}"
                 )
@@ -64,9 +65,9 @@ class FrameListSource(Source):
                 self.dtype = check_native(frame.dtype)
             check_frame(frame.shape, self.shape, index)
             check_dtype(frame.dtype, self.dtype, index)
-        self._frames = list(frames)
+        self._frames = [np.asarray(frame) for frame in frames]
         self.in_memory = all(
-            as_frames(frame[None], self.dtype).base is not None for frame in frames
+            as_frames(frame[None], self.dtype).base is not None for frame in self._frames
         )
 
     @classmethod

@@ -1,5 +1,6 @@
 """What every source has in common: its checks, its retries, its notes, its name in a graph."""
 
+import operator
 import os
 import time
 import uuid
@@ -26,6 +27,8 @@ class Source:
 
     suffixes: tuple[str, ...] = ()
     """of the files it opens, as ``cls(path)``"""
+    has_datasets: bool = False
+    """whether a file may hold several, opened as ``cls(path, dataset=name)``"""
     shape: tuple[int, int]
     """rows and columns of a frame"""
     dtype: np.dtype
@@ -38,6 +41,8 @@ class Source:
     """rows that are decoded together; None if a frame is always decoded whole"""
     in_memory: bool = False
     """whether blocks are views of memory that is there anyway"""
+    one_by_one: bool = False
+    """whether `read` fetches frame after frame, so that one that fails is read again alone"""
 
     @classmethod
     def accepts(cls, ims: Any) -> bool:
@@ -92,13 +97,21 @@ class Source:
         """
         edge = start - start % count if count % self.frame_unit == 0 else start
         while edge < stop:
-            begin, end = max(start, edge), min(stop, edge + count)
-            blocks = self._read_patiently(begin, end, first, last)
-            self._check_blocks(blocks, begin, end, first, last)
-            yield [as_frames(block, self.dtype) for block in blocks]
+            # No name holds the blocks here, or they would live on while the next are read.
+            yield self._piece(max(start, edge), min(stop, edge + count), first, last)
             edge += count
 
-    def _read_patiently(self, *where: int) -> list[np.ndarray]:
+    def _piece(self, *where: int) -> list[np.ndarray]:
+        blocks = self._read_patiently(*where)
+        self._check_blocks(blocks, *where)
+        return [as_frames(block, self.dtype) for block in blocks]
+
+    def _read_patiently(self, start: int, stop: int, *rows: int) -> list[np.ndarray]:
+        step = 1 if self.one_by_one else stop - start
+        starts = range(start, stop, step)
+        return [block for begin in starts for block in self._try(begin, begin + step, *rows)]
+
+    def _try(self, *where: int) -> list[np.ndarray]:
         for delay in (*RETRY_AFTER, None):
             try:
                 return self.read(*where)
@@ -128,18 +141,19 @@ class FileSource(Source):
     """A source that is a file: it pickles as its path and opens again where it lands."""
 
     def __init__(self, path: str | os.PathLike, **parameters: Any) -> None:
-        self.path = Path(path)
+        # The working directory may change before the path is sent elsewhere.
+        self.path = Path(path).absolute()
         self.parameters = parameters
 
     def __reduce__(self):
-        return _reopen, (type(self), str(self.path.absolute()), self.parameters)
+        return _reopen, (type(self), str(self.path), self.parameters)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]} in {self.path}>"
 
     def __dask_tokenize__(self) -> Any:
-        path = self.path.absolute()
-        return type(self).__name__, str(path), *fingerprint(path), sorted(self.parameters.items())
+        parameters = sorted(self.parameters.items())
+        return type(self).__name__, str(self.path), *fingerprint(self.path), parameters
 
 
 def _reopen(cls: type[FileSource], path: str, parameters: dict) -> FileSource:
@@ -169,7 +183,7 @@ def as_frames(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def check_shape(shape: Any) -> tuple[int, int]:
     """Return a frame's shape as two ints, whatever kind of sequence and integers it came as."""
     try:
-        rows, cols = (int(length) for length in shape)
+        rows, cols = (operator.index(length) for length in shape)
     except (TypeError, ValueError):
         raise ValueError(
             f"an image series has frames of two dimensions (rows, cols), got shape {shape!r}"
@@ -181,6 +195,8 @@ def check_shape(shape: Any) -> tuple[int, int]:
 
 def check_native(dtype: Any) -> np.dtype:
     """Return the dtype of frames in native byte order; refuse what has no exact statistics."""
+    if dtype is None:  # numpy takes it for float64
+        raise TypeError("frames must have a dtype, got None")
     dtype = np.dtype(dtype).newbyteorder("=")
     if dtype.kind not in KINDS or dtype.itemsize > LARGEST_ITEM:
         raise TypeError(

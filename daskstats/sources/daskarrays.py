@@ -30,7 +30,7 @@ class DaskSource(Source):
         self.dtype = check_native(array.dtype)
         self.frame_unit = max(array.chunks[0])
         self.row_unit = max(array.chunks[1]) if len(array.chunks[1]) > 1 else None
-        self.array = array
+        self.array = array.astype(self.dtype)
 
     @classmethod
     def accepts(cls, ims: Any) -> bool:

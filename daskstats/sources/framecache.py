@@ -4,6 +4,7 @@ import os
 import threading
 import weakref
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,12 @@ class Archive:
 _archives: weakref.WeakValueDictionary[tuple, Archive] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
+# The one used last outlives its series: in a pool of processes a series lives for one task.
+_latest: list[Archive] = []
+
+# What reading a member of a damaged archive raises.
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
+
 
 class FrameCacheSource(FileSource):
     """A frame cache: arrays ``{i}_row``, ``{i}_col``, ``{i}_data`` for frame i, and their shape.
@@ -43,11 +50,12 @@ class FrameCacheSource(FileSource):
 
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path)
-        key = (str(self.path.absolute()), *fingerprint(self.path))
+        key = (str(self.path), *fingerprint(self.path))
         with _lock:
             archive = _archives.get(key)
             if archive is None:
                 archive = _archives[key] = _parse(self.path)
+            _latest[:] = [archive]
         self._archive = archive
         self.nframes = check_count(len(archive.pixels))
         self.shape, self.dtype = archive.shape, archive.dtype
@@ -64,9 +72,9 @@ class FrameCacheSource(FileSource):
 
 def _parse(path: Path) -> Archive:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
             return _parse_arrays(arrays, path)
-    except zipfile.BadZipFile as error:
+    except DAMAGED as error:
         raise ValueError(f"{path} is damaged or cut off: {error}") from error
 
 
@@ -78,10 +86,10 @@ def _parse_arrays(arrays: Any, path: Path) -> Archive:
     name = arrays["dtype"].item()
     dtype = check_native(name.decode() if isinstance(name, bytes) else name)
     pixels, values = [], []
-    for index in range(int(arrays["nframes"])):
+    for index in range(int(arrays["nframes"].item())):
         try:
             row, col, data = (arrays[f"{index}_{field}"] for field in ("row", "col", "data"))
-        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (KeyError, ValueError, *DAMAGED) as error:
             raise ValueError(f"{path}: frame {index} cannot be read: {error}") from error
         _check_sparse(row, col, data, shape, dtype, f"{path}: frame {index}")
         flat = row.astype(np.int64) * shape[1] + col.astype(np.int64)

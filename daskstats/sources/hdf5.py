@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .base import FileSource, check_count, check_native, check_shape
+from .base import FileSource, Source, check_count, check_native, check_shape
 
 
 class Hdf5Source(FileSource):
     """A dataset (frames, rows, cols), or (rows, cols) for a single frame."""
 
     suffixes = (".h5", ".hdf5", ".hdf", ".nxs")
+    has_datasets = True
 
     def __init__(self, path: str | os.PathLike, dataset: str = "") -> None:
         h5py = import_h5py(path)
@@ -63,13 +64,17 @@ class Hdf5DatasetSource(Hdf5Source):
         h5py = sys.modules.get("h5py")
         return h5py is not None and isinstance(ims, h5py.Dataset)
 
+    def __dask_tokenize__(self) -> Any:
+        # A file in memory has a name but no fingerprint.
+        return (FileSource if self.path.is_file() else Source).__dask_tokenize__(self)
+
     def __reduce__(self):
         if not self.path.is_file():
             raise TypeError(
                 f"dataset {self._dataset.name!r} is not in a file that can be opened again: "
                 f"save it to a file and give its path"
             )
-        return Hdf5Source, (str(self.path.absolute()), self._dataset.name)
+        return Hdf5Source, (str(self.path), self._dataset.name)
 
 
 def import_h5py(path: str | os.PathLike) -> Any:

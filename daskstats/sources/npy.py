@@ -15,7 +15,13 @@ class NpySource(FileSource, ArraySource):
 
     def __init__(self, path: str | os.PathLike) -> None:
         FileSource.__init__(self, path)
-        ArraySource.__init__(self, np.load(path, mmap_mode="r", allow_pickle=False))
+        try:
+            array = np.lib.format.open_memmap(path, mode="r")
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is not a .npy file of numbers, or is cut off: {error}"
+            ) from error
+        ArraySource.__init__(self, array)
 
     def part(self, start: int, stop: int, first: int, last: int) -> Source | None:
         return None

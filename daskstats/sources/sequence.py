@@ -10,6 +10,8 @@ from .base import Source, check_count, check_dtype, check_frame, check_native, c
 class SequenceSource(Source):
     """Any object with the four names of the protocol; it accepts what no other source does."""
 
+    one_by_one = True
+
     def __init__(self, ims: Any) -> None:
         try:
             # Each of these costs a whole frame on a processed series: they are read once.
@@ -24,7 +26,9 @@ class SequenceSource(Source):
         self._ims = ims
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
-        return [self._frame(index)[None, first:last] for index in range(start, stop)]
+        frames = [self._frame(index)[None, first:last] for index in range(start, stop)]
+        # A view of some rows would keep a whole frame alive.
+        return frames if last - first == self.shape[0] else [frame.copy() for frame in frames]
 
     def _frame(self, index: int) -> np.ndarray:
         # Many adapters raise IndexError for numpy integers and accept no slices.
@@ -35,4 +39,4 @@ class SequenceSource(Source):
             )
         check_frame(frame.shape, self.shape, index)
         check_dtype(frame.dtype, self.dtype, index)
-        return frame
+        return np.asarray(frame)

@@ -36,21 +36,32 @@ class ZarrSource(Source):
 
 
 class ZarrPathSource(FileSource, ZarrSource):
-    """The zarr array at a path."""
+    """The zarr array at a path, or the array of that name in the group at a path."""
 
     suffixes = (".zarr",)
+    has_datasets = True
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    def __init__(self, path: str | os.PathLike, dataset: str = "") -> None:
         import zarr
 
-        FileSource.__init__(self, path)
-        node = zarr.open(self.path, mode="r")
-        if isinstance(node, zarr.Group):
-            arrays = [array for _, array in node.arrays() if array.ndim == 3]
-            if len(arrays) != 1:
-                raise ValueError(
-                    f"{path} is a group with {len(arrays)} three-dimensional arrays, expected one: "
-                    f"give the path of the array"
-                )
-            node = arrays[0]
-        ZarrSource.__init__(self, node)
+        FileSource.__init__(self, path, dataset=dataset)
+        try:
+            node = zarr.open(self.path, mode="r")
+        except FileNotFoundError as error:
+            raise ValueError(f"{path} is no zarr array or group: {error}") from error
+        if dataset:
+            node = node.get(dataset.strip("/")) if isinstance(node, zarr.Group) else None
+            if not isinstance(node, zarr.Array):
+                raise ValueError(f"{path} has no array {dataset!r}")
+        ZarrSource.__init__(self, node if isinstance(node, zarr.Array) else only_array(node, path))
+
+
+def only_array(group: Any, path: str | os.PathLike) -> Any:
+    """Return the only three-dimensional array of a group."""
+    arrays = {f"/{name}": array for name, array in group.arrays() if array.ndim == 3}
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    if not arrays:
+        raise ValueError(f"{path} has no three-dimensional array")
+    names = sorted(arrays)
+    raise ValueError(f"{path} has {len(names)} arrays, name one as {path}::{names[0]}: {names}")

@@ -1,0 +1,56 @@
+"""Fixtures that every test may use."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask.threaded
+import numpy as np
+import pytest
+
+REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
+
+# Threads of pools that other libraries keep for the life of the process.
+KEPT_BY_OTHERS = ("asyncio", "zarr", "Dask-Offload", "Dask-Callback")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Return random numbers that are the same in every run."""
+    return np.random.default_rng(20240229)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Return the directory of the real image series; skip the test where there is none."""
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"the real image series are not at {REAL_DATA}")
+    return REAL_DATA.resolve()
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    """Fail a test that leaves a thread of ours, or one that would keep the process alive."""
+    before = set(threading.enumerate())
+    yield
+    # A thread that was told to end may need a moment to do so.
+    deadline = time.monotonic() + 5
+    while (left := _threads_left(before)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left, f"threads left behind: {sorted(thread.name for thread in left)}"
+
+
+def _threads_left(before: set[threading.Thread]) -> set[threading.Thread]:
+    pools = [dask.threaded.default_pool, *_values(dask.threaded.pools)]
+    kept = {thread for pool in pools for thread in getattr(pool, "_threads", ())}
+    return {
+        thread
+        for thread in set(threading.enumerate()) - before - kept
+        if thread.name.startswith("daskstats-")
+        or not (thread.daemon or thread.name.startswith(KEPT_BY_OTHERS))
+    }
+
+
+def _values(pools: dict) -> list:
+    return [pool for by_size in list(pools.values()) for pool in list(by_size.values())]

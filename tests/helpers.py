@@ -1,0 +1,230 @@
+"""What several tests need: image series that are hard to please, and the check of adapters."""
+
+import pickle
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise, product
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from dask.base import tokenize
+
+from daskstats.series import Series
+from daskstats.sources import Source
+
+# One of each kind and size that statistics are exact for, native and not.
+DTYPES = ("bool", "i1", "u2", ">u2", "<i4", ">i8", "u8", "f2", ">f4", "f8")
+
+# Window of a read: (start, stop) of frames, (first, last) of rows, frames at a time.
+Window = tuple[int, int, int, int, int]
+
+
+def make_frames(
+    dtype: Any, nframes: int = 7, rows: int = 5, cols: int = 6, seed: int = 0
+) -> np.ndarray:
+    """Return frames (nframes, rows, cols) that use the whole range of the dtype."""
+    dtype = np.dtype(dtype)
+    rng = np.random.default_rng(seed)
+    shape = nframes, rows, cols
+    if dtype.kind == "f":
+        frames = rng.normal(0, 1000, shape).astype(dtype)
+        frames.flat[::11] = np.nan
+        frames.flat[1::13] = -0.0
+        frames.flat[2::17] = np.inf
+        return frames
+    bits = rng.integers(0, 2**64, shape, "u8")
+    return (bits & 1).astype(dtype) if dtype.kind == "b" else bits.astype(dtype)
+
+
+class Sequence:
+    """An image series as strict as HEXRD's: four names, and keys that are Python ints.
+
+    It logs the frames that were read, and counts how often the other three were asked for.
+    """
+
+    def __init__(self, frames: Any) -> None:
+        self._frames = frames
+        self.reads: list[int] = []
+        self.asked: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        self.asked["len"] += 1
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if type(index) is not int:
+            raise IndexError(f"{index!r} is a {type(index).__name__}, not an int")
+        if not 0 <= index < len(self._frames):
+            raise IndexError(f"there is no frame {index}")
+        self.reads.append(index)
+        return self._frames[index]
+
+    @property
+    def shape(self) -> Any:
+        self.asked["shape"] += 1
+        return self._frames[0].shape
+
+    @property
+    def dtype(self) -> Any:
+        self.asked["dtype"] += 1
+        return self._frames[0].dtype
+
+
+class NumpyTalk(Sequence):
+    """A series that answers in numpy integers, and gives its dtype as text."""
+
+    def __len__(self) -> int:
+        return np.int64(super().__len__())  # type: ignore[return-value]
+
+    @property
+    def shape(self) -> Any:
+        return np.array(super().shape, np.uint16)
+
+    @property
+    def dtype(self) -> Any:
+        return super().dtype.str
+
+
+class ReadOnly(Sequence):
+    """A series whose frames cannot be written to."""
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        frame = super().__getitem__(index).view()
+        frame.flags.writeable = False
+        return frame
+
+
+class Obliging(Sequence):
+    """A test double: it has every attribute that anybody asks for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_frames":
+            raise AttributeError(name)
+        return mock.MagicMock()
+
+
+class Flaky(Sequence):
+    """A series whose reads fail: frame k so many times in a row."""
+
+    def __init__(self, frames: Any, failures: dict[int, int], error: Exception) -> None:
+        super().__init__(frames)
+        self.failures, self.error = dict(failures), error
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        frame = super().__getitem__(index)
+        if self.failures.get(index, 0) > 0:
+            self.failures[index] -= 1
+            raise self.error
+        return frame
+
+
+def windows(nframes: int, rows: int) -> Iterator[Window]:
+    """Yield windows of all kinds: whole, single, at both edges, in the middle, in odd steps."""
+    spans = {(0, nframes), (0, 1), (nframes - 1, nframes), (nframes // 3, nframes - nframes // 4)}
+    bands = {(0, rows), (0, 1), (rows - 1, rows), (rows // 3, rows - rows // 4)}
+    for span, band in product(sorted(spans), sorted(bands)):
+        for count in (1, 3, 10 * nframes) if span == (0, nframes) else (2,):
+            if span[0] < span[1] and band[0] < band[1]:
+                yield (*span, *band, count)
+
+
+def read_dense(series: Series, window: Window) -> np.ndarray:
+    """Read a window through `pieces`, checking the promises that each block makes."""
+    start, stop, first, last, count = window
+    blocks = []
+    for piece in series.pieces(*window):
+        assert isinstance(piece, list)
+        assert 0 < sum(map(len, piece)) <= count, f"{window}: more frames than asked for"
+        for block in piece:
+            assert type(block) in (np.ndarray, np.memmap), type(block)
+            assert block.dtype == series.dtype
+            assert block.dtype.isnative
+            assert block.shape[1:] == (last - first, series.shape[1])
+            assert all(frame.flags.c_contiguous for frame in block)
+        blocks += piece
+    dense = np.concatenate(blocks)
+    assert len(dense) == stop - start
+    return dense
+
+
+def check_series(series: Source, frames: np.ndarray, pickles: bool = True) -> None:
+    """Check that a series is what it promises to be: these frames, read in any way.
+
+    Parameters
+    ----------
+    series : Source
+        What is checked.
+    frames : ndarray
+        (frames, rows, cols), what it must read as, in any byte order.
+    pickles : bool
+        Whether a copy that went through pickle must read the same.
+    """
+    frames = np.array(frames, dtype=frames.dtype.newbyteorder("="), order="C")
+    _check_facts(series, frames)
+    _check_reads(series, frames)
+    _check_threads(series, frames)
+    _check_part(series, frames)
+    assert tokenize(series) == tokenize(series), "one object, two tokens"
+    if pickles:
+        token = tokenize(series)
+        copy = pickle.loads(pickle.dumps(series))
+        assert type(copy) is not type(series) or tokenize(copy) == token
+        _check_facts(copy, frames)
+        _check_reads(copy, frames)
+    np.testing.assert_array_equal(
+        read_dense(series, (0, len(frames), 0, frames.shape[1], 3)), frames, "the source changed"
+    )
+
+
+def _check_facts(series: Source, frames: np.ndarray) -> None:
+    assert isinstance(series, Series)
+    assert type(len(series)) is int
+    assert len(series) == len(frames)
+    assert type(series.shape) is tuple
+    assert series.shape == frames.shape[1:]
+    assert [type(length) for length in series.shape] == [int, int]
+    assert isinstance(series.dtype, np.dtype)
+    assert series.dtype == frames.dtype
+    assert series.dtype.isnative
+    assert type(series.frame_unit) is int
+    assert 1 <= series.frame_unit <= len(frames)
+    assert series.row_unit is None or type(series.row_unit) is int
+    assert series.row_unit is None or 1 <= series.row_unit <= frames.shape[1]
+    assert type(series.in_memory) is bool
+    assert str(len(series)) in repr(series)
+
+
+def _check_reads(series: Source, frames: np.ndarray) -> None:
+    with mock.patch.object(series, "read", wraps=series.read) as read:
+        for window in windows(*frames.shape[:2]):
+            read.reset_mock()
+            start, stop, first, last, count = window
+            dense = read_dense(series, window)
+            assert dense.tobytes() == frames[start:stop, first:last].tobytes(), window
+            calls = [call.args for call in read.call_args_list]
+            assert calls[0][0] == start
+            assert calls[-1][1] == stop
+            assert all(a[1] == b[0] for a, b in pairwise(calls))
+            assert all(0 < call[1] - call[0] <= count for call in calls)
+            assert all(call[2:] == (first, last) for call in calls)
+
+
+def _check_threads(series: Source, frames: np.ndarray) -> None:
+    every = list(windows(*frames.shape[:2]))[::3]
+    with ThreadPoolExecutor(8) as pool:
+        read = pool.map(lambda window: read_dense(series, window), every)
+        for window, dense in zip(every, read, strict=True):
+            start, stop, first, last, _ = window
+            assert dense.tobytes() == frames[start:stop, first:last].tobytes(), window
+
+
+def _check_part(series: Source, frames: np.ndarray) -> None:
+    nframes, rows = frames.shape[:2]
+    start, stop, first, last = nframes // 3, nframes, 0, max(1, rows - rows // 4)
+    part = series.part(start, stop, first, last)
+    if part is not None:
+        _check_facts(part, frames[start:stop, first:last])
+        dense = read_dense(part, (0, stop - start, 0, last - first, 2))
+        assert dense.tobytes() == frames[start:stop, first:last].tobytes()

@@ -1,0 +1,364 @@
+"""Plans are arithmetic: every frame once, within the limit, at the cost they say."""
+
+import dataclasses
+from fractions import Fraction
+
+import pytest
+from helpers import make_frames
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daskstats import plan
+from daskstats.plan import Cost, Layout, MemoryLimitError, bands, cut, fold, split
+from daskstats.sources.base import Source
+
+GIBI = 1 << 30
+PLENTY = 1 << 60
+
+many = settings(derandomize=True, deadline=None, max_examples=200)
+
+# ---------------------------------------------------------------------- cutting
+
+
+@pytest.mark.parametrize(
+    ("total", "parts", "sizes"),
+    [
+        (10, 1, [10]),
+        (10, 10, [1] * 10),
+        (10, 4, [3, 3, 2, 2]),  # larger first
+        (12, 4, [3, 3, 3, 3]),
+        (11, 4, [3, 3, 3, 2]),
+        (1, 1, [1]),
+    ],
+)
+def test_split(total, parts, sizes):
+    assert split(total, parts) == sizes
+
+
+@many
+@given(st.integers(1, 10**6), st.data())
+def test_split_is_nearly_equal_and_larger_first(total, data):
+    parts = data.draw(st.integers(1, min(total, 10**4)))
+    sizes = split(total, parts)
+    assert len(sizes) == parts
+    assert sum(sizes) == total
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] - sizes[-1] <= 1
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "size", "unit", "blocks"),
+    [
+        (0, 10, 10, 1, ((0, 10),)),
+        (0, 10, 100, 1, ((0, 10),)),
+        (0, 10, 1, 1, tuple((k, k + 1) for k in range(10))),
+        (0, 10, 6, 1, ((0, 5), (5, 10))),  # nearly equal, not 6 + 4
+        (5, 10, 2, 1, ((5, 7), (7, 9), (9, 10))),
+        (0, 20, 10, 4, ((0, 8), (8, 16), (16, 20))),  # cuts at multiples of 4
+        (3, 20, 8, 4, ((3, 8), (8, 16), (16, 20))),  # also where the range does not begin at one
+        (5, 7, 8, 4, ((5, 7),)),  # within one unit
+        (0, 10, 3, 4, ((0, 3), (3, 6), (6, 8), (8, 10))),  # a unit is too large: cut elsewhere
+    ],
+)
+def test_cut(start, stop, size, unit, blocks):
+    assert cut(start, stop, size, unit) == blocks
+
+
+@many
+@given(st.integers(0, 500), st.integers(1, 500), st.integers(1, 600), st.integers(1, 100))
+def test_cut_covers_the_range_in_order(start, length, size, unit):
+    blocks = cut(start, start + length, size, unit)
+    covered = [item for begin, end in blocks for item in range(begin, end)]
+    assert covered == list(range(start, start + length))
+    assert all(0 < end - begin <= size for begin, end in blocks)
+    if unit <= size:
+        assert all(begin % unit == 0 for begin, _ in blocks[1:])
+
+
+# ---------------------------------------------------------------------- plans as a whole
+
+sizes = st.integers(1, 200)
+
+
+@st.composite
+def layouts(draw):
+    nframes, rows = draw(st.integers(1, 3000)), draw(sizes)
+    return Layout(
+        nframes=nframes,
+        rows=rows,
+        cols=draw(sizes),
+        itemsize=draw(st.sampled_from([1, 2, 4, 8])),
+        frame_unit=draw(st.integers(1, nframes + 5)),
+        row_unit=draw(st.one_of(st.just(1), st.just(rows), st.integers(1, rows))),
+        in_memory=draw(st.booleans()),
+    )
+
+
+costs = st.builds(Cost, st.sampled_from([0, 8, 16]), st.sampled_from([0, 4, 8]), st.integers(0, 16))
+
+
+@st.composite
+def requests(draw):
+    """Return a planner, its arguments but the limit, and whatever else it is told."""
+    layout, cost, workers = draw(layouts()), draw(costs), draw(st.integers(1, 40))
+    planner = draw(st.sampled_from([fold, bands]))
+    options = {"use_buffer": draw(st.booleans())} if planner is bands else {}
+    steps = draw(st.integers(1, layout.nframes if planner is fold else layout.rows))
+    return planner, (layout, cost, steps, workers), options
+
+
+def least(planner, arguments, options):
+    """Return the smallest limit that is not refused, which the refusal itself must name."""
+    low, high = 0, PLENTY
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            planner(*arguments, middle, **options)
+            high = middle
+        except MemoryLimitError:
+            low = middle
+    return high
+
+
+def check_refusal(text, layout, workers, limit):
+    assert f"{layout.nframes} frames of {layout.rows} x {layout.cols} need at least" in text
+    assert plan.mebibytes(limit) in text
+    assert f"{workers} workers" in text
+
+
+@many
+@given(requests(), st.integers(0, 60))
+def test_every_plan(request, power):
+    planner, arguments, options = request
+    layout, _, steps, workers = arguments
+    limit = 1 << power
+    try:
+        made = planner(*arguments, limit, **options)
+    except MemoryLimitError as error:
+        check_refusal(str(error), layout, workers, limit)
+        return
+    items = layout.nframes if planner is fold else layout.rows
+    assert made.along == ("frames" if planner is fold else "rows")
+    assert (made.layout, made.workers, made.limit) == (layout, workers, limit)
+    covered = [item for start, stop in made.blocks for item in range(start, stop)]
+    assert covered == list(range(items))
+    assert [blocks[-1][1] - blocks[0][0] for blocks in made.steps] == split(items, steps)
+    assert 0 <= made.nbytes <= limit
+    assert 1 <= made.piece <= max(layout.nframes, layout.frame_unit)
+    assert made.reads >= 1
+    assert str(made).startswith(f"{made.strategy}: {len(made.blocks)} blocks of ")
+
+
+@settings(many, max_examples=50)
+@given(requests())
+def test_least_limit_is_exact_and_more_memory_is_never_worse(request):
+    planner, arguments, options = request
+    limit = least(planner, arguments, options)
+    small = planner(*arguments, limit, **options)
+    assert small.nbytes <= limit
+    large = planner(*arguments, PLENTY, **options)
+    assert large.reads <= small.reads
+    assert len(large.blocks) <= len(small.blocks)
+    with pytest.raises(MemoryLimitError):
+        planner(*arguments, limit - 1, **options)
+
+
+@settings(many, max_examples=100)
+@given(requests(), st.integers(10, 50))
+def test_plans_are_pure(request, power):
+    planner, arguments, options = request
+    made = []
+    for _ in range(2):
+        try:
+            made.append(planner(*arguments, 1 << power, **options))
+        except MemoryLimitError as error:
+            made.append(str(error))
+    assert made[0] == made[1]
+
+
+class Decoding(Source):
+    """A source that counts how often each unit of frames is decoded."""
+
+    def __init__(self, layout):
+        self.frames = make_frames("u1", layout.nframes, 1, 1)
+        self.nframes, self.shape, self.dtype = layout.nframes, (1, 1), self.frames.dtype
+        self.frame_unit, self.decoded = layout.frame_unit, 0
+
+    def read(self, start, stop, first, last):
+        self.decoded += -(-stop // self.frame_unit) - start // self.frame_unit
+        return [self.frames[start:stop]]
+
+
+@many
+@given(
+    st.integers(1, 300),
+    st.integers(1, 40),
+    st.integers(1, 20),
+    st.integers(1, 4),
+    st.integers(0, 9),
+)
+def test_fold_says_how_often_frames_are_decoded(nframes, unit, steps, workers, spare):
+    layout = Layout(nframes, 101, 103, 2, frame_unit=min(unit, nframes))
+    arguments = layout, Cost(8, 4), min(steps, nframes), workers
+    limit = least(fold, arguments, {}) + spare * workers * layout.frame_nbytes
+    made = fold(*arguments, limit)
+    source = Decoding(layout)
+    for start, stop in made.blocks:
+        for _ in source.pieces(start, stop, 0, 1, made.piece):
+            pass
+    units = -(-nframes // layout.frame_unit)
+    assert made.reads == pytest.approx(source.decoded / units)
+
+
+@many
+@given(st.integers(1, 300), st.integers(1, 40), st.booleans())
+def test_bands_read_no_unit_of_frames_twice_in_one_band(nframes, unit, whole):
+    layout = Layout(nframes, 11, 13, 2, frame_unit=min(unit, nframes), row_unit=11 if whole else 1)
+    for use_buffer in (True, False):
+        made = bands(layout, Cost(8, 4, 4), 1, 2, PLENTY, use_buffer)
+        source = Decoding(layout)
+        for _ in source.pieces(0, nframes, 0, 1, made.piece):
+            pass
+        assert source.decoded == -(-nframes // layout.frame_unit)
+
+
+# ---------------------------------------------------------------------- what they cost
+
+# Primes, so that each term shows in the sum.
+P = Layout(nframes=101, rows=31, cols=37, itemsize=2)
+PIXELS, FRAME, ROW = 31 * 37, 31 * 37 * 2, 101 * 37
+COST = Cost(state=7, image=5, scratch=3)
+STATES, IMAGES = (2 + 4 + 11) * 7 * PIXELS, 3 * 5 * PIXELS
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps", "terms"),
+    [
+        # each of 11 workers: a frame being fetched, and a piece of 8
+        ({}, 1, 11 * (1 + 8) * FRAME),
+        # steps of 2 or 1 frames: pieces need be no larger, but are planned to be
+        ({}, 97, 11 * (1 + 8) * FRAME),
+        # 13 frames are decoded together, and copied as a piece of 13
+        ({"frame_unit": 13}, 1, 11 * (13 + 13) * FRAME),
+        # 3 together: pieces are two units
+        ({"frame_unit": 3}, 1, 11 * (3 + 6) * FRAME),
+        # views cost nothing
+        ({"in_memory": True}, 1, 0),
+    ],
+)
+def test_terms_of_a_fold(changes, steps, terms):
+    made = fold(dataclasses.replace(P, **changes), COST, steps, 11, PLENTY)
+    assert made.nbytes == STATES + IMAGES + terms
+
+
+@pytest.mark.parametrize(
+    ("changes", "use_buffer", "strategy", "band"),
+    [
+        # the band itself, and the statistic's temporaries
+        ({"row_unit": 1}, True, "direct", (2 + 3) * ROW),
+        ({"row_unit": 1, "in_memory": True}, True, "direct", 3 * ROW),
+        ({"row_unit": 31}, False, "reread", (2 + 3) * ROW),
+        ({"row_unit": 31}, True, "resident", 3 * ROW),
+    ],
+)
+def test_terms_of_bands(changes, use_buffer, strategy, band):
+    layout = dataclasses.replace(P, **changes)
+    images = 7 * PIXELS + IMAGES
+    kept = {"direct": 0, "reread": 11 * FRAME, "resident": 101 * FRAME + 11 * FRAME}[strategy]
+    made = bands(layout, COST, 1, 11, PLENTY, use_buffer)
+    assert made.strategy == strategy
+    tallest = max(stop - start for start, stop in made.blocks)
+    # what is read at once by each of 11 workers may be counted on top, up to a piece of 8 frames
+    extra = made.nbytes - images - kept - 11 * tallest * band
+    assert 0 <= extra <= 11 * 8 * FRAME
+
+
+@pytest.mark.parametrize("planner", [fold, bands])
+@pytest.mark.parametrize("field", ["state", "image", "scratch"])
+def test_each_cost_counts(planner, field):
+    larger = dataclasses.replace(COST, **{field: 1000})
+    difference = planner(P, larger, 1, 11, PLENTY).nbytes - planner(P, COST, 1, 11, PLENTY).nbytes
+    assert difference > 0 or (planner is fold and field == "scratch")
+
+
+# ---------------------------------------------------------------------- which plan
+
+DEXELA = Layout(nframes=1440, rows=3888, cols=3072, itemsize=2, row_unit=3888)
+MEDIAN = Cost(state=8, image=4, scratch=4)
+
+
+@pytest.mark.parametrize(
+    ("layout", "limit", "use_buffer", "strategy"),
+    [
+        (DEXELA, 100 * GIBI, True, "resident"),  # the series fits: each frame is read once
+        (DEXELA, 100 * GIBI, False, "reread"),  # it may not be kept
+        (DEXELA, 10 * GIBI, True, "reread"),  # it does not fit
+        (dataclasses.replace(DEXELA, row_unit=1), 10 * GIBI, True, "direct"),
+        (dataclasses.replace(DEXELA, row_unit=1, in_memory=True), GIBI, True, "direct"),
+        (dataclasses.replace(DEXELA, row_unit=122), 100 * GIBI, True, "direct"),
+        (Layout(nframes=10, rows=1, cols=50, itemsize=2), GIBI, True, "direct"),  # a line detector
+    ],
+)
+def test_strategy(layout, limit, use_buffer, strategy):
+    made = bands(layout, MEDIAN, 1, 2, limit, use_buffer)
+    assert made.strategy == strategy
+    assert made.nbytes <= limit
+
+
+def test_less_memory_makes_smaller_blocks_and_then_refuses():
+    last = None
+    for limit in (16 * GIBI, 4 * GIBI, GIBI):
+        made = bands(DEXELA, MEDIAN, 1, 2, limit)
+        assert made.reads == len(made.blocks)
+        assert last is None or made.reads >= last.reads
+        last = made
+    with pytest.raises(MemoryLimitError, match=r"need at least .* the memory limit is 256 MiB"):
+        bands(DEXELA, MEDIAN, 1, 2, 256 << 20)
+
+
+def test_refusal_says_what_to_do():
+    with pytest.raises(MemoryError) as caught:
+        fold(DEXELA, Cost(8, 4), 1, 2, GIBI // 2)
+    for text in (
+        "1440 frames of 3888 x 3072 need at least",
+        "for each of 2 workers",
+        "the memory limit is 512 MiB",
+        "raise memory_limit or use fewer workers",
+    ):
+        assert text in str(caught.value)
+    needed = Fraction(str(caught.value).split(" need at least ")[1].split(" MiB")[0])
+    assert fold(DEXELA, Cost(8, 4), 1, 2, int(needed * 1.001 * (1 << 20)))
+
+
+@pytest.mark.parametrize(
+    ("nframes", "rows", "cols", "workers"),
+    [(1440, 3888, 3072, 2), (100, 2048, 2048, 8), (100_000, 64, 64, 4), (10, 16, 16, 64)],
+)
+def test_tasks_are_neither_tiny_nor_huge(nframes, rows, cols, workers):
+    layout = Layout(nframes, rows, cols, 2, in_memory=True)
+    for made, item in (
+        (fold(layout, COST, 1, workers, PLENTY), layout.frame_nbytes),
+        (bands(layout, COST, 1, workers, PLENTY), nframes * cols * 2),
+    ):
+        items = nframes if made.along == "frames" else rows
+        tallest = max(stop - start for start, stop in made.blocks)
+        shortest = min(stop - start for start, stop in made.blocks)
+        assert tallest * item <= plan.LARGEST_BLOCK or tallest == 1
+        # All of a series at least: one that is smaller than a block makes one task.
+        assert shortest * item > plan.SMALLEST_BLOCK // 2 - item or len(made.blocks) == 1
+        assert tallest <= items
+
+
+def test_a_million_frames():
+    layout = Layout(nframes=10**6, rows=512, cols=512, itemsize=2, row_unit=512)
+    made = fold(layout, Cost(16, 4), 10**5, 8, 8 * GIBI)
+    assert len(made.steps) == 10**5
+    assert made.reads == 1
+    made = bands(layout, MEDIAN, 512, 1, 64 * GIBI)
+    assert len(made.steps) == 512
+
+
+def test_description():
+    text = str(bands(dataclasses.replace(P, row_unit=1), COST, 5, 3, GIBI))
+    assert text.startswith("direct: 5 blocks of 6 to 7 rows, 3 at once; each frame read 1 times; ")
+    assert text.endswith(" of 1024 MiB")
