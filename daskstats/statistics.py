@@ -17,16 +17,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from importlib import import_module
 from math import floor
 from numbers import Real
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from . import kernels
-from .kernels import Piece
-
 State = dict[str, np.ndarray]
+
+Piece = list[np.ndarray]
+"""arrays (frames, rows, cols) that follow one another"""
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,16 @@ class Statistic:
         return image
 
 
-def _fold(pieces: Iterable[Piece], start: int, ufunc: np.ufunc, name: str) -> State:
+def _kernels() -> ModuleType:
+    """Import the compiled code: half a second that only what computes should take."""
+    return import_module(".kernels", __package__)
+
+
+def _fold(pieces: Iterable[Piece], start: int, name: str) -> State:
+    fold = getattr(_kernels(), f"fold_{name}")
     into = None
     for piece in pieces:
-        into = kernels.fold(ufunc, piece, into)
+        into = fold(piece, into)
         del piece  # or it would live on while the next is read
     assert into is not None
     return {name: into}
@@ -123,7 +131,7 @@ def _copy(state: State, image: np.ndarray, name: str) -> None:
 def _extreme(name: str, ufunc: np.ufunc) -> Statistic:
     return Statistic(
         name=name,
-        chunk=partial(_fold, ufunc=ufunc, name=name),
+        chunk=partial(_fold, name=name),
         combine=partial(_combine_with, ufunc=ufunc, name=name),
         finalize=partial(_copy, name=name),
         dtype=None,
@@ -132,6 +140,7 @@ def _extreme(name: str, ufunc: np.ufunc) -> Statistic:
 
 def _sum(pieces: Iterable[Piece], start: int) -> State:
     """Sum exactly: integers in 64 bits, or in two limbs; floats with their rounding errors."""
+    kernels = _kernels()
     state: State = {}
     count = 0
     for piece in pieces:
@@ -161,9 +170,7 @@ def _zero_sums(block: np.ndarray) -> State:
 def _add_sums(a: State, b: State) -> State:
     if "rest" not in a:
         return {name: np.asarray(a[name] + b[name]) for name in a}
-    total, rest = a["sum"].copy(), a["rest"] + b["rest"]
-    with np.errstate(invalid="ignore", over="ignore"):
-        kernels.two_sum(total, rest, b["sum"])
+    total, rest = _kernels().combine_sums(a["sum"], a["rest"], b["sum"], b["rest"])
     return {"sum": total, "rest": rest, "count": np.asarray(a["count"] + b["count"])}
 
 
@@ -188,12 +195,69 @@ def _finish_average(state: State, image: np.ndarray) -> None:
     np.true_divide(_total(state), float(state["count"]), out=image, casting="unsafe", dtype="f8")
 
 
+def _moments(pieces: Iterable[Piece], start: int) -> State:
+    """Sum small integers and their squares exactly; merge the moments of others."""
+    kernels = _kernels()
+    state: State = {}
+    for piece in pieces:
+        count = np.array(sum(len(block) for block in piece))
+        if piece[0].dtype.kind in "biu" and piece[0].dtype.itemsize <= 2:
+            if not state:
+                state = _zero_sums(piece[0])
+                state |= {"squares": np.zeros_like(state["sum"], np.uint64), "count": count * 0}
+            kernels.add_squares(piece, state["sum"], state["squares"])
+            state["count"] = state["count"] + count
+        else:
+            partial_state = {"moments": kernels.block_moments(piece), "count": count}
+            state = _merge_moments(state, partial_state) if state else partial_state
+        del piece  # or it would live on while the next is read
+    return {name: np.asarray(value) for name, value in state.items()}
+
+
+def _merge_moments(a: State, b: State) -> State:
+    if "squares" in a:
+        return {name: np.asarray(a[name] + b[name]) for name in a}
+    na, nb = int(a["count"]), int(b["count"])
+    moments = _kernels().merge_moments(a["moments"], b["moments"], na, nb)
+    return {"moments": moments, "count": np.asarray(na + nb)}
+
+
+def _finish_moments(state: State, image: np.ndarray, ddof: float, root: bool) -> None:
+    count = int(state["count"])
+    if count <= ddof:
+        image[...] = np.nan
+    elif "squares" in state:
+        found = _kernels().variance(state["sum"], state["squares"], count, ddof, root)
+        np.copyto(image, found, casting="unsafe")
+    else:
+        _, _, squares, rest = state["moments"]
+        found = np.maximum(np.where(np.isfinite(squares), squares + rest, squares), 0)
+        found /= count - ddof
+        np.copyto(image, np.sqrt(found, out=found) if root else found, casting="unsafe")
+
+
+def moments(name: str, ddof: float = 0) -> Statistic:
+    """Return "std" or "var" with ``count - ddof`` degrees of freedom.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ``ddof`` is not a number of at least 0.
+    """
+    if isinstance(ddof, bool | np.bool_) or not isinstance(ddof, Real):
+        raise TypeError(f"ddof must be a number, got {ddof!r}")
+    if not 0 <= float(ddof) < np.inf:
+        raise ValueError(f"ddof must be at least 0, got {ddof!r}")
+    finalize = partial(_finish_moments, ddof=float(ddof), root=name == "std")
+    return Statistic(name, _moments, _merge_moments, finalize, state_nbytes=32)
+
+
 def _percentile_band(pieces: Iterable[Piece], start: int, percentiles: tuple, plain: bool) -> State:
     piece = [block for piece in pieces for block in piece]
     nframes = sum(len(block) for block in piece)
     points = [rank_of(q, nframes) for q in percentiles]
     ranks = sorted({rank for rank, weight in points} | {r + 1 for r, weight in points if weight})
-    values = dict(zip(ranks, kernels.order_statistics(piece, ranks), strict=True))
+    values = dict(zip(ranks, _kernels().order_statistics(piece, ranks), strict=True))
     band = [interpolate(values[r], values.get(r + 1), weight) for r, weight in points]
     return {str(start): band[0] if plain else np.stack(band)}
 
@@ -287,6 +351,7 @@ def check_percentile(pctl: Any) -> float:
     return float(pctl)
 
 
+std, var = moments("std"), moments("var")
 median = percentile(50, name="median")
 
 STATISTICS: dict[str, Statistic | Callable[..., Statistic]] = {
@@ -294,6 +359,8 @@ STATISTICS: dict[str, Statistic | Callable[..., Statistic]] = {
     "min": minimum,
     "sum": total,
     "average": average,
+    "std": std,
+    "var": var,
     "percentile": percentile,
     "median": median,
 }
