@@ -37,8 +37,12 @@ from .api import (
     percentile,
     percentile_iter,
     snapshots,
+    std,
+    std_iter,
     sum,
     sum_iter,
+    var,
+    var_iter,
     wrap,
 )
 from .plan import MemoryLimitError, Plan
@@ -68,7 +72,11 @@ __all__ = [
     "percentile",
     "percentile_iter",
     "snapshots",
+    "std",
+    "std_iter",
     "sum_iter",
+    "var",
+    "var_iter",
     "wrap",
 ]
 

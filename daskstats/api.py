@@ -12,7 +12,7 @@ from dask.array import Array
 from . import graph, memory, plan, stream
 from .memory import memory_limit
 from .series import Source, as_series, count_chunks, count_frames, layout
-from .statistics import State, Statistic, as_statistic
+from .statistics import State, Statistic, as_statistic, moments
 from .statistics import percentile as percentile_statistic
 from .stream import Scheduler, Snapshot, Stream
 
@@ -293,6 +293,90 @@ def average(
 
 
 @documented("float32")
+def std(
+    ims: Any,
+    nframes: int = 0,
+    *,
+    ddof: float = 0,
+    dtype: Any = None,
+    memory_limit: int | str | None = None,
+    lock: bool | AbstractContextManager = False,
+) -> Array:
+    """Return the standard deviation of each pixel over the frames.
+
+    It is never negative, and exactly 0 for a pixel that does not change. Sums and squares of 8-
+    and 16-bit integers are exact; moments of other frames are carried in pairs of float64 and
+    merged (Chan, Golub and LeVeque 1983). A pixel that is NaN in any frame is NaN.
+
+    Parameters
+    ----------
+    {common}
+    ddof : float
+        The divisor is the number of frames less this.
+
+    Returns
+    -------
+    dask.array.Array
+        The lazy image (rows, cols), in units of the frames; NaN with no more than ``ddof``
+        frames.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
+    >>> std(frames).compute().round(4)
+    array([[1.118 , 2.2361]], dtype=float32)
+    """
+    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
+    return Job(ims, moments("std", ddof), nframes, **options).image()
+
+
+@documented("float32")
+def var(
+    ims: Any,
+    nframes: int = 0,
+    *,
+    ddof: float = 0,
+    dtype: Any = None,
+    memory_limit: int | str | None = None,
+    lock: bool | AbstractContextManager = False,
+) -> Array:
+    """Return the variance of each pixel over the frames.
+
+    It is never negative, and exactly 0 for a pixel that does not change. Sums and squares of 8-
+    and 16-bit integers are exact; moments of other frames are carried in pairs of float64 and
+    merged (Chan, Golub and LeVeque 1983). A pixel that is NaN in any frame is NaN.
+
+    Parameters
+    ----------
+    {common}
+    ddof : float
+        The divisor is the number of frames less this.
+
+    Returns
+    -------
+    dask.array.Array
+        The lazy image (rows, cols), in units of the frames squared; NaN with no more than
+        ``ddof`` frames.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
+    >>> var(frames).compute().round(4)
+    array([[1.25, 5.  ]], dtype=float32)
+    """
+    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
+    return Job(ims, moments("var", ddof), nframes, **options).image()
+
+
+@documented("float32")
 def percentile(
     ims: Any,
     pctl: float | Sequence[float],
@@ -525,6 +609,86 @@ def average_iter(
     """
     options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
     return Job(ims, "average", nframes, nchunk, **options).images()
+
+
+@documented("float32")
+def std_iter(
+    ims: Any,
+    nchunk: int,
+    nframes: int = 0,
+    *,
+    ddof: float = 0,
+    dtype: Any = None,
+    memory_limit: int | str | None = None,
+    lock: bool | AbstractContextManager = False,
+) -> Stream[np.ndarray]:
+    """Iterate over the running `std`: images of the frames seen so far.
+
+    Parameters
+    ----------
+    {common}
+    nchunk : int
+        Number of images, as of `max_iter`.
+    ddof : float
+        As of `std`.
+
+    Returns
+    -------
+    Stream
+        Sized iterator of numpy arrays (rows, cols), each the caller's own.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
+    >>> [image.round(4).tolist() for image in std_iter(frames, 2)]
+    [[[0.5, 1.0]], [[1.1180000305175781, 2.2360999584198]]]
+    """
+    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
+    return Job(ims, moments("std", ddof), nframes, nchunk, **options).images()
+
+
+@documented("float32")
+def var_iter(
+    ims: Any,
+    nchunk: int,
+    nframes: int = 0,
+    *,
+    ddof: float = 0,
+    dtype: Any = None,
+    memory_limit: int | str | None = None,
+    lock: bool | AbstractContextManager = False,
+) -> Stream[np.ndarray]:
+    """Iterate over the running `var`: images of the frames seen so far.
+
+    Parameters
+    ----------
+    {common}
+    nchunk : int
+        Number of images, as of `max_iter`.
+    ddof : float
+        As of `var`.
+
+    Returns
+    -------
+    Stream
+        Sized iterator of numpy arrays (rows, cols), each the caller's own.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
+    >>> [image.round(4).tolist() for image in var_iter(frames, 2)]
+    [[[0.25, 1.0]], [[1.25, 5.0]]]
+    """
+    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
+    return Job(ims, moments("var", ddof), nframes, nchunk, **options).images()
 
 
 @documented("float32")

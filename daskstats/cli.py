@@ -39,6 +39,8 @@ COMMANDS = {
     "min": ("minimum", "daskstats min scan.zarr -o floor.npy"),
     "sum": ("sum", "daskstats sum scan.h5::/entry/data/data -o exposure.h5"),
     "average": ("average", "daskstats average scan.npz -o average.png"),
+    "std": ("standard deviation", "daskstats std scan.zarr -o noise.h5"),
+    "var": ("variance", "daskstats var scan.zarr -o variance.npy"),
     "percentile": ("percentile", "daskstats percentile scan.npz --pctl 5,50,95 -o levels.npy"),
     "median": ("median", "daskstats median scan.zarr -o dark.npy"),
 }

@@ -9,7 +9,7 @@ two; the result is cached on disk.
 Figures are for one thread, 240 x 1024 x 1024 uint16 in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numba import carray, njit, types
@@ -44,17 +44,17 @@ compiled = njit(nogil=True, cache=True)
 
 
 @intrinsic
-def pointer(typingctx, address, like):  # type: ignore[no-untyped-def]
+def pointer(typingctx, address, like):
     """Return an address as a pointer to items of the dtype of ``like``."""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(like.dtype)(types.uint64, like), codegen
 
 
 @compiled
-def view(address, like, first, count):  # type: ignore[no-untyped-def]
+def view(address, like, first, count):
     """Return ``count`` pixels of a frame, from ``first`` on, as a contiguous array."""
     return carray(pointer(address + np.uint64(first * like.itemsize), like), count)
 
@@ -91,7 +91,7 @@ def fold_min(piece: Piece, into: np.ndarray | None) -> np.ndarray:
     return _fold(_min, piece, into)
 
 
-def _fold(kernel, piece: Piece, into: np.ndarray | None) -> np.ndarray:  # type: ignore
+def _fold(kernel: Callable, piece: Piece, into: np.ndarray | None) -> np.ndarray:
     dtype = piece[0].dtype
     if into is None:
         into = piece[0][0].copy()
@@ -106,19 +106,19 @@ def _fold(kernel, piece: Piece, into: np.ndarray | None) -> np.ndarray:  # type:
 
 
 @compiled
-def larger(x, y):  # type: ignore[no-untyped-def]
+def larger(x, y):
     """Return the larger one, NaN if either is."""
     return x if x > y or x != x else y
 
 
 @compiled
-def smaller(x, y):  # type: ignore[no-untyped-def]
+def smaller(x, y):
     """Return the smaller one, NaN if either is."""
     return x if x < y or x != x else y
 
 
 @compiled
-def _max(addresses, out):  # type: ignore[no-untyped-def]
+def _max(addresses, out):
     n = addresses.size
     for first in range(0, out.size, TILE):
         o = out[first : first + TILE]
@@ -136,7 +136,7 @@ def _max(addresses, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _min(addresses, out):  # type: ignore[no-untyped-def]
+def _min(addresses, out):
     n = addresses.size
     for first in range(0, out.size, TILE):
         o = out[first : first + TILE]
@@ -171,7 +171,7 @@ def add_integers(piece: Piece, into: np.ndarray) -> None:
 
 
 @compiled
-def _add_narrow(addresses, like, accumulator, out):  # type: ignore[no-untyped-def]
+def _add_narrow(addresses, like, accumulator, out):
     n, wide = addresses.size, accumulator.dtype.type
     for first in range(0, out.size, TILE):
         o = out[first : first + TILE]
@@ -194,7 +194,7 @@ def _add_narrow(addresses, like, accumulator, out):  # type: ignore[no-untyped-d
 
 
 @compiled
-def _add_wide(addresses, like, out):  # type: ignore[no-untyped-def]
+def _add_wide(addresses, like, out):
     n, wide = addresses.size, out.dtype.type
     for first in range(0, out.size, TILE):
         o = out[first : first + TILE]
@@ -220,7 +220,7 @@ def add_limbs(piece: Piece, low: np.ndarray, high: np.ndarray) -> None:
 
 
 @compiled
-def _add_limbs(addresses, low, high):  # type: ignore[no-untyped-def]
+def _add_limbs(addresses, low, high):
     mask, half = high.dtype.type(0xFFFFFFFF), high.dtype.type(32)
     for first in range(0, low.size, TILE):
         lo = low[first : first + TILE]
@@ -243,7 +243,7 @@ def add_floats(piece: Piece, total: np.ndarray, rest: np.ndarray) -> None:
 
 
 @compiled
-def two_sum(a, b):  # type: ignore[no-untyped-def]
+def two_sum(a, b):
     """Return a + b rounded, and the rounding error.
 
     D. E. Knuth, The Art of Computer Programming, volume 2, section 4.2.2, theorem B.
@@ -254,7 +254,7 @@ def two_sum(a, b):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _add_floats(addresses, like, total, rest):  # type: ignore[no-untyped-def]
+def _add_floats(addresses, like, total, rest):
     for first in range(0, total.size, TILE):
         t = total[first : first + TILE]
         r = rest[first : first + TILE]
@@ -289,7 +289,7 @@ def add_squares(piece: Piece, into: np.ndarray, squares: np.ndarray) -> None:
 
 
 @compiled
-def _add_squares(addresses, like, accumulator, out, squares):  # type: ignore[no-untyped-def]
+def _add_squares(addresses, like, accumulator, out, squares):
     n, narrow, wide = addresses.size, accumulator.dtype.type, squares.dtype.type
     for first in range(0, out.size, TILE):
         o = out[first : first + TILE]
@@ -331,7 +331,7 @@ def variance(
 
 
 @compiled
-def _variance(sums, squares, n, freedom, root, out):  # type: ignore[no-untyped-def]
+def _variance(sums, squares, n, freedom, root, out):
     count = np.float64(n)
     for p in range(out.size):
         s = np.int64(sums[p])
@@ -376,7 +376,7 @@ def merge_moments(a: np.ndarray, b: np.ndarray, na: int, nb: int) -> np.ndarray:
 
 
 @compiled
-def two_product(a, b):  # type: ignore[no-untyped-def]
+def two_product(a, b):
     """Return a * b rounded, and the rounding error.
 
     T. J. Dekker, A floating-point technique for extending the available precision, Numerische
@@ -393,7 +393,7 @@ def two_product(a, b):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _block_moments(addresses, like, mean, mean_rest, squares, squares_rest):  # type: ignore
+def _block_moments(addresses, like, mean, mean_rest, squares, squares_rest):
     n = addresses.size
     count = np.float64(n)
     for first in range(0, mean.size, TILE // 8):
@@ -415,48 +415,52 @@ def _block_moments(addresses, like, mean, mean_rest, squares, squares_rest):  # 
             for p in range(m.size):
                 high, low = _as_pair(x[p])
                 d, error = two_sum(high, -m[p])
+                d, low = two_sum(d, error + (low - r[p]))
                 square, rest = two_product(d, d)
                 s, lost = two_sum(q[p], square)
                 q[p] = s
-                e[p] += lost + (rest + 2.0 * d * (error + (low - r[p])))
+                e[p] += lost + (rest + 2.0 * d * low)
 
 
-def _as_pair(x):  # type: ignore[no-untyped-def]
+def _as_pair(x):
     """Return a value as two float64 whose sum it is exactly."""
     raise NotImplementedError("only compiled code calls this")
 
 
 @overload(_as_pair)
-def _overload_as_pair(x):  # type: ignore[no-untyped-def]
+def _overload_as_pair(x):
     if isinstance(x, types.Integer) and x.bitwidth == 64:
         return lambda x: (np.float64(x >> 32) * 4294967296.0, np.float64(x & 0xFFFFFFFF))
     return lambda x: (np.float64(x), 0.0)
 
 
 @compiled
-def _divide(a, rest, n):  # type: ignore[no-untyped-def]
+def _divide(a, rest, n):
     """Return (a + rest) / n as two float64."""
     quotient = a / n
     p, e = two_product(quotient, n)
-    return quotient, ((a - p) - e + rest) / n
+    return two_sum(quotient, ((a - p) - e + rest) / n)
 
 
 @compiled
-def _merge_moments(a, b, na, nb, out):  # type: ignore[no-untyped-def]
+def _merge_moments(a, b, na, nb, out):
     """Merge (mean, rest, squares, rest) of two runs of frames, pixel by pixel."""
-    share, weight = nb / (na + nb), na * nb / (na + nb)
+    n = na + nb
     for p in range(out.shape[1]):
         d, error = two_sum(b[0, p], -a[0, p])
-        low = error + (b[1, p] - a[1, p])
-        step, rest = two_product(d, share)
+        d, low = two_sum(d, error + (b[1, p] - a[1, p]))
+        # d * nb / n, where nb / n itself would be rounded.
+        step, rest = two_product(d, nb)
+        step, rest = _divide(step, rest + low * nb, n)
         s, lost = two_sum(a[0, p], step)
-        out[0, p], out[1, p] = s, lost + (rest + low * share + a[1, p])
+        out[0, p], out[1, p] = two_sum(s, lost + (rest + a[1, p]))
         square, rest = two_product(d, d)
         rest += 2.0 * d * low
-        term, more = two_product(square, weight)
+        term, more = two_product(square, na * nb)
+        term, more = _divide(term, more + rest * (na * nb), n)
         s, lost = two_sum(a[2, p], b[2, p])
-        t, lost2 = two_sum(s, term)
-        out[2, p], out[3, p] = t, lost + lost2 + (more + rest * weight) + (a[3, p] + b[3, p])
+        t, again = two_sum(s, term)
+        out[2, p], out[3, p] = two_sum(t, lost + again + more + (a[3, p] + b[3, p]))
 
 
 # ---------------------------------------------------------------------- order statistics
@@ -523,7 +527,7 @@ def _values(keys: np.ndarray, dtype: np.dtype, sign: np.unsignedinteger) -> np.n
 
 
 @compiled
-def _find_missing(addresses, like, infinity, magnitude, missing):  # type: ignore[no-untyped-def]
+def _find_missing(addresses, like, infinity, magnitude, missing):
     """Mark the pixels that have a NaN in any frame, by their bits."""
     for first in range(0, missing.size, TILE):
         m = missing[first : first + TILE]
@@ -534,7 +538,7 @@ def _find_missing(addresses, like, infinity, magnitude, missing):  # type: ignor
 
 
 @compiled
-def _select(addresses, ranks, flip, floating, tile, out):  # type: ignore[no-untyped-def]
+def _select(addresses, ranks, flip, floating, tile, out):
     """Fill out (ranks, pixels) with keys, tile by tile."""
     n, size = addresses.size, tile.shape[0] * BLOCK
     like = out[0]
@@ -569,7 +573,7 @@ def _select(addresses, ranks, flip, floating, tile, out):  # type: ignore[no-unt
 
 
 @compiled
-def _keys(x, flip, floating, out):  # type: ignore[no-untyped-def]
+def _keys(x, flip, floating, out):
     """Turn the bits of values into unsigned integers of the same order.
 
     That is the bits with the sign flipped; of negative floats, whose magnitude runs the other
@@ -587,7 +591,7 @@ def _keys(x, flip, floating, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _sample(addresses, first, flip, floating, sample):  # type: ignore[no-untyped-def]
+def _sample(addresses, first, flip, floating, sample):
     """Sort the keys of a few frames at each pixel; return how far the middle six lie apart."""
     n, g = addresses.size, sample.shape[1]
     for j in range(SAMPLE):
@@ -607,9 +611,7 @@ def _sample(addresses, first, flip, floating, sample):  # type: ignore[no-untype
 
 
 @compiled
-def _find(  # type: ignore[no-untyped-def]
-    addresses, first, rank, flip, floating, guess, spread, keys, base, found, wrong, tile
-):
+def _find(addresses, first, rank, flip, floating, guess, spread, keys, base, found, wrong, tile):
     """Find the keys of a rank, as ``base + found``, in rounds of 8 and then 7 bits each."""
     cast, g = base.dtype.type, base.size
     widest = 8 * base.itemsize - 8
@@ -640,7 +642,7 @@ def _find(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _cut(addresses, first, flip, floating, shift, keys, base, tile):  # type: ignore[no-untyped-def]
+def _cut(addresses, first, flip, floating, shift, keys, base, tile):
     """Fill the tile with 8 bits of every key: (key - base) >> shift, between 0 and 255."""
     g, cast = base.size, base.dtype.type
     zero = cast(0)
@@ -657,7 +659,7 @@ def _cut(addresses, first, flip, floating, shift, keys, base, tile):  # type: ig
 
 
 @compiled
-def _cut_block(x, flip, base, shift, out):  # type: ignore[no-untyped-def]
+def _cut_block(x, flip, base, shift, out):
     # The casts keep numba from widening to 64 bits.
     cast = base.dtype.type
     last = cast(LAST)
@@ -673,7 +675,7 @@ def _cut_block(x, flip, base, shift, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _descend(tile, rank, found):  # type: ignore[no-untyped-def]
+def _descend(tile, rank, found):
     """Find the largest value that at most ``rank`` frames are below, bit by bit."""
     trial = np.empty(BLOCK, np.uint8)
     below = np.empty(BLOCK, np.int32)
@@ -691,7 +693,7 @@ def _descend(tile, rank, found):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _count_below(frames, trial, few, below):  # type: ignore[no-untyped-def]
+def _count_below(frames, trial, few, below):
     """Count the frames below a trial value, in 8 bits for up to 252 frames at a time."""
     n, one = frames.shape[0], np.uint8
     below[:] = 0
@@ -712,9 +714,7 @@ def _count_below(frames, trial, few, below):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _follow(  # type: ignore[no-untyped-def]
-    addresses, first, rank, flip, floating, below, keys, base, found, tile, out
-):
+def _follow(addresses, first, rank, flip, floating, below, keys, base, found, tile, out):
     """Find the keys of a rank after those of the rank before, ``below``, were found."""
     g = out.size
     lacking = False
@@ -739,7 +739,7 @@ def _follow(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _next_in_tile(frames, found, few, upto, above):  # type: ignore[no-untyped-def]
+def _next_in_tile(frames, found, few, upto, above):
     """Count the frames up to the found value, and find the least of those above it."""
     n, one, last = frames.shape[0], np.uint8, np.uint8(LAST)
     upto[:] = 0
@@ -756,9 +756,7 @@ def _next_in_tile(frames, found, few, upto, above):  # type: ignore[no-untyped-d
 
 
 @compiled
-def _next_in_frames(  # type: ignore[no-untyped-def]
-    addresses, first, flip, floating, below, keys, found, out
-):
+def _next_in_frames(addresses, first, flip, floating, below, keys, found, out):
     """Find the least key above ``below`` for the pixels whose ``found`` is LAST."""
     least = np.empty(out.size, out.dtype)
     most = ~out.dtype.type(0)
@@ -774,7 +772,7 @@ def _next_in_frames(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _alone(addresses, pixel, rank, flip, floating, keys):  # type: ignore[no-untyped-def]
+def _alone(addresses, pixel, rank, flip, floating, keys):
     """Find the key of a rank at one pixel, bit by bit."""
     cast, n = keys.dtype.type, addresses.size
     for f in range(n):

@@ -1,7 +1,7 @@
 """Naive answers, in Python's exact numbers or numpy's float64, for frames (frames, rows, cols)."""
 
 from fractions import Fraction
-from math import fsum, isfinite
+from math import fsum, isfinite, sqrt
 
 import numpy as np
 
@@ -75,6 +75,25 @@ def exact_percentile(values, pctl):
 
 def naive_median(frames, dtype="float32"):
     return naive_percentile(frames, 50, dtype)
+
+
+def exact_variance(values, ddof=0):
+    """Return the correctly rounded variance of Python numbers."""
+    if not all(isfinite(value) for value in values):
+        return float("nan")
+    values = [Fraction(value) for value in values]
+    mean = sum(values) / len(values)
+    if len(values) <= ddof:
+        return float("nan")
+    return float(sum((value - mean) ** 2 for value in values) / (len(values) - ddof))
+
+
+def naive_var(frames, dtype="float32", ddof=0):
+    return each_pixel(frames, lambda values: exact_variance(values, ddof), dtype)
+
+
+def naive_std(frames, dtype="float32", ddof=0):
+    return each_pixel(frames, lambda values: sqrt(exact_variance(values, ddof)), dtype)
 
 
 def naive(name, frames, *parameters):

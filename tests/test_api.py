@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 import daskstats as stats
 
-FRAMEWISE = ["max", "min", "sum", "average"]
+FRAMEWISE = ["max", "min", "sum", "average", "std"]
 NAMES = [*FRAMEWISE, "median"]
 
 
@@ -175,6 +175,15 @@ def test_chunks_of_dask_arrays_are_used_as_they_are(rng):
         calls.clear()
         assert_eq(call(name, array), naive(name, frames), check_graph=False)
         assert len(calls) == 3 * 2 * 2
+
+
+def test_std_and_var_take_ddof(rng):
+    frames = random_frames(rng, (9, 4, 3), "u2")
+    assert_eq(stats.var(frames, ddof=1), naive("var", frames, "f4", 1))
+    *_, last = stats.std_iter(frames, 3, ddof=1)
+    np.testing.assert_array_equal(last, naive("std", frames, "f4", 1))
+    *_, last = stats.var_iter(frames, 9)
+    np.testing.assert_array_equal(last, stats.var(frames).compute())
 
 
 def test_a_limit_that_is_too_small():

@@ -12,9 +12,9 @@ from oracles import DTYPES, naive, random_frames
 
 from daskstats import Statistic, statistics
 from daskstats.sources.base import as_frames
-from daskstats.statistics import STATISTICS, as_statistic, percentile
+from daskstats.statistics import STATISTICS, as_statistic, moments, percentile
 
-NAMES = ["max", "min", "sum", "average", "median"]
+NAMES = ["max", "min", "sum", "average", "std", "var", "median"]
 
 
 def native(frames):
@@ -99,6 +99,64 @@ def test_any_cut_gives_the_same_image(data):
     if np.dtype(dtype).kind != "f" or name in ("max", "min", "median"):
         order = np.random.default_rng(0).permutation(len(frames))
         np.testing.assert_array_equal(reduce_cut(statistic, frames[order], cuts), whole)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_moments_agree_with_two_passes(dtype, rng):
+    """Within 1e-12 of exact fractions in float64; bitwise for small integers."""
+    for nframes in (1, 2, 9):
+        frames = random_frames(rng, (nframes, 4, 3), dtype)
+        for name, ddof in (("var", 0), ("std", 0), ("var", 1)):
+            image = reduce_cut(moments(name, ddof), frames, [1, 4], dtype="f8")
+            expected = naive(name, frames, "f8", ddof)
+            np.testing.assert_allclose(image, expected, rtol=1e-12)
+            if np.dtype(dtype).itemsize <= 2 and np.dtype(dtype).kind in "biu" and name == "var":
+                np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"])
+def test_a_constant_pixel_does_not_deviate(dtype):
+    if np.dtype(dtype).kind == "f":
+        values = [0.1, 100.1, -1e-7, 3.0, 60000.0]
+    else:
+        values = [0, 1, 3, np.iinfo(dtype).max, np.iinfo(dtype).max // 3, np.iinfo(dtype).min]
+    frames = np.broadcast_to(np.array(values, dtype), (137, 1, len(values)))
+    assert not reduce_cut(moments("std"), frames, [5, 50, 51], dtype="f8").any()
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    frames=hnp.arrays(
+        "f8", st.tuples(st.integers(2, 40), st.just(1), st.just(2)), elements=st.floats(-1e6, 1e6)
+    ),
+    cuts=st.lists(st.integers(0, 40), max_size=5),
+    offset=st.sampled_from([0.0, 1e8, -1e12]),
+)
+def test_moments_hardly_depend_on_the_cut(frames, cuts, offset):
+    """Far from zero, where the textbook's sum of squares has no digit left."""
+    frames = frames + offset
+    whole = reduce_cut(moments("var"), frames, [], dtype="f8")
+    np.testing.assert_array_equal(reduce_cut(moments("var"), frames, cuts, dtype="f8"), whole)
+    np.testing.assert_allclose(whole, naive("var", frames, "f8"), rtol=1e-12)
+    assert (whole >= 0).all()
+
+
+def test_variance_of_large_small_integers(rng):
+    frames = random_frames(rng, (70_000, 1, 2), "u2")
+    image = reduce_cut(moments("var"), frames, [66_000], dtype="f8")
+    np.testing.assert_allclose(image, naive("var", frames, "f8"), rtol=1e-15)
+
+
+@pytest.mark.parametrize("ddof", [-1, np.nan, np.inf, True, None, "1", [1]])
+def test_bad_ddof(ddof):
+    with pytest.raises((TypeError, ValueError), match="ddof"):
+        moments("std", ddof)
+
+
+def test_too_few_frames_for_ddof_are_nan():
+    frames = np.ones((2, 1, 1), "u2")
+    assert np.isnan(reduce_cut(moments("std", 2), frames, []))
+    assert reduce_cut(moments("std", 1), frames, []) == 0
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

@@ -1,0 +1,154 @@
+"""The compiled loops against naive oracles, over distributions that take every branch."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daskstats import kernels
+
+DTYPES = ["?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"]
+
+
+def frames_of(rng, kind, shape, dtype):
+    """Return frames of one of the distributions that detectors and testers make."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "b":
+        return rng.random(shape) < {"constant": 1, "rare": 0.02}.get(kind, 0.5)
+    if dtype.kind == "f":
+        low, high = -1000, 1000
+    else:
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    top = min(high, 2**20)
+    frames = {
+        "constant": lambda: np.full(shape, top // 3),
+        "poisson": lambda: rng.poisson(min(100, top // 2), shape),
+        "whole range": lambda: rng.uniform(low / 2, high / 2, shape),
+        "wide": lambda: rng.integers(0, top, shape),
+        "rare": lambda: np.where(rng.random(shape) < 0.02, top, 0),
+        "two ends": lambda: np.where(rng.random(shape) < 0.5, float(low) / 2, float(high) / 2),
+        "spots": lambda: rng.poisson(20, shape) * np.where(rng.random(shape) < 0.05, 50, 1),
+        "drift": lambda: np.linspace(0, top, shape[0])[:, None, None] + np.zeros(shape),
+        "few hot pixels": lambda: rng.integers(0, top, shape) * (rng.random(shape[1:]) < 0.02),
+    }[kind]()
+    return np.clip(frames, low, min(high, 2**62)).astype(dtype)
+
+
+KINDS = [
+    *("constant", "poisson", "whole range", "wide", "rare", "two ends", "spots", "drift"),
+    "few hot pixels",
+]
+
+
+def pieces(frames, cuts):
+    return [part for part in np.split(frames, sorted(cuts)) if len(part)]
+
+
+def check_case(data):
+    """Compare all kernels with numpy for one drawn series."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32), label="seed"))
+    dtype = data.draw(st.sampled_from(DTYPES), label="dtype")
+    nframes = data.draw(st.one_of(st.integers(1, 20), st.sampled_from([100, 253, 600])))
+    shape = (nframes, data.draw(st.integers(1, 9)), data.draw(st.integers(1, 90)))
+    frames = frames_of(rng, data.draw(st.sampled_from(KINDS), label="kind"), shape, dtype)
+    if np.dtype(dtype).kind == "f":
+        special = data.draw(st.sampled_from([None, np.nan, np.inf, -np.inf, -0.0]))
+        if special is not None:
+            frames[rng.random(shape) < 0.01] = special
+    piece = pieces(frames, data.draw(st.lists(st.integers(0, nframes), max_size=3)))
+    ranks = data.draw(st.sets(st.integers(0, nframes - 1), min_size=1, max_size=5))
+    check_order_statistics(piece, frames, sorted(ranks))
+    check_order_statistics(piece, frames, sorted({(nframes - 1) // 2, nframes // 2}))
+    check_folds(piece, frames)
+
+
+def check_order_statistics(piece, frames, ranks):
+    expected = np.sort(frames, axis=0)[ranks]
+    if frames.dtype.kind == "f":
+        expected[:, np.isnan(frames).any(axis=0)] = np.nan
+    found = kernels.order_statistics(piece, ranks)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == frames.dtype
+
+
+def check_folds(piece, frames):
+    np.testing.assert_array_equal(kernels.fold_max(piece, None), frames.max(axis=0))
+    np.testing.assert_array_equal(kernels.fold_min(piece, frames[0].copy()), frames.min(axis=0))
+    if frames.dtype.kind in "biu" and frames.dtype.itemsize <= 4:
+        into = np.ones(frames.shape[1:], "i8" if frames.dtype.kind == "i" else "u8")
+        kernels.add_integers(piece, into)
+        np.testing.assert_array_equal(
+            into, frames.sum(axis=0, dtype=into.dtype) + into.dtype.type(1)
+        )
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_against_numpy(data):
+    check_case(data)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3000)
+@settings(max_examples=2000, deadline=None)
+@given(data=st.data())
+def test_against_numpy_at_length(data):
+    check_case(data)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i4", "f4", "f8"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiles_of_many_pixels(kind, dtype):
+    """More than one tile, with a last one that is not full."""
+    rng = np.random.default_rng(3)
+    frames = frames_of(rng, kind, (41, 7, 701), dtype)
+    check_order_statistics([frames], frames, [0, 1, 2, 20, 21, 40])
+    check_folds([frames], frames)
+
+
+@pytest.mark.parametrize("nframes", [1, 2, 7, 8, 9, 251, 252, 253, 255, 256, 257, 1000, 100_000])
+def test_any_number_of_frames(nframes):
+    rng = np.random.default_rng(4)
+    frames = rng.integers(0, 500, (nframes, 1, 3)).astype("u2")
+    check_order_statistics([frames], frames, sorted({0, nframes // 2, nframes - 1}))
+    check_folds([frames], frames)
+
+
+def test_more_frames_than_32_bits_hold():
+    frames = np.broadcast_to(np.array([[65535, 1]], "u2"), (70_000, 1, 2))
+    into = np.zeros((1, 2), "u8")
+    kernels.add_integers([frames], into)
+    assert into.tolist() == [[65535 * 70_000, 70_000]]
+    squares = np.zeros((1, 2), "u8")
+    kernels.add_squares([frames], into, squares)
+    assert squares.tolist() == [[65535**2 * 70_000, 70_000]]
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", "u1", "u2"])
+def test_squares_of_extremes_are_exact(dtype):
+    values = [np.iinfo(dtype).min, np.iinfo(dtype).max]
+    frames = np.array(values * 3 + values[:1], dtype)[:, None, None]
+    into = np.zeros((1, 1), "i8" if dtype[0] == "i" else "u8")
+    squares = np.zeros((1, 1), "u8")
+    kernels.add_squares([frames], into, squares)
+    assert into.item() == sum(int(value) for value in frames.ravel())
+    assert squares.item() == sum(int(value) ** 2 for value in frames.ravel())
+
+
+def test_bands_of_frames_need_not_be_joined():
+    """Views of rows, at any distance from each other, in any number of arrays."""
+    rng = np.random.default_rng(5)
+    frames = rng.integers(0, 1000, (30, 12, 40)).astype("u2")
+    blocks = [frames[:7], frames[7:8], frames[8::1]]
+    band = [block[:, 3:8] for block in blocks]
+    check_order_statistics(band, frames[:, 3:8], [14, 15])
+    check_folds(band, frames[:, 3:8])
+    every_second = [frames[::2, 3:8]]
+    check_order_statistics(every_second, frames[::2, 3:8], [7])
+
+
+def test_frames_may_be_read_only():
+    frames = np.arange(24, dtype="u2").reshape(4, 2, 3)
+    frames.flags.writeable = False
+    check_order_statistics([frames], frames, [1, 2])
+    check_folds([frames], frames)
