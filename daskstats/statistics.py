@@ -27,6 +27,9 @@ import numpy as np
 
 State = dict[str, np.ndarray]
 
+# Frames of at most 16 bits whose sum 32 bits hold.
+FRAMES_IN_32_BITS = 1 << 16
+
 Piece = list[np.ndarray]
 """arrays (frames, rows, cols) that follow one another"""
 
@@ -121,7 +124,11 @@ def _fold(pieces: Iterable[Piece], start: int, name: str) -> State:
 
 
 def _combine_with(a: State, b: State, ufunc: np.ufunc, name: str) -> State:
-    return {name: ufunc(a[name], b[name])}
+    return {name: _apply(ufunc, a[name], b[name])}
+
+
+def _apply(ufunc: np.ufunc, a: np.ndarray, b: np.ndarray, dtype: Any = None) -> np.ndarray:
+    return ufunc(a, b, out=_kernels().leased(a.shape, dtype or a.dtype), dtype=dtype)
 
 
 def _copy(state: State, image: np.ndarray, name: str) -> None:
@@ -144,34 +151,47 @@ def _sum(pieces: Iterable[Piece], start: int) -> State:
     state: State = {}
     count = 0
     for piece in pieces:
+        more = sum(len(block) for block in piece)
         if not state:
-            state = _zero_sums(piece[0])
+            state = _zero_sums(piece[0], more)
+        elif "sum" in state and state["sum"].itemsize == 4 and count + more > FRAMES_IN_32_BITS:
+            state["sum"] = state["sum"].astype(f"{state['sum'].dtype.kind}8")
         if "low" in state:
             kernels.add_limbs(piece, state["low"], state["high"])
         elif "rest" in state:
             kernels.add_floats(piece, state["sum"], state["rest"])
         else:
             kernels.add_integers(piece, state["sum"])
-        count += sum(len(block) for block in piece)
+        count += more
         del piece  # or it would live on while the next is read
     return {**state, "count": np.array(count)}
 
 
-def _zero_sums(block: np.ndarray) -> State:
-    shape, dtype = block.shape[1:], block.dtype
+def _zero_sums(block: np.ndarray, nframes: int) -> State:
+    """Return zero sums that ``nframes`` frames like those of a block cannot overflow."""
+    zeros, shape, dtype = _kernels().leased_zeros, block.shape[1:], block.dtype
     if dtype.kind == "f":
-        return {"sum": np.zeros(shape), "rest": np.zeros(shape)}
-    wide = np.int64 if dtype.kind == "i" else np.uint64
+        return {"sum": zeros(shape, "f8"), "rest": zeros(shape, "f8")}
+    sign = "i" if dtype.kind == "i" else "u"
     if dtype.itemsize == 8:
-        return {"low": np.zeros(shape, np.uint64), "high": np.zeros(shape, wide)}
-    return {"sum": np.zeros(shape, wide)}
+        return {"low": zeros(shape, "u8"), "high": zeros(shape, f"{sign}8")}
+    narrow = dtype.itemsize <= 2 and nframes <= FRAMES_IN_32_BITS
+    return {"sum": zeros(shape, f"{sign}{4 if narrow else 8}")}
 
 
 def _add_sums(a: State, b: State) -> State:
-    if "rest" not in a:
-        return {name: np.asarray(a[name] + b[name]) for name in a}
-    total, rest = _kernels().combine_sums(a["sum"], a["rest"], b["sum"], b["rest"])
-    return {"sum": total, "rest": rest, "count": np.asarray(a["count"] + b["count"])}
+    count = np.asarray(a["count"] + b["count"])
+    if "rest" in a:
+        total, rest = _kernels().combine_sums(a["sum"], a["rest"], b["sum"], b["rest"])
+        return {"sum": total, "rest": rest, "count": count}
+    sums = {name: _add(a[name], b[name], int(count)) for name in a if name != "count"}
+    return {**sums, "count": count}
+
+
+def _add(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
+    """Add sums; those of 32 bits, which only frames of 16 bits have, are widened in time."""
+    itemsize = 4 if a.itemsize == b.itemsize == 4 and count <= FRAMES_IN_32_BITS else 8
+    return _apply(np.add, a, b, np.dtype(f"{a.dtype.kind}{itemsize}"))
 
 
 def _total(state: State) -> np.ndarray:
@@ -192,7 +212,10 @@ def _finish_sum(state: State, image: np.ndarray) -> None:
 
 
 def _finish_average(state: State, image: np.ndarray) -> None:
-    np.true_divide(_total(state), float(state["count"]), out=image, casting="unsafe", dtype="f8")
+    if image.dtype == np.float16:  # unknown to compiled code
+        image[...] = _total(state) / float(state["count"])
+    else:
+        _kernels().divide(_total(state), float(state["count"]), image)
 
 
 def _moments(pieces: Iterable[Piece], start: int) -> State:
@@ -203,8 +226,9 @@ def _moments(pieces: Iterable[Piece], start: int) -> State:
         count = np.array(sum(len(block) for block in piece))
         if piece[0].dtype.kind in "biu" and piece[0].dtype.itemsize <= 2:
             if not state:
-                state = _zero_sums(piece[0])
-                state |= {"squares": np.zeros_like(state["sum"], np.uint64), "count": count * 0}
+                squares = kernels.leased_zeros(piece[0].shape[1:], "u8")
+                wide = _zero_sums(piece[0], FRAMES_IN_32_BITS + 1)
+                state = {**wide, "squares": squares, "count": count * 0}
             kernels.add_squares(piece, state["sum"], state["squares"])
             state["count"] = state["count"] + count
         else:
@@ -216,7 +240,7 @@ def _moments(pieces: Iterable[Piece], start: int) -> State:
 
 def _merge_moments(a: State, b: State) -> State:
     if "squares" in a:
-        return {name: np.asarray(a[name] + b[name]) for name in a}
+        return _add_sums(a, b)
     na, nb = int(a["count"]), int(b["count"])
     moments = _kernels().merge_moments(a["moments"], b["moments"], na, nb)
     return {"moments": moments, "count": np.asarray(na + nb)}
