@@ -84,7 +84,8 @@ class Job:
         cost = plan.Cost(
             state=self.statistic.state_nbytes,
             image=self.dtype.itemsize * planes,
-            scratch=self.statistic.scratch * self.layout.itemsize,
+            scratch=self.statistic.scratch,
+            tile=self.statistic.tile[0] + self.statistic.tile[1] * self.layout.nframes,
         )
         arguments = self.layout, cost, self.steps, self.scheduler.workers, nbytes
         if self.rowwise:

@@ -80,7 +80,9 @@ class Cost:
     image: int = 0
     """of a finished image"""
     scratch: int = 0
-    """of temporaries, for each pixel and frame of a row-wise block"""
+    """of temporaries, for each pixel of a row-wise block"""
+    tile: int = 0
+    """of a row-wise block's tile in cache: bytes for each worker, whatever the block"""
 
 
 @dataclass(frozen=True)
@@ -278,18 +280,18 @@ def bands(
     Examples
     --------
     >>> layout = Layout(nframes=100, rows=2048, cols=2048, itemsize=2, row_unit=2048)
-    >>> cost = Cost(state=8, image=4, scratch=4)
+    >>> cost = Cost(state=8, image=4, scratch=64, tile=1 << 20)
     >>> plan = bands(layout, cost, steps=1, workers=2, limit=4 << 30)
     >>> plan.strategy, len(plan.blocks), plan.reads
     ('resident', 8, 1.0)
     >>> plan = bands(layout, cost, steps=1, workers=2, limit=1 << 29)
     >>> plan.strategy, len(plan.blocks), plan.reads
-    ('reread', 12, 12.0)
+    ('reread', 6, 6.0)
     """
     pixels = layout.rows * layout.cols
     images = (cost.state + IMAGES_IN_FLIGHT * cost.image) * pixels
     row = layout.nframes * layout.cols  # pixels of a row in all frames
-    scratch = row * cost.scratch
+    scratch = layout.cols * cost.scratch
     whole_frames = layout.row_unit >= layout.rows > 1
     size = task_size(layout.rows, row * layout.itemsize, workers)
     held = layout.frame_unit * layout.frame_nbytes  # frames that are decoded together
@@ -304,12 +306,13 @@ def bands(
         strategy, unit = "resident", 1
         fixed = images + (0 if layout.in_memory else layout.nbytes + workers * held)
         each = scratch
-        if not use_buffer or fixed + workers * each > limit:
+        if not use_buffer or fixed + workers * (each + cost.tile) > limit:
             strategy = "reread"
             # As few bands as memory and workers allow: each costs a reading of the series.
             size = -(-layout.rows // workers)
             fixed = images + workers * held * (2 if layout.frame_unit > 1 else 1)
             each = scratch + row * layout.itemsize
+    fixed += workers * cost.tile
     check_limit(fixed + workers * each, limit, layout, "one row of all frames", workers)
 
     size = min(size, (limit - fixed) // (workers * each) if each else size)

@@ -61,7 +61,9 @@ class Statistic:
     state_nbytes: int = 8
     """bytes of a state per pixel, for the plan"""
     scratch: int = 0
-    """frames-sized copies that `chunk` makes of a row-wise block, for the plan"""
+    """bytes of temporaries per pixel of a row-wise block, for the plan"""
+    tile: tuple[int, int] = (0, 0)
+    """bytes of a row-wise block's tile in cache, and more of them for each frame, for the plan"""
     planes: int | None = None
     """length of the image's leading axis, None for a plain image"""
 
@@ -359,7 +361,10 @@ def percentile(pctl: float | Sequence[float], name: str = "percentile") -> Stati
         finalize=_finish_rows,
         along="rows",
         state_nbytes=8 * (planes or 1),
-        scratch=2,
+        # Keys, values and, in float64, both neighbours, their difference and what lies between.
+        scratch=64 * (planes or 1),
+        # A tile is at most 512 KiB, or 256 pixels of all frames; samples of it are half of that.
+        tile=(1 << 20, 288),
         planes=planes,
     )
 

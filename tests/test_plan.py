@@ -227,7 +227,7 @@ def test_bands_read_no_unit_of_frames_twice_in_one_band(nframes, unit, whole):
 # Primes, so that each term shows in the sum.
 P = Layout(nframes=101, rows=31, cols=37, itemsize=2)
 PIXELS, FRAME, ROW = 31 * 37, 31 * 37 * 2, 101 * 37
-COST = Cost(state=7, image=5, scratch=3)
+COST = Cost(state=7, image=5, scratch=3, tile=41)
 STATES, IMAGES = (2 + 4 + 11) * 7 * PIXELS, 3 * 5 * PIXELS
 
 
@@ -255,15 +255,15 @@ def test_terms_of_a_fold(changes, steps, terms):
     ("changes", "use_buffer", "strategy", "band"),
     [
         # the band itself, and the statistic's temporaries
-        ({"row_unit": 1}, True, "direct", (2 + 3) * ROW),
-        ({"row_unit": 1, "in_memory": True}, True, "direct", 3 * ROW),
-        ({"row_unit": 31}, False, "reread", (2 + 3) * ROW),
-        ({"row_unit": 31}, True, "resident", 3 * ROW),
+        ({"row_unit": 1}, True, "direct", 2 * ROW + 3 * 37),
+        ({"row_unit": 1, "in_memory": True}, True, "direct", 3 * 37),
+        ({"row_unit": 31}, False, "reread", 2 * ROW + 3 * 37),
+        ({"row_unit": 31}, True, "resident", 3 * 37),
     ],
 )
 def test_terms_of_bands(changes, use_buffer, strategy, band):
     layout = dataclasses.replace(P, **changes)
-    images = 7 * PIXELS + IMAGES
+    images = 7 * PIXELS + IMAGES + 11 * 41
     kept = {"direct": 0, "reread": 11 * FRAME, "resident": 101 * FRAME + 11 * FRAME}[strategy]
     made = bands(layout, COST, 1, 11, PLENTY, use_buffer)
     assert made.strategy == strategy
@@ -274,11 +274,11 @@ def test_terms_of_bands(changes, use_buffer, strategy, band):
 
 
 @pytest.mark.parametrize("planner", [fold, bands])
-@pytest.mark.parametrize("field", ["state", "image", "scratch"])
+@pytest.mark.parametrize("field", ["state", "image", "scratch", "tile"])
 def test_each_cost_counts(planner, field):
     larger = dataclasses.replace(COST, **{field: 1000})
     difference = planner(P, larger, 1, 11, PLENTY).nbytes - planner(P, COST, 1, 11, PLENTY).nbytes
-    assert difference > 0 or (planner is fold and field == "scratch")
+    assert difference > 0 or (planner is fold and field in ("scratch", "tile"))
 
 
 # ---------------------------------------------------------------------- which plan
