@@ -12,7 +12,7 @@ from dask.array import Array
 from . import graph, memory, plan, stream
 from .memory import memory_limit
 from .series import Source, as_series, count_chunks, count_frames, layout
-from .statistics import State, Statistic, as_statistic, moments
+from .statistics import Images, Statistic, as_statistic, moments
 from .statistics import percentile as percentile_statistic
 from .stream import Scheduler, Snapshot, Stream
 
@@ -111,17 +111,16 @@ class Job:
             tasks, keys = graph.images(self.series, self.statistic, self.plan, self.dtype)
             to_image: Callable[[Any], np.ndarray] = _own
         else:
-            tasks, keys = graph.states(self.series, self.statistic, self.plan)
-            to_image = self._image_of
+            running = not scheduler.in_turn
+            build = graph.states if running else graph.parts
+            tasks, keys = build(self.series, self.statistic, self.plan)
+            to_image = Images(self.statistic, self.shape, self.dtype, running).next
         flat = tasks.runnable(keys)
         return Stream(
             start=lambda: stream.run(flat, keys, scheduler),
             finish=lambda index, value: finish(index, to_image(value)),
             length=self.steps,
         )
-
-    def _image_of(self, state: State) -> np.ndarray:
-        return self.statistic.image(state, self.shape, self.dtype)
 
     def _snapshot(self, index: int, image: np.ndarray) -> Snapshot:
         done = self.plan.steps[index][-1][1]

@@ -11,7 +11,8 @@ For three steps of two blocks each (``+`` is combine)::
     50 .. 59    p5  ----------+-- c2 ------------------ + s2
 
 Every p runs as soon as a worker is free; only the cheap s wait for each other. The image of a
-step is the finished s; the result is that of the last one.
+step is the finished s; the result is that of the last one. On threads the c are all that is run
+(`parts`): whoever takes them makes the s, which saves a task for each step.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -287,12 +288,17 @@ def result(series: Source, statistic: Statistic, plan: Plan, dtype: np.dtype) ->
     return tasks.array(name, chunks, dtype)
 
 
-def states(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks, list[Key]]:
-    """Return the tasks of a running reduction and the keys of its states, one for each step."""
+def parts(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks, list[Key]]:
+    """Return the tasks of all steps and the keys of their own partial states, one for each."""
     tasks, token = Tasks(), tokenize(series, statistic, plan.steps, plan.strategy)
     groups = _partials(tasks, series, statistic, plan, token)
-    keys = _combined(tasks, statistic, groups, token)
-    name = f"{statistic.name}-step-{token}"
+    return tasks, _combined(tasks, statistic, groups, token)
+
+
+def states(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks, list[Key]]:
+    """Return the tasks of a running reduction and the keys of its states, one for each step."""
+    tasks, keys = parts(series, statistic, plan)
+    name = f"{statistic.name}-step-{tokenize(keys)}"
     layer = tasks.add(name, {key[0] for key in keys})
     steps: list[Key] = [keys[0]]
     for index, key in enumerate(keys[1:], start=1):

@@ -110,6 +110,50 @@ class Statistic:
         return image
 
 
+class Images:
+    """The images of a running reduction, as the partial states of its steps come in.
+
+    Parameters
+    ----------
+    running : bool
+        Whether what comes in is the state of all steps so far instead.
+
+    Examples
+    --------
+    >>> frames = np.array([[[1, 2]], [[3, 0]]], "u1")
+    >>> images = Images(maximum, (1, 2), frames.dtype)
+    >>> [images.next(maximum.chunk([[frame[None]]], k)).tolist() for k, frame in enumerate(frames)]
+    [[[1, 2]], [[3, 2]]]
+    """
+
+    def __init__(
+        self,
+        statistic: Statistic,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        running: bool = False,
+    ) -> None:
+        self._statistic, self._shape, self._dtype = statistic, shape, dtype
+        self._running = running
+        self._state: State | None = None
+        # Rows that are done stay as they are: an image is a copy of this one, which fills up.
+        self._rows = np.zeros(shape, dtype) if statistic.along == "rows" else None
+
+    def next(self, state: State) -> np.ndarray:
+        """Return the image up to the next step: always an array of its own."""
+        before = self._state
+        if self._rows is not None:
+            new = state if before is None else {k: state[k] for k in state.keys() - before.keys()}
+            self._state = state
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._statistic.finalize(new, self._rows)
+            return self._rows.copy()
+        if before is not None and not self._running:
+            state = self._statistic.combine(before, state)
+        self._state = state
+        return self._statistic.image(state, self._shape, self._dtype)
+
+
 def _kernels() -> ModuleType:
     """Import the compiled code: half a second that only what computes should take."""
     return import_module(".kernels", __package__)

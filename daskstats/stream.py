@@ -1,16 +1,18 @@
 """How partial results come out, in order, on every scheduler: runs graphs, computes nothing.
 
-One graph is started once, in a thread of its own, and never waits at the end of a step. The
-consumer takes finished states from a short queue; while that is full the scheduler starts no
-further task (back-pressure), and when the consumer leaves the run is stopped.
+One graph is started once, in a thread of its own, and never waits at the end of a step. Results
+wait for the consumer in a short queue; while that is full no further task is started
+(back-pressure), and when the consumer leaves the run is stopped.
 """
 
+import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import count
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -105,6 +107,11 @@ class Scheduler:
         return owner if "Client" in type(owner).__name__ else None
 
     @property
+    def in_turn(self) -> bool:
+        """Whether tasks run in threads of the run's own, in the order of the steps."""
+        return self.get is dask.threaded.get and dask.config.get("pool", None) is None
+
+    @property
     def shares_memory(self) -> bool:
         """Whether a result is there for every task without being sent."""
         return self.client is None and self.get is not dask.multiprocessing.get
@@ -177,16 +184,12 @@ class Run:
 
     def _run(self) -> None:
         error: BaseException | None = None
+        options: dict[str, Any] = {}
+        if self._scheduler.get is dask.multiprocessing.get:
+            # Fusing would rename the keys that are waited for.
+            options = {"num_workers": self._scheduler.workers, "optimize_graph": False}
         try:
-            options, pool = self._options()
-            try:
-                self._scheduler.get(
-                    self._graph, self._keys[-1], callbacks=self._callbacks, **options
-                )
-            finally:
-                # Only now are the threads of this run gone, and its blocks with them.
-                if pool is not None:
-                    pool.shutdown(wait=True, cancel_futures=True)
+            self._scheduler.get(self._graph, self._keys[-1], callbacks=self._callbacks, **options)
         except Closed:
             pass
         except BaseException as raised:
@@ -194,16 +197,143 @@ class Run:
         self._graph = {}
         self._handoff.end(error)
 
-    def _options(self) -> tuple[dict, Executor | None]:
-        get, workers = self._scheduler.get, self._scheduler.workers
-        if get is dask.multiprocessing.get:
-            # Fusing would rename the keys that are waited for.
-            return {"num_workers": workers, "optimize_graph": False}, None
-        if get is dask.threaded.get and dask.config.get("pool", None) is None:
-            # dask would keep a pool of its own making beyond the end of the run.
-            pool = ThreadPoolExecutor(workers, thread_name_prefix=self._name)
-            return {"pool": pool}, pool
-        return {}, None
+
+class Turnstile:
+    """Threads that run what is ready in the order of the steps, and not far ahead of the consumer.
+
+    dask's own order knows nothing of steps that do not depend on each other. It is told of more
+    workers than there are, so it hands over all that is ready, and the choice is made here.
+    """
+
+    _max_workers = sys.maxsize  # as `concurrent.futures` names it, and dask reads it
+
+    def __init__(self, turns: dict, workers: int, name: str) -> None:
+        self._turns = turns
+        self._ready: list[tuple] = []
+        self._numbers = count()
+        self._changed = threading.Condition()
+        self._open = workers + WAITING
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True)
+            for index in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, function: Callable, tasks: list[tuple]) -> Future:
+        """Queue a batch of dask's, of which the first item of the first task is its key."""
+        future: Future = Future()
+        turn = self._turns[tasks[0][0]]
+        with self._changed:
+            heappush(self._ready, (turn, next(self._numbers), future, function, tasks))
+            self._changed.notify()
+        return future
+
+    def advance(self) -> None:
+        """Let one more step begin, because the consumer has taken one."""
+        with self._changed:
+            self._open += 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Run nothing more."""
+        with self._changed:
+            self._closed = True
+            for _, _, future, *_ in self._ready:
+                future.cancel()
+            self._ready.clear()
+            self._changed.notify_all()
+
+    def join(self) -> None:
+        """Wait for what is running."""
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._may_run)
+                if self._closed:
+                    return
+                *_, future, function, tasks = heappop(self._ready)
+            future.set_result(function(tasks))
+            # Nothing here may keep a result alive until the next task comes.
+            del future, function, tasks
+
+    def _may_run(self) -> bool:
+        return self._closed or (bool(self._ready) and self._ready[0][0] < self._open)
+
+
+class ThreadedRun:
+    """One graph being run in turn by threads of its own, under dask's scheduler."""
+
+    _numbers = count()
+
+    def __init__(self, scheduler: Scheduler, graph: dict, keys: list) -> None:
+        self._graph, self._keys = graph, keys
+        self._turns = {key: turn for turn, key in enumerate(keys)}
+        self._results: SimpleQueue = SimpleQueue()
+        self._early: dict[int, Any] = {}
+        self._turn = 0
+        self._callbacks = [*Callback.active, (None, None, None, self._posttask, None)]
+        self._name = f"daskstats-{next(self._numbers)}-in-turn"
+        self._turnstile = Turnstile(turns_of(graph, keys), scheduler.workers, self._name)
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread.start()
+
+    def next(self) -> Any:
+        """Return the next partial state, in the order of the keys."""
+        while self._turn not in self._early:
+            turn, value = self._results.get()
+            if isinstance(value, BaseException):
+                raise value
+            self._early[turn] = value
+        self._turnstile.advance()
+        self._turn += 1
+        return self._early.pop(self._turn - 1)
+
+    def stop(self) -> None:
+        """Stop starting tasks, and wait for those that are running."""
+        self._turnstile.close()
+        # The garbage collector may call this from one of the run's own threads.
+        if not threading.current_thread().name.startswith(self._name):
+            self._thread.join()
+
+    def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
+        if key in self._turns:
+            # The scheduler would keep every result until the run has ended.
+            state["cache"][key] = None
+            self._results.put((self._turns[key], value))
+
+    def _run(self) -> None:
+        error: BaseException = StopIteration()
+        try:
+            dask.threaded.get(
+                self._graph, self._keys, pool=self._turnstile, callbacks=self._callbacks
+            )
+        except CancelledError:
+            pass
+        except BaseException as raised:
+            error = raised
+        # Only when the threads are gone are their blocks.
+        self._turnstile.close()
+        self._turnstile.join()
+        self._graph = {}
+        self._results.put((len(self._keys), error))
+
+
+def turns_of(graph: dict, keys: list) -> dict:
+    """Return for each task the first of the keys that needs it, by its number."""
+    turns: dict = {}
+    for turn, key in enumerate(keys):
+        stack = [key]
+        while stack:
+            task = stack.pop()
+            if task not in turns:
+                turns[task] = turn
+                stack.extend(graph[task].dependencies)
+    return turns
 
 
 class ClusterRun:
@@ -228,6 +358,9 @@ class ClusterRun:
             self._futures.clear()
 
 
+AnyRun = Run | ThreadedRun | ClusterRun
+
+
 class Stream(Iterator[T]):
     """Sized iterator over intermediate images; also a context manager.
 
@@ -237,11 +370,11 @@ class Stream(Iterator[T]):
     """
 
     def __init__(
-        self, start: Callable[[], Run | ClusterRun], finish: Callable[[int, Any], T], length: int
+        self, start: Callable[[], AnyRun], finish: Callable[[int, Any], T], length: int
     ) -> None:
         self._start, self._finish = start, finish
         self._length, self._position = length, 0
-        self._run: Run | ClusterRun | None = None
+        self._run: AnyRun | None = None
         self._closed = False
         self._stop: Callable[[], Any] = lambda: None
 
@@ -279,7 +412,10 @@ class Stream(Iterator[T]):
         self.close()
 
 
-def run(graph: dict, keys: list, scheduler: Scheduler) -> Run | ClusterRun:
-    """Start a graph whose ``keys`` finish in order."""
+def run(graph: dict, keys: list, scheduler: Scheduler) -> AnyRun:
+    """Start a graph and give the values of its keys in order.
+
+    The keys must depend on each other in that order, except where `Scheduler.in_turn` holds.
+    """
     kind = Run if scheduler.client is None else ClusterRun
-    return kind(scheduler, graph, keys)
+    return (ThreadedRun if scheduler.in_turn else kind)(scheduler, graph, keys)

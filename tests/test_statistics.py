@@ -127,7 +127,9 @@ def test_a_constant_pixel_does_not_deviate(dtype):
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     frames=hnp.arrays(
-        "f8", st.tuples(st.integers(2, 40), st.just(1), st.just(2)), elements=st.floats(-1e6, 1e6)
+        "f8",
+        st.tuples(st.integers(2, 40), st.just(1), st.just(2)),
+        elements=st.integers(-(10**9), 10**9).map(lambda value: value / 1000),
     ),
     cuts=st.lists(st.integers(0, 40), max_size=5),
     offset=st.sampled_from([0.0, 1e8, -1e12]),
@@ -163,9 +165,14 @@ def test_too_few_frames_for_ddof_are_nan():
 @given(frames=hnp.arrays("f4", hnp.array_shapes(min_dims=3, max_dims=3, max_side=6)))
 def test_special_floats(frames):
     """NaN, infinities and negative zero take part as numpy says."""
-    for name in ("max", "min", "median", "sum"):
+    for name in ("max", "min", "median"):
         image = reduce_cut(as_statistic(name), frames, [1, 3])
         np.testing.assert_array_equal(image, naive(name, frames))
+    image, expected = reduce_cut(as_statistic("sum"), frames, [1, 3]), naive("sum", frames)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(image[~finite], expected[~finite])
+    error = np.abs(image - expected)[finite]
+    assert (error <= len(frames) * 2.0**-52 * np.abs(frames.astype("f8")).sum(axis=0)[finite]).all()
 
 
 @pytest.mark.parametrize(
