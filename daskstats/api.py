@@ -105,22 +105,32 @@ class Job:
         return self._stream(self._snapshot)
 
     def _stream(self, finish: Callable[[int, np.ndarray], Any]) -> Stream:
-        scheduler = self.scheduler
-        if scheduler.client is not None:
-            # The image is finished where the state is, and only that travels.
-            tasks, keys = graph.images(self.series, self.statistic, self.plan, self.dtype)
-            to_image: Callable[[Any], np.ndarray] = _own
-        else:
-            running = not scheduler.in_turn
-            build = graph.states if running else graph.parts
-            tasks, keys = build(self.series, self.statistic, self.plan)
-            to_image = Images(self.statistic, self.shape, self.dtype, running).next
+        tasks, keys, to_image = self._running()
         flat = tasks.runnable(keys)
         return Stream(
-            start=lambda: stream.run(flat, keys, scheduler),
-            finish=lambda index, value: finish(index, to_image(value)),
+            start=lambda: stream.run(flat, keys, self.scheduler),
+            finish=lambda index, value: finish(index, to_image(index, value)),
             length=self.steps,
         )
+
+    def _running(self) -> tuple[graph.Tasks, list, Callable[[int, Any], np.ndarray]]:
+        """Return tasks, the keys of each step, and what makes their values an image."""
+        arguments = self.series, self.statistic, self.plan
+        if self.scheduler.client is not None:
+            # The image is finished where the state is, and only that travels.
+            tasks, keys = graph.images(*arguments, self.dtype)
+            return tasks, keys, lambda index, image: _own(image)
+        if not self.scheduler.in_turn:
+            images = Images(self.statistic, self.shape, self.dtype, running=True)
+            tasks, keys = graph.states(*arguments)
+            return tasks, keys, lambda index, state: images.next(state)
+        if self.layout.in_memory and not self.rowwise:
+            canvases = graph.Canvases(self.shape, self.dtype)
+            tasks, groups = graph.lanes(*arguments, canvases)
+            return tasks, groups, lambda index, states: canvases.take(index)
+        images = Images(self.statistic, self.shape, self.dtype)
+        tasks, keys = graph.parts(*arguments)
+        return tasks, [[key] for key in keys], lambda index, states: images.next(*states)
 
     def _snapshot(self, index: int, image: np.ndarray) -> Snapshot:
         done = self.plan.steps[index][-1][1]

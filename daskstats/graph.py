@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import pairwise
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,10 @@ from dask._task_spec import DataNode, List, Task, TaskRef
 from dask.array import Array
 from dask.array.optimization import optimize
 from dask.base import tokenize
+from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, Layer
 
-from .plan import Plan, Range, cut, ranges
+from .plan import Plan, Range, cut, ranges, split
 from .sources import Source
 from .sources.base import as_frames, check_dtype, check_frame
 from .sources.daskarrays import DaskSource
@@ -65,11 +67,14 @@ class Tasks:
         meta = np.empty((0,) * len(chunks), dtype)
         return Array(graph, name, chunks=chunks, meta=meta)
 
-    def runnable(self, keys: Sequence["Key"]) -> dict:
-        """Return one dict of all tasks; those of a dask array are optimised as it would be."""
+    def runnable(self, keys: list) -> dict:
+        """Return one dict of all tasks; those of a dask array are optimised as it would be.
+
+        The keys, which may be in lists, keep their names.
+        """
         if any(isinstance(layer, Layer) for layer in self.layers.values()):
             graph = HighLevelGraph(self.layers, self.dependencies)
-            return dict(optimize(graph, list(keys)))
+            return dict(optimize(graph, list(flatten(keys))))
         return {key: task for layer in self.layers.values() for key, task in layer.items()}
 
 
@@ -295,6 +300,59 @@ def parts(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks, list
     return tasks, _combined(tasks, statistic, groups, token)
 
 
+class Canvases:
+    """The images that the lanes of a running reduction write their rows into."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._shape, self._dtype = shape, dtype
+        self._images: dict[int, np.ndarray] = {}
+        self._lock = Lock()
+
+    def image(self, step: int) -> np.ndarray:
+        """Return the image of a step, the same for each lane."""
+        with self._lock:
+            if step not in self._images:
+                self._images[step] = np.empty(self._shape, self._dtype)
+            return self._images[step]
+
+    def take(self, step: int) -> np.ndarray:
+        """Hand over the image of a step that all lanes have passed."""
+        with self._lock:
+            return self._images.pop(step)
+
+
+def lanes(
+    series: Source, statistic: Statistic, plan: Plan, canvases: Canvases
+) -> tuple[Tasks, list[list[Key]]]:
+    """Return the tasks of a running reduction of frames in memory, and the keys of each step.
+
+    Each lane of rows has one state, which it alone reads and overwrites as it passes the steps,
+    and writes its rows of each image: next to no memory is moved beside the frames themselves.
+    For that the tasks must run in threads of one process, and each of them once::
+
+        rows   0 ..  511    step 0 --- step 1 --- step 2 ...
+        rows 512 .. 1023    step 0 --- step 1 --- step 2 ...
+    """
+    layout = plan.layout
+    tasks, token = Tasks(), tokenize(series, statistic, plan.steps)
+    name = f"{statistic.name}-step-{token}"
+    layer = tasks.add(name)
+    rows = ranges(split(layout.rows, min(plan.workers, layout.rows)))
+    for step, blocks in enumerate(plan.steps):
+        start, stop = blocks[0][0], blocks[-1][1]
+        for lane, (first, last) in enumerate(rows):
+            key, before = (name, step, lane), (name, step - 1, lane)
+            part = series.part(start, stop, first, last)
+            assert part is not None, "only frames in memory have lanes"
+            pixels = Pixels(part, 0, stop - start, 0, last - first, stop - start)
+            state = TaskRef(before) if step else None
+            layer[key] = Task(
+                key, pass_step, statistic, state, pixels, start, canvases, step, first, last
+            )
+    numbers = range(len(rows))
+    return tasks, [[(name, step, lane) for lane in numbers] for step in range(len(plan.steps))]
+
+
 def states(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks, list[Key]]:
     """Return the tasks of a running reduction and the keys of its states, one for each step."""
     tasks, keys = parts(series, statistic, plan)
@@ -383,6 +441,22 @@ def _combined_once(layer: dict, name: str, statistic: Statistic, group: list[Key
 def combine_all(statistic: Statistic, states: Sequence[State]) -> State:
     """Combine states that follow one another."""
     return reduce(statistic.combine, states)
+
+
+def pass_step(
+    statistic: Statistic,
+    state: State | None,
+    pixels: Pixels,
+    start: int,
+    canvases: Canvases,
+    step: int,
+    first: int,
+    last: int,
+) -> State:
+    """Take a lane's state past a step, and write its rows of the image."""
+    state = statistic.advance(pixels, start, state)
+    statistic.write(state, canvases.image(step)[first:last])
+    return state
 
 
 def finish(statistic: Statistic, state: State, shape: tuple, dtype: str) -> np.ndarray:

@@ -398,15 +398,13 @@ def _add_squares(addresses, like, accumulator, out, squares):
 
 
 def variance(
-    sums: np.ndarray, squares: np.ndarray, count: int, ddof: float, root: bool
-) -> np.ndarray:
-    """Return the variance, or its root, from exact sums and sums of squares.
+    sums: np.ndarray, squares: np.ndarray, count: int, ddof: float, root: bool, out: np.ndarray
+) -> None:
+    """Write the variance, or its root, from exact sums and sums of squares.
 
-    Below 2^53 / count^2 it is the exact fraction, rounded once.
+    Below 2^53 / count^2 it is the exact fraction, rounded once (and once more to float32).
     """
-    out = np.empty(sums.shape)
     _variance(sums.reshape(-1), squares.reshape(-1), count, count - ddof, root, out.reshape(-1))
-    return out
 
 
 @compiled

@@ -329,7 +329,7 @@ def bands(
         strategy=strategy,
         layout=layout,
         steps=blocks,
-        piece=min(piece, layout.nframes),
+        piece=layout.nframes if layout.in_memory else min(piece, layout.nframes),
         workers=workers,
         nbytes=fixed + workers * largest * each,
         limit=limit,

@@ -13,7 +13,8 @@ A row-wise statistic (``along="rows"``) is the same algebra on the other axis: `
 frames of a band of rows, and its state holds that band under the number of its first row.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -66,6 +67,16 @@ class Statistic:
     """bytes of a row-wise block's tile in cache, and more of them for each frame, for the plan"""
     planes: int | None = None
     """length of the image's leading axis, None for a plain image"""
+    in_place: bool = False
+    """whether ``chunk(pieces, start, state)`` goes on with a state of its own, overwriting it"""
+
+    def advance(self, pieces: Iterable[Piece], start: int, state: State | None) -> State:
+        """Fold more frames into a state that nobody else has; it may be overwritten."""
+        if state is None:
+            return self.chunk(pieces, start)
+        if self.in_place:
+            return self.chunk(pieces, start, state)  # type: ignore[call-arg]
+        return self.combine(state, self.chunk(pieces, start))
 
     def image_shape(self, rows: int, cols: int) -> tuple[int, ...]:
         """Return the shape of the image for frames of ``rows`` x ``cols``."""
@@ -104,10 +115,13 @@ class Statistic:
     def image(self, state: State, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return the image of a state: always an array of its own."""
         image = np.zeros(shape, dtype) if self.along == "rows" else np.empty(shape, dtype)
-        # Values beyond float32 become infinite, as in any cast.
+        self.write(state, image)
+        return image
+
+    def write(self, state: State, image: np.ndarray) -> None:
+        """Write a state's image into an array; values beyond float32 become infinite."""
         with np.errstate(over="ignore", invalid="ignore"):
             self.finalize(state, image)
-        return image
 
 
 class Images:
@@ -145,8 +159,7 @@ class Images:
         if self._rows is not None:
             new = state if before is None else {k: state[k] for k in state.keys() - before.keys()}
             self._state = state
-            with np.errstate(over="ignore", invalid="ignore"):
-                self._statistic.finalize(new, self._rows)
+            self._statistic.write(new, self._rows)
             return self._rows.copy()
         if before is not None and not self._running:
             state = self._statistic.combine(before, state)
@@ -159,9 +172,9 @@ def _kernels() -> ModuleType:
     return import_module(".kernels", __package__)
 
 
-def _fold(pieces: Iterable[Piece], start: int, name: str) -> State:
+def _fold(pieces: Iterable[Piece], start: int, state: State | None = None, *, name: str) -> State:
     fold = getattr(_kernels(), f"fold_{name}")
-    into = None
+    into = None if state is None else state[name]
     for piece in pieces:
         into = fold(piece, into)
         del piece  # or it would live on while the next is read
@@ -188,14 +201,15 @@ def _extreme(name: str, ufunc: np.ufunc) -> Statistic:
         combine=partial(_combine_with, ufunc=ufunc, name=name),
         finalize=partial(_copy, name=name),
         dtype=None,
+        in_place=True,
     )
 
 
-def _sum(pieces: Iterable[Piece], start: int) -> State:
+def _sum(pieces: Iterable[Piece], start: int, state: State | None = None) -> State:
     """Sum exactly: integers in 64 bits, or in two limbs; floats with their rounding errors."""
     kernels = _kernels()
-    state: State = {}
-    count = 0
+    state = dict(state or {})
+    count = int(state.get("count", 0))
     for piece in pieces:
         more = sum(len(block) for block in piece)
         if not state:
@@ -253,21 +267,31 @@ def _total(state: State) -> np.ndarray:
     return state["sum"]
 
 
+@contextmanager
+def _writable(image: np.ndarray) -> Iterator[np.ndarray]:
+    """Give an array of an image's values that compiled code can write: it knows no float16."""
+    if image.dtype != np.float16:
+        yield image
+    else:
+        wide = np.empty(image.shape)
+        yield wide
+        image[...] = wide
+
+
 def _finish_sum(state: State, image: np.ndarray) -> None:
-    np.copyto(image, _total(state), casting="unsafe")
+    with _writable(image) as out:
+        _kernels().divide(_total(state), 1.0, out)
 
 
 def _finish_average(state: State, image: np.ndarray) -> None:
-    if image.dtype == np.float16:  # unknown to compiled code
-        image[...] = _total(state) / float(state["count"])
-    else:
-        _kernels().divide(_total(state), float(state["count"]), image)
+    with _writable(image) as out:
+        _kernels().divide(_total(state), float(state["count"]), out)
 
 
-def _moments(pieces: Iterable[Piece], start: int) -> State:
+def _moments(pieces: Iterable[Piece], start: int, state: State | None = None) -> State:
     """Sum small integers and their squares exactly; merge the moments of others."""
     kernels = _kernels()
-    state: State = {}
+    state = dict(state or {})
     for piece in pieces:
         count = np.array(sum(len(block) for block in piece))
         if piece[0].dtype.kind in "biu" and piece[0].dtype.itemsize <= 2:
@@ -297,8 +321,8 @@ def _finish_moments(state: State, image: np.ndarray, ddof: float, root: bool) ->
     if count <= ddof:
         image[...] = np.nan
     elif "squares" in state:
-        found = _kernels().variance(state["sum"], state["squares"], count, ddof, root)
-        np.copyto(image, found, casting="unsafe")
+        with _writable(image) as out:
+            _kernels().variance(state["sum"], state["squares"], count, ddof, root, out)
     else:
         _, _, squares, rest = state["moments"]
         found = np.maximum(np.where(np.isfinite(squares), squares + rest, squares), 0)
@@ -319,7 +343,7 @@ def moments(name: str, ddof: float = 0) -> Statistic:
     if not 0 <= float(ddof) < np.inf:
         raise ValueError(f"ddof must be at least 0, got {ddof!r}")
     finalize = partial(_finish_moments, ddof=float(ddof), root=name == "std")
-    return Statistic(name, _moments, _merge_moments, finalize, state_nbytes=32)
+    return Statistic(name, _moments, _merge_moments, finalize, state_nbytes=32, in_place=True)
 
 
 def _percentile_band(pieces: Iterable[Piece], start: int, percentiles: tuple, plain: bool) -> State:
@@ -376,8 +400,10 @@ def _finish_rows(state: State, image: np.ndarray) -> None:
 
 maximum = _extreme("max", np.maximum)
 minimum = _extreme("min", np.minimum)
-total = Statistic("sum", _sum, _add_sums, _finish_sum, dtype="float64", state_nbytes=16)
-average = Statistic("average", _sum, _add_sums, _finish_average, state_nbytes=16)
+total = Statistic(
+    "sum", _sum, _add_sums, _finish_sum, dtype="float64", state_nbytes=16, in_place=True
+)
+average = Statistic("average", _sum, _add_sums, _finish_average, state_nbytes=16, in_place=True)
 
 
 def percentile(pctl: float | Sequence[float], name: str = "percentile") -> Statistic:

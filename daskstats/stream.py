@@ -27,7 +27,7 @@ from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 
 # Finished states that wait for the consumer; the scheduler stops starting tasks beyond these.
-WAITING = 2
+WAITING = 4
 
 T = TypeVar("T")
 
@@ -266,15 +266,21 @@ class Turnstile:
 
 
 class ThreadedRun:
-    """One graph being run in turn by threads of its own, under dask's scheduler."""
+    """One graph being run in turn by threads of its own, under dask's scheduler.
+
+    A step is a group of keys, which may finish in any order.
+    """
 
     _numbers = count()
 
     def __init__(self, scheduler: Scheduler, graph: dict, keys: list) -> None:
-        self._graph, self._keys = graph, keys
-        self._turns = {key: turn for turn, key in enumerate(keys)}
+        self._graph = graph
+        self._turns = {key: turn for turn, group in enumerate(keys) for key in group}
+        needed = {key for task in graph.values() for key in task.dependencies}
+        self._last = [key for key in self._turns if key not in needed]
         self._results: SimpleQueue = SimpleQueue()
-        self._early: dict[int, Any] = {}
+        self._early: list[list] = [[] for _ in keys]
+        self._sizes = [len(group) for group in keys]
         self._turn = 0
         self._callbacks = [*Callback.active, (None, None, None, self._posttask, None)]
         self._name = f"daskstats-{next(self._numbers)}-in-turn"
@@ -283,15 +289,17 @@ class ThreadedRun:
         self._thread.start()
 
     def next(self) -> Any:
-        """Return the next partial state, in the order of the keys."""
-        while self._turn not in self._early:
+        """Return the values of the next group of keys."""
+        values = self._early[self._turn]
+        while len(values) < self._sizes[self._turn]:
             turn, value = self._results.get()
             if isinstance(value, BaseException):
                 raise value
-            self._early[turn] = value
+            self._early[turn].append(value)
         self._turnstile.advance()
+        self._early[self._turn] = []
         self._turn += 1
-        return self._early.pop(self._turn - 1)
+        return values
 
     def stop(self) -> None:
         """Stop starting tasks, and wait for those that are running."""
@@ -302,15 +310,16 @@ class ThreadedRun:
 
     def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
         if key in self._turns:
-            # The scheduler would keep every result until the run has ended.
-            state["cache"][key] = None
             self._results.put((self._turns[key], value))
+            if key in state["cache"] and key in self._last:
+                # The scheduler would keep it until the run has ended.
+                state["cache"][key] = None
 
     def _run(self) -> None:
         error: BaseException = StopIteration()
         try:
             dask.threaded.get(
-                self._graph, self._keys, pool=self._turnstile, callbacks=self._callbacks
+                self._graph, self._last, pool=self._turnstile, callbacks=self._callbacks
             )
         except CancelledError:
             pass
@@ -320,14 +329,14 @@ class ThreadedRun:
         self._turnstile.close()
         self._turnstile.join()
         self._graph = {}
-        self._results.put((len(self._keys), error))
+        self._results.put((len(self._sizes), error))
 
 
 def turns_of(graph: dict, keys: list) -> dict:
-    """Return for each task the first of the keys that needs it, by its number."""
+    """Return for each task the first group of keys that needs it, by its number."""
     turns: dict = {}
-    for turn, key in enumerate(keys):
-        stack = [key]
+    for turn, group in enumerate(keys):
+        stack = list(group)
         while stack:
             task = stack.pop()
             if task not in turns:
@@ -415,7 +424,8 @@ class Stream(Iterator[T]):
 def run(graph: dict, keys: list, scheduler: Scheduler) -> AnyRun:
     """Start a graph and give the values of its keys in order.
 
-    The keys must depend on each other in that order, except where `Scheduler.in_turn` holds.
+    Where `Scheduler.in_turn` holds there is a group of keys for each step; elsewhere there is one
+    key, and each must depend on the one before.
     """
     kind = Run if scheduler.client is None else ClusterRun
     return (ThreadedRun if scheduler.in_turn else kind)(scheduler, graph, keys)
