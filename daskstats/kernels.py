@@ -39,8 +39,15 @@ NETWORK = (
 )
 # fmt: on
 
-# Values of a tile of order statistics: 8 bits, the ends standing for what lies outside.
-HALF, LAST = 127, 255
+# Bits of a tile of order statistics, at most and at least; its ends stand for what lies outside.
+MOST_BITS, LEAST_BITS = 8, 5
+
+# Marks, among the values found in a tile, a pixel whose next value is not in the tile.
+LACKING = 255
+
+# Half the range of a tile must be so many times the spread of the sample, for less than one pixel
+# in a thousand to be outside.
+MARGIN = 1.75
 
 compiled = njit(nogil=True, cache=True)
 
@@ -629,16 +636,18 @@ def _select(addresses, ranks, flip, floating, tile, out):
         g = min(size, like.size - first)
         k, b, w = keys[:g], base[:g], wrong[:g]
         spread = _sample(addresses, first, flip, floating, sample[:, :g])
-        searched = -2
+        searched, bits = -2, MOST_BITS
         for r in range(ranks.size):
             o = out[r, first : first + g]
             if ranks[r] == searched + 1:
                 below = out[r - 1, first : first + g]
-                _follow(addresses, first, ranks[r], flip, floating, below, k, b, found, tile, o)
+                _follow(
+                    addresses, first, ranks[r], flip, floating, bits, below, k, b, found, tile, o
+                )
             else:
                 guess = sample[ranks[r] * SAMPLE // n, :g]
                 w[:] = False
-                _find(
+                bits = _find(
                     addresses, first, ranks[r], flip, floating, guess, spread, k, b, found, w, tile
                 )
                 for p in range(g):
@@ -689,38 +698,42 @@ def _sample(addresses, first, flip, floating, sample):
 
 @compiled
 def _find(addresses, first, rank, flip, floating, guess, spread, keys, base, found, wrong, tile):
-    """Find the keys of a rank, as ``base + found``, in rounds of 8 and then 7 bits each."""
+    """Find the keys of a rank, as ``base + found``, in rounds of up to 8 and then 7 bits each."""
     cast, g = base.dtype.type, base.size
-    widest = 8 * base.itemsize - 8
-    shift = 0
-    while shift < widest and 2.5 * spread > np.float64(HALF << shift):
-        shift += 1
+    widest = 8 * base.itemsize - MOST_BITS
+    shift, bits = 0, LEAST_BITS if widest else MOST_BITS
+    while MARGIN * spread > np.float64(((1 << (bits - 1)) - 1) << shift) and shift < widest:
+        if bits < MOST_BITS:
+            bits += 1
+        else:
+            shift += 1
     while True:
-        # The top bits leave nothing to guess; less might not hold the key.
-        certain = shift == widest
-        half = cast(cast(HALF) << cast(shift))
+        # All top bits leave nothing to guess; less might not hold the key.
+        certain = shift == widest and bits == MOST_BITS
+        half = cast(cast((1 << (bits - 1)) - 1) << cast(shift))
         for p in range(g):
             base[p] = cast(0) if certain else cast(max(guess[p], half) - half)
-        _cut(addresses, first, flip, floating, shift, keys, base, tile)
-        _descend(tile, rank, found)
-        bad = 0
+        _cut(addresses, first, flip, floating, shift, bits, keys, base, tile)
+        _descend(tile, rank, bits, found)
+        bad, last = 0, (1 << bits) - 1
         for p in range(g):
-            wrong[p] = not certain and (found[p] == LAST or (found[p] == 0 and base[p] > 0))
+            wrong[p] = not certain and (found[p] == last or (found[p] == 0 and base[p] > 0))
             bad += wrong[p]
         if bad * 16 <= g:
             break
-        shift = widest
+        shift, bits = widest, MOST_BITS
     while shift:
         for p in range(g):
             base[p] += cast(cast(found[p]) << cast(shift))
-        shift = max(0, shift - 7)
-        _cut(addresses, first, flip, floating, shift, keys, base, tile)
-        _descend(tile, rank, found)
+        shift, bits = max(0, shift - 7), MOST_BITS
+        _cut(addresses, first, flip, floating, shift, bits, keys, base, tile)
+        _descend(tile, rank, bits, found)
+    return bits
 
 
 @compiled
-def _cut(addresses, first, flip, floating, shift, keys, base, tile):
-    """Fill the tile with 8 bits of every key: (key - base) >> shift, between 0 and 255."""
+def _cut(addresses, first, flip, floating, shift, bits, keys, base, tile):
+    """Fill the tile with a few bits of every key: (key - base) >> shift, from 0 to 2^bits - 1."""
     g, cast = base.size, base.dtype.type
     zero = cast(0)
     for f in range(addresses.size):
@@ -732,14 +745,14 @@ def _cut(addresses, first, flip, floating, shift, keys, base, tile):
         for block in range((g + BLOCK - 1) // BLOCK):
             start = block * BLOCK
             stop = start + BLOCK
-            _cut_block(x[start:stop], turn, base[start:stop], shift, tile[block, f])
+            _cut_block(x[start:stop], turn, base[start:stop], shift, bits, tile[block, f])
 
 
 @compiled
-def _cut_block(x, flip, base, shift, out):
+def _cut_block(x, flip, base, shift, bits, out):
     # The casts keep numba from widening to 64 bits.
     cast = base.dtype.type
-    last = cast(LAST)
+    last = cast((1 << bits) - 1)
     places = cast(shift & (8 * base.itemsize - 1))
     if shift == 0:
         for p in range(x.size):
@@ -752,7 +765,7 @@ def _cut_block(x, flip, base, shift, out):
 
 
 @compiled
-def _descend(tile, rank, found):
+def _descend(tile, rank, bits, found):
     """Find the largest value that at most ``rank`` frames are below, bit by bit."""
     trial = np.empty(BLOCK, np.uint8)
     below = np.empty(BLOCK, np.int32)
@@ -760,9 +773,9 @@ def _descend(tile, rank, found):
     for block in range(found.size // BLOCK):
         v = found[block * BLOCK : (block + 1) * BLOCK]
         v[:] = 0
-        for bit in (128, 64, 32, 16, 8, 4, 2, 1):
+        for place in range(bits - 1, -1, -1):
             for p in range(BLOCK):
-                trial[p] = v[p] | np.uint8(bit)
+                trial[p] = v[p] | np.uint8(1 << place)
             _count_below(tile[block], trial, few, below)
             for p in range(BLOCK):
                 if below[p] <= rank:
@@ -791,10 +804,10 @@ def _count_below(frames, trial, few, below):
 
 
 @compiled
-def _follow(addresses, first, rank, flip, floating, below, keys, base, found, tile, out):
+def _follow(addresses, first, rank, flip, floating, bits, below, keys, base, found, tile, out):
     """Find the keys of a rank after those of the rank before, ``below``, were found."""
     g = out.size
-    lacking = False
+    lacking, last = False, np.uint8((1 << bits) - 1)
     upto = np.empty(BLOCK, np.int32)
     few = np.empty(BLOCK, np.uint8)
     above = np.empty(BLOCK, np.uint8)
@@ -804,13 +817,13 @@ def _follow(addresses, first, rank, flip, floating, below, keys, base, found, ti
         for p in range(min(BLOCK, g - start)):
             if upto[p] > rank:
                 out[start + p] = below[start + p]
-            elif above[p] < LAST:
+            elif above[p] < last:
                 out[start + p] = base[start + p] + base.dtype.type(above[p])
             else:
                 lacking = True
                 out[start + p] = ~base.dtype.type(0)
                 # What is larger than the tile's range is looked for in the frames themselves.
-                v[p] = LAST
+                v[p] = LACKING
     if lacking:
         _next_in_frames(addresses, first, flip, floating, below, keys, found, out)
 
@@ -818,9 +831,9 @@ def _follow(addresses, first, rank, flip, floating, below, keys, base, found, ti
 @compiled
 def _next_in_tile(frames, found, few, upto, above):
     """Count the frames up to the found value, and find the least of those above it."""
-    n, one, last = frames.shape[0], np.uint8, np.uint8(LAST)
+    n, one, last = frames.shape[0], np.uint8, np.uint8(LACKING)
     upto[:] = 0
-    above[:] = LAST
+    above[:] = last
     for start in range(0, n, 252):
         few[:] = 0
         for f in range(start, min(n, start + 252)):
@@ -834,7 +847,7 @@ def _next_in_tile(frames, found, few, upto, above):
 
 @compiled
 def _next_in_frames(addresses, first, flip, floating, below, keys, found, out):
-    """Find the least key above ``below`` for the pixels whose ``found`` is LAST."""
+    """Find the least key above ``below`` for the pixels that are marked as lacking one."""
     least = np.empty(out.size, out.dtype)
     most = ~out.dtype.type(0)
     least[:] = most
@@ -844,7 +857,7 @@ def _next_in_frames(addresses, first, flip, floating, below, keys, found, out):
             k = keys[p]
             least[p] = min(least[p], k if k > below[p] else most)
     for p in range(out.size):
-        if found[p] == LAST:
+        if found[p] == LACKING:
             out[p] = least[p]
 
 
