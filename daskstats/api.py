@@ -124,7 +124,7 @@ class Job:
             images = Images(self.statistic, self.shape, self.dtype, running=True)
             tasks, keys = graph.states(*arguments)
             return tasks, keys, lambda index, state: images.next(state)
-        if self.layout.in_memory and not self.rowwise:
+        if not self.rowwise and self.series.view(0, 1, 0, 1) is not None:
             canvases = graph.Canvases(self.shape, self.dtype)
             tasks, groups = graph.lanes(*arguments, canvases)
             return tasks, groups, lambda index, states: canvases.take(index)

@@ -342,7 +342,7 @@ def lanes(
         start, stop = blocks[0][0], blocks[-1][1]
         for lane, (first, last) in enumerate(rows):
             key, before = (name, step, lane), (name, step - 1, lane)
-            part = series.part(start, stop, first, last)
+            part = series.view(start, stop, first, last)
             assert part is not None, "only frames in memory have lanes"
             pixels = Pixels(part, 0, stop - start, 0, last - first, stop - start)
             state = TaskRef(before) if step else None

@@ -304,3 +304,15 @@ def test_task_names_say_what_they_do(rng):
     assert names == {"average-partial", "average-step", "average-image", "average-stack"}
     names = {key_split(key) for key in stats.median(Strict(frames)).__dask_graph__()}
     assert names == {"source", "read-frames", "median-band", "median"}
+
+
+@pytest.mark.parametrize("name", FRAMEWISE)
+def test_streams_of_every_kind_in_memory(name, rng, tmp_path):
+    """Lanes of rows, where frames are views; whole frames, where a lock or a copy is between."""
+    frames = random_frames(rng, (12, 7, 5), "u2")
+    np.save(tmp_path / "scan.npy", frames)
+    kinds = [frames, list(frames), frames.astype(">u2"), np.asfortranarray(frames)]
+    for ims in [*kinds, tmp_path / "scan.npy", np.load(tmp_path / "scan.npy", mmap_mode="r")]:
+        for options in ({}, {"lock": True}):
+            images = list(call(f"{name}_iter", ims, 5, **options))
+            np.testing.assert_array_equal(images, prefixes(name, frames, 5))

@@ -189,7 +189,7 @@ def test_progress_is_fed_by_intermediate_images(tmp_path, scan, monkeypatch, chu
         pytest.param(".npy", (7, 60, 80), "median", None, 50, id="of rows there are more"),
         pytest.param(".npy", (120, 20, 20), "max", None, 50, id="fifty are enough"),
         pytest.param(".zarr", (100, 60, 80), "max", None, 25, id="chunks of four frames"),
-        pytest.param(".zarr", (100, 60, 80), "median", "400 KiB", None, id="read for each band"),
+        pytest.param(".zarr", (100, 60, 80), "median", "1300 KiB", None, id="read for each band"),
     ],
 )
 def test_default_number_of_images(tmp_path, monkeypatch, suffix, shape, statistic, limit, steps):

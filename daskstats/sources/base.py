@@ -67,6 +67,10 @@ class Source:
         """
         return None
 
+    def view(self, start: int, stop: int, first: int, last: int) -> "Source | None":
+        """Return such a part for a task in this process, which need not be sent anywhere."""
+        return self.part(start, stop, first, last)
+
     def __len__(self) -> int:
         return self.nframes
 

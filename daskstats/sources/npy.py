@@ -25,3 +25,6 @@ class NpySource(FileSource, ArraySource):
 
     def part(self, start: int, stop: int, first: int, last: int) -> Source | None:
         return None
+
+    def view(self, start: int, stop: int, first: int, last: int) -> Source | None:
+        return ArraySource.part(self, start, stop, first, last)
