@@ -109,10 +109,13 @@ class Lease:
         }
 
     def __del__(self) -> None:
-        _free.append(self.memory)
+        if self.memory.nbytes <= LARGEST_LEASE:
+            _free.append(self.memory)
 
 
-# What the last few states left; one that is not used again soon is pushed out by others.
+# What the last few states left, 64 MB at the most: one that is not used again soon is pushed out
+# by others.
+LARGEST_LEASE = 16 << 20
 _free: deque[np.ndarray] = deque(maxlen=4)
 
 
@@ -138,11 +141,6 @@ def leased_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     array = leased(shape, dtype)
     array[...] = 0
     return array
-
-
-def forget_memory() -> None:
-    """Give the memory that waits to be used again back to the system."""
-    _free.clear()
 
 
 # ---------------------------------------------------------------------- extremes

@@ -226,8 +226,11 @@ class Turnstile:
         future: Future = Future()
         turn = self._turns[tasks[0][0]]
         with self._changed:
-            heappush(self._ready, (turn, next(self._numbers), future, function, tasks))
-            self._changed.notify()
+            if self._closed:
+                future.cancel()
+            else:
+                heappush(self._ready, (turn, next(self._numbers), future, function, tasks))
+                self._changed.notify()
         return future
 
     def advance(self) -> None:
