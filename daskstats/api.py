@@ -105,38 +105,44 @@ class Job:
         return self._stream(self._snapshot)
 
     def _stream(self, finish: Callable[[int, np.ndarray], Any]) -> Stream:
-        tasks, keys, to_image = self._running()
+        scheduler, canvases = self.scheduler, None
+        if scheduler.in_turn and not self.rowwise and self.series.view(0, 1, 0, 1) is not None:
+            tasks, keys, canvases = self._lanes()
+            to_image: Callable[[Any], np.ndarray] = _only
+        else:
+            tasks, keys, to_image = self._running()
         flat = tasks.runnable(keys)
         return Stream(
-            start=lambda: stream.run(flat, keys, self.scheduler),
-            finish=lambda index, value: finish(index, to_image(index, value)),
+            start=lambda: stream.run(flat, keys, scheduler, self.steps, canvases),
+            finish=lambda index, value: finish(index, to_image(value)),
             length=self.steps,
         )
 
-    def _running(self) -> tuple[graph.Tasks, list, Callable[[int, Any], np.ndarray]]:
-        """Return tasks, the keys of each step, and what makes their values an image."""
+    def _lanes(self) -> tuple[graph.Tasks, list, graph.Canvases]:
+        return graph.lanes(self.series, self.statistic, self.plan, self.shape, self.dtype)
+
+    def _running(self) -> tuple[graph.Tasks, list, Callable[[Any], np.ndarray]]:
+        """Return tasks, the keys of each step, and what makes their value an image."""
         arguments = self.series, self.statistic, self.plan
         if self.scheduler.client is not None:
             # The image is finished where the state is, and only that travels.
-            tasks, keys = graph.images(*arguments, self.dtype)
-            return tasks, keys, lambda index, image: _own(image)
-        if not self.scheduler.in_turn:
-            images = Images(self.statistic, self.shape, self.dtype, running=True)
-            tasks, keys = graph.states(*arguments)
-            return tasks, keys, lambda index, state: images.next(state)
-        if not self.rowwise and self.series.view(0, 1, 0, 1) is not None:
-            canvases = graph.Canvases(self.shape, self.dtype)
-            tasks, groups = graph.lanes(*arguments, canvases)
-            return tasks, groups, lambda index, states: canvases.take(index)
-        images = Images(self.statistic, self.shape, self.dtype)
+            return *graph.images(*arguments, self.dtype), _own
+        running = not self.scheduler.in_turn
+        images = Images(self.statistic, self.shape, self.dtype, running)
+        if running:
+            return *graph.states(*arguments), images.next
         tasks, keys = graph.parts(*arguments)
-        return tasks, [[key] for key in keys], lambda index, states: images.next(*states)
+        return tasks, [[key] for key in keys], lambda states: images.next(*states)
 
     def _snapshot(self, index: int, image: np.ndarray) -> Snapshot:
         done = self.plan.steps[index][-1][1]
         seen = np.arange(self.layout.rows)[:, None] < (done if self.rowwise else self.layout.rows)
         seen = np.broadcast_to(seen, (self.layout.rows, self.layout.cols))
         return Snapshot(image, done, self.total, seen)
+
+
+def _only(images: list[np.ndarray]) -> np.ndarray:
+    return images[0]
 
 
 def _own(image: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ step is the finished s; the result is that of the last one. On threads the c are
 (`parts`): whoever takes them makes the s, which saves a task for each step.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import pairwise
@@ -35,6 +35,10 @@ from .sources import Source
 from .sources.base import as_frames, check_dtype, check_frame
 from .sources.daskarrays import DaskSource
 from .statistics import State, Statistic
+
+# Tasks that each lane of rows has, so that dask's callbacks see the run go on: one for each step
+# would take as long to schedule as to run (60 steps of 4 frames of 1024 x 1024 uint16).
+TASKS_OF_A_LANE = 16
 
 # States that one task combines: few tasks, and few states that wait for each other.
 FAN_IN = 8
@@ -301,11 +305,18 @@ def parts(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks, list
 
 
 class Canvases:
-    """The images that the lanes of a running reduction write their rows into."""
+    """The images that the lanes of a running reduction write their rows into.
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self._shape, self._dtype = shape, dtype
+    `deliver` is called with each image as soon as the last lane has written its rows, and `hold`
+    before a lane goes on to a step, to make it wait; whoever runs the tasks sets both.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, lanes: int) -> None:
+        self.deliver: Callable[[int, np.ndarray], Any] = lambda step, image: None
+        self.hold: Callable[[int], Any] = lambda step: None
+        self._shape, self._dtype, self._lanes = shape, dtype, lanes
         self._images: dict[int, np.ndarray] = {}
+        self._missing: dict[int, int] = {}
         self._lock = Lock()
 
     def image(self, step: int) -> np.ndarray:
@@ -313,44 +324,54 @@ class Canvases:
         with self._lock:
             if step not in self._images:
                 self._images[step] = np.empty(self._shape, self._dtype)
+                self._missing[step] = self._lanes
             return self._images[step]
 
-    def take(self, step: int) -> np.ndarray:
-        """Hand over the image of a step that all lanes have passed."""
+    def passed(self, step: int) -> None:
+        """Count a lane that has written its rows of an image."""
         with self._lock:
-            return self._images.pop(step)
+            self._missing[step] -= 1
+            if self._missing[step]:
+                return
+            del self._missing[step]
+            image = self._images.pop(step)
+        self.deliver(step, image)
 
 
 def lanes(
-    series: Source, statistic: Statistic, plan: Plan, canvases: Canvases
-) -> tuple[Tasks, list[list[Key]]]:
-    """Return the tasks of a running reduction of frames in memory, and the keys of each step.
+    series: Source, statistic: Statistic, plan: Plan, shape: tuple[int, ...], dtype: np.dtype
+) -> tuple[Tasks, list[list[Key]], Canvases]:
+    """Return the tasks of a running reduction of frames in memory, their keys, and the images.
 
     Each lane of rows has one state, which it alone reads and overwrites as it passes the steps,
     and writes its rows of each image: next to no memory is moved beside the frames themselves.
     For that the tasks must run in threads of one process, and each of them once::
 
-        rows   0 ..  511    step 0 --- step 1 --- step 2 ...
-        rows 512 .. 1023    step 0 --- step 1 --- step 2 ...
+        rows   0 ..  511    steps 0, 1, 2, 3 --- steps 4, 5, 6, 7 --- ...
+        rows 512 .. 1023    steps 0, 1, 2, 3 --- steps 4, 5, 6, 7 --- ...
     """
-    layout = plan.layout
     tasks, token = Tasks(), tokenize(series, statistic, plan.steps)
-    name = f"{statistic.name}-step-{token}"
+    name = f"{statistic.name}-steps-{token}"
     layer = tasks.add(name)
-    rows = ranges(split(layout.rows, min(plan.workers, layout.rows)))
-    for step, blocks in enumerate(plan.steps):
-        start, stop = blocks[0][0], blocks[-1][1]
+    rows = ranges(split(plan.layout.rows, min(plan.workers, plan.layout.rows)))
+    canvases = Canvases(shape, dtype, len(rows))
+    runs = cut(0, len(plan.steps), -(-len(plan.steps) // TASKS_OF_A_LANE))
+    for index, run in enumerate(runs):
         for lane, (first, last) in enumerate(rows):
-            key, before = (name, step, lane), (name, step - 1, lane)
-            part = series.view(start, stop, first, last)
-            assert part is not None, "only frames in memory have lanes"
-            pixels = Pixels(part, 0, stop - start, 0, last - first, stop - start)
-            state = TaskRef(before) if step else None
-            layer[key] = Task(
-                key, pass_step, statistic, state, pixels, start, canvases, step, first, last
-            )
-    numbers = range(len(rows))
-    return tasks, [[(name, step, lane) for lane in numbers] for step in range(len(plan.steps))]
+            key, before = (name, index, lane), (name, index - 1, lane)
+            state = TaskRef(before) if index else None
+            passes = [(step, *_part(series, plan.steps[step], first, last)) for step in range(*run)]
+            layer[key] = Task(key, pass_steps, statistic, state, passes, canvases, first, last)
+    keys = [[(name, index, lane) for lane in range(len(rows))] for index in range(len(runs))]
+    return tasks, keys, canvases
+
+
+def _part(series: Source, blocks: tuple[Range, ...], first: int, last: int) -> tuple[int, Pixels]:
+    """Return the first frame of a step's blocks, and some rows of them all."""
+    start, stop = blocks[0][0], blocks[-1][1]
+    part = series.view(start, stop, first, last)
+    assert part is not None, "only frames in memory have lanes"
+    return start, Pixels(part, 0, stop - start, 0, last - first, stop - start)
 
 
 def states(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks, list[Key]]:
@@ -443,19 +464,20 @@ def combine_all(statistic: Statistic, states: Sequence[State]) -> State:
     return reduce(statistic.combine, states)
 
 
-def pass_step(
+def pass_steps(
     statistic: Statistic,
     state: State | None,
-    pixels: Pixels,
-    start: int,
+    passes: Sequence[tuple[int, int, Pixels]],
     canvases: Canvases,
-    step: int,
     first: int,
     last: int,
-) -> State:
-    """Take a lane's state past a step, and write its rows of the image."""
-    state = statistic.advance(pixels, start, state)
-    statistic.write(state, canvases.image(step)[first:last])
+) -> State | None:
+    """Take a lane's state past some steps, and write its rows of their images."""
+    for step, start, pixels in passes:
+        canvases.hold(step)
+        state = statistic.advance(pixels, start, state)
+        statistic.write(state, canvases.image(step)[first:last])
+        canvases.passed(step)
     return state
 
 

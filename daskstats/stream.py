@@ -26,6 +26,8 @@ import numpy as np
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 
+from .graph import Canvases
+
 # Finished states that wait for the consumer; the scheduler stops starting tasks beyond these.
 WAITING = 4
 
@@ -239,6 +241,13 @@ class Turnstile:
             self._open += 1
             self._changed.notify_all()
 
+    def hold(self, turn: int) -> None:
+        """Wait, within a task, until a step may begin; raise CancelledError if none will."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or turn < self._open)
+            if self._closed:
+                raise CancelledError
+
     def close(self) -> None:
         """Run nothing more."""
         with self._changed:
@@ -271,19 +280,18 @@ class Turnstile:
 class ThreadedRun:
     """One graph being run in turn by threads of its own, under dask's scheduler.
 
-    A step is a group of keys, which may finish in any order.
+    A step is a group of keys, which may finish in any order; ``sizes`` are those of the groups.
     """
 
     _numbers = count()
 
-    def __init__(self, scheduler: Scheduler, graph: dict, keys: list) -> None:
-        self._graph = graph
+    def __init__(self, scheduler: Scheduler, graph: dict, keys: list, sizes: list[int]) -> None:
+        self._graph, self._sizes = graph, sizes
         self._turns = {key: turn for turn, group in enumerate(keys) for key in group}
         needed = {key for task in graph.values() for key in task.dependencies}
         self._last = [key for key in self._turns if key not in needed]
         self._results: SimpleQueue = SimpleQueue()
-        self._early: list[list] = [[] for _ in keys]
-        self._sizes = [len(group) for group in keys]
+        self._early: list[list] = [[] for _ in sizes]
         self._turn = 0
         self._callbacks = [*Callback.active, (None, None, None, self._posttask, None)]
         self._name = f"daskstats-{next(self._numbers)}-in-turn"
@@ -335,6 +343,20 @@ class ThreadedRun:
         self._results.put((len(self._sizes), error))
 
 
+class LanesRun(ThreadedRun):
+    """Lanes of rows being run, whose tasks deliver the images themselves, in the midst of them."""
+
+    def __init__(
+        self, scheduler: Scheduler, graph: dict, keys: list, steps: int, canvases: Canvases
+    ) -> None:
+        canvases.deliver = lambda step, image: self._results.put((step, image))
+        canvases.hold = lambda step: self._turnstile.hold(step)
+        super().__init__(scheduler, graph, keys, [1] * steps)
+
+    def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
+        """Leave the states of the lanes where they are."""
+
+
 def turns_of(graph: dict, keys: list) -> dict:
     """Return for each task the first group of keys that needs it, by its number."""
     turns: dict = {}
@@ -371,6 +393,7 @@ class ClusterRun:
 
 
 AnyRun = Run | ThreadedRun | ClusterRun
+"""whatever has `next` and `stop`"""
 
 
 class Stream(Iterator[T]):
@@ -424,11 +447,16 @@ class Stream(Iterator[T]):
         self.close()
 
 
-def run(graph: dict, keys: list, scheduler: Scheduler) -> AnyRun:
-    """Start a graph and give the values of its keys in order.
+def run(
+    graph: dict, keys: list, scheduler: Scheduler, steps: int, canvases: Canvases | None = None
+) -> AnyRun:
+    """Start a graph and give what it has for each step, in order.
 
-    Where `Scheduler.in_turn` holds there is a group of keys for each step; elsewhere there is one
-    key, and each must depend on the one before.
+    Where `Scheduler.in_turn` holds, ``keys`` are a list for each step, or the tasks deliver to
+    canvases; elsewhere there is one key for each step, which depends on the one before.
     """
-    kind = Run if scheduler.client is None else ClusterRun
-    return (ThreadedRun if scheduler.in_turn else kind)(scheduler, graph, keys)
+    if canvases is not None:
+        return LanesRun(scheduler, graph, keys, steps, canvases)
+    if scheduler.in_turn:
+        return ThreadedRun(scheduler, graph, keys, [len(group) for group in keys])
+    return (Run if scheduler.client is None else ClusterRun)(scheduler, graph, keys)

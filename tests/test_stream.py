@@ -227,3 +227,17 @@ def test_snapshots_say_what_they_have_seen(rng):
         assert not shot.seen[shot.done :].any()
         assert not shot.image[:, ~shot.seen].any()
     np.testing.assert_array_equal(shots[-1].image, stats.percentile(frames, [10, 90]).compute())
+
+
+@pytest.mark.parametrize("name", ["max", "median"])
+def test_frames_in_memory_may_be_left_at_any_moment(name, rng):
+    """Lanes of rows deliver from within tasks; what becomes ready after the end is cancelled."""
+    frames = rng.integers(0, 9, (40, 40, 30)).astype("u2")
+    for taken in [*range(1, 40), *range(1, 40)]:
+        with getattr(stats, f"{name}_iter")(frames, 40) as images:
+            for _ in range(taken):
+                next(images)
+    assert our_threads() == []
+    images = stats.max_iter(frames, 40)
+    seen = [int(image.max()) for image in images]
+    assert seen == [int(frames[: stop + 1].max()) for stop in range(40)]
