@@ -232,7 +232,8 @@ class Turnstile:
                 future.cancel()
             else:
                 heappush(self._ready, (turn, next(self._numbers), future, function, tasks))
-                self._changed.notify()
+                # All, because tasks that hold wait for this condition as well as idle threads.
+                self._changed.notify_all()
         return future
 
     def advance(self) -> None:
