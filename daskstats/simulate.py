@@ -1,6 +1,5 @@
 """What a detector series looks like: simulated powder and grains, written block by block."""
 
-import operator
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import sinks
+from .series import integer
 
 DTYPES = ("uint8", "uint16", "uint32", "int32", "float32")
 
@@ -134,12 +134,7 @@ def _check_shape(shape: Any, suffix: str) -> tuple[int, int]:
 
 
 def _count(value: Any, name: str, least: int) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    number = integer(value, name)
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
     return number

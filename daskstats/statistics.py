@@ -28,9 +28,6 @@ import numpy as np
 
 State = dict[str, np.ndarray]
 
-# Frames of at most 16 bits whose sum 32 bits hold.
-FRAMES_IN_32_BITS = 1 << 16
-
 Piece = list[np.ndarray]
 """arrays (frames, rows, cols) that follow one another"""
 
@@ -214,7 +211,7 @@ def _sum(pieces: Iterable[Piece], start: int, state: State | None = None) -> Sta
         more = sum(len(block) for block in piece)
         if not state:
             state = _zero_sums(piece[0], more)
-        elif "sum" in state and state["sum"].itemsize == 4 and count + more > FRAMES_IN_32_BITS:
+        elif "sum" in state and _itemsize(state["sum"], count + more) > state["sum"].itemsize:
             state["sum"] = state["sum"].astype(f"{state['sum'].dtype.kind}8")
         if "low" in state:
             kernels.add_limbs(piece, state["low"], state["high"])
@@ -235,7 +232,7 @@ def _zero_sums(block: np.ndarray, nframes: int) -> State:
     sign = "i" if dtype.kind == "i" else "u"
     if dtype.itemsize == 8:
         return {"low": zeros(shape, "u8"), "high": zeros(shape, f"{sign}8")}
-    narrow = dtype.itemsize <= 2 and nframes <= FRAMES_IN_32_BITS
+    narrow = dtype.itemsize <= 2 and nframes <= _kernels().FRAMES_IN_32_BITS
     return {"sum": zeros(shape, f"{sign}{4 if narrow else 8}")}
 
 
@@ -250,8 +247,13 @@ def _add_sums(a: State, b: State) -> State:
 
 def _add(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
     """Add sums; those of 32 bits, which only frames of 16 bits have, are widened in time."""
-    itemsize = 4 if a.itemsize == b.itemsize == 4 and count <= FRAMES_IN_32_BITS else 8
+    itemsize = max(_itemsize(a, count), _itemsize(b, count))
     return _apply(np.add, a, b, np.dtype(f"{a.dtype.kind}{itemsize}"))
+
+
+def _itemsize(sums: np.ndarray, count: int) -> int:
+    """Return the bytes that sums need with so many frames; 4 stay enough for frames of 16 bits."""
+    return 4 if sums.itemsize == 4 and count <= _kernels().FRAMES_IN_32_BITS else 8
 
 
 def _total(state: State) -> np.ndarray:
@@ -297,7 +299,7 @@ def _moments(pieces: Iterable[Piece], start: int, state: State | None = None) ->
         if piece[0].dtype.kind in "biu" and piece[0].dtype.itemsize <= 2:
             if not state:
                 squares = kernels.leased_zeros(piece[0].shape[1:], "u8")
-                wide = _zero_sums(piece[0], FRAMES_IN_32_BITS + 1)
+                wide = _zero_sums(piece[0], kernels.FRAMES_IN_32_BITS + 1)
                 state = {**wide, "squares": squares, "count": count * 0}
             kernels.add_squares(piece, state["sum"], state["squares"])
             state["count"] = state["count"] + count

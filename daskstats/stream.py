@@ -290,7 +290,7 @@ class ThreadedRun:
         self._graph, self._sizes = graph, sizes
         self._turns = {key: turn for turn, group in enumerate(keys) for key in group}
         needed = {key for task in graph.values() for key in task.dependencies}
-        self._last = [key for key in self._turns if key not in needed]
+        self._last = self._turns.keys() - needed
         self._results: SimpleQueue = SimpleQueue()
         self._early: list[list] = [[] for _ in sizes]
         self._turn = 0
@@ -323,7 +323,7 @@ class ThreadedRun:
     def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
         if key in self._turns:
             self._results.put((self._turns[key], value))
-            if key in state["cache"] and key in self._last:
+            if key in self._last:
                 # The scheduler would keep it until the run has ended.
                 state["cache"][key] = None
 
@@ -331,7 +331,7 @@ class ThreadedRun:
         error: BaseException = StopIteration()
         try:
             dask.threaded.get(
-                self._graph, self._last, pool=self._turnstile, callbacks=self._callbacks
+                self._graph, list(self._last), pool=self._turnstile, callbacks=self._callbacks
             )
         except CancelledError:
             pass
