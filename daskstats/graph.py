@@ -360,18 +360,18 @@ def lanes(
         for lane, (first, last) in enumerate(rows):
             key, before = (name, index, lane), (name, index - 1, lane)
             state = TaskRef(before) if index else None
-            passes = [(step, *_part(series, plan.steps[step], first, last)) for step in range(*run)]
+            passes = [(step, *_part(series, plan, step, first, last)) for step in range(*run)]
             layer[key] = Task(key, pass_steps, statistic, state, passes, canvases, first, last)
     keys = [[(name, index, lane) for lane in range(len(rows))] for index in range(len(runs))]
     return tasks, keys, canvases
 
 
-def _part(series: Source, blocks: tuple[Range, ...], first: int, last: int) -> tuple[int, Pixels]:
-    """Return the first frame of a step's blocks, and some rows of them all."""
-    start, stop = blocks[0][0], blocks[-1][1]
+def _part(series: Source, plan: Plan, step: int, first: int, last: int) -> tuple[int, Pixels]:
+    """Return the first frame of a step, and some rows of all its frames."""
+    start, stop = plan.steps[step][0][0], plan.steps[step][-1][1]
     part = series.view(start, stop, first, last)
     assert part is not None, "only frames in memory have lanes"
-    return start, Pixels(part, 0, stop - start, 0, last - first, stop - start)
+    return start, Pixels(part, 0, stop - start, 0, last - first, plan.piece)
 
 
 def states(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks, list[Key]]:
