@@ -150,20 +150,36 @@ def _workers(client: Any) -> list[dict]:
     return list(client.scheduler_info(n_workers=-1)["workers"].values())
 
 
-class Run:
-    """One graph being run by one of dask's own schedulers, in a thread."""
+class Background:
+    """One graph being run under dask's scheduler in a thread, whose names all begin alike."""
 
     _numbers = count()
 
-    def __init__(self, scheduler: Scheduler, graph: dict, keys: list) -> None:
-        self._handoff: Handoff = Handoff(WAITING)
-        self._scheduler, self._graph, self._keys = scheduler, graph, keys
-        self._wanted = set(keys)
+    def __init__(self, graph: dict, posttask: Callable, pretask: Callable | None = None) -> None:
+        self._graph = graph
         # The user's own callbacks (ProgressBar) see the run; they are passed on explicitly
         # because they may be gone, or others registered, by the time the run ends.
-        self._callbacks = [*Callback.active, (None, None, self._pretask, self._posttask, None)]
-        self._name = f"daskstats-{next(self._numbers)}"
+        self._callbacks = [*Callback.active, (None, None, pretask, posttask, None)]
+        self._name = f"daskstats-{next(Background._numbers)}-run"
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+    def _join(self) -> None:
+        # The garbage collector may call this from one of the run's own threads.
+        if not threading.current_thread().name.startswith(self._name):
+            self._thread.join()
+
+
+class Run(Background):
+    """One graph being run by one of dask's own schedulers, in a thread."""
+
+    def __init__(self, scheduler: Scheduler, graph: dict, keys: list) -> None:
+        super().__init__(graph, self._posttask, self._pretask)
+        self._handoff: Handoff = Handoff(WAITING)
+        self._scheduler, self._keys = scheduler, keys
+        self._wanted = set(keys)
         self._thread.start()
 
     def next(self) -> Any:
@@ -173,9 +189,7 @@ class Run:
     def stop(self) -> None:
         """Stop starting tasks, and wait for those that are running."""
         self._handoff.close()
-        # The garbage collector may call this from one of the run's own threads.
-        if not threading.current_thread().name.startswith(self._name):
-            self._thread.join()
+        self._join()
 
     def _pretask(self, key: Any, graph: Any, state: Any) -> None:
         self._handoff.check()
@@ -278,26 +292,22 @@ class Turnstile:
         return self._closed or (bool(self._ready) and self._ready[0][0] < self._open)
 
 
-class ThreadedRun:
+class ThreadedRun(Background):
     """One graph being run in turn by threads of its own, under dask's scheduler.
 
     A step is a group of keys, which may finish in any order; ``sizes`` are those of the groups.
     """
 
-    _numbers = count()
-
     def __init__(self, scheduler: Scheduler, graph: dict, keys: list, sizes: list[int]) -> None:
-        self._graph, self._sizes = graph, sizes
+        super().__init__(graph, self._posttask)
+        self._sizes = sizes
         self._turns = {key: turn for turn, group in enumerate(keys) for key in group}
         needed = {key for task in graph.values() for key in task.dependencies}
         self._last = self._turns.keys() - needed
         self._results: SimpleQueue = SimpleQueue()
         self._early: list[list] = [[] for _ in sizes]
         self._turn = 0
-        self._callbacks = [*Callback.active, (None, None, None, self._posttask, None)]
-        self._name = f"daskstats-{next(self._numbers)}-in-turn"
         self._turnstile = Turnstile(turns_of(graph, keys), scheduler.workers, self._name)
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def next(self) -> Any:
@@ -316,9 +326,7 @@ class ThreadedRun:
     def stop(self) -> None:
         """Stop starting tasks, and wait for those that are running."""
         self._turnstile.close()
-        # The garbage collector may call this from one of the run's own threads.
-        if not threading.current_thread().name.startswith(self._name):
-            self._thread.join()
+        self._join()
 
     def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
         if key in self._turns:
