@@ -20,15 +20,21 @@ import dask as _dask
 import yaml as _yaml
 
 from .api import (
+    aggregate,
+    aggregate_iter,
+    argmax,
+    argmin,
     average,
     average_iter,
+    clipped_average,
+    count,
+    count_above,
     max,
     max_iter,
     maximum,
     maximum_iter,
     median,
     median_iter,
-    memory_limit,
     min,
     min_iter,
     minimum,
@@ -36,6 +42,8 @@ from .api import (
     partials,
     percentile,
     percentile_iter,
+    plan,
+    range,
     snapshots,
     std,
     std_iter,
@@ -45,20 +53,28 @@ from .api import (
     var_iter,
     wrap,
 )
+from .memory import memory_limit
 from .plan import MemoryLimitError, Plan
 from .statistics import Statistic
 from .stream import Snapshot
 
 __version__ = _version("daskstats")
 
-# max, min and sum are public, but a star import must not shadow the built-ins.
+# max, min, sum and range are public, but a star import must not shadow the built-ins.
 __all__ = [
     "MemoryLimitError",
     "Plan",
     "Snapshot",
     "Statistic",
+    "aggregate",
+    "aggregate_iter",
+    "argmax",
+    "argmin",
     "average",
     "average_iter",
+    "clipped_average",
+    "count",
+    "count_above",
     "max_iter",
     "maximum",
     "maximum_iter",
@@ -71,6 +87,7 @@ __all__ = [
     "partials",
     "percentile",
     "percentile_iter",
+    "plan",
     "snapshots",
     "std",
     "std_iter",

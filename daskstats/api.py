@@ -1,22 +1,23 @@
-"""The public functions: each wires a series, a statistic, a plan and a graph together."""
+"""The public functions: each names a statistic and says what it returns."""
 
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, Unpack
 
-import dask
 import numpy as np
 from dask.array import Array
 
-from . import graph, memory, plan, stream
-from .memory import memory_limit
-from .series import Source, as_series, count_chunks, count_frames, layout
-from .statistics import Images, Statistic, as_statistic, moments
+from . import cluster, graph, memory, stream
+from . import plan as planning
+from .job import Job, Options, check_query_planning, limit
+from .series import as_series, count_frames, layout
+from .statistics import Statistic, moments
 from .statistics import percentile as percentile_statistic
-from .stream import Scheduler, Snapshot, Stream
+from .stream import Snapshot, Stream
 
-# In this module max, min and sum are the public functions, never the built-ins.
+# In this module max, min, sum and range are the public functions, never the built-ins.
 
 F = TypeVar("F", bound=Callable)
 
@@ -30,7 +31,23 @@ dtype : dtype, optional
 memory_limit : int or str, optional
     Bytes the call may use, or text such as "4 GiB"; by default what `memory_limit` returns.
 lock : bool or lock
-    Whether only one thread at a time may read the series."""
+    Whether only one thread at a time may read the series.
+frames : slice, sequence of int, or bool array, optional
+    Which frames; others are not read. ``nframes`` counts those that are left.
+region : ((int, int), (int, int)), optional
+    First row and end, first column and end: the image is that of this part of the frames.
+mask : array of bool, optional
+    (rows, cols), True for pixels to leave out, as in `numpy.ma`.
+invalid : number or sequence of numbers, optional
+    Values that do not count, such as 4294967295, or -1 and -2: a pixel's statistic is that of its
+    other values.
+saturation : number, optional
+    Values at or above it do not count.
+skipna : bool
+    Whether NaN does not count, instead of making its pixel NaN.
+fill_value : number, optional
+    What stands where no value counts; NaN in images of floats. Images of integers need one there.\
+"""
 
 ERRORS = """\
 ValueError, TypeError
@@ -38,149 +55,52 @@ ValueError, TypeError
 MemoryLimitError
     If the memory limit is too small for even the smallest blocks; nothing is read then."""
 
+DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(Options.__annotations__),
+    "lock": False,
+    "skipna": False,
+}
 
-def documented(dtype: str) -> Callable[[F], F]:
-    """Put the text on common parameters and errors into a docstring."""
+
+def public(dtype: str) -> Callable[[F], F]:
+    """Give a function the common keywords: their text, and their names in its signature."""
 
     def fill(function: F) -> F:
         text = inspect.cleandoc(function.__doc__ or "")
-        text = text.replace("{common}", COMMON.replace("{dtype}", dtype))
-        function.__doc__ = text.replace("{errors}", ERRORS)
-        return function
+        text = text.replace("{common}", COMMON.replace("{dtype}", dtype)).replace(
+            "{errors}", ERRORS
+        )
+
+        @wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            unknown = options.keys() - call.__signature__.parameters.keys()  # type: ignore
+            if unknown:
+                names = ", ".join(sorted(unknown))
+                raise TypeError(f"{function.__name__}() has no keyword argument {names}")
+            return function(*args, **options)
+
+        call.__doc__ = text
+        call.__signature__ = _signature(function)  # type: ignore[attr-defined]
+        return call  # type: ignore[return-value]
 
     return fill
 
 
-class Job:
-    """What every public function works out first: checked arguments, plan, and dtype."""
-
-    def __init__(
-        self,
-        ims: Any,
-        statistic: Any,
-        nframes: int = 0,
-        nchunk: Any = 1,
-        chunk_name: str = "nchunk",
-        dtype: Any = None,
-        memory_limit: int | str | None = None,
-        lock: bool | AbstractContextManager = False,
-        use_buffer: bool = True,
-    ) -> None:
-        check_query_planning()
-        self.statistic = as_statistic(statistic)
-        self.series: Source = as_series(ims, lock)
-        self.layout = layout(self.series, count_frames(nframes, self.series))
-        rows, cols = self.layout.rows, self.layout.cols
-        self.rowwise = self.statistic.along == "rows"
-        self.total = rows if self.rowwise else self.layout.nframes
-        self.steps = count_chunks(nchunk, self.total, chunk_name)
-        self.shape = self.statistic.image_shape(rows, cols)
-        self.dtype = self.statistic.image_dtype(self.series.dtype, dtype)
-        self.scheduler = stream.current_scheduler()
-        self.plan = self._plan(limit(memory_limit, self.scheduler), use_buffer)
-
-    def _plan(self, nbytes: int, use_buffer: bool) -> plan.Plan:
-        planes = self.statistic.planes or 1
-        cost = plan.Cost(
-            state=self.statistic.state_nbytes,
-            image=self.dtype.itemsize * planes,
-            scratch=self.statistic.scratch,
-            tile=self.statistic.tile[0] + self.statistic.tile[1] * self.layout.nframes,
-        )
-        arguments = self.layout, cost, self.steps, self.scheduler.workers, nbytes
-        if self.rowwise:
-            return plan.bands(*arguments, use_buffer and self.scheduler.shares_memory)
-        return plan.fold(*arguments)
-
-    def image(self) -> Array:
-        return graph.result(self.series, self.statistic, self.plan, self.dtype)
-
-    def stack(self) -> Array:
-        return graph.stack(self.series, self.statistic, self.plan, self.dtype)
-
-    def images(self) -> Stream[np.ndarray]:
-        return self._stream(lambda index, image: image)
-
-    def snapshots(self) -> Stream[Snapshot]:
-        return self._stream(self._snapshot)
-
-    def _stream(self, finish: Callable[[int, np.ndarray], Any]) -> Stream:
-        scheduler, canvases = self.scheduler, None
-        if scheduler.in_turn and not self.rowwise and self.series.view(0, 1, 0, 1) is not None:
-            tasks, keys, canvases = self._lanes()
-            to_image: Callable[[Any], np.ndarray] = _only
-        else:
-            tasks, keys, to_image = self._running()
-        flat = tasks.runnable(keys)
-        return Stream(
-            start=lambda: stream.run(flat, keys, scheduler, self.steps, canvases),
-            finish=lambda index, value: finish(index, to_image(value)),
-            length=self.steps,
-        )
-
-    def _lanes(self) -> tuple[graph.Tasks, list, graph.Canvases]:
-        return graph.lanes(self.series, self.statistic, self.plan, self.shape, self.dtype)
-
-    def _running(self) -> tuple[graph.Tasks, list, Callable[[Any], np.ndarray]]:
-        """Return tasks, the keys of each step, and what makes their value an image."""
-        arguments = self.series, self.statistic, self.plan
-        if self.scheduler.client is not None:
-            # The image is finished where the state is, and only that travels.
-            return *graph.images(*arguments, self.dtype), _own
-        running = not self.scheduler.in_turn
-        images = Images(self.statistic, self.shape, self.dtype, running)
-        if running:
-            return *graph.states(*arguments), images.next
-        tasks, keys = graph.parts(*arguments)
-        return tasks, [[key] for key in keys], lambda states: images.next(*states)
-
-    def _snapshot(self, index: int, image: np.ndarray) -> Snapshot:
-        done = self.plan.steps[index][-1][1]
-        seen = np.arange(self.layout.rows)[:, None] < (done if self.rowwise else self.layout.rows)
-        seen = np.broadcast_to(seen, (self.layout.rows, self.layout.cols))
-        return Snapshot(image, done, self.total, seen)
+def _signature(function: Callable) -> inspect.Signature:
+    signature = inspect.signature(function)
+    *own, _ = signature.parameters.values()
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in DEFAULTS.items()
+    ]
+    return signature.replace(parameters=[*own, *common])
 
 
-def _only(images: list[np.ndarray]) -> np.ndarray:
-    return images[0]
-
-
-def _own(image: np.ndarray) -> np.ndarray:
-    """Return an image that may be written to, whatever it arrived in."""
-    return image if image.flags.writeable and image.base is None else image.copy()
-
-
-def limit(value: int | float | str | None, scheduler: Scheduler) -> int:
-    """Return the bytes that a call may use on a scheduler.
-
-    On a cluster that is what its workers' limits allow for as many threads as there are, the
-    smallest share of a thread counting for all.
-    """
-    if value is not None or dask.config.get("daskstats.memory-limit", None) is not None:
-        return memory_limit(value)
-    share = scheduler.smallest_share()
-    if share is None:
-        return memory_limit()
-    return int(memory.fraction() * share * scheduler.workers)
-
-
-def check_query_planning() -> None:
-    """Refuse dask's array expressions, which graphs of our own cannot join."""
-    if dask.config.get("array.query-planning", None):
-        raise RuntimeError(
-            "daskstats does not work with dask's array.query-planning: "
-            "leave it off (DASK_ARRAY__QUERY_PLANNING=False) before dask.array is imported"
-        )
-
-
-@documented("that of the frames")
+@public("that of the frames")
 def max(
     ims: Any,
     nframes: int = 0,
-    *,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Array:
     """Return the maximum of each pixel over the frames; NaN propagates.
 
@@ -203,17 +123,14 @@ def max(
     >>> max(frames).compute()
     array([[4, 8]], dtype=uint16)
     """
-    return Job(ims, "max", nframes, dtype=dtype, memory_limit=memory_limit, lock=lock).image()
+    return Job(ims, "max", nframes, **options).image()
 
 
-@documented("that of the frames")
+@public("that of the frames")
 def min(
     ims: Any,
     nframes: int = 0,
-    *,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Array:
     """Return the minimum of each pixel over the frames; NaN propagates.
 
@@ -236,17 +153,14 @@ def min(
     >>> min(frames).compute()
     array([[1, 2]], dtype=uint16)
     """
-    return Job(ims, "min", nframes, dtype=dtype, memory_limit=memory_limit, lock=lock).image()
+    return Job(ims, "min", nframes, **options).image()
 
 
-@documented("float64")
+@public("float64")
 def sum(
     ims: Any,
     nframes: int = 0,
-    *,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Array:
     """Return the sum of each pixel over the frames, exact for integers.
 
@@ -272,17 +186,14 @@ def sum(
     >>> sum(frames).compute()
     array([[10., 20.]])
     """
-    return Job(ims, "sum", nframes, dtype=dtype, memory_limit=memory_limit, lock=lock).image()
+    return Job(ims, "sum", nframes, **options).image()
 
 
-@documented("float32")
+@public("float32")
 def average(
     ims: Any,
     nframes: int = 0,
-    *,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Array:
     """Return the mean of each pixel over the frames: the exact `sum`, divided in float64.
 
@@ -305,18 +216,16 @@ def average(
     >>> average(frames).compute()
     array([[2.5, 5. ]], dtype=float32)
     """
-    return Job(ims, "average", nframes, dtype=dtype, memory_limit=memory_limit, lock=lock).image()
+    return Job(ims, "average", nframes, **options).image()
 
 
-@documented("float32")
+@public("float32")
 def std(
     ims: Any,
     nframes: int = 0,
     *,
     ddof: float = 0,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Array:
     """Return the standard deviation of each pixel over the frames.
 
@@ -346,19 +255,16 @@ def std(
     >>> std(frames).compute().round(4)
     array([[1.118 , 2.2361]], dtype=float32)
     """
-    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
     return Job(ims, moments("std", ddof), nframes, **options).image()
 
 
-@documented("float32")
+@public("float32")
 def var(
     ims: Any,
     nframes: int = 0,
     *,
     ddof: float = 0,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Array:
     """Return the variance of each pixel over the frames.
 
@@ -388,20 +294,17 @@ def var(
     >>> var(frames).compute().round(4)
     array([[1.25, 5.  ]], dtype=float32)
     """
-    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
     return Job(ims, moments("var", ddof), nframes, **options).image()
 
 
-@documented("float32")
+@public("float32")
 def percentile(
     ims: Any,
     pctl: float | Sequence[float],
     nframes: int = 0,
     *,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
     use_buffer: bool = True,
+    **options: Unpack[Options],
 ) -> Array:
     """Return a percentile of each pixel over the frames, as numpy's "linear" method defines it.
 
@@ -434,20 +337,17 @@ def percentile(
     >>> percentile(frames, [0, 100]).compute().shape
     (2, 1, 2)
     """
-    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
     statistic = percentile_statistic(pctl)
     return Job(ims, statistic, nframes, use_buffer=use_buffer, **options).image()
 
 
-@documented("float32")
+@public("float32")
 def median(
     ims: Any,
     nframes: int = 0,
     *,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
     use_buffer: bool = True,
+    **options: Unpack[Options],
 ) -> Array:
     """Return the median of each pixel over the frames: the 50th `percentile`.
 
@@ -471,19 +371,15 @@ def median(
     >>> median(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")).compute()
     array([[2.5, 5. ]], dtype=float32)
     """
-    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
     return Job(ims, "median", nframes, use_buffer=use_buffer, **options).image()
 
 
-@documented("that of the frames")
+@public("that of the frames")
 def max_iter(
     ims: Any,
     nchunk: int,
     nframes: int = 0,
-    *,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Stream[np.ndarray]:
     """Iterate over the running maximum: images of the frames seen so far.
 
@@ -509,19 +405,15 @@ def max_iter(
     >>> [image.tolist() for image in max_iter(frames, 2)]
     [[[2, 8]], [[4, 8]]]
     """
-    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
-    return Job(ims, "max", nframes, nchunk, **options).images()
+    return Job(ims, "max", nframes, nchunk, running=True, **options).images()
 
 
-@documented("that of the frames")
+@public("that of the frames")
 def min_iter(
     ims: Any,
     nchunk: int,
     nframes: int = 0,
-    *,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Stream[np.ndarray]:
     """Iterate over the running minimum: images of the frames seen so far.
 
@@ -547,19 +439,15 @@ def min_iter(
     >>> [image.tolist() for image in min_iter(frames, 2)]
     [[[1, 6]], [[1, 2]]]
     """
-    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
-    return Job(ims, "min", nframes, nchunk, **options).images()
+    return Job(ims, "min", nframes, nchunk, running=True, **options).images()
 
 
-@documented("float64")
+@public("float64")
 def sum_iter(
     ims: Any,
     nchunk: int,
     nframes: int = 0,
-    *,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Stream[np.ndarray]:
     """Iterate over the running sum: images of the frames seen so far.
 
@@ -585,19 +473,15 @@ def sum_iter(
     >>> [image.tolist() for image in sum_iter(frames, 2)]
     [[[3.0, 14.0]], [[10.0, 20.0]]]
     """
-    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
-    return Job(ims, "sum", nframes, nchunk, **options).images()
+    return Job(ims, "sum", nframes, nchunk, running=True, **options).images()
 
 
-@documented("float32")
+@public("float32")
 def average_iter(
     ims: Any,
     nchunk: int,
     nframes: int = 0,
-    *,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Stream[np.ndarray]:
     """Iterate over the running mean: images of the frames seen so far.
 
@@ -623,20 +507,17 @@ def average_iter(
     >>> [image.tolist() for image in average_iter(frames, 4)]
     [[[1.0, 8.0]], [[1.5, 7.0]], [[2.0, 6.0]], [[2.5, 5.0]]]
     """
-    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
-    return Job(ims, "average", nframes, nchunk, **options).images()
+    return Job(ims, "average", nframes, nchunk, running=True, **options).images()
 
 
-@documented("float32")
+@public("float32")
 def std_iter(
     ims: Any,
     nchunk: int,
     nframes: int = 0,
     *,
     ddof: float = 0,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Stream[np.ndarray]:
     """Iterate over the running `std`: images of the frames seen so far.
 
@@ -663,20 +544,17 @@ def std_iter(
     >>> [image.round(4).tolist() for image in std_iter(frames, 2)]
     [[[0.5, 1.0]], [[1.1180000305175781, 2.2360999584198]]]
     """
-    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
-    return Job(ims, moments("std", ddof), nframes, nchunk, **options).images()
+    return Job(ims, moments("std", ddof), nframes, nchunk, running=True, **options).images()
 
 
-@documented("float32")
+@public("float32")
 def var_iter(
     ims: Any,
     nchunk: int,
     nframes: int = 0,
     *,
     ddof: float = 0,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Stream[np.ndarray]:
     """Iterate over the running `var`: images of the frames seen so far.
 
@@ -703,21 +581,17 @@ def var_iter(
     >>> [image.round(4).tolist() for image in var_iter(frames, 2)]
     [[[0.25, 1.0]], [[1.25, 5.0]]]
     """
-    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
-    return Job(ims, moments("var", ddof), nframes, nchunk, **options).images()
+    return Job(ims, moments("var", ddof), nframes, nchunk, running=True, **options).images()
 
 
-@documented("float32")
+@public("float32")
 def percentile_iter(
     ims: Any,
     pctl: float | Sequence[float],
     nchunks: int,
     nframes: int = 0,
     use_buffer: bool = True,
-    *,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Stream[np.ndarray]:
     """Iterate over images of a `percentile` that fill up from the first row to the last.
 
@@ -747,23 +621,19 @@ def percentile_iter(
     >>> [image.tolist() for image in percentile_iter(frames, 100, 2)]
     [[[3.0], [0.0]], [[3.0], [4.0]]]
     """
-    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
     statistic = percentile_statistic(pctl)
     return Job(
-        ims, statistic, nframes, nchunks, "nchunks", use_buffer=use_buffer, **options
+        ims, statistic, nframes, nchunks, "nchunks", use_buffer=use_buffer, running=True, **options
     ).images()
 
 
-@documented("float32")
+@public("float32")
 def median_iter(
     ims: Any,
     nchunks: int,
     nframes: int = 0,
     use_buffer: bool = True,
-    *,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Stream[np.ndarray]:
     """Iterate over images of the `median` that fill up from the first row to the last.
 
@@ -790,22 +660,288 @@ def median_iter(
     >>> [image.tolist() for image in median_iter(frames, 2)]
     [[[2.0], [0.0]], [[2.0], [3.0]]]
     """
-    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
     return Job(
-        ims, "median", nframes, nchunks, "nchunks", use_buffer=use_buffer, **options
+        ims, "median", nframes, nchunks, "nchunks", use_buffer=use_buffer, running=True, **options
     ).images()
 
 
-@documented("that of the statistic's own function")
+@public("float64")
+def range(ims: Any, nframes: int = 0, **options: Unpack[Options]) -> Array:
+    """Return the difference of the maximum and the minimum of each pixel over the frames.
+
+    Parameters
+    ----------
+    {common}
+
+    Returns
+    -------
+    dask.array.Array
+        The lazy image (rows, cols); nothing is read before it is computed.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> range(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")).compute()
+    array([[3., 6.]])
+    """
+    return Job(ims, "range", nframes, **options).image()
+
+
+@public("int64")
+def argmax(ims: Any, nframes: int = 0, **options: Unpack[Options]) -> Array:
+    """Return the index of the frame with the maximum of each pixel, the first where several tie.
+
+    The first NaN counts as the maximum, as in `numpy.argmax`.
+
+    Parameters
+    ----------
+    {common}
+
+    Returns
+    -------
+    dask.array.Array
+        The lazy image (rows, cols) of indices among the frames that are used, from 0 on.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> argmax(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")).compute()
+    array([[3, 0]])
+    """
+    return Job(ims, "argmax", nframes, **options).image()
+
+
+@public("int64")
+def argmin(ims: Any, nframes: int = 0, **options: Unpack[Options]) -> Array:
+    """Return the index of the frame with the minimum of each pixel, the first where several tie.
+
+    The first NaN counts as the minimum, as in `numpy.argmin`.
+
+    Parameters
+    ----------
+    {common}
+
+    Returns
+    -------
+    dask.array.Array
+        The lazy image (rows, cols) of indices among the frames that are used, from 0 on.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> argmin(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")).compute()
+    array([[0, 3]])
+    """
+    return Job(ims, "argmin", nframes, **options).image()
+
+
+@public("int64")
+def count(ims: Any, nframes: int = 0, **options: Unpack[Options]) -> Array:
+    """Return how many frames count at each pixel; 0 where everything is left out.
+
+    Parameters
+    ----------
+    {common}
+
+    Returns
+    -------
+    dask.array.Array
+        The lazy image (rows, cols); nothing is read before it is computed.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> count(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2"), invalid=[4, 8]).compute()
+    array([[3, 2]])
+    """
+    return Job(ims, "count", nframes, **options).image()
+
+
+@public("int64")
+def count_above(ims: Any, threshold: float, nframes: int = 0, **options: Unpack[Options]) -> Array:
+    """Return in how many frames each pixel is larger than a threshold.
+
+    Parameters
+    ----------
+    {common}
+    threshold : float
+        In units of the frames. NaN is not larger.
+
+    Returns
+    -------
+    dask.array.Array
+        The lazy image (rows, cols); nothing is read before it is computed.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> count_above(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2"), 3).compute()
+    array([[1, 3]])
+    """
+    return Job(ims, ("count_above", threshold), nframes, **options).image()
+
+
+@public("float32")
+def clipped_average(
+    ims: Any,
+    sigma: float = 3,
+    maxiters: int | None = 5,
+    nframes: int = 0,
+    *,
+    use_buffer: bool = True,
+    **options: Unpack[Options],
+) -> Array:
+    """Return the mean of each pixel over the frames without outliers: the sigma-clipped mean.
+
+    What is further than ``sigma`` standard deviations from the median is left out, again and
+    again, as `astropy.stats.sigma_clipped_stats` does along the frames. As there, NaN and the
+    infinities never count.
+
+    Parameters
+    ----------
+    {common}
+    sigma : float
+        More than 0.
+    maxiters : int or None
+        Rounds at most; None: until nothing is left out any more.
+    use_buffer : bool
+        As of `percentile`.
+
+    Returns
+    -------
+    dask.array.Array
+        The lazy image (rows, cols); nothing is read before it is computed.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> frames = np.array([[[10]]] * 10 + [[[12]]] * 10 + [[[5000]]], "u2")
+    >>> clipped_average(frames).compute()
+    array([[11.]], dtype=float32)
+    """
+    statistic = ("clipped_average", sigma, maxiters)
+    return Job(ims, statistic, nframes, use_buffer=use_buffer, **options).image()
+
+
+@public("that of each statistic's own function")
+def aggregate(
+    ims: Any,
+    statistics: Sequence[str | tuple | Statistic],
+    nframes: int = 0,
+    *,
+    use_buffer: bool = True,
+    **options: Unpack[Options],
+) -> dict[str, Array]:
+    """Return several images in one pass: computed together, they read each frame once.
+
+    Parameters
+    ----------
+    {common}
+    statistics : sequence
+        Names, or names with their parameters: ``["max", ("percentile", [5, 95]), "median"]``.
+    use_buffer : bool
+        As of `percentile`.
+
+    Returns
+    -------
+    dict of dask.array.Array
+        The lazy image of each statistic under its name; parameters are part of it:
+        ``"percentile_5_95"``. Each is that of the statistic's own function, bit for bit.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> import dask
+    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
+    >>> images = aggregate(frames, ["max", "average", ("percentile", 25)])
+    >>> (images,) = dask.compute(images)
+    >>> {name: image.tolist() for name, image in images.items()}
+    {'max': [[4, 8]], 'average': [[2.5, 5.0]], 'percentile_25': [[1.75, 3.5]]}
+    """
+    return Job(ims, several(statistics), nframes, use_buffer=use_buffer, **options).results()
+
+
+@public("that of each statistic's own function")
+def aggregate_iter(
+    ims: Any,
+    statistics: Sequence[str | tuple | Statistic],
+    nchunk: int,
+    nframes: int = 0,
+    *,
+    use_buffer: bool = True,
+    **options: Unpack[Options],
+) -> Stream[dict[str, np.ndarray]]:
+    """Iterate over the intermediate images of several statistics in one pass.
+
+    They are images of the frames seen so far. If one of the statistics is a percentile, a median
+    or a clipped average, all of them fill up from the first row to the last instead.
+
+    Parameters
+    ----------
+    {common}
+    statistics : sequence
+        As of `aggregate`.
+    nchunk : int
+        Number of intermediate images of each.
+    use_buffer : bool
+        As of `percentile`.
+
+    Returns
+    -------
+    Stream
+        Sized iterator of dicts of numpy arrays, each the caller's own.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
+    >>> for images in aggregate_iter(frames, ["max", "sum"], 2):
+    ...     print(images["max"], images["sum"])
+    [[2 8]] [[ 3. 14.]]
+    [[4 8]] [[10. 20.]]
+    """
+    arguments = ims, several(statistics), nframes, nchunk
+    return Job(*arguments, use_buffer=use_buffer, running=True, **options).dicts()
+
+
+def several(statistics: Any) -> list:
+    """Return the statistics of a sequence as a list."""
+    if isinstance(statistics, str | Statistic) or not isinstance(statistics, Sequence):
+        raise TypeError(f'statistics must be a list such as ["max", "median"], got {statistics!r}')
+    return list(statistics)
+
+
+@public("that of the statistic's own function")
 def partials(
     ims: Any,
     statistic: str | tuple | Statistic,
     nchunk: int,
     nframes: int = 0,
-    *,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
+    **options: Unpack[Options],
 ) -> Array:
     """Return the lazy stack of all intermediate images.
 
@@ -834,31 +970,30 @@ def partials(
     >>> partials(frames, "average", 4)[1].compute()
     array([[1.5, 7. ]], dtype=float32)
     """
-    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
-    return Job(ims, statistic, nframes, nchunk, **options).stack()
+    return Job(ims, statistic, nframes, nchunk, running=True, **options).stack()
 
 
-@documented("that of the statistic's own function")
+@public("that of the statistic's own function")
 def snapshots(
     ims: Any,
-    statistic: str | tuple | Statistic,
+    statistic: str | tuple | Statistic | list,
     nchunk: int,
     nframes: int = 0,
     *,
-    dtype: Any = None,
-    memory_limit: int | str | None = None,
-    lock: bool | AbstractContextManager = False,
     use_buffer: bool = True,
+    **options: Unpack[Options],
 ) -> Stream[Snapshot]:
     """Iterate over intermediate images that say what they have seen.
 
     Parameters
     ----------
     {common}
-    statistic : str, tuple or Statistic
-        A name, or a name with its parameter: ``("percentile", 95)``.
+    statistic : str, tuple, Statistic, or a list of them
+        A name, or a name with its parameter: ``("percentile", 95)``. With a list, the image of a
+        snapshot is a dict, as of `aggregate_iter`.
     nchunk : int
-        Number of intermediate images.
+        Number of intermediate images. Where frames are first written to disk because they do not
+        fit into memory, snapshots of phase "spool" come before.
     use_buffer : bool
         As of `percentile`.
 
@@ -879,8 +1014,51 @@ def snapshots(
     2 of 4 [[2 8]]
     4 of 4 [[4 8]]
     """
-    options = {"dtype": dtype, "memory_limit": memory_limit, "lock": lock}
-    return Job(ims, statistic, nframes, nchunk, use_buffer=use_buffer, **options).snapshots()
+    return Job(
+        ims, statistic, nframes, nchunk, use_buffer=use_buffer, running=True, **options
+    ).snapshots()
+
+
+@public("that of the statistic's own function")
+def plan(
+    ims: Any,
+    statistic: str | tuple | Statistic | list,
+    nchunk: int | None = None,
+    nframes: int = 0,
+    *,
+    use_buffer: bool = True,
+    **options: Unpack[Options],
+) -> planning.Plan:
+    """Return how a call would read the series, and what it would cost; nothing is read.
+
+    Parameters
+    ----------
+    {common}
+    statistic : str, tuple, Statistic, or a list of them
+        A name, or a name with its parameter: ``("percentile", 95)``.
+    nchunk : int, optional
+        Number of intermediate images of an iterator; by default the plain call is planned.
+    use_buffer : bool
+        As of `percentile`.
+
+    Returns
+    -------
+    Plan
+        ``str(plan)`` describes it for people.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> print(plan(np.zeros((100, 64, 64), "u2"), "median", memory_limit="1 GiB"))
+    direct: 1 blocks of 64 rows, 2 at once; each frame read 1 time; at most ... of 1024 MiB
+    """
+    steps = 1 if nchunk is None else nchunk
+    running = nchunk is not None
+    job = Job(ims, statistic, nframes, steps, use_buffer=use_buffer, running=running, **options)
+    return job.plan
 
 
 def wrap(
@@ -934,11 +1112,16 @@ def wrap(
         raise ValueError(f'along must be "frames" or "rows", got {along!r}')
     series = as_series(ims, lock)
     scheduler = stream.current_scheduler()
-    cut = plan.fold if along == "frames" else plan.bands
+    cut = planning.fold if along == "frames" else planning.bands
     shape = layout(series, count_frames(nframes, series))
-    return graph.wrapped(
-        series, cut(shape, plan.Cost(), 1, scheduler.workers, limit(memory_limit, scheduler))
-    )
+    threads, processes = scheduler.workers, 0
+    if scheduler.cluster is not None:
+        cluster.check_sendable(series)
+        threads, processes = scheduler.cluster.each, scheduler.cluster.processes
+    nbytes = limit(memory_limit, scheduler)
+    found = cut(shape, planning.Cost(), 1, threads, nbytes, processes=processes)
+    share = memory.Share(found.nbytes, nbytes) if scheduler.shares_memory else None
+    return graph.wrapped(series, found, share)
 
 
 maximum, maximum_iter = max, max_iter

@@ -1,4 +1,4 @@
-"""What can be done from the command line: one command for each statistic, info and simulate."""
+"""What can be done from the command line: a command for each statistic, and some for all."""
 
 import importlib
 import os
@@ -16,9 +16,14 @@ import click
 import dask
 import numpy as np
 
-from . import api, sinks
+from . import cluster, scratch, sinks
+from .job import Job, named
+from .series import count_frames
 from .simulate import DTYPES, check_arguments, simulate
 from .sources import Source, open_source
+from .sources.selection import select
+from .statistics import STATISTICS
+from .stream import current_scheduler
 
 # Exit codes: of a failure while computing or writing, of bad usage or input, of Ctrl-C.
 FAILURE, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -28,28 +33,62 @@ FAILURE, BAD_INPUT, INTERRUPTED = 1, 2, 130
 STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
 MORE_READS = 1.1
 
+# What stands behind the progress bar in each phase of a call.
+REMARKS = {"spool": "writing frames to disk", "reduce": ""}
+
 SCHEDULERS = ("threads", "synchronous", "processes")
 
 # Seconds to wait for the scheduler of a cluster to answer.
 CONNECT_TIMEOUT = 10
 
-# For each statistic what it makes of a pixel, and an example.
+# For each statistic what its image has at a pixel, and an example.
 COMMANDS = {
-    "max": ("maximum", "daskstats max scan.h5 -o peaks.tif"),
-    "min": ("minimum", "daskstats min scan.zarr -o floor.npy"),
-    "sum": ("sum", "daskstats sum scan.h5::/entry/data/data -o exposure.h5"),
-    "average": ("average", "daskstats average scan.npz -o average.png"),
-    "std": ("standard deviation", "daskstats std scan.zarr -o noise.h5"),
-    "var": ("variance", "daskstats var scan.zarr -o variance.npy"),
-    "percentile": ("percentile", "daskstats percentile scan.npz --pctl 5,50,95 -o levels.npy"),
-    "median": ("median", "daskstats median scan.zarr -o dark.npy"),
+    "max": ("maximum over all frames", "daskstats max scan.h5 -o peaks.tif"),
+    "min": ("minimum over all frames", "daskstats min scan.zarr -o floor.npy"),
+    "sum": ("sum over all frames", "daskstats sum scan.h5::/entry/data/data -o exposure.h5"),
+    "average": ("average over all frames", "daskstats average scan.npz -o average.png"),
+    "std": ("standard deviation over all frames", "daskstats std scan.zarr -o noise.h5"),
+    "var": ("variance over all frames", "daskstats var scan.zarr -o variance.npy"),
+    "percentile": (
+        "percentile over all frames",
+        "daskstats percentile scan.npz --pctl 5,50,95 -o levels.npy",
+    ),
+    "median": ("median over all frames", "daskstats median scan.zarr -o dark.npy"),
+    "range": ("maximum less the minimum over all frames", "daskstats range scan.zarr -o swing.npy"),
+    "argmax": ("frame number of the maximum", "daskstats argmax scan.h5 -o brightest.npy"),
+    "argmin": ("frame number of the minimum", "daskstats argmin scan.h5 -o darkest.npy"),
+    "count": (
+        "number of frames that count",
+        "daskstats count scan.h5 --invalid 65535 -o exposures.npy",
+    ),
+    "count_above": (
+        "number of frames above a threshold",
+        "daskstats count_above scan.h5 --threshold 1000 -o lit.npy",
+    ),
+    "clipped_average": (
+        "average without outliers (sigma-clipped)",
+        "daskstats clipped_average scan.zarr --sigma 3 -o flat.tif",
+    ),
 }
+
+# The options that are parameters of a statistic, in the order in which it takes them.
+PARAMETERS = ("pctl", "threshold", "sigma", "maxiters")
+
+# What says which frames, pixels and values count.
+SELECTION = ("frames", "region", "mask", "invalid", "saturation", "skipna", "fill_value")
 
 INPUTS = """INPUT is the path of a series of images: a .npy, .npz (HEXRD frame cache), .zarr or HDF5
 file. Where that holds several datasets, name one: scan.h5::/entry/data/data."""
 
 OUTPUTS = """OUTPUT is an image: .npy, .zarr, .h5 or .tif keep every value, .png is a picture for
 looking."""
+
+COLLECTIONS = """OUTPUT is a .zarr (a group with one array for each statistic), .npz or .h5 file
+or, without a suffix, a directory with one file for each, in the format that --format names."""
+
+STATISTICS_HELP = """Statistics are separated by commas; parameters follow after colons:
+percentile:95, percentile:5:50:95 (an image of several planes), count_above:1000,
+clipped_average:3:5. Images are named after them: max, percentile_5_50_95."""
 
 
 class Problem(click.ClickException):
@@ -154,10 +193,11 @@ def _original(error: BaseException) -> BaseException:
 
 
 def _is_about_input(error: BaseException) -> bool:
-    """Whether a source raised an error: it names the frames in a note, or begins with one."""
+    """Whether an error is about frames, which it names in a note or first, or needs an option."""
     error = _original(error)
     noted = any(note.startswith("while reading frame") for note in getattr(error, "__notes__", ()))
-    return noted or (isinstance(error, ValueError) and str(error).startswith("frame "))
+    about = str(error).startswith("frame ") or "give a fill_value" in str(error)
+    return noted or (isinstance(error, ValueError) and about)
 
 
 @click.group(
@@ -194,6 +234,7 @@ def flag(name: str, text: str) -> click.Option:
 def series_options() -> list[click.Parameter]:
     return [
         option("--nframes", default=0, metavar="N", help="Use the first N frames [all]."),
+        *selection_options(),
         option(
             "--memory-limit",
             metavar="SIZE",
@@ -205,6 +246,18 @@ def series_options() -> list[click.Parameter]:
             callback=check_scheduler,
             help="threads, synchronous, processes, or the address of a dask scheduler "
             "(tcp://host:8786) [threads].",
+        ),
+        option(
+            "--scheduler-file",
+            metavar="FILE",
+            help="Use the cluster whose scheduler wrote this file (dask scheduler "
+            "--scheduler-file).",
+        ),
+        option(
+            "--workers",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Start a cluster of N processes on this machine, with a dashboard.",
         ),
         flag("--traceback", "Show where an error comes from."),
     ]
@@ -232,57 +285,338 @@ def parse_percentiles(ctx: click.Context, param: click.Parameter, value: str) ->
     return numbers if "," in value else numbers[0]
 
 
+def parsed(parse: Callable[[str], Any], expected: str) -> Callable[..., Any]:
+    """Return what makes a value of an option's text, or says what is expected."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+        try:
+            return None if value is None else parse(value)
+        except (ValueError, TypeError):
+            raise click.BadParameter(f"{value!r} is not {expected}") from None
+
+    return callback
+
+
+def number(text: str) -> float:
+    """Return an int where the text is one: a float could not hold all of 64 bits.
+
+    >>> number("4294967295"), number("1e6")
+    (4294967295, 1000000.0)
+    """
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def numbers(text: str) -> list[float]:
+    """Return the numbers that commas separate."""
+    return [number(part) for part in text.split(",")]
+
+
+def rounds(text: str) -> int | None:
+    """Return a number of rounds; "none" stands for no limit."""
+    return None if text.lower() == "none" else int(text)
+
+
+def bounds(text: str) -> list[int | None]:
+    """Return the numbers that colons separate, None where nothing stands.
+
+    >>> bounds("10:"), bounds("::2")
+    ([10, None], [None, None, 2])
+    """
+    return [int(part) if part.strip() else None for part in text.split(":")]
+
+
+def frame_slice(text: str) -> slice:
+    """Return the slice for START:STOP[:STEP].
+
+    >>> frame_slice("10:200:5"), frame_slice("-20:")
+    (slice(10, 200, 5), slice(-20, None, None))
+    """
+    parts = bounds(text)
+    if len(parts) not in (2, 3) or parts[2:] == [0]:
+        raise ValueError(text)
+    return slice(*parts)
+
+
+def box(text: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the region for R0:R1,C0:C1.
+
+    >>> box("0:512,1024:2048")
+    ((0, 512), (1024, 2048))
+    """
+    (r0, r1), (c0, c1) = ((int(part) for part in span.split(":")) for span in text.split(","))
+    return (r0, r1), (c0, c1)
+
+
+def statistics_list(text: str) -> list[Any]:
+    """Return the statistics of a list such as "max,percentile:5:50".
+
+    >>> statistics_list("max,percentile:95,percentile:5:50,clipped_average:3:none")
+    ['max', ('percentile', 95), ('percentile', (5, 50)), ('clipped_average', 3, None)]
+    """
+    return [_statistic(part.strip()) for part in text.split(",")]
+
+
+def _statistic(text: str) -> Any:
+    name, *given = text.split(":")
+    if not given:
+        return name
+    parameters = tuple(None if part.lower() == "none" else number(part) for part in given)
+    if name == "percentile":
+        return name, parameters if len(parameters) > 1 else parameters[0]
+    return name, *parameters
+
+
+def selection_options() -> list[click.Parameter]:
+    """Return the options that say which frames, pixels and values count."""
+    return [
+        option(
+            "--frames",
+            metavar="START:STOP[:STEP]",
+            callback=parsed(frame_slice, "START:STOP[:STEP], such as 10:200 or ::2"),
+            help="Use these frames, counted from 0; negative ones from the end [all].",
+        ),
+        option(
+            "--region",
+            metavar="R0:R1,C0:C1",
+            callback=parsed(box, "R0:R1,C0:C1, such as 0:512,1024:2048"),
+            help="Use rows R0 to R1 - 1 and columns C0 to C1 - 1 [all].",
+        ),
+        option(
+            "--mask",
+            metavar="FILE",
+            help="Leave out the pixels that are not zero in this image of bool or integers: "
+            f"{', '.join(sorted({*MASKS, *DATASETS}))} [none].",
+        ),
+        option(
+            "--invalid",
+            metavar="N[,N...]",
+            callback=parsed(numbers, "a number, nor numbers and commas"),
+            help="Leave out these values, such as 4294967295 or -1,-2.",
+        ),
+        option(
+            "--saturation",
+            metavar="N",
+            callback=parsed(number, "a number"),
+            help="Leave out values from N on.",
+        ),
+        flag("--skipna", "Leave out NaN, instead of making its pixel NaN."),
+        option(
+            "--fill-value",
+            metavar="N",
+            callback=parsed(number, "a number"),
+            help="What stands where everything is left out [NaN; images of integers need one].",
+        ),
+    ]
+
+
+def output_options() -> list[click.Parameter]:
+    return [
+        option("-o", "--output", required=True, type=click.Path(), help="Where to write it."),
+        option(
+            "--chunks",
+            type=int,
+            metavar="N",
+            help="Intermediate images: progress steps [up to 50].",
+        ),
+        option("--dtype", metavar="DTYPE", help="Of the image, such as float64."),
+        *output_flags(),
+    ]
+
+
+def parameter_options(name: str) -> list[click.Parameter]:
+    """Return the options that are parameters of a statistic."""
+    if name == "percentile":
+        return [
+            option(
+                "--pctl",
+                required=True,
+                metavar="Q[,Q...]",
+                callback=parse_percentiles,
+                help="Percentile in [0, 100]; several give an image of several planes.",
+            )
+        ]
+    if name == "count_above":
+        return [
+            option(
+                "--threshold",
+                required=True,
+                metavar="N",
+                callback=parsed(number, "a number"),
+                help="Count the frames with a larger value.",
+            )
+        ]
+    if name == "clipped_average":
+        return [
+            option(
+                "--sigma",
+                default="3",
+                metavar="N",
+                callback=parsed(number, "a number"),
+                help="Leave out what is more standard deviations from the median [3].",
+            ),
+            option(
+                "--maxiters",
+                default="5",
+                metavar="N",
+                callback=parsed(rounds, "a number of rounds, nor none"),
+                help="Rounds at most, or none for no limit [5].",
+            ),
+        ]
+    return []
+
+
 def statistic_command(name: str, what: str, example: str) -> click.Command:
     """Return the command for one statistic."""
-    images = option("-o", "--output", required=True, type=click.Path(), help="Where to write it.")
-    chunks = option(
-        "--chunks", type=int, metavar="N", help="Intermediate images: progress steps [up to 50]."
-    )
-    dtype = option("--dtype", metavar="DTYPE", help="Of the image, such as float64.")
-    params = [input_argument(), images, chunks, dtype, *output_flags(), *series_options()]
-    if name == "percentile":
-        pctl = option(
-            "--pctl",
-            required=True,
-            metavar="Q[,Q...]",
-            callback=parse_percentiles,
-            help="Percentile in [0, 100]; several give an image of several planes.",
-        )
-        params.insert(2, pctl)
+    params = [input_argument(), *parameter_options(name), *output_options(), *series_options()]
     return click.Command(
         name,
         params=params,
-        callback=partial(aggregate, name),
-        short_help=f"The {what} of each pixel over all frames.",
-        help=f"Write the {what} of each pixel over all frames as an image.\n\n"
+        callback=partial(one, name),
+        short_help=f"The {what}, at each pixel.",
+        help=f"Write the {what}, at each pixel, as an image.\n\n"
         f"{INPUTS}\n\n{OUTPUTS}\n\n\b\nExample:\n  {example}",
     )
 
 
-def aggregate(name: str, *, input: str, output: str, **options: Any) -> None:  # noqa: A002
+def one(name: str, *, input: str, output: str, **options: Any) -> None:  # noqa: A002
     """Compute one statistic and write its image."""
-    pctl = options.pop("pctl", None)
-    statistic: Any = name if pctl is None else (name, pctl)
+    given = [options.pop(parameter) for parameter in PARAMETERS if parameter in options]
+    statistic: Any = (name, *given) if given else name
+    planes = bool(given) and isinstance(given[0], tuple)
+    force = options["force"]
+    produce(
+        name,
+        statistic,
+        input,
+        output,
+        options,
+        check=lambda inputs: sinks.check_output(output, inputs, force, ndim=3 if planes else 2),
+        save=lambda image: sinks.save(image, output, force),
+    )
+
+
+def aggregate(
+    *,
+    input: str,  # noqa: A002
+    output: str,
+    stats: list,
+    format: str | None,  # noqa: A002
+    **options: Any,
+) -> None:
+    """Compute several statistics in one pass and write their images."""
+    force = options["force"]
+
+    def check(inputs: list[str]) -> None:
+        keys, members = named(stats)
+        planes = [member.planes for member in members]
+        ndims = {key: 2 if n is None else 3 for key, n in zip(keys, planes, strict=True)}
+        sinks.check_outputs(output, ndims, inputs, force, format)
+
+    produce(
+        "aggregate",
+        stats,
+        input,
+        output,
+        options,
+        check=check,
+        save=lambda images: sinks.save_all(images, output, force, format),
+    )
+
+
+def produce(
+    name: str,
+    statistic: Any,
+    source: str,
+    output: str,
+    options: dict[str, Any],
+    check: Callable[[list[str]], None],
+    save: Callable[[Any], None],
+) -> None:
+    """Check the output, compute, and save what comes out."""
     with problems(options["traceback"]) as stage:
         began = time.perf_counter()
-        sinks.check_output(
-            output, [_file_of(input)], options["force"], ndim=3 if isinstance(pctl, tuple) else 2
-        )
-        with running_on(options["scheduler"]):
-            job = plan_job(open_source(input), statistic, options)
+        check([_file_of(file) for file in (source, options["mask"]) if file])
+        options["mask"] = read_mask(options["mask"])
+        with running_on(options):
+            job = plan_job(open_source(source), statistic, options)
             stage.compute()
-            image = compute(job, name, options["quiet"])
-            sinks.save(image, output, options["force"])
+            images = compute(job, name, options["quiet"])
+            save(images)
         if not options["quiet"]:
             shape = job.layout.nframes, *job.series.shape
             _close(name, shape, job.series.dtype, time.perf_counter() - began, output)
+
+
+def read_mask(name: str | None) -> np.ndarray | None:
+    """Return the mask (rows, cols) that a file holds: what is not zero is left out."""
+    if name is None:
+        return None
+    path = Path(_file_of(name))
+    suffix = path.suffix.lower()
+    if suffix not in (*MASKS, *DATASETS):
+        known = ", ".join(sorted({*MASKS, *DATASETS}))
+        raise ValueError(f"the mask {name} has no known suffix: expected one of {known}")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no mask {name}")
+    if suffix in DATASETS:
+        mask = _read_dataset(name)
+    else:
+        package, read = MASKS[suffix]
+        sinks.check_package(path, package)
+        mask = read(path)
+    if mask.dtype.kind not in "biu":
+        raise TypeError(f"the mask {name} must be of bool or integers, got {mask.dtype}")
+    return mask != 0
+
+
+def _read_dataset(name: str) -> np.ndarray:
+    source = open_source(name)
+    if len(source) != 1:
+        raise ValueError(f"the mask {name} has {len(source)} images, expected one")
+    (block,) = source.read(0, 1, 0, source.shape[0])
+    return block[0]
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    return np.load(path, allow_pickle=False)
+
+
+def _read_tiff(path: Path) -> np.ndarray:
+    return importlib.import_module("tifffile").imread(path)
+
+
+def _read_png(path: Path) -> np.ndarray:
+    with importlib.import_module("PIL.Image").open(path) as image:
+        return np.asarray(image)
+
+
+def _read_fabio(path: Path) -> np.ndarray:
+    with importlib.import_module("fabio").open(str(path)) as image:
+        return np.asarray(image.data)
+
+
+# For each suffix of a mask the optional package that it needs, and what reads it.
+MASKS: dict[str, tuple[str | None, Callable[[Path], np.ndarray]]] = {
+    ".npy": (None, _read_npy),
+    ".tif": ("tifffile", _read_tiff),
+    ".tiff": ("tifffile", _read_tiff),
+    ".png": ("PIL", _read_png),
+    ".edf": ("fabio", _read_fabio),
+    ".msk": ("fabio", _read_fabio),
+}
+
+# Masks that are one image in a file of datasets.
+DATASETS = (".h5", ".hdf5", ".nxs")
 
 
 def _file_of(name: str) -> str:
     return name.partition("::")[0]
 
 
-def plan_job(source: Source, statistic: Any, options: dict[str, Any]) -> api.Job:
+def plan_job(source: Source, statistic: Any, options: dict[str, Any]) -> Job:
     """Plan with the number of intermediate images asked for, or else a sensible one."""
     make = partial(job_of, source, statistic, options)
     if options.get("chunks") is not None:
@@ -300,8 +634,8 @@ def plan_job(source: Source, statistic: Any, options: dict[str, Any]) -> api.Job
 
 def job_of(
     source: Source, statistic: Any, options: dict[str, Any], nchunk: int = 1, name: str = "nchunk"
-) -> api.Job:
-    return api.Job(
+) -> Job:
+    return Job(
         source,
         statistic,
         options["nframes"],
@@ -309,21 +643,49 @@ def job_of(
         chunk_name=name,
         dtype=options.get("dtype"),
         memory_limit=options["memory_limit"],
+        running=True,
+        **{key: options[key] for key in SELECTION if key in options},
     )
 
 
 @contextmanager
-def running_on(scheduler: str | None) -> Iterator[None]:
-    """Run what is computed inside on a scheduler of dask's, or on a cluster by its address."""
-    chosen: AbstractContextManager
-    if scheduler is None:
-        chosen = nullcontext()
+def running_on(options: dict[str, Any]) -> Iterator[None]:
+    """Run what is computed inside on a scheduler of dask's, or on a cluster."""
+    given = [name for name in ("scheduler", "scheduler_file", "workers") if options[name]]
+    if len(given) > 1:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise click.UsageError(f"{names} exclude each other", click.get_current_context())
+    scheduler, chosen = options["scheduler"], nullcontext()  # type: Any, AbstractContextManager
+    if options["workers"]:
+        chosen = own_workers(options["workers"], options.get("quiet", False))
+    elif options["scheduler_file"]:
+        chosen = connected(scheduler_file=existing(options["scheduler_file"]))
     elif scheduler in SCHEDULERS:
         chosen = dask.config.set(scheduler=scheduler)
-    else:
-        distributed = importlib.import_module("distributed")
-        chosen = distributed.Client(scheduler, timeout=CONNECT_TIMEOUT)
+    elif scheduler is not None:
+        chosen = connected(address=scheduler)
     with chosen, dask.config.set({"multiprocessing.initializer": ignore_interrupts}):
+        yield
+
+
+def connected(**where: Any) -> AbstractContextManager:
+    """Return the client of a cluster that somebody else has started."""
+    return importlib.import_module("distributed").Client(**where, timeout=CONNECT_TIMEOUT)
+
+
+def existing(name: str) -> str:
+    # distributed would wait for it.
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"there is no scheduler file {name}")
+    return name
+
+
+@contextmanager
+def own_workers(count: int, quiet: bool) -> Iterator[None]:
+    """Start a cluster on this machine, and end it."""
+    with cluster.start_here(count) as client:
+        if not quiet:
+            click.echo(f"dashboard: {client.dashboard_link}", err=True)
         yield
 
 
@@ -332,25 +694,32 @@ def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def compute(job: api.Job, name: str, quiet: bool) -> np.ndarray:
-    """Return the last image; those before it only move the progress bar."""
+def compute(job: Job, name: str, quiet: bool) -> Any:
+    """Return the last image, or dict of images; those before only move the progress bar."""
     image = None
-    with job.snapshots() as stream, _bar(len(stream), name, quiet) as move:
-        for snapshot in stream:
+    with job.snapshots() as snapshots, _bar(len(snapshots), name, quiet) as move:
+        for snapshot in snapshots:
             image = snapshot.image
-            move(1)
+            move(1, REMARKS[snapshot.phase])
     assert image is not None
     return image
 
 
 @contextmanager
-def _bar(length: int, label: str, quiet: bool) -> Iterator[Callable[[int], Any]]:
-    """Give a function that moves a progress bar on stderr by so many steps."""
+def _bar(length: int, label: str, quiet: bool) -> Iterator[Callable[..., Any]]:
+    """Give a function of a number of steps, and a remark, that moves a progress bar on stderr."""
     if quiet:
-        yield lambda steps: None
+        yield lambda steps, remark="": None
         return
-    with click.progressbar(length=length, label=label, show_pos=True, file=sys.stderr) as bar:
+    with click.progressbar(
+        length=length, label=label, show_pos=True, item_show_func=as_it_is, file=sys.stderr
+    ) as bar:
         yield bar.update
+
+
+def as_it_is(remark: str | None) -> str | None:
+    """Return what stands behind a progress bar, nothing before the first step."""
+    return remark
 
 
 def _close(name: str, shape: tuple[int, int, int], dtype: Any, seconds: float, output: str) -> None:
@@ -367,21 +736,57 @@ def _close(name: str, shape: tuple[int, int, int], dtype: Any, seconds: float, o
 for _name, (_what, _example) in COMMANDS.items():
     main.add_command(statistic_command(_name, _what, _example))
 
+main.add_command(
+    click.Command(
+        "aggregate",
+        params=[
+            input_argument(),
+            option(
+                "--stats",
+                required=True,
+                metavar="NAME[:PARAMETER...],...",
+                callback=parsed(
+                    statistics_list, "names, with numbers after colons: max,percentile:5:95"
+                ),
+                help=f"Of {', '.join(STATISTICS)}.",
+            ),
+            option(
+                "--format",
+                type=click.Choice(sorted(suffix[1:] for suffix in sinks.FORMATS)),
+                help="Of the files in a directory [npy].",
+            ),
+            *output_options(),
+            *series_options(),
+        ],
+        callback=aggregate,
+        short_help="Several statistics in one pass.",
+        help="Write several statistics of each pixel over all frames: each frame is read once for "
+        f"all of them.\n\n{STATISTICS_HELP}\n\n{INPUTS}\n\n{COLLECTIONS}\n\n\b\nExample:\n"
+        "  daskstats aggregate scan.h5 --stats max,average,percentile:5:95 -o images.zarr",
+    )
+)
+
 
 def info(*, input: str, **options: Any) -> None:  # noqa: A002
     """Print what a series is, and its plans."""
-    with problems(options["traceback"]), running_on(options["scheduler"]):
-        source = open_source(input)
+    with problems(options["traceback"]), running_on(options):
+        options["mask"] = read_mask(options["mask"])
+        whole = open_source(input)
+        source = select(whole, options["frames"], options["region"])
         rows, cols = source.shape
-        nframes = api.count_frames(options["nframes"], source)
+        nframes = count_frames(options["nframes"], source)
         nbytes = nframes * rows * cols * source.dtype.itemsize
+        shape = f"{rows} x {cols}"
+        if source.shape != whole.shape:
+            shape += f" of {whole.shape[0]} x {whole.shape[1]}"
         facts = {
-            "frames": f"{nframes} of {len(source)}" if nframes < len(source) else nframes,
-            "shape": f"{rows} x {cols}",
+            "frames": f"{nframes} of {len(whole)}" if nframes < len(whole) else nframes,
+            "shape": shape,
             "dtype": source.dtype,
             "size": f"{nbytes / 1e9:.3g} GB, {disk_usage(input) / 1e9:.3g} GB on disk",
-            "frame-wise": describe_plan(source, "average", options),
-            "row-wise": describe_plan(source, "median", options),
+            "scratch": describe_scratch(),
+            "frame-wise": describe_plan(whole, "average", options),
+            "row-wise": describe_plan(whole, "median", options),
         }
     for name, value in facts.items():
         click.echo(f"{name:10}  {value}")
@@ -394,6 +799,15 @@ def describe_plan(source: Source, statistic: str, options: dict[str, Any]) -> st
         return f"{job.plan} ({job.steps} intermediate images)"
     except MemoryError as error:
         return f"refused: {error}"
+
+
+def describe_scratch() -> str:
+    """Return where frames would wait that do not fit into memory, and the room there."""
+    if current_scheduler().cluster is not None:
+        return "on the disks of the workers"
+    place = scratch.room()
+    remark = ", a RAM disk, which is not used" if place.in_memory else ""
+    return f"{place.nbytes / 1e9:.3g} GB free in {place.directory}{remark}"
 
 
 def disk_usage(name: str) -> int:

@@ -15,12 +15,15 @@ step is the finished s; the result is that of the last one. On threads the c are
 (`parts`): whoever takes them makes the s, which saves a task for each step.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import pairwise
 from threading import Lock
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from dask._task_spec import DataNode, List, Task, TaskRef
@@ -30,7 +33,10 @@ from dask.base import tokenize
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, Layer
 
+from .memory import Share
+from .outputs import Output
 from .plan import Plan, Range, cut, ranges, split
+from .scratch import DamagedScratchError, Spool, Written
 from .sources import Source
 from .sources.base import as_frames, check_dtype, check_frame
 from .sources.daskarrays import DaskSource
@@ -39,9 +45,6 @@ from .statistics import State, Statistic
 # Tasks that each lane of rows has, so that dask's callbacks see the run go on: one for each step
 # would take as long to schedule as to run (60 steps of 4 frames of 1024 x 1024 uint16).
 TASKS_OF_A_LANE = 16
-
-# States that one task combines: few tasks, and few states that wait for each other.
-FAN_IN = 8
 
 Key = tuple
 
@@ -52,6 +55,12 @@ class Tasks:
 
     layers: dict[str, dict] = field(default_factory=dict)
     dependencies: dict[str, set[str]] = field(default_factory=dict)
+    share: Share | None = None
+    """of a lazy image, which each run begins anew; who streams has begun before"""
+    spool: Spool | None = None
+    """whose directories are made when the tasks run"""
+    spooled: list[Key] = field(default_factory=list)
+    """of the tasks that fill it"""
 
     def add(self, name: str, after: Iterable[str] = ()) -> dict:
         """Return a new, empty layer."""
@@ -71,6 +80,16 @@ class Tasks:
         meta = np.empty((0,) * len(chunks), dtype)
         return Array(graph, name, chunks=chunks, meta=meta)
 
+    def release(self) -> None:
+        """Remove what the tasks have written to disk."""
+        if self.spool is not None:
+            self.spool.remove()
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether there are layers of dask's that move all data between workers."""
+        return any("P2P" in type(layer).__name__ for layer in self.layers.values())
+
     def runnable(self, keys: list) -> dict:
         """Return one dict of all tasks; those of a dask array are optimised as it would be.
 
@@ -89,38 +108,78 @@ class Reader:
     """Puts into task arguments what a task needs to get its pixels."""
 
     def __init__(self, tasks: Tasks, series: Source, plan: Plan, token: str) -> None:
-        self.series, self.plan = series, plan
-        layout = plan.layout
-        if isinstance(series, DaskSource):
+        self.series, self.plan, self._tasks = series, plan, tasks
+        self.array: Array | None = None
+        self._working: list[Any] = []
+        self._shares: list[str] = []
+        self.after: list[str] = []
+        """the layers that blocks depend on"""
+        if plan.strategy == "p2p":
+            self.array = _exchanged(series, plan, token)
+            self.after.append(tasks.add_array(self.array))
+        elif isinstance(series, DaskSource):
             self.array = _refine(series.array, plan)
-            self.layer = tasks.add_array(self.array)
-        elif plan.strategy == "resident":
-            self._reference = _source_node(tasks, series, f"source-{token}")
-            self.loads = cut(0, layout.nframes, plan.piece, layout.frame_unit)
-            self.layer = f"read-frames-{token}"
-            layer = tasks.add(self.layer, after=[f"source-{token}"])
-            for index, (start, stop) in enumerate(self.loads):
-                key = (self.layer, index)
-                layer[key] = Task(key, read_frames, self._pixels(start, stop, 0, layout.rows))
-        elif series.part(0, 1, 0, 1) is None:
-            self.layer = f"source-{token}"
-            self._reference = _source_node(tasks, series, self.layer)
-        else:
-            self.layer = ""
+            self.after.append(tasks.add_array(self.array))
+        elif plan.strategy == "resident" or series.part(0, 1, 0, 1) is None:
+            name = f"source-{token}"
+            self._reference = _source_node(tasks, series, name)
+            self.after.append(name)
+        if tasks.share is not None:
+            self._begin(f"share-{token}", tasks.share)
+        if plan.strategy == "resident" and not isinstance(series, DaskSource):
+            self._keep_frames(f"read-frames-{token}")
+        elif plan.strategy == "scratch":
+            self._spool_frames(token)
+
+    def _begin(self, name: str, share: Share) -> None:
+        """Give each run a share of the memory, which is given back when no task needs it."""
+        self._tasks.add(name)[name] = Task(name, Share, share.nbytes, share.limit, share.caller)
+        self._working, self._shares = [working, TaskRef(name)], [name]
+        self.after.append(name)
+
+    def task(self, key: Key, function: Callable, *arguments: Any) -> Task:
+        """Return a task that holds the run's share of the memory while it works."""
+        return Task(key, *self._working, function, *arguments)
+
+    def _keep_frames(self, name: str) -> None:
+        layout = self.plan.layout
+        layer = self._tasks.add(name, self.after)
+        for start, stop in cut(0, layout.nframes, self.plan.piece, layout.frame_unit):
+            key = (name, len(layer))
+            layer[key] = self.task(key, read_frames, self.frames(start, stop))
+        self._kept = [TaskRef(key) for key in layer]
+        self.after = [name, *self._shares]
+
+    def _spool_frames(self, token: str) -> None:
+        scratch, name, written = (f"{what}-{token}" for what in ("scratch", "spool", "spooled"))
+        spool = self._tasks.spool = _spool(self.series, self.plan)
+        self._tasks.add(scratch, self._shares)[scratch] = Task(
+            scratch, open_spool, spool, *(self._working[1:] or [None])
+        )
+        layer = self._tasks.add(name, [*self.after, scratch])
+        for start, stop in self.plan.groups:
+            key, pixels = (name, len(layer)), self.frames(start, stop)
+            layer[key] = self.task(key, spool_frames, TaskRef(scratch), pixels, start, stop)
+        self._tasks.spooled = list(layer)
+        every = List(*(TaskRef(key) for key in layer))
+        self._tasks.add(written, [name])[written] = Task(written, list, every)
+        self._spooled = TaskRef(scratch), TaskRef(written)
+        self.after = [scratch, written, *self._shares]
 
     def frames(self, start: int, stop: int) -> Any:
         """Return the argument for all rows of some frames."""
-        if isinstance(self.series, DaskSource):
+        if self.array is not None:
             return self._blocks((start, stop), (0, self.plan.layout.rows))
         return self._pixels(start, stop, 0, self.plan.layout.rows)
 
     def band(self, first: int, last: int) -> Any:
         """Return the argument for some rows of all frames."""
-        if isinstance(self.series, DaskSource):
+        if self.plan.strategy == "scratch":
+            return Task(None, Spooled, *self._spooled, first // self.plan.blocks[0][1])
+        if self.array is not None:
             return self._blocks((0, self.plan.layout.nframes), (first, last))
         if self.plan.strategy == "resident":
-            keys = [TaskRef((self.layer, index)) for index in range(len(self.loads))]
-            return Task(None, Kept, List(*keys), first, last)
+            return Task(None, Kept, List(*self._kept), first, last)
         return self._pixels(0, self.plan.layout.nframes, first, last)
 
     def _pixels(self, start: int, stop: int, first: int, last: int) -> Any:
@@ -131,6 +190,7 @@ class Reader:
 
     def _blocks(self, frames: Range, rows: Range) -> Any:
         """Return the blocks of a dask array that meet some frames and rows."""
+        assert self.array is not None
         across = _meeting(self.array.chunks[1], rows)
         down = _meeting(self.array.chunks[0], frames)
         grid = [
@@ -196,6 +256,54 @@ class Grid:
         return as_frames(block[:, self.first : self.last], self.dtype)
 
 
+@dataclass(frozen=True)
+class Spooled:
+    """Rows of all frames that other tasks have written to disk."""
+
+    spool: Spool
+    written: Sequence[Written]
+    band: int
+    """its number"""
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        try:
+            yield [self.spool.read(self.band, self.written)]
+        except DamagedScratchError:
+            self.spool.remove()
+            raise
+
+
+def working(share: Share, function: Callable, *arguments: Any) -> Any:
+    """Call a function while a run's share of the memory is held."""
+    with share.working():
+        return function(*arguments)
+
+
+def open_spool(spool: Spool, share: Share | None) -> Spool:
+    """Make a spool's directory, which lives as long as what is returned."""
+    # A run that gets no share leaves no directory either.
+    with share.working() if share is not None else nullcontext():
+        opened = spool.open()
+    # The share is given back when the directory and the buffers are gone.
+    opened.share = share
+    return opened
+
+
+def spool_frames(spool: Spool, pixels: Iterable, start: int, stop: int) -> Written:
+    """Write some frames to disk; if that fails, nothing stays there."""
+    try:
+        buffer, done = spool.buffer(stop - start, spool.shape[1]), 0
+        for piece in pixels:
+            for block in piece:
+                buffer[done : done + len(block)] = block
+                done += len(block)
+            del piece, block  # or they would live on while the next are read
+        return spool.write(start, buffer)
+    except BaseException as error:
+        spool.remove(error)
+        raise
+
+
 def read_frames(pixels: Pixels) -> list[np.ndarray]:
     """Read everything at once."""
     return [block for piece in pixels for block in piece]
@@ -211,6 +319,21 @@ def read_block(pixels: Pixels) -> np.ndarray:
     return block
 
 
+def _spool(series: Source, plan: Plan) -> Spool:
+    layout, disk = plan.layout, plan.disk
+    assert disk is not None
+    return Spool(
+        disk.directory,
+        (layout.nframes, layout.rows, layout.cols),
+        series.dtype,
+        group=plan.groups[0][1],
+        height=plan.blocks[0][1],
+        needed=plan.disk_nbytes,
+        buffers=plan.workers,
+        compression=disk.compression,
+    )
+
+
 def _source_node(tasks: Tasks, series: Source, name: str) -> TaskRef:
     """Give the series one key, so that it is sent to each worker once."""
     tasks.add(name)[name] = DataNode(name, series)
@@ -224,11 +347,29 @@ def _refine(array: Array, plan: Plan) -> Array:
     edges = [edge for block in plan.blocks for edge in block]
     if plan.along == "frames":
         chunks: tuple = (_cut_at(array.chunks[0], edges), (layout.rows,), (layout.cols,))
+    elif plan.strategy == "scratch":
+        edges = [edge for group in plan.groups for edge in group]
+        chunks = (_cut_at(array.chunks[0], edges), (layout.rows,), (layout.cols,))
     elif plan.strategy == "direct":
         chunks = (array.chunks[0], _cut_at(array.chunks[1], edges), (layout.cols,))
     else:
         chunks = (array.chunks[0], (layout.rows,), (layout.cols,))
     return array.rechunk(chunks)
+
+
+def _exchanged(series: Source, plan: Plan, token: str) -> Array:
+    """Return the bands of rows that workers exchange, once each has read its blocks of frames."""
+    layout = plan.layout
+    if isinstance(series, DaskSource):
+        array = series.array[: layout.nframes]
+    else:
+        blocks = cut(0, layout.nframes, plan.piece, layout.frame_unit)
+        array = wrapped(series, replace(plan, strategy="fold", blocks=blocks), token=token)
+    heights = tuple(last - first for first, last in plan.blocks)
+    # Blocks that dask joined to larger ones first would have to wait for each other in memory.
+    chunks = (layout.nframes,), heights, (layout.cols,)
+    largest = max(array.chunks[0]) * layout.frame_nbytes
+    return array.rechunk(chunks, method="p2p", block_size_limit=largest)
 
 
 def _cut_at(chunks: tuple[int, ...], edges: Iterable[int]) -> tuple[int, ...]:
@@ -245,85 +386,117 @@ def _meeting(chunks: tuple[int, ...], wanted: Range) -> list[tuple[int, int, int
 # ---------------------------------------------------------------------- reducing
 
 
-def wrapped(series: Source, plan: Plan) -> Array:
+def wrapped(series: Source, plan: Plan, share: Share | None = None, token: str = "") -> Array:
     """Return the lazily chunked dask array (frames, rows, cols) itself."""
     layout = plan.layout
+    if plan.strategy == "p2p":
+        return _exchanged(series, plan, token)
     sizes = tuple(stop - start for start, stop in plan.blocks)
     if isinstance(series, DaskSource):
         if plan.along == "frames":
             return _refine(series.array, plan)
         chunks = (layout.nframes, sizes, layout.cols)
         return series.array[: layout.nframes].rechunk(chunks)
-    tasks, token = Tasks(), tokenize(series, plan.steps, plan.piece)
+    tasks, token = Tasks(share=share), token or tokenize(series, plan.steps, plan.piece)
     reader = Reader(tasks, series, plan, token)
     name = f"read-{plan.along}-{token}"
-    layer = tasks.add(name, after=filter(None, [reader.layer]))
+    layer = tasks.add(name, after=reader.after)
     for index, block in enumerate(plan.blocks):
         if plan.along == "frames":
             key, pixels = (name, index, 0, 0), reader.frames(*block)
         else:
             key, pixels = (name, 0, index, 0), reader.band(*block)
-        layer[key] = Task(key, read_block, pixels)
+        layer[key] = reader.task(key, read_block, pixels)
     if plan.along == "frames":
         return tasks.array(name, (sizes, (layout.rows,), (layout.cols,)), series.dtype)
     return tasks.array(name, ((layout.nframes,), sizes, (layout.cols,)), series.dtype)
 
 
-def result(series: Source, statistic: Statistic, plan: Plan, dtype: np.dtype) -> Array:
-    """Return the lazy image of a statistic."""
-    layout = plan.layout
-    shape = statistic.image_shape(layout.rows, layout.cols)
-    tasks, token = Tasks(), tokenize(series, statistic, plan.steps, plan.strategy, str(dtype))
-    groups = _partials(tasks, series, statistic, plan, token)
-    name = f"{statistic.name}-{token}"
-    below = list(tasks.layers)[-1]
-    if statistic.along == "frames":
-        (state,) = _combined(tasks, statistic, groups, token)
-        key = (name, *(0 for _ in shape))
-        below = state[0]
-        tasks.add(name, [below])[key] = Task(
-            key, finish, statistic, TaskRef(state), shape, str(dtype)
-        )
-        return tasks.array(name, tuple((length,) for length in shape), dtype)
-
-    layer = tasks.add(name, [below])
-    (keys,) = groups
-    heights = tuple(last - first for first, last in plan.blocks)
-    for index, (state, (first, last)) in enumerate(zip(keys, plan.blocks, strict=True)):
-        key = (name, *(0 for _ in shape[:-2]), index, 0)
-        band = statistic.image_shape(last - first, layout.cols)
-        layer[key] = Task(key, finish_band, statistic, TaskRef(state), band, str(dtype))
-    chunks = (*((length,) for length in shape[:-2]), heights, (layout.cols,))
-    return tasks.array(name, chunks, dtype)
+def results(
+    series: Source,
+    statistic: Statistic,
+    plan: Plan,
+    outputs: Sequence[Output],
+    share: Share | None = None,
+) -> list[Array]:
+    """Return the lazy image of each output; computed together, they read the series once."""
+    token = tokenize(series, statistic, plan.steps, plan.strategy, list(outputs))
+    tasks = Tasks(share=share)
+    (keys,) = _partials(tasks, series, statistic, plan, token)
+    if plan.along == "frames":
+        keys = _combined(tasks, statistic, [keys], token, plan.fan_in)
+    return [
+        _finished(tasks, statistic, keys, plan, output, index, f"{output.statistic.name}-{token}")
+        for index, output in enumerate(outputs)
+    ]
 
 
-def parts(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks, list[Key]]:
+def _finished(
+    tasks: Tasks,
+    statistic: Statistic,
+    keys: list[Key],
+    plan: Plan,
+    output: Output,
+    index: int,
+    name: str,
+) -> Array:
+    """Return the image of one output: a block for each band of rows, or for all."""
+    rowwise, planes = plan.along == "rows", output.shape[:-2]
+    name = f"{name}-{index}" if index else name
+    mine = Tasks({**tasks.layers}, {**tasks.dependencies})
+    layer = mine.add(name, {key[0] for key in keys})
+    for number, state in enumerate(keys):
+        key = (name, *(0 for _ in planes), number, 0)
+        layer[key] = Task(key, finish, output, statistic, index, TaskRef(state), rowwise)
+    heights = tuple(last - first for first, last in plan.blocks) if rowwise else (output.rows,)
+    chunks = (*((length,) for length in planes), heights, (output.cols,))
+    return mine.array(name, chunks, output.dtype)
+
+
+def parts(
+    series: Source, statistic: Statistic, plan: Plan, share: Share | None = None
+) -> tuple[Tasks, list[Key]]:
     """Return the tasks of all steps and the keys of their own partial states, one for each."""
-    tasks, token = Tasks(), tokenize(series, statistic, plan.steps, plan.strategy)
+    tasks, token = Tasks(share=share), tokenize(series, statistic, plan.steps, plan.strategy)
     groups = _partials(tasks, series, statistic, plan, token)
-    return tasks, _combined(tasks, statistic, groups, token)
+    return tasks, _combined(tasks, statistic, groups, token, plan.fan_in)
+
+
+def few_blocks(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks, list[list[Key]]]:
+    """Return the tasks of all steps and, for each, the keys of the states of a few blocks each.
+
+    What is combined further is combined elsewhere. No two calls give the same keys: two runs of
+    one series must not share tasks, which one of them may cancel.
+    """
+    tasks, token = Tasks(), uuid4().hex
+    groups = _partials(tasks, series, statistic, plan, token)
+    if plan.along == "frames" and plan.fan_in > 1 and max(map(len, groups)) > 1:
+        name = f"{statistic.name}-step-{token}"
+        layer = tasks.add(name, {key[0] for group in groups for key in group})
+        groups = [_combined_once(layer, name, statistic, group, plan.fan_in) for group in groups]
+    return tasks, groups
 
 
 class Canvases:
-    """The images that the lanes of a running reduction write their rows into.
+    """The images of each step that the lanes of a running reduction write their rows into.
 
-    `deliver` is called with each image as soon as the last lane has written its rows, and `hold`
-    before a lane goes on to a step, to make it wait; whoever runs the tasks sets both.
+    `deliver` is called with those of a step as soon as the last lane has written its rows, and
+    `hold` before a lane goes on to a step, to make it wait; whoever runs the tasks sets both.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, lanes: int) -> None:
-        self.deliver: Callable[[int, np.ndarray], Any] = lambda step, image: None
+    def __init__(self, outputs: Sequence[Output], lanes: int) -> None:
+        self.deliver: Callable[[int, list[np.ndarray]], Any] = lambda step, images: None
         self.hold: Callable[[int], Any] = lambda step: None
-        self._shape, self._dtype, self._lanes = shape, dtype, lanes
-        self._images: dict[int, np.ndarray] = {}
+        self.outputs, self._lanes = outputs, lanes
+        self._images: dict[int, list[np.ndarray]] = {}
         self._missing: dict[int, int] = {}
         self._lock = Lock()
 
-    def image(self, step: int) -> np.ndarray:
-        """Return the image of a step, the same for each lane."""
+    def images(self, step: int) -> list[np.ndarray]:
+        """Return the images of a step, the same for each lane."""
         with self._lock:
             if step not in self._images:
-                self._images[step] = np.empty(self._shape, self._dtype)
+                self._images[step] = [np.empty(o.shape, o.dtype) for o in self.outputs]
                 self._missing[step] = self._lanes
             return self._images[step]
 
@@ -334,12 +507,12 @@ class Canvases:
             if self._missing[step]:
                 return
             del self._missing[step]
-            image = self._images.pop(step)
-        self.deliver(step, image)
+            images = self._images.pop(step)
+        self.deliver(step, images)
 
 
 def lanes(
-    series: Source, statistic: Statistic, plan: Plan, shape: tuple[int, ...], dtype: np.dtype
+    series: Source, statistic: Statistic, plan: Plan, outputs: Sequence[Output]
 ) -> tuple[Tasks, list[list[Key]], Canvases]:
     """Return the tasks of a running reduction of frames in memory, their keys, and the images.
 
@@ -354,7 +527,7 @@ def lanes(
     name = f"{statistic.name}-steps-{token}"
     layer = tasks.add(name)
     rows = ranges(split(plan.layout.rows, min(plan.workers, plan.layout.rows)))
-    canvases = Canvases(shape, dtype, len(rows))
+    canvases = Canvases(outputs, len(rows))
     runs = cut(0, len(plan.steps), -(-len(plan.steps) // TASKS_OF_A_LANE))
     for index, run in enumerate(runs):
         for lane, (first, last) in enumerate(rows):
@@ -374,9 +547,11 @@ def _part(series: Source, plan: Plan, step: int, first: int, last: int) -> tuple
     return start, Pixels(part, 0, stop - start, 0, last - first, plan.piece)
 
 
-def states(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks, list[Key]]:
+def states(
+    series: Source, statistic: Statistic, plan: Plan, share: Share | None = None
+) -> tuple[Tasks, list[Key]]:
     """Return the tasks of a running reduction and the keys of its states, one for each step."""
-    tasks, keys = parts(series, statistic, plan)
+    tasks, keys = parts(series, statistic, plan, share)
     name = f"{statistic.name}-step-{tokenize(keys)}"
     layer = tasks.add(name, {key[0] for key in keys})
     steps: list[Key] = [keys[0]]
@@ -387,69 +562,118 @@ def states(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks, lis
     return tasks, steps
 
 
-def images(
-    series: Source, statistic: Statistic, plan: Plan, dtype: np.dtype
-) -> tuple[Tasks, list[Key]]:
-    """Return the tasks of a running reduction and the keys of its images, one for each step."""
-    layout = plan.layout
-    shape = statistic.image_shape(layout.rows, layout.cols)
-    tasks, steps = states(series, statistic, plan)
-    name = f"{statistic.name}-image-{tokenize(steps[-1], str(dtype))}"
-    layer = tasks.add(name, {step[0] for step in steps})
-    keys: list[Key] = [(name, index, *(0 for _ in shape)) for index in range(len(steps))]
-    for key, step in zip(keys, steps, strict=True):
-        layer[key] = Task(key, finish, statistic, TaskRef(step), shape, str(dtype))
-    return tasks, keys
-
-
-def stack(series: Source, statistic: Statistic, plan: Plan, dtype: np.dtype) -> Array:
+def stack(
+    series: Source, statistic: Statistic, plan: Plan, output: Output, share: Share | None = None
+) -> Array:
     """Return the lazy stack of all intermediate images (steps, rows, cols)."""
-    layout = plan.layout
-    shape = statistic.image_shape(layout.rows, layout.cols)
-    tasks, keys = images(series, statistic, plan, dtype)
-    name = f"{statistic.name}-stack-{tokenize(keys[-1])}"
-    layer = tasks.add(name, [keys[0][0]])
-    for key in keys:
-        plane = (name, *key[1:])
-        layer[plane] = Task(plane, one_plane, TaskRef(key))
-    chunks = ((1,) * len(keys), *((length,) for length in shape))
-    return tasks.array(name, chunks, dtype)
+    tasks, steps = states(series, statistic, plan, share)
+    token = tokenize(steps[-1], output)
+    name, stacked = f"{statistic.name}-image-{token}", f"{statistic.name}-stack-{token}"
+    layer, planes = tasks.add(name, {step[0] for step in steps}), tasks.add(stacked, [name])
+    for index, step in enumerate(steps):
+        key, plane = (name, index), (stacked, index, *(0 for _ in output.shape))
+        layer[key] = Task(key, finish, output, statistic, 0, TaskRef(step))
+        planes[plane] = Task(plane, one_plane, TaskRef(key))
+    chunks = ((1,) * len(steps), *((length,) for length in output.shape))
+    return tasks.array(stacked, chunks, output.dtype)
 
 
 def _partials(
     tasks: Tasks, series: Source, statistic: Statistic, plan: Plan, token: str
 ) -> list[list[Key]]:
-    """Add one task for each block and return their keys, step by step."""
+    """Add one task for each block and return the keys of what each step adds."""
     reader = Reader(tasks, series, plan, token)
     name = f"{statistic.name}-{'partial' if plan.along == 'frames' else 'band'}-{token}"
-    layer = tasks.add(name, after=filter(None, [reader.layer]))
+    layer = tasks.add(name, after=reader.after)
+    read = reader.frames if plan.along == "frames" else reader.band
+    keys = {
+        block: (name, index, _description(plan.along, *block))
+        for index, block in enumerate(plan.blocks)
+    }
+    if plan.chains:
+        return [_chained(layer, statistic, keys, step, reader, plan.chains) for step in plan.steps]
+    for block, key in keys.items():
+        layer[key] = reader.task(key, statistic.chunk, read(*block), block[0])
+    if all(part in keys for step in plan.steps for part in step):
+        return [[keys[part] for part in step] for step in plan.steps]
+    return _parts_of_bands(tasks, statistic, plan, keys, token)
+
+
+def _chained(
+    layer: dict,
+    statistic: Statistic,
+    keys: dict,
+    step: Sequence[Range],
+    reader: Reader,
+    chains: int,
+) -> list[Key]:
+    """Add the tasks of a step, in a few chains that each have one state; return their last keys."""
+    last = []
+    for first, end in ranges(split(len(step), min(chains, len(step)))):
+        state = None
+        for block in step[first:end]:
+            key = keys[block]
+            layer[key] = reader.task(
+                key, advance, statistic, state, reader.frames(*block), block[0]
+            )
+            state = TaskRef(key)
+        last.append(key)
+    return last
+
+
+def _parts_of_bands(
+    tasks: Tasks, statistic: Statistic, plan: Plan, keys: dict[Range, Key], token: str
+) -> list[list[Key]]:
+    """Cut the states of bands where the steps end."""
+    name = f"{statistic.name}-rows-{token}"
+    starts, bands = [first for first, _ in keys], list(keys.values())
+    layer = tasks.add(name, {band[0] for band in bands})
     groups = []
-    for blocks in plan.steps:
+    for step in plan.steps:
         group = []
-        for start, stop in blocks:
-            key = (name, len(layer))
-            pixels = (reader.frames if plan.along == "frames" else reader.band)(start, stop)
-            layer[key] = Task(key, statistic.chunk, pixels, start)
+        for first, last in step:
+            key, band = (name, len(layer)), bands[bisect_right(starts, first) - 1]
+            layer[key] = Task(key, rows_of, TaskRef(band), first, last)
             group.append(key)
         groups.append(group)
     return groups
 
 
-def _combined(tasks: Tasks, statistic: Statistic, groups: list[list[Key]], token: str) -> list[Key]:
+def _description(along: str, start: int, stop: int) -> str:
+    """Return what a block is, for its key: dask names the key of a task that kills its worker."""
+    return f"{along} {start} to {stop - 1}" if stop - start > 1 else f"{along[:-1]} {start}"
+
+
+def described(key: Any) -> str:
+    """Return which frames or rows the key of a block names, "" for any other key.
+
+    >>> described(("average-partial-0f", 3, "frames 60 to 79"))
+    'frames 60 to 79'
+    """
+    *_, last = key if isinstance(key, tuple) else ("",)
+    return last if isinstance(last, str) and last.startswith(("frame", "row")) else ""
+
+
+def _combined(
+    tasks: Tasks, statistic: Statistic, groups: list[list[Key]], token: str, fan_in: int
+) -> list[Key]:
     """Combine the states of each step, a few at a time, and return one key for each step."""
+    fan_in = max(2, fan_in)
     level = 0
     while any(len(group) > 1 for group in groups):
         name = f"{statistic.name}-combine-{level}-{token}"
         layer = tasks.add(name, {key[0] for group in groups for key in group})
-        groups = [_combined_once(layer, name, statistic, group) for group in groups]
+        groups = [_combined_once(layer, name, statistic, group, fan_in) for group in groups]
         level += 1
     return [key for (key,) in groups]
 
 
-def _combined_once(layer: dict, name: str, statistic: Statistic, group: list[Key]) -> list[Key]:
+def _combined_once(
+    layer: dict, name: str, statistic: Statistic, group: list[Key], fan_in: int
+) -> list[Key]:
     combined: list[Key] = []
-    for edge in range(0, len(group), FAN_IN):
-        few = group[edge : edge + FAN_IN]
+    for edge in range(0, len(group), fan_in):
+        few = group[edge : edge + fan_in]
         if len(few) == 1:
             combined += few
             continue
@@ -457,6 +681,20 @@ def _combined_once(layer: dict, name: str, statistic: Statistic, group: list[Key
         layer[key] = Task(key, combine_all, statistic, List(*(TaskRef(key) for key in few)))
         combined.append(key)
     return combined
+
+
+def advance(statistic: Statistic, state: State | None, pixels: Any, start: int) -> State:
+    """Fold more frames into a state that no other task has."""
+    return statistic.advance(pixels, start, state)
+
+
+def rows_of(state: State, first: int, last: int) -> State:
+    """Return some rows of the state of one band."""
+    cut = {}
+    for key, band in state.items():
+        number, dot, edge = key.rpartition(".")  # of one of several statistics
+        cut[f"{number}{dot}{first}"] = band[..., first - int(edge) : last - int(edge), :]
+    return cut
 
 
 def combine_all(statistic: Statistic, states: Sequence[State]) -> State:
@@ -476,20 +714,19 @@ def pass_steps(
     for step, start, pixels in passes:
         canvases.hold(step)
         state = statistic.advance(pixels, start, state)
-        statistic.write(state, canvases.image(step)[first:last])
+        every = zip(canvases.outputs, statistic.split(state), canvases.images(step), strict=True)
+        for output, own, image in every:
+            output.write(own, image[..., first:last, :], first)
         canvases.passed(step)
     return state
 
 
-def finish(statistic: Statistic, state: State, shape: tuple, dtype: str) -> np.ndarray:
-    """Return the image of a state."""
-    return statistic.image(state, shape, np.dtype(dtype))
-
-
-def finish_band(statistic: Statistic, state: State, shape: tuple, dtype: str) -> np.ndarray:
-    """Return the image of one band alone."""
-    (band,) = state.values()
-    return statistic.image({"0": band}, shape, np.dtype(dtype))
+def finish(
+    output: Output, statistic: Statistic, index: int, state: State, band: bool = False
+) -> np.ndarray:
+    """Return the image of one of the statistics of a state, or the rows of its one band."""
+    own = statistic.split(state)[index]
+    return output.band(own) if band else output.image(own)
 
 
 def one_plane(image: np.ndarray) -> np.ndarray:

@@ -1,8 +1,15 @@
 """How much memory there is: psutil, control groups and resource limits, measured at the call."""
 
+import ctypes
+import dataclasses
 import math
 import numbers
+import threading
+import time
+import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +184,166 @@ def rlimit_free() -> Iterator[int]:
             soft, _ = resource.getrlimit(getattr(resource, name))
             if soft != resource.RLIM_INFINITY:
                 yield max(0, soft - getattr(used, field, 0))
+
+
+# ---------------------------------------------------------------------- calls at the same time
+
+# Seconds without work after which a run is taken to wait for a thread that waits for its memory,
+# as when several lazy images are computed together.
+PATIENCE = 0.5
+
+# No thread of this process.
+ELSEWHERE = -1
+
+# Bytes of a run that may have left something behind that is worth a few milliseconds.
+WORTH_TRIMMING = 1 << 24
+
+
+@dataclass(eq=False)
+class Holding:
+    """What a run holds; it is known until its `Share` is no more."""
+
+    nbytes: int
+    """projected peak"""
+    begun: bool = False
+    """whether it has begun; until then another may be quicker"""
+    thread: int = 0
+    """of the consumer of its images; 0: none, tasks only"""
+    tasks: list[int] = dataclasses.field(default_factory=list)
+    """threads of those that work now"""
+    worked: float = 0
+    """when one last did"""
+
+
+_holdings: set[Holding] = set()
+_changed = threading.Condition()
+
+
+def left(limit: int) -> int:
+    """Return what the runs of this process that are known now leave of a limit."""
+    with _changed:
+        return max(0, limit - sum(holding.nbytes for holding in _holdings))
+
+
+class Share:
+    """The memory of one run beside those of others in this process.
+
+    Parameters
+    ----------
+    nbytes : int
+        Projected peak of the run.
+    limit : int
+        Bytes of all runs together.
+    caller : int, optional
+        The thread that waits for the results; by default this one.
+
+    Examples
+    --------
+    >>> share = Share(100, limit=1000)
+    >>> share.reserve()
+    >>> left(1000)
+    900
+    >>> share.release()
+    >>> left(1000)
+    1000
+    """
+
+    def __init__(self, nbytes: int, limit: int, caller: int | None = None) -> None:
+        self.nbytes, self.limit = nbytes, limit
+        self.caller = threading.get_ident() if caller is None else caller
+        self._holding = Holding(nbytes)
+        self._end = weakref.finalize(self, _forget, self._holding)
+
+    def reserve(self) -> None:
+        """Let calls that are planned from now on know of this one."""
+        with _changed:
+            _holdings.add(self._holding)
+
+    def begin(self) -> None:
+        """Wait until there is room for a run whose images this thread consumes.
+
+        Raises
+        ------
+        MemoryError
+            If this thread consumes or works for others, which could not go on meanwhile.
+        """
+        self.caller = self._holding.thread = threading.get_ident()
+        with _changed:
+            # A computation that has failed lives on as long as somebody keeps its traceback.
+            while not (self._fits() or _idle(self._holding)):
+                self._check()
+                _changed.wait(PATIENCE / 4)
+            self._take()
+
+    def _check(self) -> None:
+        """Raise MemoryError if those that are waited for wait for this one."""
+        others = [
+            other.nbytes
+            for other in _begun(self._holding)
+            if self.caller == other.thread or self.caller in other.tasks
+        ]
+        if others:
+            raise MemoryError(
+                f"{self.nbytes >> 20} MiB do not fit beside the {sum(others) >> 20} MiB of "
+                f"the {len(others)} iterators or computations that are open, with a memory limit "
+                f"of {self.limit >> 20} MiB: close them, raise memory_limit, or give each "
+                f"a part of it"
+            )
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Hold the share for a task, once there is room for its run; errors as of `begin`."""
+        with _changed:
+            while not (self._holding.begun or self._fits() or _idle(self._holding)):
+                self._check()
+                _changed.wait(PATIENCE / 4)
+            self._take()
+            self._holding.tasks.append(threading.get_ident())
+        try:
+            yield
+        finally:
+            with _changed:
+                self._holding.tasks.remove(threading.get_ident())
+                self._holding.worked = time.monotonic()
+
+    def release(self) -> None:
+        """Give the memory back."""
+        self._end()
+
+    def _fits(self) -> bool:
+        others = sum(other.nbytes for other in _begun(self._holding))
+        return not others or others + self.nbytes <= self.limit
+
+    def _take(self) -> None:
+        self._holding.begun, self._holding.worked = True, time.monotonic()
+        _holdings.add(self._holding)
+
+    def __reduce__(self) -> Any:
+        # Another process has memory of its own.
+        return Share, (self.nbytes, self.limit, ELSEWHERE)
+
+
+def _begun(mine: Holding) -> list[Holding]:
+    return [other for other in _holdings if other.begun and other is not mine]
+
+
+def _idle(mine: Holding) -> bool:
+    """Whether no other run has worked for a while; one with a consumer always may."""
+    others = _begun(mine)
+    newest = max(other.worked for other in others)
+    busy = any(other.tasks or other.thread for other in others)
+    return not busy and time.monotonic() - newest > PATIENCE
+
+
+def _forget(holding: Holding) -> None:
+    if holding.begun and holding.nbytes >= WORTH_TRIMMING:
+        _trim()
+    with _changed:
+        _holdings.discard(holding)
+        _changed.notify_all()
+
+
+def _trim() -> None:
+    """Let glibc give the system back what the threads of a run have freed, before the next one."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -10,10 +10,17 @@ frames get from the source to the bands is its *strategy*:
 
     direct     the source reads bands of rows at little more than their share of a frame's cost
     resident   every frame is read once and kept; bands are views of what is kept
+    scratch    every frame is read once and written to disk, in row order; bands are read there
+    p2p        every frame is read once by a worker of a cluster, cut into bands, and the workers
+               exchange these through their disks
     reread     every frame is read again for each band
+
+The first that fits the memory limit is taken.
 """
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 MEBI = 1 << 20
@@ -33,11 +40,34 @@ FOLDS_PER_WORKER = 1
 # then written once for every eight frames.
 PIECE = 8
 
-# Images that exist beside the running state: two waiting and one with the consumer.
-IMAGES_IN_FLIGHT = 3
+# Steps that may be finished before the consumer takes the first of them.
+WAITING = 2
 
-# Partial states that wait to be combined, beyond one for each worker.
-WAITING_STATES = 4
+# Bytes of a chunk of scratch data: large beside the cost of a file (some 2 ms), and small beside
+# the limit, because zarr has four at work for each worker, each as it is, compressed, and with its
+# checksum.
+LARGEST_CHUNK, CHUNKS_OF_LIMIT = 4 * MEBI, 128
+CHUNKS_IN_FLIGHT = 15
+
+# What allocators lose between arrays, and what threads, tasks and metadata take.
+LOST, OVERHEAD = 10, 4 * MEBI
+
+# Rows of the lowest bands that frames are written in for the sake of more steps.
+SMALLEST_BAND = 8
+
+# Partial states that one task combines: few tasks, and few states that wait for each other.
+FAN_IN = 8
+
+# Copies of the frames of a task that are on its worker if they were sent there with it: as they
+# came, as they are used, and of a task that waits.
+COPIES = 3
+
+# Copies of a block of frames on its worker while it is cut up and sent to others: as read, as cut,
+# on its way out, and as much on its way in (measured: four to five).
+EXCHANGED_COPIES = 5
+
+# A block of frames is at least so many times its partial state where that is sent elsewhere.
+SENT_STATE = 8
 
 Range = tuple[int, int]
 
@@ -64,6 +94,16 @@ class Layout:
     """rows that the source decodes together: ``rows`` if only whole frames can be read"""
     in_memory: bool = False
     """whether blocks are views of memory that is there anyway"""
+    buffers: float = 0
+    """bytes that exist while a frame is read beside those that are returned, for each of these"""
+    again: bool = True
+    """whether frames can be read again without being kept somewhere"""
+
+    def reading(self, nframes: int) -> int:
+        """Return what fetching some frames at once takes, beside the frames themselves."""
+        if self.in_memory:
+            return 0
+        return int((self.frame_unit + nframes * self.buffers) * self.frame_nbytes)
 
     @property
     def frame_nbytes(self) -> int:
@@ -89,6 +129,20 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """Where frames could wait, and how much room there is."""
+
+    directory: str
+    """for people, and for whoever makes the scratch data"""
+    nbytes: int
+    """free"""
+    in_memory: bool = False
+    """whether it is a RAM disk, whose bytes count as memory"""
+    compression: str = "lz4"
+    """of what is written"""
+
+
+@dataclass(frozen=True)
 class Plan:
     """How a series is cut into tasks, and the memory that they take together.
 
@@ -96,11 +150,13 @@ class Plan:
     """
 
     strategy: str
-    """"fold", "direct", "resident" or "reread" """
+    """"fold", "direct", "resident", "scratch", "p2p" or "reread" """
     layout: Layout
     """the series that is planned for"""
+    blocks: tuple[Range, ...]
+    """what each task reads: (start, stop) of frames or rows"""
     steps: tuple[tuple[Range, ...], ...]
-    """for each intermediate image the blocks it adds: (start, stop) of frames or rows"""
+    """for each intermediate image what it adds: blocks, or parts of them"""
     piece: int
     """frames that a task reads at once"""
     workers: int
@@ -111,33 +167,51 @@ class Plan:
     """bytes the call may use"""
     reads: float
     """how many times each frame is read or decoded"""
+    groups: tuple[Range, ...] = ()
+    """frames that are written to scratch together"""
+    disk: Disk | None = None
+    """where scratch data go"""
+    disk_nbytes: int = 0
+    """bytes of scratch data, at most"""
+    chains: int = 0
+    """tasks of a step that run at once, each of which goes on with the state of one before; 0: each
+    has its own state, and they are combined as a tree"""
+    processes: int = 0
+    """workers of a cluster, each of which runs so many tasks at once and has the limit for itself;
+    0: this process alone"""
+    fan_in: int = FAN_IN
+    """partial states that one task combines"""
+    note: str = ""
+    """what stood in the way of something better"""
 
     @property
     def along(self) -> str:
         """The axis that is cut: "frames" or "rows"."""
         return "frames" if self.strategy == "fold" else "rows"
 
-    @property
-    def blocks(self) -> tuple[Range, ...]:
-        """All blocks, in order."""
-        return tuple(block for step in self.steps for block in step)
-
     def __str__(self) -> str:
         sizes = {stop - start for start, stop in self.blocks}
         size = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
-        return (
+        where = f" in each of {self.processes} processes" if self.processes > 1 else ""
+        times = f"{self.reads:.4g} time{'' if self.reads == 1 else 's'}"
+        text = (
             f"{self.strategy}: {len(self.blocks)} blocks of {size} {self.along}, "
-            f"{self.workers} at once; each frame read {self.reads:.4g} times; "
+            f"{self.workers} at once{where}; each frame read {times}; "
             f"at most {mebibytes(self.nbytes)} of {mebibytes(self.limit)}"
         )
+        if self.disk is not None:
+            text += f", {mebibytes(self.disk_nbytes)} of scratch data in {self.disk.directory}"
+        return text + (f" ({self.note})" if self.note else "")
 
 
 def mebibytes(nbytes: int) -> str:
     """Return a size for people.
 
-    >>> mebibytes(3 << 20)
-    '3 MiB'
+    >>> mebibytes(3 << 20), mebibytes(34 << 30)
+    ('3 MiB', '34 GiB')
     """
+    if nbytes >= 10_000 * MEBI:
+        return f"{nbytes / 1024 / MEBI:.4g} GiB"
     return f"{nbytes / MEBI:.4g} MiB"
 
 
@@ -190,11 +264,15 @@ def as_read(start: int, stop: int, count: int, unit: int = 1) -> tuple[Range, ..
 
 
 def task_size(
-    total: int, item_nbytes: int, workers: int, per_worker: int = TASKS_PER_WORKER
+    total: int,
+    item_nbytes: int,
+    workers: int,
+    per_worker: int = TASKS_PER_WORKER,
+    largest: int = LARGEST_BLOCK,
 ) -> int:
     """Return how many items (frames or rows) make a block of a good size."""
     target = -(-total // (per_worker * workers)) * item_nbytes
-    target = min(max(target, SMALLEST_BLOCK), LARGEST_BLOCK)
+    target = min(max(target, SMALLEST_BLOCK), largest)
     return max(1, min(total, target // max(1, item_nbytes)))
 
 
@@ -208,7 +286,17 @@ def units_touched(blocks: tuple[Range, ...], unit: int, total: int) -> float:
     return touched / -(-total // unit)
 
 
-def fold(layout: Layout, cost: Cost, steps: int, workers: int, limit: int) -> Plan:
+def fold(
+    layout: Layout,
+    cost: Cost,
+    steps: int,
+    workers: int,
+    limit: int,
+    running: bool = False,
+    chained: bool = True,
+    processes: int = 0,
+    fan_in: int = FAN_IN,
+) -> Plan:
     """Plan a frame-wise statistic.
 
     Parameters
@@ -221,6 +309,15 @@ def fold(layout: Layout, cost: Cost, steps: int, workers: int, limit: int) -> Pl
         Tasks that run at once.
     limit : int
         Bytes.
+    running : bool
+        Whether intermediate images are wanted, which wait for a consumer.
+    chained : bool
+        Whether a task may overwrite the state of one before: in one process, where each task runs
+        once.
+    processes : int
+        Workers of a cluster; ``workers`` and ``limit`` are those of each. 0: this process alone.
+    fan_in : int
+        The most partial states that a task combines, which a cluster sends to it.
 
     Raises
     ------
@@ -231,52 +328,166 @@ def fold(layout: Layout, cost: Cost, steps: int, workers: int, limit: int) -> Pl
     --------
     >>> layout = Layout(nframes=100, rows=2048, cols=2048, itemsize=2)
     >>> print(fold(layout, Cost(state=8, image=4), steps=10, workers=2, limit=4 << 30))
-    fold: 10 blocks of 10 frames, 2 at once; each frame read 1 times; at most 448 MiB of 4096 MiB
+    fold: 10 blocks of 10 frames, 2 at once; each frame read 1 time; at most 285.6 MiB of 4096 MiB
     """
     pixels = layout.rows * layout.cols
     unit = min(layout.frame_unit, layout.nframes)
-    # What a fetched frame takes: itself and, where several are decoded together, the decoded
-    # unit it is copied from.
-    frame = 0 if layout.in_memory else layout.frame_nbytes
-    decode = layout.frame_unit * frame
-    states = (2 + WAITING_STATES + workers) * cost.state * pixels
-    fixed = states + IMAGES_IN_FLIGHT * cost.image * pixels + workers * decode
-    check_limit(fixed + workers * frame, limit, layout, "one frame", workers)
+    states, images = in_flight(layout, workers, running, chained, processes and fan_in)
+    fixed = (states * cost.state + images * cost.image) * pixels
+    copies = COPIES if layout.in_memory and processes else 1
+    read = replace(layout, in_memory=False) if copies > 1 else layout
+    least = copies * fetched(read, 1)
+    check_limit(fixed + workers * least, limit, layout, "one frame", workers)
+    room = (usable(limit) - fixed) // workers
 
     per_worker = FOLDS_PER_WORKER if layout.in_memory else TASKS_PER_WORKER
-    size = task_size(layout.nframes, layout.frame_nbytes, workers, per_worker)
-    piece = size
-    if frame:
-        affordable = (limit - fixed) // (workers * frame)
-        piece = min(size, max(PIECE, unit), affordable)
-        piece = max(1, piece - piece % unit if piece > unit else piece)
-    blocks = tuple(
+    if processes:
+        # dask deals tasks to workers by twos, and their speeds differ.
+        per_worker *= 2
+    # States that are sent should be few beside the frames that they are made of.
+    largest = max(LARGEST_BLOCK, SENT_STATE * cost.state * pixels if processes else 0)
+    everyone = workers * max(1, processes)
+    size = task_size(layout.nframes, layout.frame_nbytes, everyone, per_worker, largest)
+    if copies > 1:  # what is sent with a task is there as a whole
+        size = piece = max(1, min(size, room // (copies * layout.frame_nbytes) - 1))
+    else:
+        piece = size if layout.in_memory else piece_size(layout, size, room)
+    parts = tuple(
         cut(start, stop, size, unit) for start, stop in ranges(split(layout.nframes, steps))
     )
-    every = (block for step in blocks for block in step)
-    pieces = tuple(part for block in every for part in as_read(*block, piece, unit))
+    blocks = flat(parts)
+    pieces = tuple(part for block in blocks for part in as_read(*block, piece, unit))
     return Plan(
         strategy="fold",
         layout=layout,
-        steps=blocks,
+        blocks=blocks,
+        steps=parts,
         piece=piece,
         workers=workers,
-        nbytes=fixed + workers * piece * frame,
+        nbytes=with_losses(fixed + workers * copies * fetched(read, piece)),
         limit=limit,
         reads=units_touched(pieces, unit, layout.nframes),
+        chains=workers if chained else 0,
+        processes=processes,
+        fan_in=fan_in,
     )
 
 
+def in_flight(
+    layout: Layout, workers: int, running: bool, chained: bool, sent: int
+) -> tuple[int, int]:
+    """Return how many states, and how many images, exist at once in one process."""
+    if sent:
+        # Those that are sent to a task, those that wait to be, and what they become.
+        return workers + sent + WAITING + 3, 1
+    if not chained:
+        # A task that combines waits for several, and the running state is combined anew.
+        return workers + WAITING + 4, 3
+    if not running:
+        # Each worker's, and two combined; the image comes when these are gone.
+        return workers + 1, 1
+    if layout.in_memory:
+        # Lanes share one state, and fill the images that wait, beside the consumer's.
+        return 1, workers + WAITING + 2
+    # Each worker's, those that wait, and the running state combined with the next.
+    return workers + WAITING + 3, 2
+
+
+def fetched(layout: Layout, nframes: int) -> int:
+    """Return what a task takes that reads so many frames at once."""
+    return 0 if layout.in_memory else nframes * layout.frame_nbytes + layout.reading(nframes)
+
+
+def piece_size(layout: Layout, most: int, nbytes: int) -> int:
+    """Return how many frames a task with so many bytes reads at once: whole units if it can."""
+    unit = min(layout.frame_unit, layout.nframes)
+    each = layout.frame_nbytes * (1 + layout.buffers)
+    affordable = int((nbytes - layout.reading(0)) / each)
+    piece = min(most, max(PIECE, unit), affordable)
+    return max(1, piece - piece % unit if piece > unit else piece)
+
+
+def with_losses(nbytes: int) -> int:
+    """Return what arrays of so many bytes take with all that is around them."""
+    return nbytes + nbytes // LOST + OVERHEAD
+
+
+def usable(limit: int) -> int:
+    """Return the bytes of arrays that a limit allows.
+
+    >>> with_losses(usable(1 << 30)) == 1 << 30
+    True
+    """
+    nbytes = max(0, limit - OVERHEAD) * LOST // (LOST + 1)
+    return nbytes + (with_losses(nbytes + 1) <= limit)
+
+
+def flat(parts: Iterable[tuple[Range, ...]]) -> tuple[Range, ...]:
+    """Return the parts of all steps in one row."""
+    return tuple(part for step in parts for part in step)
+
+
+@dataclass(frozen=True)
+class Bands:
+    """One way to get from frames to bands of rows, in bytes."""
+
+    strategy: str
+    """its name"""
+    fixed: int
+    """what exists throughout, whatever the height of the bands"""
+    each: int
+    """what a row of a band takes while the band is worked on"""
+    before: int = 0
+    """what exists before the first band"""
+    unit: int = 1
+    """rows that bands should be multiples of"""
+    least: int = 1
+    """rows of the lowest band"""
+    most: int = LARGEST_BLOCK
+    """rows of the highest band"""
+    piece: int = 1
+    """frames that are read at once"""
+    chunk: int = 0
+    """bytes of a chunk of scratch data"""
+
+    def needed(self, height: int, workers: int) -> int:
+        """Return the projected peak with bands of a height."""
+        return max(self.before, self.fixed + workers * height * self.each)
+
+    def highest(self, limit: int, workers: int) -> int:
+        """Return the height of the highest bands within a limit; 0 if there are none."""
+        if self.needed(self.least, workers) > limit:
+            return 0
+        affordable = (limit - self.fixed) // (workers * self.each) if self.each else self.most
+        return min(self.most, affordable)
+
+
 def bands(
-    layout: Layout, cost: Cost, steps: int, workers: int, limit: int, use_buffer: bool = True
+    layout: Layout,
+    cost: Cost,
+    steps: int,
+    workers: int,
+    limit: int,
+    use_buffer: bool = True,
+    disk: Disk | None = None,
+    running: bool = False,
+    processes: int = 0,
+    shuffle: int = 0,
 ) -> Plan:
     """Plan a row-wise statistic; parameters as of `fold`.
 
     Parameters
     ----------
     use_buffer : bool
-        Whether frames may be kept for all tasks to see (resident); otherwise they are read again
-        for each band, where the source cannot read rows.
+        Whether frames may be kept, in memory or on disk; otherwise they are read again for each
+        band, where the source cannot read rows.
+    disk : Disk, optional
+        Where they may be kept; None: nowhere.
+    processes : int
+        Workers of a cluster, none of which keeps all frames; ``workers`` and ``limit`` are those
+        of each. 0: this process alone.
+    shuffle : int
+        Bytes of each worker's buffers if workers may exchange bands (p2p), else 0.
 
     Raises
     ------
@@ -290,61 +501,259 @@ def bands(
     >>> plan = bands(layout, cost, steps=1, workers=2, limit=4 << 30)
     >>> plan.strategy, len(plan.blocks), plan.reads
     ('resident', 8, 1.0)
-    >>> plan = bands(layout, cost, steps=1, workers=2, limit=1 << 29)
+    >>> plan = bands(layout, cost, 1, 2, limit=1 << 29, disk=Disk("/scratch", 1 << 40))
+    >>> plan.strategy, len(plan.blocks), plan.reads
+    ('scratch', 8, 1.0)
+    >>> plan = bands(layout, cost, 1, 2, limit=1 << 29)
     >>> plan.strategy, len(plan.blocks), plan.reads
     ('reread', 6, 6.0)
     """
-    pixels = layout.rows * layout.cols
-    images = (cost.state + IMAGES_IN_FLIGHT * cost.image) * pixels
-    row = layout.nframes * layout.cols  # pixels of a row in all frames
-    scratch = layout.cols * cost.scratch
-    whole_frames = layout.row_unit >= layout.rows > 1
-    size = task_size(layout.rows, row * layout.itemsize, workers)
-    held = layout.frame_unit * layout.frame_nbytes  # frames that are decoded together
-    piece = max(PIECE - PIECE % layout.frame_unit, layout.frame_unit)
+    request = Request(layout, cost, steps, workers, usable(limit), running, processes)
+    ways = [direct(request)] if layout.row_unit < layout.rows or layout.rows == 1 else []
+    note = ""
+    if not processes and (use_buffer or not layout.again):
+        ways.append(resident(request))
+    if use_buffer:
+        note = why_not(layout, disk)
+        if disk is not None and not note:
+            ways.append(scratch(request))
+        if shuffle:
+            ways.append(p2p(request, shuffle))
+    if layout.again or processes:
+        ways.append(reread(request))
+    for way in ways:
+        height = way.highest(request.limit, workers)
+        if height >= way.least:
+            return way_to_plan(request, way, height, disk, note, limit)
+    needed = min(way.needed(way.least, workers) for way in ways)
+    check_limit(needed, limit, layout, "one row of all frames", workers)
+    raise AssertionError("unreachable")
 
-    if not whole_frames:
-        strategy, unit = "direct", layout.row_unit
-        fetched = 0 if layout.in_memory else row * layout.itemsize
-        fixed = images + workers * (unit - 1 if unit > 1 else 0) * fetched
-        each = scratch + fetched * (2 if unit > 1 else 1)
-    else:
-        strategy, unit = "resident", 1
-        fixed = images + (0 if layout.in_memory else layout.nbytes + workers * held)
-        each = scratch
-        if not use_buffer or fixed + workers * (each + cost.tile) > limit:
-            strategy = "reread"
-            # As few bands as memory and workers allow: each costs a reading of the series.
-            size = -(-layout.rows // workers)
-            fixed = images + workers * held * (2 if layout.frame_unit > 1 else 1)
-            each = scratch + row * layout.itemsize
-    fixed += workers * cost.tile
-    check_limit(fixed + workers * each, limit, layout, "one row of all frames", workers)
 
-    size = min(size, (limit - fixed) // (workers * each) if each else size)
-    step_ranges = ranges(split(layout.rows, steps))
-    blocks = tuple(cut(start, stop, size, unit) for start, stop in step_ranges)
-    every = tuple(block for step in blocks for block in step)
-    largest = max(stop - start for start, stop in every)
-    reads = {
-        "direct": units_touched(every, unit, layout.rows),
-        "resident": 1.0,
-        "reread": float(len(every)),
-    }
-    return Plan(
-        strategy=strategy,
-        layout=layout,
-        steps=blocks,
-        piece=layout.nframes if layout.in_memory else min(piece, layout.nframes),
-        workers=workers,
-        nbytes=fixed + workers * largest * each,
-        limit=limit,
-        reads=reads[strategy],
+@dataclass(frozen=True)
+class Request:
+    """What is to be planned; see `fold`."""
+
+    layout: Layout
+    cost: Cost
+    steps: int
+    workers: int
+    limit: int
+    """bytes of arrays"""
+    running: bool
+    processes: int
+
+    @property
+    def everyone(self) -> int:
+        """Tasks that run at once, in all processes."""
+        return self.workers * max(1, self.processes)
+
+    @property
+    def images(self) -> int:
+        """Bytes of the finished rows and of images: one being made, one with the consumer."""
+        images = 3 if self.running else 2
+        return (self.cost.state + images * self.cost.image) * self.layout.rows * self.layout.cols
+
+    @property
+    def row(self) -> int:
+        """Bytes of one row of all frames."""
+        return self.layout.nframes * self.layout.cols * self.layout.itemsize
+
+    @property
+    def temporaries(self) -> int:
+        """Bytes of temporaries for a row."""
+        return self.layout.cols * self.cost.scratch
+
+    @property
+    def tiles(self) -> int:
+        """Bytes of the tiles of all workers."""
+        return self.workers * self.cost.tile
+
+
+def direct(request: Request) -> Bands:
+    """Read bands from the source: whole units of rows, so that none is decoded twice."""
+    layout = request.layout
+    unit = min(layout.row_unit, layout.rows)
+    piece = whole_units(layout)
+    fixed = request.images + request.tiles
+    each = request.temporaries
+    if not layout.in_memory:
+        each += request.row + layout.reading(piece) // layout.rows
+    return Bands("direct", fixed, each, unit=unit, least=unit, piece=piece)
+
+
+def resident(request: Request) -> Bands:
+    """Keep every frame, and let bands be views of it."""
+    layout, workers = request.layout, request.workers
+    piece = whole_units(layout)
+    kept = request.images + (0 if layout.in_memory else layout.nbytes)
+    return Bands(
+        "resident",
+        fixed=kept + request.tiles,
+        each=request.temporaries,
+        before=kept + workers * layout.reading(piece),
+        piece=piece,
     )
+
+
+def scratch(request: Request) -> Bands:
+    """Write every frame to disk, in row order, and read bands there.
+
+    Groups of frames and bands of rows take turns in the same buffers, one for each worker.
+    """
+    layout, workers = request.layout, request.workers
+    unit = min(layout.frame_unit, layout.nframes)
+    row = unit * layout.cols * layout.itemsize  # of a chunk
+    chunk = max(min(LARGEST_CHUNK, request.limit // (workers * CHUNKS_OF_LIMIT)), row)
+    fixed = max(request.images + request.tiles, workers * fetched(layout, unit))
+    fixed += workers * CHUNKS_IN_FLIGHT * chunk
+    spooling = workers * CHUNKS_IN_FLIGHT * chunk + workers * fetched(layout, unit)
+    return Bands(
+        "scratch",
+        fixed=fixed,
+        each=request.temporaries + request.row,
+        before=spooling + workers * unit * layout.frame_nbytes,
+        most=chunk // row,
+        piece=unit,
+        chunk=chunk,
+    )
+
+
+def p2p(request: Request, shuffle: int) -> Bands:
+    """Let the workers of a cluster exchange bands of the blocks of frames they have read."""
+    layout, workers = request.layout, request.workers
+    held = layout.frame_unit * layout.frame_nbytes
+    room = (request.limit - request.images - shuffle) // (workers * EXCHANGED_COPIES)
+    room = min(room, LARGEST_BLOCK, layout.nbytes // (TASKS_PER_WORKER * request.everyone))
+    piece = min(max(1, room // held) * layout.frame_unit, layout.nframes)
+    exchange = workers * EXCHANGED_COPIES * max(piece * layout.frame_nbytes, held)
+    return Bands(
+        "p2p",
+        fixed=request.images + request.tiles,
+        each=request.temporaries + COPIES * request.row,
+        before=request.images + shuffle + exchange,
+        piece=piece,
+    )
+
+
+def reread(request: Request) -> Bands:
+    """Read every frame again for each band."""
+    layout, workers = request.layout, request.workers
+    piece = min(layout.frame_unit, layout.nframes)
+    fixed = request.images + request.tiles + workers * layout.reading(piece)
+    return Bands("reread", fixed, request.temporaries + request.row, piece=piece)
+
+
+def whole_units(layout: Layout) -> int:
+    """Return how many frames are read at once where memory is no matter."""
+    return min(max(PIECE - PIECE % layout.frame_unit, layout.frame_unit), layout.nframes)
+
+
+def why_not(layout: Layout, disk: Disk | None) -> str:
+    """Say why frames cannot wait on disk, if they cannot."""
+    if disk is None:
+        return ""
+    needed = layout.nbytes
+    if disk.in_memory:
+        return f"{disk.directory} is a RAM disk: scratch data there would count as memory"
+    if needed > disk.nbytes:
+        return (
+            f"scratch data need {mebibytes(needed)}, "
+            f"there are {mebibytes(disk.nbytes)} in {disk.directory}"
+        )
+    return ""
+
+
+def way_to_plan(
+    request: Request, way: Bands, height: int, disk: Disk | None, note: str, limit: int
+) -> Plan:
+    """Cut the rows for a way of reading them."""
+    layout, workers = request.layout, request.workers
+    blocks, parts = cut_rows(request, way, height)
+    tallest = max(last - first for first, last in blocks)
+    nbytes, piece = way.needed(tallest, workers), way.piece
+    groups: tuple[Range, ...] = ()
+    if way.strategy == "scratch":
+        groups, nbytes = spool_groups(request, way, tallest, nbytes)
+    reads = {"direct": units_touched(blocks, way.unit, layout.rows), "reread": float(len(blocks))}
+    spooled = way.strategy == "scratch"
+    return Plan(
+        strategy=way.strategy,
+        layout=layout,
+        blocks=blocks,
+        steps=parts,
+        piece=layout.nframes if layout.in_memory else piece,
+        workers=workers,
+        nbytes=with_losses(nbytes),
+        limit=limit,
+        reads=reads.get(way.strategy, 1.0),
+        groups=groups,
+        disk=disk if spooled else None,
+        disk_nbytes=layout.nbytes if spooled else 0,
+        processes=request.processes,
+        note=note if way.strategy == "reread" else "",
+    )
+
+
+def cut_rows(
+    request: Request, way: Bands, height: int
+) -> tuple[tuple[Range, ...], tuple[tuple[Range, ...], ...]]:
+    """Return bands of at most a height, and for each step the bands or parts of bands it adds.
+
+    Where a cut costs nothing, bands end where a step does, and an image needs only its own.
+    """
+    layout, steps = request.layout, ranges(split(request.layout.rows, request.steps))
+    size = task_size(layout.rows, request.row, request.everyone)
+    if way.strategy == "reread":
+        # As few as memory and workers allow.
+        size = -(-layout.rows // request.everyone)
+    size = max(min(size, height), way.least)
+    if way.strategy == "scratch":
+        # Chunks have one height; a step should not wait for a band much higher than itself.
+        size = max(min(size, -(-layout.rows // request.steps)), min(size, SMALLEST_BAND))
+        edges = [*range(0, layout.rows, size), layout.rows]
+        return tuple(pairwise(edges)), parts_of(edges, steps)
+    if way.strategy in ("resident", "p2p") or (way.strategy == "direct" and way.unit == 1):
+        parts = tuple(cut(start, stop, size, way.unit) for start, stop in steps)
+        return flat(parts), parts
+    blocks = cut(0, layout.rows, size, way.unit)
+    return blocks, parts_of([0, *(last for _, last in blocks)], steps)
+
+
+def parts_of(edges: list[int], steps: list[Range]) -> tuple[tuple[Range, ...], ...]:
+    """Cut steps where the blocks between some edges meet.
+
+    >>> parts_of([0, 4, 8], [(0, 3), (3, 8)])
+    (((0, 3),), ((3, 4), (4, 8)))
+    """
+    every = sorted({*edges, *(stop for _, stop in steps)})
+    inner = list(pairwise(every))
+    starts = [first for first, _ in inner]
+    return tuple(
+        tuple(inner[bisect_left(starts, start) : bisect_left(starts, stop)])
+        for start, stop in steps
+    )
+
+
+def spool_groups(
+    request: Request, way: Bands, tallest: int, nbytes: int
+) -> tuple[tuple[Range, ...], int]:
+    """Return the frames that are written together, and the peak."""
+    layout, workers, unit = request.layout, request.workers, way.piece
+    row = tallest * layout.cols * layout.itemsize
+    # Bands make the buffers as large as they are, if they can.
+    most = max(tallest * request.row, unit * layout.frame_nbytes) // layout.frame_nbytes
+    group = min(most, max(1, way.chunk // row), layout.nframes)
+    group = max(unit, group - group % unit)
+    buffer = max(group * layout.frame_nbytes, tallest * request.row)
+    spooling = workers * (buffer + fetched(layout, unit)) + workers * CHUNKS_IN_FLIGHT * way.chunk
+    edges = [*range(0, layout.nframes, group), layout.nframes]
+    return tuple(pairwise(edges)), max(nbytes, spooling)
 
 
 def check_limit(needed: int, limit: int, layout: Layout, least: str, workers: int) -> None:
     """Refuse, with the numbers, what does not fit at the smallest block size."""
+    needed = with_losses(needed)
     if needed > limit:
         raise MemoryLimitError(
             f"{layout.nframes} frames of {layout.rows} x {layout.cols} need at least "

@@ -39,6 +39,7 @@ class LockedSource(Source):
         self.shape, self.dtype, self.nframes = source.shape, source.dtype, source.nframes
         self.frame_unit, self.row_unit = source.frame_unit, source.row_unit
         self.in_memory, self.one_by_one = source.in_memory, source.one_by_one
+        self.buffers, self.again = source.buffers, source.again
         self._source, self._lock = source, lock
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
@@ -91,6 +92,8 @@ def layout(series: Source, nframes: int) -> Layout:
         frame_unit=series.frame_unit,
         row_unit=series.row_unit or rows,
         in_memory=series.in_memory,
+        buffers=series.buffers,
+        again=series.again,
     )
 
 

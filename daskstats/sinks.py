@@ -1,10 +1,10 @@
-"""How an image is written: by suffix, under a temporary name beside its own, then renamed."""
+"""How images are written: by suffix, under a temporary name beside their own, then renamed."""
 
 import importlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,61 @@ def save(image: Any, path: PathLike, force: bool = False) -> None:
         ...
     ValueError: dark.bmp has no known suffix: expected one of .h5, .hdf5, .npy, .png, .tif, ...
     """
-    image = np.asarray(image)
-    if image.dtype.kind not in "biuf" or image.dtype.itemsize > 8:
-        raise TypeError(f"an image of {image.dtype} cannot be written, expected numbers")
+    image = as_image(image)
     check_output(path, (), force, image.ndim)
     with beside(path, force) as temporary:
         FORMATS[temporary.suffix][0](image, temporary)
+
+
+def save_all(
+    images: Mapping[str, Any], path: PathLike, force: bool = False, form: str | None = None
+) -> None:
+    """Write several images, each under its name: all of them or none, as `save` does.
+
+    Parameters
+    ----------
+    images : dict of arrays
+        As of `save`.
+    path : path
+        ``.zarr``: a group with one array each; ``.npz``: one member each; ``.h5`` or ``.hdf5``:
+        one dataset each. Without a suffix, or with a format: a directory with one file each.
+    force : bool
+        Whether what exists is replaced; of directories only those that hold nothing but files of
+        these names.
+    form : str, optional
+        Suffix of the files in a directory, with or without its dot: by default ``.npy``.
+
+    Raises
+    ------
+    ValueError, TypeError, FileExistsError, FileNotFoundError, IsADirectoryError, ImportError
+        As of `save`.
+
+    Examples
+    --------
+    >>> save_all({"max": np.ones((2, 3))}, "images.tif")
+    Traceback (most recent call last):
+        ...
+    ValueError: images.tif holds one image only: name a directory and a format, or ...
+    """
+    images = {name: as_image(image) for name, image in images.items()}
+    check_outputs(path, {name: image.ndim for name, image in images.items()}, (), force, form)
+    if is_collection(path, form):
+        with beside(path, force) as temporary:
+            COLLECTIONS[temporary.suffix][0](images, temporary)
+        return
+    files = file_names(images, form)
+    with beside(path, force, files.values()) as temporary:
+        temporary.mkdir()
+        for name, file in files.items():
+            FORMATS[Path(file).suffix][0](images[name], temporary / file)
+
+
+def as_image(image: Any) -> np.ndarray:
+    """Return an image as an array, or refuse what no format can keep."""
+    image = np.asarray(image)
+    if image.dtype.kind not in "biuf" or image.dtype.itemsize > 8:
+        raise TypeError(f"an image of {image.dtype} cannot be written, expected numbers")
+    return image
 
 
 def check_output(
@@ -92,6 +141,81 @@ def check_output(
     ValueError: a picture (dark.png) holds a 2-D image only: use .npy, .zarr, .h5 or .tif
     """
     suffix = check_place(path, FORMATS, inputs, force)
+    check_format(path, suffix, ndim)
+
+
+def check_outputs(
+    path: PathLike,
+    ndims: Mapping[str, int],
+    inputs: Iterable[PathLike] = (),
+    force: bool = False,
+    form: str | None = None,
+) -> None:
+    """Refuse, before anything is computed, what `save_all` could not or must not write.
+
+    Parameters
+    ----------
+    path, force, form
+        As of `save_all`.
+    ndims : dict of int
+        Dimensions of each image.
+    inputs : iterable of paths
+        That must not be overwritten, even with `force`.
+
+    Raises
+    ------
+    ValueError, FileExistsError, FileNotFoundError, IsADirectoryError, ImportError
+        The message says what is wrong.
+
+    Examples
+    --------
+    >>> check_outputs("images.npz", {"max": 2}, form="tif")
+    Traceback (most recent call last):
+        ...
+    ValueError: images.npz holds all images: a format is for a directory of files
+    """
+    place, suffix = Path(path), Path(path).suffix.lower()
+    if is_collection(path, form):
+        check_place(path, COLLECTIONS, inputs, force)
+        check_package(path, COLLECTIONS[suffix][1])
+        return
+    if suffix in COLLECTIONS:
+        raise ValueError(f"{place} holds all images: a format is for a directory of files")
+    if suffix in FORMATS:
+        raise ValueError(
+            f"{place} holds one image only: name a directory and a format, or one of "
+            f"{', '.join(sorted(COLLECTIONS))}"
+        )
+    if suffix and form is None:
+        raise ValueError(
+            f"{place} has no known suffix: expected one of {', '.join(sorted(COLLECTIONS))}, or a "
+            f"directory, which has none"
+        )
+    files = file_names(ndims, form)
+    check_place(path, {suffix}, inputs, force, files.values())
+    for name, file in files.items():
+        check_format(file, Path(file).suffix, ndims[name])
+
+
+def is_collection(path: PathLike, form: str | None) -> bool:
+    """Whether a path names one file for several images."""
+    return form is None and Path(path).suffix.lower() in COLLECTIONS
+
+
+def file_names(names: Iterable[str], form: str | None) -> dict[str, str]:
+    """Return the file of each image in a directory.
+
+    >>> file_names(["max", "percentile_95"], "tif")
+    {'max': 'max.tif', 'percentile_95': 'percentile_95.tif'}
+    """
+    suffix = f".{(form or 'npy').lower().lstrip('.')}"
+    if suffix not in FORMATS:
+        raise ValueError(f"there is no format {form!r}: choose from {', '.join(sorted(FORMATS))}")
+    return {name: f"{name}{suffix}" for name in names}
+
+
+def check_format(path: PathLike, suffix: str, ndim: int) -> None:
+    """Refuse an image that its format cannot hold, or a format whose package is missing."""
     if ndim not in (2, 3):
         raise ValueError(f"an image has 2 or 3 dimensions, got {ndim}")
     if suffix == ".png" and ndim == 3:
@@ -102,9 +226,15 @@ def check_output(
 
 
 def check_place(
-    path: PathLike, suffixes: Iterable[str], inputs: Iterable[PathLike] = (), force: bool = False
+    path: PathLike,
+    suffixes: Iterable[str],
+    inputs: Iterable[PathLike] = (),
+    force: bool = False,
+    ours: Iterable[str] = (),
 ) -> str:
     """Return the suffix of a path that may be written to, in lower case, or refuse it.
+
+    A directory that holds nothing but files named in ``ours`` may be replaced.
 
     Raises
     ------
@@ -123,7 +253,7 @@ def check_place(
     for other in inputs:
         if _overlap(path, Path(other)):
             raise ValueError(f"the output {path} is the input: give another name")
-    _check_existing(path, force)
+    _check_existing(path, force, ours)
     return suffix
 
 
@@ -135,14 +265,19 @@ def _overlap(a: Path, b: Path) -> bool:
     return a == b or a in b.parents or (b in a.parents and b.is_dir())
 
 
-def _check_existing(path: Path, force: bool) -> None:
+def _check_existing(path: Path, force: bool, ours: Iterable[str] = ()) -> None:
     if not path.exists():
         return
     if not force:
         raise FileExistsError(f"{path} exists already: choose another name, or use force")
     is_store = path.is_dir() and any((path / name).exists() for name in ZARR_FILES)
-    if path.is_dir() and not (path.suffix.lower() == ".zarr" and is_store):
-        raise IsADirectoryError(f"{path} is a directory and will not be replaced")
+    if not path.is_dir() or (path.suffix.lower() == ".zarr" and is_store):
+        return
+    ours = set(ours)
+    others = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
+    if others or not ours:
+        held = f" that holds {others[0]}" if ours else ""
+        raise IsADirectoryError(f"{path} is a directory{held} and will not be replaced")
 
 
 def check_package(path: PathLike, package: str | None) -> None:
@@ -157,18 +292,18 @@ def check_package(path: PathLike, package: str | None) -> None:
 
 
 @contextmanager
-def beside(path: PathLike, force: bool = False) -> Iterator[Path]:
+def beside(path: PathLike, force: bool = False, ours: Iterable[str] = ()) -> Iterator[Path]:
     """Give a temporary path beside another, and rename it to that when all went well.
 
     Whatever is at the temporary path is removed otherwise. It has the suffix of the path, in
-    lower case; the caller creates it, as a file or a directory.
+    lower case; the caller creates it, as a file or a directory. ``ours`` as of `check_place`.
     """
     path = Path(path)
     temporary = path.with_name(f".daskstats-{secrets.token_hex(6)}{path.suffix.lower()}")
     try:
         yield temporary
         # Another program may have written the file in the meantime.
-        _check_existing(path, force)
+        _check_existing(path, force, ours)
         _put(temporary, path)
     finally:
         _remove(temporary)
@@ -276,4 +411,34 @@ FORMATS: dict[str, tuple[Callable[[np.ndarray, Path], None], str | None]] = {
     ".tif": (write_tiff, "tifffile"),
     ".tiff": (write_tiff, "tifffile"),
     ".png": (write_png, "PIL"),
+}
+
+
+def write_zarr_group(images: Mapping[str, np.ndarray], path: Path) -> None:
+    import zarr
+
+    zarr.create_group(path)
+    for name, image in images.items():
+        zarr.create_array(path, name=name, data=image)
+
+
+def write_npz(images: Mapping[str, np.ndarray], path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **images)  # type: ignore[arg-type]
+
+
+def write_hdf5_datasets(images: Mapping[str, np.ndarray], path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, image in images.items():
+            file.create_dataset(name, data=image, compression="gzip", shuffle=True)
+
+
+# The same for several images together.
+COLLECTIONS: dict[str, tuple[Callable[[Mapping[str, np.ndarray], Path], None], str | None]] = {
+    ".zarr": (write_zarr_group, None),
+    ".npz": (write_npz, None),
+    ".h5": (write_hdf5_datasets, "h5py"),
+    ".hdf5": (write_hdf5_datasets, "h5py"),
 }

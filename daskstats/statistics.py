@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from importlib import import_module
+from inspect import signature
 from math import floor
-from numbers import Real
+from numbers import Integral, Real
 from types import ModuleType
 from typing import Any
 
@@ -32,9 +33,91 @@ Piece = list[np.ndarray]
 """arrays (frames, rows, cols) that follow one another"""
 
 
+# What counts and frame numbers stay below, so that their images may be of 32 bits.
+MOST_FRAMES = (1 << 31) - 1
+
+
+@dataclass(frozen=True)
+class Validity:
+    """Which values of a frame do not count; `check_validity` makes one of a user's arguments.
+
+    Examples
+    --------
+    >>> bool(Validity()), bool(Validity(invalid=(65535,)))
+    (False, True)
+    """
+
+    invalid: tuple[float, ...] = ()
+    """values that do not count; one that frames cannot hold never matches"""
+    saturation: float | None = None
+    """values at or above it do not count"""
+    skipna: bool = False
+    """whether NaN does not count"""
+
+    def __bool__(self) -> bool:
+        return self != Validity()
+
+
+def check_validity(invalid: Any = None, saturation: Any = None, skipna: Any = False) -> Validity:
+    """Return what a user's arguments leave out of each frame.
+
+    Parameters
+    ----------
+    invalid : number or sequence of numbers, optional
+        Values that do not count, such as 4294967295, or -1 and -2. One that the frames' dtype
+        cannot hold never matches; floats are compared as numpy does, rounded to it. NaN means
+        ``skipna=True``.
+    saturation : number, optional
+        Values at or above it do not count.
+    skipna : bool
+        Whether NaN does not count, instead of making its pixel NaN.
+
+    Returns
+    -------
+    Validity
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is something else; the message names it.
+
+    Examples
+    --------
+    >>> check_validity([-1, -2, float("nan")], saturation=1e6)
+    Validity(invalid=(-2, -1), saturation=1000000.0, skipna=True)
+    """
+    if not isinstance(skipna, bool | np.bool_):
+        raise TypeError(f"skipna must be True or False, got {skipna!r}")
+    several = isinstance(invalid, list | tuple | set | frozenset | range | np.ndarray)
+    several = several and not (isinstance(invalid, np.ndarray) and invalid.ndim == 0)
+    values = () if invalid is None else invalid if several else (invalid,)
+    numbers = {_check_number(value, "invalid") for value in values}
+    finite = sorted(number for number in numbers if number == number)
+    if saturation is not None:
+        saturation = _check_number(saturation, "saturation")
+        if saturation != saturation:
+            raise ValueError("saturation must be a number, got nan: NaN is left out by skipna")
+    return Validity(tuple(finite), saturation, bool(skipna) or len(finite) < len(numbers))
+
+
+def _check_number(value: Any, name: str) -> float:
+    """Return a Python int or float for any real number but a bool."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
 @dataclass(frozen=True)
 class Statistic:
-    """One statistic; see the module for the algebra.
+    """One statistic: three functions over states, which are dicts of named arrays.
+
+    A user's own is made like those that come with the library, and is taken wherever the name of
+    one is. ``chunk`` gets an iterable of pieces, lists of arrays (frames, rows, cols) in native
+    byte order, and folds them into a state; ``combine`` makes one state of two; ``finalize``
+    writes a state's image into an array. None of them may change a state that it is given. They
+    are sent to other processes, so they must be functions that can be pickled.
 
     Examples
     --------
@@ -42,11 +125,28 @@ class Statistic:
     >>> state = maximum.chunk([[frames]], 0)
     >>> maximum.image(state, (1, 2), frames.dtype)
     array([[3, 2]], dtype=uint8)
+
+    The number of frames in which a pixel is not zero:
+
+    >>> def chunk(pieces, start):
+    ...     blocks = [block for piece in pieces for block in piece]
+    ...     return {"lit": sum(np.count_nonzero(block, axis=0) for block in blocks)}
+    >>> def combine(a, b):
+    ...     return {"lit": a["lit"] + b["lit"]}
+    >>> def finalize(state, image):
+    ...     image[...] = state["lit"]
+    >>> lit = Statistic("lit", chunk, combine, finalize, dtype="int64")
+    >>> both = lit.combine(lit.chunk([[frames[:1]]], 0), lit.chunk([[frames[1:]]], 1))
+    >>> image = lit.image(both, (1, 2), lit.image_dtype(frames.dtype))
+    >>> image
+    array([[2, 1]])
+    >>> bool((image == np.count_nonzero(frames, axis=0)).all())
+    True
     """
 
     name: str
     """as in the registry and in task names"""
-    chunk: Callable[[Iterable[Piece], int], State]
+    chunk: Callable[..., State]
     """(pieces, index of the first frame or row) to a partial state"""
     combine: Callable[[State, State], State]
     """(state, state of what follows it) to the state of both"""
@@ -55,9 +155,10 @@ class Statistic:
     along: str = "frames"
     """"frames" if partial states cover all rows of some frames, "rows" the other way round"""
     dtype: str | None = "float32"
-    """default dtype of the image; None: that of the frames"""
-    state_nbytes: int = 8
-    """bytes of a state per pixel, for the plan"""
+    """default dtype of the image: a float; "int64" for counts and frame numbers; None for that of
+    the frames"""
+    state_nbytes: int | Callable[[np.dtype, int], int] = 8
+    """bytes of a state per pixel, or what gives them for (dtype, number of frames), for the plan"""
     scratch: int = 0
     """bytes of temporaries per pixel of a row-wise block, for the plan"""
     tile: tuple[int, int] = (0, 0)
@@ -66,14 +167,63 @@ class Statistic:
     """length of the image's leading axis, None for a plain image"""
     in_place: bool = False
     """whether ``chunk(pieces, start, state)`` goes on with a state of its own, overwriting it"""
+    leave_out: Callable[[Validity, Any], "Statistic"] | None = None
+    """(validity, fill value) to the statistic of valid values only; see `excluding`"""
+    fill_value: Any = None
+    """what stands in the image where no value was valid; None: NaN"""
+    empty: Any = None
+    """what the image has where there is no frame at all, if that is a value like others"""
+
+    def excluding(self, validity: Validity, fill_value: Any = None) -> "Statistic":
+        """Return the statistic of the valid values at each pixel.
+
+        Parameters
+        ----------
+        validity : Validity
+            What does not count. If that is nothing, this statistic itself is returned.
+        fill_value : number, optional
+            For pixels without a valid value. Images of floats have NaN there unless it is given;
+            for images of integers that is an error.
+
+        Raises
+        ------
+        TypeError
+            If the statistic has no such version, or ``fill_value`` is not a number.
+
+        Examples
+        --------
+        >>> frames = np.array([[[1, 255]], [[255, 255]]], "u1")
+        >>> valid = maximum.excluding(Validity(invalid=(255,)), fill_value=0)
+        >>> valid.image(valid.chunk([[frames]], 0), (1, 2), frames.dtype)
+        array([[1, 0]], dtype=uint8)
+        """
+        if fill_value is not None and not isinstance(fill_value, Real | np.bool_):
+            raise TypeError(f"fill_value must be a number, got {fill_value!r}")
+        if not validity:
+            return self
+        if self.leave_out is None:
+            raise TypeError(
+                f"{self.name} cannot leave out values: a Statistic of your own needs leave_out, "
+                f"a function of (validity, fill_value)"
+            )
+        return self.leave_out(validity, fill_value)
 
     def advance(self, pieces: Iterable[Piece], start: int, state: State | None) -> State:
         """Fold more frames into a state that nobody else has; it may be overwritten."""
         if state is None:
             return self.chunk(pieces, start)
         if self.in_place:
-            return self.chunk(pieces, start, state)  # type: ignore[call-arg]
+            return self.chunk(pieces, start, state)
         return self.combine(state, self.chunk(pieces, start))
+
+    def split(self, state: State) -> tuple[State, ...]:
+        """Return the state of each image: of several, if several are computed together."""
+        return (state,)
+
+    def state_size(self, frames: np.dtype, nframes: int) -> int:
+        """Return the bytes of a state per pixel for so many frames of a dtype."""
+        size = self.state_nbytes
+        return size(frames, nframes) if callable(size) else size
 
     def image_shape(self, rows: int, cols: int) -> tuple[int, ...]:
         """Return the shape of the image for frames of ``rows`` x ``cols``."""
@@ -92,22 +242,39 @@ class Statistic:
         Raises
         ------
         TypeError
-            If values could be lost: only floats, and for max and min also what holds every
-            value of the frames, are taken.
+            If values could be lost: only floats, and for max and min also what holds every value
+            of the frames, are taken; for counts and frame numbers float64 and integers that hold
+            2^31 - 1.
+        ValueError
+            If it cannot hold the fill value.
         """
         natural = np.dtype(self.dtype or frames).newbyteorder("=")
-        if dtype is None:
-            return natural
         try:
-            dtype = np.dtype(dtype).newbyteorder("=")
+            dtype = natural if dtype is None else np.dtype(dtype).newbyteorder("=")
         except TypeError:
             raise TypeError(f"dtype must be a numpy dtype, got {dtype!r}") from None
-        if not (dtype.kind == "f" and dtype.itemsize <= 8):
-            if self.dtype is not None:
-                raise TypeError(f"dtype of {self.name} must be a float, got {dtype}")
-            if dtype.kind not in "biu" or not np.can_cast(frames, dtype, "safe"):
-                raise TypeError(f"dtype {dtype} cannot hold the {self.name} of {frames} frames")
+        if dtype != natural:
+            self._check_dtype(natural, dtype)
+        if self.fill_value is not None and not can_hold(self.fill_value, dtype):
+            raise ValueError(
+                f"fill_value {self.fill_value!r} cannot be held by the {dtype} image of {self.name}"
+            )
         return dtype
+
+    def _check_dtype(self, natural: np.dtype, dtype: np.dtype) -> None:
+        if self.dtype is None:
+            if not _is_float(dtype) and not (
+                dtype.kind in "biu" and np.can_cast(natural, dtype, "safe")
+            ):
+                raise TypeError(f"dtype {dtype} cannot hold the {self.name} of {natural} frames")
+        elif natural.kind == "f":
+            if not _is_float(dtype):
+                raise TypeError(f"dtype of {self.name} must be a float, got {dtype}")
+        elif dtype != np.float64 and (dtype.kind == "f" or not can_hold(MOST_FRAMES, dtype)):
+            raise TypeError(
+                f"dtype of {self.name} must hold numbers of frames: an integer of at least "
+                f"32 bits or float64, got {dtype}"
+            )
 
     def image(self, state: State, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return the image of a state: always an array of its own."""
@@ -121,47 +288,22 @@ class Statistic:
             self.finalize(state, image)
 
 
-class Images:
-    """The images of a running reduction, as the partial states of its steps come in.
+def _is_float(dtype: np.dtype) -> bool:
+    return dtype.kind == "f" and dtype.itemsize <= 8
 
-    Parameters
-    ----------
-    running : bool
-        Whether what comes in is the state of all steps so far instead.
 
-    Examples
-    --------
-    >>> frames = np.array([[[1, 2]], [[3, 0]]], "u1")
-    >>> images = Images(maximum, (1, 2), frames.dtype)
-    >>> [images.next(maximum.chunk([[frame[None]]], k)).tolist() for k, frame in enumerate(frames)]
-    [[[1, 2]], [[3, 2]]]
-    """
-
-    def __init__(
-        self,
-        statistic: Statistic,
-        shape: tuple[int, ...],
-        dtype: np.dtype,
-        running: bool = False,
-    ) -> None:
-        self._statistic, self._shape, self._dtype = statistic, shape, dtype
-        self._running = running
-        self._state: State | None = None
-        # Rows that are done stay as they are: an image is a copy of this one, which fills up.
-        self._rows = np.zeros(shape, dtype) if statistic.along == "rows" else None
-
-    def next(self, state: State) -> np.ndarray:
-        """Return the image up to the next step: always an array of its own."""
-        before = self._state
-        if self._rows is not None:
-            new = state if before is None else {k: state[k] for k in state.keys() - before.keys()}
-            self._state = state
-            self._statistic.write(new, self._rows)
-            return self._rows.copy()
-        if before is not None and not self._running:
-            state = self._statistic.combine(before, state)
-        self._state = state
-        return self._statistic.image(state, self._shape, self._dtype)
+def can_hold(value: Any, dtype: np.dtype) -> bool:
+    """Whether a number can stand in an image: for floats short of becoming infinite."""
+    if dtype.kind == "f":
+        try:
+            with np.errstate(over="ignore"):
+                return bool(np.isfinite(dtype.type(value)) or not np.isfinite(value))
+        except OverflowError:
+            return False
+    if dtype.kind not in "biu" or not np.isfinite(value) or value != floor(value):
+        return False
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return bool(low <= value <= high)
 
 
 def _kernels() -> ModuleType:
@@ -169,18 +311,47 @@ def _kernels() -> ModuleType:
     return import_module(".kernels", __package__)
 
 
-def _fold(pieces: Iterable[Piece], start: int, state: State | None = None, *, name: str) -> State:
-    fold = getattr(_kernels(), f"fold_{name}")
-    into = None if state is None else state[name]
+def _valid(validity: Validity | None, block: np.ndarray, counts: np.ndarray | None) -> Any:
+    """Return what compiled code needs to leave values out and count the others, or None."""
+    if validity is None:
+        return None
+    keys = _kernels().Keys(block.dtype, wide=True)
+    counts = np.empty(0, "u4") if counts is None else counts
+    return _kernels().Valid(keys.left_out(validity), keys, counts)
+
+
+def _counts(block: np.ndarray) -> np.ndarray:
+    """Return zero counts of frames: 32 bits, as many as there can be."""
+    return _kernels().leased_zeros(block.shape[1:], "u4")
+
+
+def _fold(
+    pieces: Iterable[Piece],
+    start: int,
+    state: State | None = None,
+    *,
+    names: tuple[str, ...],
+    validity: Validity | None = None,
+) -> State:
+    """Fold extremes; with a validity also the number of valid frames."""
+    state = dict(state or {})
     for piece in pieces:
-        into = fold(piece, into)
+        if validity is not None and not state:
+            state["valid"] = _counts(piece[0])
+        counts = state.get("valid")
+        for name in names:
+            valid = _valid(validity, piece[0], counts)
+            state[name] = getattr(_kernels(), f"fold_{name}")(piece, state.get(name), valid)
+            counts = None  # the next one need not count again
         del piece  # or it would live on while the next is read
-    assert into is not None
-    return {name: into}
+    return state
 
 
-def _combine_with(a: State, b: State, ufunc: np.ufunc, name: str) -> State:
-    return {name: _apply(ufunc, a[name], b[name])}
+UFUNCS = {"max": np.maximum, "min": np.minimum, "valid": np.add}
+
+
+def _combine_extremes(a: State, b: State) -> State:
+    return {name: _apply(UFUNCS[name], a[name], b[name]) for name in a}
 
 
 def _apply(ufunc: np.ufunc, a: np.ndarray, b: np.ndarray, dtype: Any = None) -> np.ndarray:
@@ -191,18 +362,85 @@ def _copy(state: State, image: np.ndarray, name: str) -> None:
     np.copyto(image, state[name], casting="unsafe")
 
 
-def _extreme(name: str, ufunc: np.ufunc) -> Statistic:
+def _finish_valid(state: State, image: np.ndarray, finish: Callable, fill: Any) -> None:
+    """Write an image, and what stands for a value where no frame was valid."""
+    finish(state, image)
+    fill_empty(image, state["valid"] == 0, fill)
+
+
+def fill_empty(image: np.ndarray, empty: np.ndarray, fill: Any) -> None:
+    """Write the fill value, NaN if it is None, to the pixels of an image that have no value.
+
+    Raises
+    ------
+    ValueError
+        If there are such pixels in an image of integers and no fill value was given.
+    """
+    count = np.count_nonzero(empty)
+    if count and fill is None and image.dtype.kind != "f":
+        raise ValueError(
+            f"{count} pixels have no valid value, and an image of {image.dtype} has no NaN: "
+            f"give a fill_value, or a float as dtype"
+        )
+    if count:
+        image[..., empty] = np.nan if fill is None else fill
+
+
+def _finisher(finish: Callable, validity: Validity | None, fill: Any) -> Callable:
+    if validity is None:
+        return finish
+    return partial(_finish_valid, finish=finish, fill=fill)
+
+
+def _frame_size(frames: np.dtype, nframes: int, arrays: int, counted: bool) -> int:
+    return arrays * frames.itemsize + 4 * counted
+
+
+def _extreme(name: str, validity: Validity | None = None, fill: Any = None) -> Statistic:
     return Statistic(
         name=name,
-        chunk=partial(_fold, name=name),
-        combine=partial(_combine_with, ufunc=ufunc, name=name),
-        finalize=partial(_copy, name=name),
+        chunk=partial(_fold, names=(name,), validity=validity),
+        combine=_combine_extremes,
+        finalize=_finisher(partial(_copy, name=name), validity, fill),
         dtype=None,
+        state_nbytes=partial(_frame_size, arrays=1, counted=validity is not None),
         in_place=True,
+        leave_out=partial(_extreme, name),
+        fill_value=fill,
     )
 
 
-def _sum(pieces: Iterable[Piece], start: int, state: State | None = None) -> State:
+def _range(validity: Validity | None = None, fill: Any = None) -> Statistic:
+    return Statistic(
+        name="range",
+        chunk=partial(_fold, names=("max", "min"), validity=validity),
+        combine=_combine_extremes,
+        finalize=_finisher(_finish_range, validity, fill),
+        dtype="float64",
+        state_nbytes=partial(_frame_size, arrays=2, counted=validity is not None),
+        in_place=True,
+        leave_out=_range,
+        fill_value=fill,
+    )
+
+
+def _finish_range(state: State, image: np.ndarray) -> None:
+    """Subtract in float64, integers without a sign: their difference may need all of 64 bits."""
+    high, low = state["max"], state["min"]
+    if high.dtype.kind == "f":
+        np.copyto(image, high.astype("f8") - low, casting="unsafe")
+    else:
+        unsigned = f"u{high.itemsize}"
+        np.copyto(image, high.view(unsigned) - low.view(unsigned), casting="unsafe")
+
+
+def _sum(
+    pieces: Iterable[Piece],
+    start: int,
+    state: State | None = None,
+    *,
+    validity: Validity | None = None,
+) -> State:
     """Sum exactly: integers in 64 bits, or in two limbs; floats with their rounding errors."""
     kernels = _kernels()
     state = dict(state or {})
@@ -210,39 +448,56 @@ def _sum(pieces: Iterable[Piece], start: int, state: State | None = None) -> Sta
     for piece in pieces:
         more = sum(len(block) for block in piece)
         if not state:
-            state = _zero_sums(piece[0], more)
+            state = _zero_sums(piece[0], more, validity)
         elif "sum" in state and _itemsize(state["sum"], count + more) > state["sum"].itemsize:
             state["sum"] = state["sum"].astype(f"{state['sum'].dtype.kind}8")
+        valid = _valid(validity, piece[0], state.get("valid"))
         if "low" in state:
-            kernels.add_limbs(piece, state["low"], state["high"])
+            kernels.add_limbs(piece, state["low"], state["high"], valid)
         elif "rest" in state:
-            kernels.add_floats(piece, state["sum"], state["rest"])
+            kernels.add_floats(piece, state["sum"], state["rest"], valid)
         else:
-            kernels.add_integers(piece, state["sum"])
+            kernels.add_integers(piece, state["sum"], valid)
         count += more
         del piece  # or it would live on while the next is read
     return {**state, "count": np.array(count)}
 
 
-def _zero_sums(block: np.ndarray, nframes: int) -> State:
+def _zero_sums(block: np.ndarray, nframes: int, validity: Validity | None = None) -> State:
     """Return zero sums that ``nframes`` frames like those of a block cannot overflow."""
     zeros, shape, dtype = _kernels().leased_zeros, block.shape[1:], block.dtype
+    valid = {} if validity is None else {"valid": _counts(block)}
     if dtype.kind == "f":
-        return {"sum": zeros(shape, "f8"), "rest": zeros(shape, "f8")}
+        return {"sum": zeros(shape, "f8"), "rest": zeros(shape, "f8"), **valid}
     sign = "i" if dtype.kind == "i" else "u"
     if dtype.itemsize == 8:
-        return {"low": zeros(shape, "u8"), "high": zeros(shape, f"{sign}8")}
+        return {"low": zeros(shape, "u8"), "high": zeros(shape, f"{sign}8"), **valid}
     narrow = dtype.itemsize <= 2 and nframes <= _kernels().FRAMES_IN_32_BITS
-    return {"sum": zeros(shape, f"{sign}{4 if narrow else 8}")}
+    return {"sum": zeros(shape, f"{sign}{4 if narrow else 8}"), **valid}
+
+
+def _sums_size(frames: np.dtype, nframes: int, counted: bool) -> int:
+    if frames.kind == "f" or frames.itemsize == 8:
+        return 16 + 4 * counted
+    return (4 if frames.itemsize <= 2 and nframes <= 1 << 16 else 8) + 4 * counted
+
+
+def _moments_size(frames: np.dtype, nframes: int, counted: bool) -> int:
+    return (16 if frames.kind in "biu" and frames.itemsize <= 2 else 32) + 4 * counted
 
 
 def _add_sums(a: State, b: State) -> State:
     count = np.asarray(a["count"] + b["count"])
+    counts = {"count": count, **_add_counts(a, b)}
     if "rest" in a:
         total, rest = _kernels().combine_sums(a["sum"], a["rest"], b["sum"], b["rest"])
-        return {"sum": total, "rest": rest, "count": count}
-    sums = {name: _add(a[name], b[name], int(count)) for name in a if name != "count"}
-    return {**sums, "count": count}
+        return {"sum": total, "rest": rest, **counts}
+    sums = {name: _add(a[name], b[name], int(count)) for name in a if name not in counts}
+    return {**sums, **counts}
+
+
+def _add_counts(a: State, b: State) -> State:
+    return {"valid": _apply(np.add, a["valid"], b["valid"])} if "valid" in a else {}
 
 
 def _add(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
@@ -287,49 +542,89 @@ def _finish_sum(state: State, image: np.ndarray) -> None:
 
 def _finish_average(state: State, image: np.ndarray) -> None:
     with _writable(image) as out:
-        _kernels().divide(_total(state), float(state["count"]), out)
+        _kernels().divide(_total(state), _divisor(state), out)
 
 
-def _moments(pieces: Iterable[Piece], start: int, state: State | None = None) -> State:
+def _divisor(state: State) -> Any:
+    return state["valid"] if "valid" in state else float(state["count"])
+
+
+def _summed(
+    name: str, dtype: str, finish: Callable, validity: Validity | None = None, fill: Any = None
+) -> Statistic:
+    return Statistic(
+        name=name,
+        chunk=partial(_sum, validity=validity),
+        combine=_add_sums,
+        finalize=_finisher(finish, validity, fill),
+        dtype=dtype,
+        state_nbytes=partial(_sums_size, counted=validity is not None),
+        in_place=True,
+        leave_out=partial(_summed, name, dtype, finish),
+        fill_value=fill,
+    )
+
+
+def _moments(
+    pieces: Iterable[Piece],
+    start: int,
+    state: State | None = None,
+    *,
+    validity: Validity | None = None,
+) -> State:
     """Sum small integers and their squares exactly; merge the moments of others."""
-    kernels = _kernels()
     state = dict(state or {})
     for piece in pieces:
-        count = np.array(sum(len(block) for block in piece))
         if piece[0].dtype.kind in "biu" and piece[0].dtype.itemsize <= 2:
-            if not state:
-                squares = kernels.leased_zeros(piece[0].shape[1:], "u8")
-                wide = _zero_sums(piece[0], kernels.FRAMES_IN_32_BITS + 1)
-                state = {**wide, "squares": squares, "count": count * 0}
-            kernels.add_squares(piece, state["sum"], state["squares"])
-            state["count"] = state["count"] + count
+            state = _add_squares(piece, state, validity)
         else:
-            partial_state = {"moments": kernels.block_moments(piece), "count": count}
-            state = _merge_moments(state, partial_state) if state else partial_state
+            more = _block_moments(piece, validity)
+            state = _merge_moments(state, more) if state else more
         del piece  # or it would live on while the next is read
     return {name: np.asarray(value) for name, value in state.items()}
+
+
+def _add_squares(piece: Piece, state: State, validity: Validity | None) -> State:
+    kernels = _kernels()
+    if not state:
+        squares = kernels.leased_zeros(piece[0].shape[1:], "u8")
+        wide = _zero_sums(piece[0], kernels.FRAMES_IN_32_BITS + 1, validity)
+        state = {**wide, "squares": squares, "count": np.array(0)}
+    valid = _valid(validity, piece[0], state.get("valid"))
+    kernels.add_squares(piece, state["sum"], state["squares"], valid)
+    return {**state, "count": state["count"] + sum(len(block) for block in piece)}
+
+
+def _block_moments(piece: Piece, validity: Validity | None) -> State:
+    counts = {} if validity is None else {"valid": _counts(piece[0])}
+    valid = _valid(validity, piece[0], counts.get("valid"))
+    moments = _kernels().block_moments(piece, valid)
+    return {"moments": moments, "count": np.array(sum(len(block) for block in piece)), **counts}
 
 
 def _merge_moments(a: State, b: State) -> State:
     if "squares" in a:
         return _add_sums(a, b)
-    na, nb = int(a["count"]), int(b["count"])
-    moments = _kernels().merge_moments(a["moments"], b["moments"], na, nb)
-    return {"moments": moments, "count": np.asarray(na + nb)}
+    moments = _kernels().merge_moments(a["moments"], b["moments"], _numbers(a), _numbers(b))
+    return {"moments": moments, "count": np.asarray(a["count"] + b["count"]), **_add_counts(a, b)}
+
+
+def _numbers(state: State) -> Any:
+    """Return how many frames count: at each pixel, or at all of them."""
+    return state["valid"] if "valid" in state else int(state["count"])
 
 
 def _finish_moments(state: State, image: np.ndarray, ddof: float, root: bool) -> None:
-    count = int(state["count"])
-    if count <= ddof:
-        image[...] = np.nan
-    elif "squares" in state:
+    counts = _numbers(state)
+    if "squares" in state:
         with _writable(image) as out:
-            _kernels().variance(state["sum"], state["squares"], count, ddof, root, out)
-    else:
-        _, _, squares, rest = state["moments"]
-        found = np.maximum(np.where(np.isfinite(squares), squares + rest, squares), 0)
-        found /= count - ddof
-        np.copyto(image, np.sqrt(found, out=found) if root else found, casting="unsafe")
+            _kernels().variance(state["sum"], state["squares"], counts, ddof, root, out)
+        return
+    _, _, squares, rest = state["moments"]
+    found = np.maximum(np.where(np.isfinite(squares), squares + rest, squares), 0)
+    freedom = counts - ddof
+    found /= np.where(freedom > 0, freedom, np.nan)
+    np.copyto(image, np.sqrt(found, out=found) if root else found, casting="unsafe")
 
 
 def moments(name: str, ddof: float = 0) -> Statistic:
@@ -344,8 +639,23 @@ def moments(name: str, ddof: float = 0) -> Statistic:
         raise TypeError(f"ddof must be a number, got {ddof!r}")
     if not 0 <= float(ddof) < np.inf:
         raise ValueError(f"ddof must be at least 0, got {ddof!r}")
-    finalize = partial(_finish_moments, ddof=float(ddof), root=name == "std")
-    return Statistic(name, _moments, _merge_moments, finalize, state_nbytes=32, in_place=True)
+    return _deviation(name, float(ddof))
+
+
+def _deviation(
+    name: str, ddof: float, validity: Validity | None = None, fill: Any = None
+) -> Statistic:
+    finish = partial(_finish_moments, ddof=ddof, root=name == "std")
+    return Statistic(
+        name=name,
+        chunk=partial(_moments, validity=validity),
+        combine=_merge_moments,
+        finalize=_finisher(finish, validity, fill),
+        state_nbytes=partial(_moments_size, counted=validity is not None),
+        in_place=True,
+        leave_out=partial(_deviation, name, ddof),
+        fill_value=fill,
+    )
 
 
 def _percentile_band(pieces: Iterable[Piece], start: int, percentiles: tuple, plain: bool) -> State:
@@ -369,46 +679,114 @@ def rank_of(percentile: float, nframes: int) -> tuple[int, float]:
     return rank, position - rank
 
 
-def interpolate(below: np.ndarray, above: np.ndarray | None, weight: float) -> np.ndarray:
+def interpolate(
+    below: np.ndarray, above: np.ndarray | None, weight: float | np.ndarray
+) -> np.ndarray:
     """Return ``below + weight * (above - below)`` in float64, by numpy's two formulas.
 
     64-bit integers beyond 2^53 are interpolated as fractions and rounded once.
     """
-    a = below.astype(np.float64)
-    if above is None or weight == 0:
-        return a
-    b = above.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        step = b - a
-        result = a + step * weight if weight < 0.5 else b - step * (1 - weight)
+    if above is None or (np.ndim(weight) == 0 and weight == 0):
+        return below.astype(np.float64)
+    if isinstance(weight, np.ndarray):
+        result = _kernels().interpolate(below, above, weight)
+    else:
+        a, b = below.astype(np.float64), above.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            result = a + (b - a) * weight if weight < 0.5 else b - (b - a) * (1 - weight)
     if below.dtype.itemsize == 8 and below.dtype.kind in "iu":
-        large = np.maximum(np.abs(a), np.abs(b)) > 2.0**53
-        part = Fraction(weight)
-        result[large] = [
-            float(int(x) + part * (int(y) - int(x)))
-            for x, y in zip(below[large], above[large], strict=True)
-        ]
+        _interpolate_large(below, above, weight, result)
     return result
 
 
-def _place_rows(a: State, b: State) -> State:
+def _interpolate_large(
+    below: np.ndarray, above: np.ndarray, weight: float | np.ndarray, result: np.ndarray
+) -> None:
+    a, b = below.astype(np.float64), above.astype(np.float64)
+    large = np.maximum(np.abs(a), np.abs(b)) > 2.0**53
+    weights = np.broadcast_to(weight, large.shape)[large]
+    result[large] = [
+        float(int(x) + Fraction(part) * (int(y) - int(x)))
+        for x, y, part in zip(below[large], above[large], weights, strict=True)
+    ]
+
+
+def _valid_percentile_band(
+    pieces: Iterable[Piece],
+    start: int,
+    percentiles: tuple,
+    plain: bool,
+    validity: Validity,
+    fill: Any,
+) -> State:
+    """Find percentiles among the valid values of each pixel, whose number differs."""
+    kernels, piece = _kernels(), [block for piece in pieces for block in piece]
+    counts = np.zeros(piece[0].shape[1:], "u4")
+    kernels.count_valid(piece, _valid(validity, piece[0], counts))
+    keys = kernels.Keys(piece[0].dtype)
+    valid = kernels.Valid(keys.left_out(validity), keys, counts)
+    band = np.empty((len(percentiles), *counts.shape))
+    for place, q in enumerate(percentiles):
+        ranks, weights = ranks_of(q, counts)
+        points = [(q / 100, ranks)]
+        if weights.any():
+            points.append((None, np.minimum(ranks + 1, counts - np.int32(1)).astype("i4")))
+        values = kernels.order_statistics_of_valid(piece, points, valid, validity.skipna)
+        band[place] = interpolate(values[0], values[1] if len(values) > 1 else None, weights)
+    fill_empty(band, counts == 0, fill)
+    return {str(start): band[0] if plain else band}
+
+
+def ranks_of(percentile: float, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return `rank_of` a percentile among as many values as each pixel has; of none it is -1.
+
+    >>> [array.tolist() for array in ranks_of(50, np.array([0, 1, 4, 5]))]
+    [[-1, 0, 1, 2], [0.0, 0.0, 0.5, 0.0]]
+    """
+    every = np.arange(int(counts.max()) + 1)
+    position = (every - 1) * (percentile / 100)
+    position[0] = -1
+    ranks = np.minimum(np.floor(position), every - 1)
+    return ranks.astype("i4")[counts], (position - ranks)[counts]
+
+
+def covers(fold: Statistic, other: Statistic, frames: np.dtype) -> bool:
+    """Whether the state of a frame-wise statistic is enough to finish another.
+
+    >>> covers(std, average, np.dtype("u2")), covers(std, average, np.dtype("f4"))
+    (True, False)
+    """
+    one, two = _folding(fold), _folding(other)
+    if one == two:
+        return True
+    exact = frames.kind in "biu" and frames.itemsize <= 2
+    return exact and one[0] is _moments and two[0] is _sum and one[1] == two[1]
+
+
+def _folding(statistic: Statistic) -> tuple:
+    chunk = statistic.chunk
+    if not isinstance(chunk, partial):
+        return chunk, ()
+    return chunk.func, (chunk.args, sorted(chunk.keywords.items()))
+
+
+def place_rows(a: State, b: State) -> State:
+    """Combine the states of two bands of rows."""
     return {**a, **b}
 
 
-def _finish_rows(state: State, image: np.ndarray) -> None:
+def finish_rows(state: State, image: np.ndarray) -> None:
+    """Write the rows of every band to their place."""
     for first, band in state.items():
         image[..., int(first) : int(first) + band.shape[-2], :] = band
 
 
-maximum = _extreme("max", np.maximum)
-minimum = _extreme("min", np.minimum)
-total = Statistic(
-    "sum", _sum, _add_sums, _finish_sum, dtype="float64", state_nbytes=16, in_place=True
-)
-average = Statistic("average", _sum, _add_sums, _finish_average, state_nbytes=16, in_place=True)
+maximum, minimum = _extreme("max"), _extreme("min")
+total = _summed("sum", "float64", _finish_sum)
+average = _summed("average", "float32", _finish_average)
 
 
-def percentile(pctl: float | Sequence[float], name: str = "percentile") -> Statistic:
+def percentile(pctl: float | Sequence[float], *, name: str = "percentile") -> Statistic:
     """Return the statistic for one percentile, or for several at once.
 
     Parameters
@@ -422,22 +800,237 @@ def percentile(pctl: float | Sequence[float], name: str = "percentile") -> Stati
         If one is not a number in [0, 100].
     """
     plain = isinstance(pctl, str | Real) or pctl is None or np.ndim(pctl) == 0
-    percentiles = tuple(check_percentile(q) for q in ([pctl] if plain else pctl))  # type: ignore
+    percentiles = tuple(check_percentile(q) for q in ([pctl] if plain else pctl))  # type: ignore[union-attr]
     if not percentiles:
         raise ValueError("pctl is an empty sequence, expected at least one percentile")
-    planes = None if plain else len(percentiles)
+    return _percentiles(name, percentiles, plain)
+
+
+def _percentiles(
+    name: str,
+    percentiles: tuple,
+    plain: bool,
+    validity: Validity | None = None,
+    fill: Any = None,
+) -> Statistic:
+    planes = 1 if plain else len(percentiles)
+    chunk = partial(_percentile_band, percentiles=percentiles, plain=plain)
+    # Keys, values and, in float64, both neighbours, their difference and what lies between.
+    scratch = 64 * planes
+    if validity is not None:
+        chunk = partial(
+            _valid_percentile_band,
+            percentiles=percentiles,
+            plain=plain,
+            validity=validity,
+            fill=fill,
+        )
+        # One after the other: the same, counts, ranks and weights, and all results.
+        scratch = 96 + 8 * planes
     return Statistic(
         name=name,
-        chunk=partial(_percentile_band, percentiles=percentiles, plain=plain),
-        combine=_place_rows,
-        finalize=_finish_rows,
+        chunk=chunk,
+        combine=place_rows,
+        finalize=finish_rows,
         along="rows",
-        state_nbytes=8 * (planes or 1),
-        # Keys, values and, in float64, both neighbours, their difference and what lies between.
-        scratch=64 * (planes or 1),
+        state_nbytes=8 * planes,
+        scratch=scratch,
         # A tile is at most 512 KiB, or 256 pixels of all frames; samples of it are half of that.
         tile=(1 << 20, 288),
-        planes=planes,
+        planes=None if plain else planes,
+        leave_out=partial(_percentiles, name, percentiles, plain),
+        fill_value=fill,
+    )
+
+
+def _arg(
+    pieces: Iterable[Piece],
+    start: int,
+    state: State | None = None,
+    *,
+    name: str,
+    validity: Validity | None = None,
+) -> State:
+    """Find the first frame with the extreme; -1 as long as there is none."""
+    state = dict(state or {})
+    for piece in pieces:
+        if not state:
+            shape, keys = piece[0].shape[1:], _kernels().Keys(piece[0].dtype, wide=True)
+            state["index"] = _kernels().leased(shape, "i8")
+            state["index"][...] = -1
+            state["key"] = _kernels().leased_zeros(shape, keys.unsigned)
+        valid = _valid(validity, piece[0], None)
+        getattr(_kernels(), f"fold_{name}")(piece, start, state["key"], state["index"], valid)
+        start += sum(len(block) for block in piece)
+        del piece  # or it would live on while the next is read
+    return state
+
+
+def _combine_args(a: State, b: State) -> State:
+    later = (b["index"] >= 0) & ((b["key"] > a["key"]) | (a["index"] < 0))
+    return {name: np.where(later, b[name], a[name]) for name in a}
+
+
+def _finish_arg(state: State, image: np.ndarray, fill: Any) -> None:
+    _copy(state, image, "index")
+    fill_empty(image, state["index"] < 0, fill)
+
+
+def _argument(name: str, validity: Validity | None = None, fill: Any = None) -> Statistic:
+    return Statistic(
+        name=name,
+        chunk=partial(_arg, name=name, validity=validity),
+        combine=_combine_args,
+        finalize=partial(_finish_arg, fill=fill),
+        dtype="int64",
+        state_nbytes=16,
+        in_place=True,
+        leave_out=partial(_argument, name),
+        fill_value=fill,
+    )
+
+
+def _count_frames(pieces: Iterable[Piece], start: int, state: State | None = None) -> State:
+    """Count frames without a look at their pixels: all are valid."""
+    count = int(state["count"]) if state else 0
+    return {"count": np.array(count + sum(len(block) for piece in pieces for block in piece))}
+
+
+def _count_where(
+    pieces: Iterable[Piece],
+    start: int,
+    state: State | None = None,
+    *,
+    validity: Validity,
+    threshold: float | None = None,
+) -> State:
+    """Count the frames in which a pixel is valid and, if there is a threshold, above it."""
+    state = dict(state or {})
+    for piece in pieces:
+        if not state:
+            state["count"] = _counts(piece[0])
+        keys = _kernels().Keys(piece[0].dtype, wide=True)
+        arcs = keys.left_out(validity)
+        if threshold is not None:
+            arcs = arcs + keys.not_above(threshold)
+        _kernels().count_valid(piece, _kernels().Valid(arcs, keys, state["count"]))
+        del piece  # or it would live on while the next is read
+    return state
+
+
+def _add_counted(a: State, b: State) -> State:
+    return {"count": np.asarray(np.add(a["count"], b["count"]))}
+
+
+def _counter(
+    name: str,
+    threshold: float | None = None,
+    validity: Validity | None = None,
+    fill: Any = None,
+) -> Statistic:
+    """Count frames: where none is, the image is 0 and needs no fill value."""
+    chunk: Callable[..., State] = _count_frames
+    if validity is not None or threshold is not None:
+        chunk = partial(_count_where, validity=validity or Validity(), threshold=threshold)
+    return Statistic(
+        name=name,
+        chunk=chunk,
+        combine=_add_counted,
+        finalize=partial(_copy, name="count"),
+        dtype="int64",
+        state_nbytes=4,
+        in_place=True,
+        leave_out=partial(_counter, name, threshold),
+        empty=0,
+    )
+
+
+def count_above(threshold: float) -> Statistic:
+    """Return the statistic that counts the frames in which a pixel is larger than a threshold.
+
+    Floats are compared with it as numpy does, rounded to their dtype; NaN is not larger.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the threshold is not a number.
+    """
+    number = _check_number(threshold, "threshold")
+    if number != number:
+        raise ValueError("threshold must be a number, got nan")
+    return _counter("count_above", number)
+
+
+def _clipped_band(
+    pieces: Iterable[Piece],
+    start: int,
+    sigma: float,
+    maxiters: int | None,
+    validity: Validity,
+    fill: Any,
+) -> State:
+    kernels, piece = _kernels(), [block for piece in pieces for block in piece]
+    keys = kernels.Keys(piece[0].dtype, wide=True)
+    arcs = keys.left_out(validity) + keys.not_finite
+    band = kernels.clipped_average(piece, arcs, keys, sigma, maxiters)
+    if fill is not None:
+        fill_empty(band, np.isnan(band), fill)
+    return {str(start): band}
+
+
+def clipped_average(sigma: float = 3, maxiters: int | None = 5) -> Statistic:
+    """Return the mean without outliers: the sigma-clipped mean of each pixel.
+
+    What is further than ``sigma`` standard deviations from the median is left out, again and
+    again, as ``astropy.stats.sigma_clipped_stats`` does along the frames with its default centre
+    and deviation. As there, NaN and the infinities are left out from the start, ``skipna`` or
+    not: leaving out what does not belong is what is asked for.
+
+    Parameters
+    ----------
+    sigma : float
+        More than 0.
+    maxiters : int or None
+        Rounds at most, at least 1; None: until nothing is left out any more.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If one is something else.
+    """
+    number = _check_number(sigma, "sigma")
+    if not 0 < number < np.inf:
+        raise ValueError(f"sigma must be more than 0, got {sigma!r}")
+    if maxiters is not None:
+        if isinstance(maxiters, bool | np.bool_) or not isinstance(maxiters, Integral):
+            raise TypeError(f"maxiters must be an integer or None, got {maxiters!r}")
+        if maxiters < 1:
+            raise ValueError(f"maxiters must be at least 1, or None, got {maxiters}")
+    return _clipped(float(number), None if maxiters is None else int(maxiters))
+
+
+def _clipped(
+    sigma: float, maxiters: int | None, validity: Validity | None = None, fill: Any = None
+) -> Statistic:
+    chunk = partial(
+        _clipped_band,
+        sigma=sigma,
+        maxiters=maxiters,
+        validity=validity or Validity(),
+        fill=fill,
+    )
+    return Statistic(
+        name="clipped_average",
+        chunk=chunk,
+        combine=place_rows,
+        finalize=finish_rows,
+        along="rows",
+        scratch=16,
+        # The tile of order statistics, and three times 8 MiB, or 256 pixels of all frames: a
+        # group of pixels that float16 was widened for, what is left of it, and of that again.
+        tile=(25 << 20, 288 + 3 * 256 * 8),
+        leave_out=partial(_clipped, sigma, maxiters),
+        fill_value=fill,
     )
 
 
@@ -464,18 +1057,37 @@ STATISTICS: dict[str, Statistic | Callable[..., Statistic]] = {
     "var": var,
     "percentile": percentile,
     "median": median,
+    "range": _range(),
+    "argmax": _argument("argmax"),
+    "argmin": _argument("argmin"),
+    "count": _counter("count"),
+    "count_above": count_above,
+    "clipped_average": clipped_average,
 }
 
 
-def as_statistic(statistic: Any) -> Statistic:
-    """Return the statistic for a name, a pair such as ("percentile", 95), or a Statistic.
+# Parameters that an error shows.
+EXAMPLES = {"percentile": "95", "count_above": "1000", "clipped_average": "3, 5"}
 
+
+def as_statistic(statistic: Any) -> Statistic:
+    """Return the statistic for a name, a tuple such as ("percentile", 95), or a Statistic.
+
+    Raises
+    ------
+    ValueError
+        If there is no statistic of that name.
+    TypeError
+        If it takes other parameters.
+
+    Examples
+    --------
     >>> as_statistic("max").name, as_statistic(("percentile", 95)).along
     ('max', 'rows')
     """
     if isinstance(statistic, Statistic):
         return statistic
-    name, *parameters = statistic if isinstance(statistic, tuple) else (statistic,)
+    name, *parameters = statistic if isinstance(statistic, tuple) and statistic else (statistic,)
     if not isinstance(name, str) or name not in STATISTICS:
         raise ValueError(f"there is no statistic {name!r}: choose from {', '.join(STATISTICS)}")
     found = STATISTICS[name]
@@ -483,6 +1095,21 @@ def as_statistic(statistic: Any) -> Statistic:
         if parameters:
             raise TypeError(f"{name} takes no parameter, got {parameters}")
         return found
-    if len(parameters) != 1:
-        raise TypeError(f'{name} takes one parameter, for example ("{name}", 95)')
-    return found(*parameters)
+    return found(*_check_parameters(name, found, parameters))
+
+
+def _check_parameters(name: str, make: Callable, parameters: list) -> list:
+    """Return the parameters of a statistic, or refuse a wrong number of them."""
+    expected = [
+        parameter
+        for parameter in signature(make).parameters.values()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    least = sum(parameter.default is parameter.empty for parameter in expected)
+    if not least <= len(parameters) <= len(expected):
+        names = ", ".join(str(parameter).partition(":")[0] for parameter in expected)
+        raise TypeError(
+            f"{name} takes the parameters ({names}), got {len(parameters)} of them: "
+            f'for example ("{name}", {EXAMPLES[name]})'
+        )
+    return parameters

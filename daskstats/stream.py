@@ -5,10 +5,10 @@ wait for the consumer in a short queue; while that is full no further task is st
 (back-pressure), and when the consumer leaves the run is stopped.
 """
 
+import atexit
 import sys
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ import numpy as np
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 
+from . import cluster
+from .cluster import ClusterRun, Workers
 from .graph import Canvases
-
-# Finished states that wait for the consumer; the scheduler stops starting tasks beyond these.
-WAITING = 4
+from .plan import WAITING
 
 T = TypeVar("T")
 
@@ -46,6 +46,9 @@ class Snapshot:
     """frames (or rows) that the last image will cover"""
     seen: np.ndarray
     """(rows, cols) bool, read-only: pixels whose value counts (row-wise images fill up)"""
+    phase: str = "reduce"
+    """"reduce", or "spool" while frames that do not fit into memory are written to disk: then the
+    image is zero, and ``done`` and ``total`` are frames"""
 
 
 class Closed(Exception):
@@ -101,12 +104,13 @@ class Scheduler:
 
     get: Callable
     workers: int
+    cluster: Workers | None = None
+    """what the workers of a distributed client are"""
 
     @property
     def client(self) -> Any:
         """The distributed client that it is a method of, or None."""
-        owner = getattr(self.get, "__self__", None)
-        return owner if "Client" in type(owner).__name__ else None
+        return cluster.client_of(self.get)
 
     @property
     def in_turn(self) -> bool:
@@ -118,36 +122,26 @@ class Scheduler:
         """Whether a result is there for every task without being sent."""
         return self.client is None and self.get is not dask.multiprocessing.get
 
-    def smallest_share(self) -> float | None:
-        """Return the least memory, in bytes, that a thread of a cluster has, if limited."""
-        shares = [
-            worker["memory_limit"] / worker["nthreads"]
-            for worker in _workers(self.client)
-            if worker["memory_limit"]
-        ]
-        return min(shares, default=None)
-
 
 def current_scheduler() -> Scheduler:
     """Return the scheduler that dask would use for an array now: configured, client, or threads."""
-    get = dask.base.get_scheduler() or dask.threaded.get
+    try:
+        get = dask.base.get_scheduler() or dask.threaded.get
+    except RuntimeError as error:
+        # dask itself says it of some clients, but not what to do.
+        raise cluster.asynchronous() if "asynchronous" in str(error) else error from None
     if getattr(get, "func", None) is dask.local.get_async:
         return Scheduler(get, get.args[1])
     if get is dask.local.get_sync:
         return Scheduler(get, 1)
     scheduler = Scheduler(get, 1)
     if scheduler.client is not None:
-        threads = sum(worker["nthreads"] for worker in _workers(scheduler.client))
-        return Scheduler(get, max(1, threads))
+        cluster.check_client(scheduler.client)
+        found = cluster.look_at(scheduler.client)
+        return Scheduler(get, found.threads, found)
     pool = dask.config.get("pool", None)
     workers = getattr(pool, "_max_workers", None) or dask.config.get("num_workers", None)
     return Scheduler(get, workers or CPU_COUNT)
-
-
-def _workers(client: Any) -> list[dict]:
-    if client is None:
-        return []
-    return list(client.scheduler_info(n_workers=-1)["workers"].values())
 
 
 class Background:
@@ -162,6 +156,11 @@ class Background:
         self._callbacks = [*Callback.active, (None, None, pretask, posttask, None)]
         self._name = f"daskstats-{next(Background._numbers)}-run"
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        _stop_at_exit(self)
+
+    def stop(self) -> None:
+        """Stop starting tasks, and wait for those that are running."""
+        raise NotImplementedError
 
     def _run(self) -> None:
         raise NotImplementedError
@@ -170,6 +169,25 @@ class Background:
         # The garbage collector may call this from one of the run's own threads.
         if not threading.current_thread().name.startswith(self._name):
             self._thread.join()
+
+
+_running: "weakref.WeakSet[Background]" = weakref.WeakSet()
+
+
+def _stop_at_exit(run: Background) -> None:
+    """Let a run be stopped at exit before what it reads with.
+
+    Functions run at exit in reverse order. That of zarr, which is loaded by now if it is used,
+    ends the loop that a task may wait for: it would wait for ever, and whoever stops the run, too.
+    """
+    _running.add(run)
+    atexit.unregister(_stop_all)
+    atexit.register(_stop_all)
+
+
+def _stop_all() -> None:
+    for run in list(_running):
+        run.stop()
 
 
 class Run(Background):
@@ -223,8 +241,8 @@ class Turnstile:
 
     _max_workers = sys.maxsize  # as `concurrent.futures` names it, and dask reads it
 
-    def __init__(self, turns: dict, workers: int, name: str) -> None:
-        self._turns = turns
+    def __init__(self, turns: dict, workers: int, name: str, graph: dict) -> None:
+        self._turns, self._graph = turns, graph
         self._ready: list[tuple] = []
         self._numbers = count()
         self._changed = threading.Condition()
@@ -240,12 +258,15 @@ class Turnstile:
     def submit(self, function: Callable, tasks: list[tuple]) -> Future:
         """Queue a batch of dask's, of which the first item of the first task is its key."""
         future: Future = Future()
-        turn = self._turns[tasks[0][0]]
+        key = tasks[0][0]
+        # What uses results goes before what makes more of them, or the chunks of a dask array
+        # would all be there before the first is used.
+        turn = self._turns[key], not self._graph[key].dependencies
         with self._changed:
             if self._closed:
                 future.cancel()
             else:
-                heappush(self._ready, (turn, next(self._numbers), future, function, tasks))
+                heappush(self._ready, (*turn, next(self._numbers), future, function, tasks))
                 # All, because tasks that hold wait for this condition as well as idle threads.
                 self._changed.notify_all()
         return future
@@ -267,7 +288,7 @@ class Turnstile:
         """Run nothing more."""
         with self._changed:
             self._closed = True
-            for _, _, future, *_ in self._ready:
+            for _, _, _, future, *_ in self._ready:
                 future.cancel()
             self._ready.clear()
             self._changed.notify_all()
@@ -307,7 +328,7 @@ class ThreadedRun(Background):
         self._results: SimpleQueue = SimpleQueue()
         self._early: list[list] = [[] for _ in sizes]
         self._turn = 0
-        self._turnstile = Turnstile(turns_of(graph, keys), scheduler.workers, self._name)
+        self._turnstile = Turnstile(turns_of(graph, keys), scheduler.workers, self._name, graph)
         self._thread.start()
 
     def next(self) -> Any:
@@ -379,28 +400,6 @@ def turns_of(graph: dict, keys: list) -> dict:
     return turns
 
 
-class ClusterRun:
-    """One graph being run by a distributed cluster."""
-
-    def __init__(self, scheduler: Scheduler, graph: dict, keys: list) -> None:
-        self._client = scheduler.client
-        self._futures = deque(self._client.get(graph, keys, sync=False))
-
-    def next(self) -> Any:
-        """Return the next state, in the order of the keys."""
-        if not self._futures:
-            raise StopIteration
-        value = self._futures[0].result()
-        self._futures.popleft().release()
-        return value
-
-    def stop(self) -> None:
-        """Cancel what has not been taken."""
-        if self._futures:
-            self._client.cancel(list(self._futures))
-            self._futures.clear()
-
-
 AnyRun = Run | ThreadedRun | ClusterRun
 """whatever has `next` and `stop`"""
 
@@ -414,13 +413,17 @@ class Stream(Iterator[T]):
     """
 
     def __init__(
-        self, start: Callable[[], AnyRun], finish: Callable[[int, Any], T], length: int
+        self,
+        start: Callable[[], AnyRun],
+        finish: Callable[[int, Any], T],
+        length: int,
+        release: Callable[[], Any] = lambda: None,
     ) -> None:
-        self._start, self._finish = start, finish
+        self._start, self._finish, self._release = start, finish, release
         self._length, self._position = length, 0
         self._run: AnyRun | None = None
         self._closed = False
-        self._stop: Callable[[], Any] = lambda: None
+        self._stop: weakref.finalize = weakref.finalize(self, release)
 
     def __len__(self) -> int:
         return self._length
@@ -432,7 +435,8 @@ class Stream(Iterator[T]):
         try:
             if self._run is None:
                 self._run = self._start()
-                self._stop = weakref.finalize(self, self._run.stop)
+                self._stop.detach()
+                self._stop = weakref.finalize(self, _end, self._run.stop, self._release)
             state = self._run.next()
             item = self._finish(self._position, state)
         except BaseException:
@@ -456,16 +460,32 @@ class Stream(Iterator[T]):
         self.close()
 
 
+def _end(stop: Callable[[], Any], release: Callable[[], Any]) -> None:
+    """Stop a run, and then let go what its tasks have used."""
+    try:
+        stop()
+    finally:
+        release()
+
+
 def run(
-    graph: dict, keys: list, scheduler: Scheduler, steps: int, canvases: Canvases | None = None
+    graph: dict,
+    keys: list,
+    scheduler: Scheduler,
+    steps: int,
+    canvases: Canvases | None = None,
+    at_once: bool = False,
 ) -> AnyRun:
     """Start a graph and give what it has for each step, in order.
 
-    Where `Scheduler.in_turn` holds, ``keys`` are a list for each step, or the tasks deliver to
-    canvases; elsewhere there is one key for each step, which depends on the one before.
+    Where `Scheduler.in_turn` holds and on clusters, ``keys`` are a list for each step, or the
+    tasks deliver to canvases; elsewhere there is one key for each step, which depends on the one
+    before. ``at_once`` has a cluster see the whole graph at the start.
     """
     if canvases is not None:
         return LanesRun(scheduler, graph, keys, steps, canvases)
     if scheduler.in_turn:
         return ThreadedRun(scheduler, graph, keys, [len(group) for group in keys])
-    return (Run if scheduler.client is None else ClusterRun)(scheduler, graph, keys)
+    if scheduler.client is not None:
+        return ClusterRun(scheduler.client, graph, keys, at_once)
+    return Run(scheduler, graph, keys)

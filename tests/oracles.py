@@ -116,3 +116,82 @@ def random_frames(rng, shape, dtype):
     frames[kind > 0.8] = high
     frames[(kind > 0.4) & (kind < 0.6)] = 7 if high > 7 else 1
     return frames.astype(dtype)
+
+
+def left_out(frames, invalid=(), saturation=None, skipna=False):
+    """Return what does not count, by exact comparisons, floats with numbers of their dtype."""
+    out = np.zeros(frames.shape, bool)
+    floats = frames.dtype.kind == "f"
+    values = frames if floats else frames.astype(object)
+    for value in invalid:
+        held = rounded(value, frames.dtype) if floats else value
+        if not floats or isfinite(held) or abs(value) == float("inf"):
+            out |= (values == held).astype(bool)
+    if saturation is not None:
+        held = rounded(saturation, frames.dtype) if floats else saturation
+        with np.errstate(invalid="ignore"):
+            out |= (values >= held).astype(bool)
+    return out | (values != values).astype(bool) if skipna else out
+
+
+def rounded(value, dtype):
+    """Return a number as one of a float dtype; infinite if it is too large."""
+    try:
+        with np.errstate(over="ignore"):
+            return dtype.type(value)
+    except OverflowError:
+        return dtype.type(np.inf if value > 0 else -np.inf)
+
+
+def each_valid_pixel(frames, out, function, dtype, fill=float("nan")):
+    """Apply a function to the list of the values of each pixel that count, if there are any."""
+    _, rows, cols = frames.shape
+    image = np.full((rows, cols), fill, "f8" if np.dtype(dtype).kind == "f" else dtype)
+    for row in range(rows):
+        for col in range(cols):
+            values = frames[~out[:, row, col], row, col].tolist()
+            if values:
+                with np.errstate(all="ignore"):
+                    image[row, col] = function(values)
+    with np.errstate(over="ignore"):
+        return image.astype(dtype)
+
+
+def pixel_max(values):
+    return float("nan") if any(value != value for value in values) else max(values)
+
+
+def pixel_min(values):
+    return -pixel_max([-value for value in map(as_number, values)])
+
+
+def as_number(value):
+    return int(value) if isinstance(value, bool) else value
+
+
+def pixel_percentile(values, pctl, wide=False):
+    """Follow numpy in float64, or in fractions for 64-bit integers."""
+    if any(value != value for value in values):
+        return float("nan")
+    if wide:
+        return exact_percentile(values, pctl)
+    position = (len(values) - 1) * (pctl / 100)
+    if position == int(position):
+        return sorted(values)[int(position)]
+    return float(np.percentile(np.array(values, "f8"), pctl))
+
+
+def pixel_range(values):
+    return pixel_max(values) - pixel_min(values)
+
+
+PIXEL = {
+    "max": pixel_max,
+    "min": pixel_min,
+    "sum": total,
+    "average": lambda values: total(values) / len(values),
+    "var": exact_variance,
+    "std": lambda values: sqrt(exact_variance(values)),
+    "median": lambda values: pixel_percentile(values, 50),
+    "range": pixel_range,
+}

@@ -18,6 +18,8 @@ CASES = {
         ["| series ", "| of the best peer |", "| goal ", "| uint16 ", "| HDF5 gzip |"],
     ),
     "steps.py": ([], ["| series ", "| of the plain call |", "| first image after "]),
+    "memory.py": (["--only", "max,median"], ["| projected / peak |", "| generated | median "]),
+    "cluster.py": ([], ["### Two workers", "### Streams", "### Scheduling", "| sleeping "]),
     "scale.py": ([], ["### Growth", "### Building the graph", "### Overhead", "### Start-up"]),
 }
 

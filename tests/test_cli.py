@@ -15,13 +15,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from daskstats import api, cli, sinks
+from daskstats import api, cli, scratch, sinks
 from daskstats.simulate import simulate
 from daskstats.sources import open_source
+from daskstats.statistics import STATISTICS
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 FRAMES = np.random.default_rng(0).integers(0, 1000, (12, 30, 40)).astype("u2")
-OPTIONS = {"percentile": ["--pctl", "30"]}
+OPTIONS = {
+    "percentile": ["--pctl", "30"],
+    "count_above": ["--threshold", "900"],
+    "clipped_average": ["--sigma", "1.5", "--maxiters", "2"],
+}
 
 
 def expected(name, frames=FRAMES):
@@ -31,8 +36,24 @@ def expected(name, frames=FRAMES):
         return np.percentile(frames.astype("f8"), 30, axis=0).astype("f4")
     if name == "sum":
         return frames.sum(axis=0, dtype="f8")
+    if name == "range":
+        return np.ptp(frames.astype("f8"), axis=0)
+    if name == "count":
+        return np.full(frames.shape[1:], len(frames))
+    if name == "count_above":
+        return np.count_nonzero(frames > 900, axis=0)
+    if name == "clipped_average":
+        return clipped_average(frames.astype("f8")).astype("f4")
     image = getattr(np, name)(frames, axis=0)
     return image.astype("f4") if name in ("median", "std", "var") else image
+
+
+def clipped_average(frames, sigma=1.5, maxiters=2):
+    kept = frames.copy()
+    for _ in range(maxiters):
+        middle, width = np.nanmedian(kept, axis=0), np.nanstd(kept, axis=0)
+        kept[np.abs(kept - middle) > sigma * width] = np.nan
+    return np.nanmean(kept, axis=0)
 
 
 @pytest.fixture
@@ -48,7 +69,8 @@ def run(*args):
 
 def check_error(result, code, *words):
     """One line on stderr, and nothing else."""
-    lines = [line for line in result.stderr.splitlines() if line not in cli.COMMANDS]
+    labels = {*cli.COMMANDS, "aggregate"}
+    lines = [line for line in result.stderr.splitlines() if line not in labels]
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("daskstats: error: ")
     for word in words:
@@ -65,7 +87,7 @@ def spawn(*args, **options):
 def test_help_names_every_command():
     result = run("--help")
     assert result.exit_code == 0
-    for name in (*cli.COMMANDS, "info", "simulate"):
+    for name in (*cli.COMMANDS, "aggregate", "info", "simulate"):
         assert f"  {name} " in result.stdout
     assert run().stdout == result.stdout
 
@@ -90,12 +112,20 @@ def test_version():
     assert run("--version").stdout.startswith("daskstats ")
 
 
+def test_every_statistic_is_a_command():
+    assert list(cli.COMMANDS) == list(STATISTICS)
+
+
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))
 def test_image(tmp_path, scan, name):
     result = run(name, scan, "-o", tmp_path / "image.npy", *OPTIONS.get(name, ()))
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ""
-    np.testing.assert_array_equal(np.load(tmp_path / "image.npy"), expected(name), strict=True)
+    image, oracle = np.load(tmp_path / "image.npy"), expected(name)
+    if name == "clipped_average":
+        np.testing.assert_allclose(image, oracle, rtol=1e-6, strict=True)
+    else:
+        np.testing.assert_array_equal(image, oracle, strict=True)
     closing = result.stderr.splitlines()[-1]
     assert closing.startswith(f"{name}: 12 frames of 30 x 40 uint16 in ")
     assert " GB/s: " in closing
@@ -175,7 +205,7 @@ def test_progress_is_fed_by_intermediate_images(tmp_path, scan, monkeypatch, chu
     @contextmanager
     def bar(length, label, quiet):
         assert (length, label, quiet) == (steps, "max", False)
-        yield moves.append
+        yield lambda steps, remark: moves.append(steps)
 
     monkeypatch.setattr(cli, "_bar", bar)
     assert run("max", scan, "-o", tmp_path / "image.npy", *chunks).exit_code == 0
@@ -189,7 +219,7 @@ def test_progress_is_fed_by_intermediate_images(tmp_path, scan, monkeypatch, chu
         pytest.param(".npy", (7, 60, 80), "median", None, 50, id="of rows there are more"),
         pytest.param(".npy", (120, 20, 20), "max", None, 50, id="fifty are enough"),
         pytest.param(".zarr", (100, 60, 80), "max", None, 25, id="chunks of four frames"),
-        pytest.param(".zarr", (100, 60, 80), "median", "1300 KiB", None, id="read for each band"),
+        pytest.param(".zarr", (100, 60, 80), "median", "5500 KiB", 50, id="read for each band"),
     ],
 )
 def test_default_number_of_images(tmp_path, monkeypatch, suffix, shape, statistic, limit, steps):
@@ -250,6 +280,25 @@ def test_existing_output(tmp_path, scan):
         (["percentile", "IN", "-o", "OUT", "--pctl", "101"], ["pctl must be", "101"]),
         (["percentile", "IN", "-o", "nan.npy", "--pctl", "nan"], ["pctl must be"]),
         (["percentile", "IN", "-o", "a.png", "--pctl", "5,95"], ["2-D image only"]),
+        (["count_above", "IN", "-o", "OUT"], ["Missing option '--threshold'"]),
+        (["count_above", "IN", "-o", "OUT", "--threshold", "nan"], ["threshold must be"]),
+        (["clipped_average", "IN", "-o", "OUT", "--sigma", "0"], ["sigma must be more than 0"]),
+        (["clipped_average", "IN", "-o", "OUT", "--sigma", "few"], ["'few' is not a number"]),
+        (["clipped_average", "IN", "-o", "OUT", "--maxiters", "0"], ["maxiters", "at least 1"]),
+        (["clipped_average", "IN", "-o", "OUT", "--maxiters", "2.5"], ["nor none"]),
+        (["max", "IN", "-o", "OUT", "--frames", "5"], ["'5' is not START:STOP[:STEP]"]),
+        (["max", "IN", "-o", "OUT", "--frames", "a:b"], ["'a:b' is not START:STOP[:STEP]"]),
+        (["max", "IN", "-o", "OUT", "--frames", "::0"], ["'::0' is not START:STOP[:STEP]"]),
+        (["max", "IN", "-o", "OUT", "--frames", "20:"], ["selects none of the 12 frames"]),
+        (["max", "IN", "-o", "OUT", "--region", "0:5"], ["'0:5' is not R0:R1,C0:C1"]),
+        (["max", "IN", "-o", "OUT", "--region", "0:5,9"], ["'0:5,9' is not R0:R1,C0:C1"]),
+        (["max", "IN", "-o", "OUT", "--region", "0:31,0:9"], ["region has rows 0:31"]),
+        (["max", "IN", "-o", "OUT", "--invalid", "-1,"], ["'-1,' is not a number"]),
+        (["max", "IN", "-o", "OUT", "--saturation", "much"], ["'much' is not a number"]),
+        (["max", "IN", "-o", "OUT", "--saturation", "nan"], ["saturation must be a number"]),
+        (["max", "IN", "-o", "OUT", "--invalid", "0", "--fill-value", "-1"], ["fill_value -1"]),
+        (["max", "IN", "-o", "OUT", "--fill-value", "none"], ["'none' is not a number"]),
+        (["max", "IN", "-o", "OUT", "--mask", "none.npy"], ["there is no mask none.npy"]),
         (["info", "missing.npy"], ["there is no file"]),
         (["simulate", "scan.txt"], ["no known suffix"]),
         (["simulate", "new.npy", "--shape", "10"], ["'10' is not ROWSxCOLS"]),
@@ -368,6 +417,311 @@ def test_info_says_what_does_not_fit(scan):
     result = run("info", scan, "--memory-limit", "20 kB")
     assert result.exit_code == 0
     assert "refused: 12 frames of 30 x 40 need at least" in result.stdout
+
+
+# ---------------------------------------------------------------------- what is left out
+
+
+def ended(result):
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def test_frames_and_region(tmp_path, scan):
+    output = tmp_path / "image.npy"
+    chosen = ["--frames", "2:-1:3", "--region", "5:25,0:8"]
+    result = ended(run("median", scan, "-o", output, *chosen))
+    oracle = expected("median", FRAMES[2:-1:3, 5:25, :8])
+    np.testing.assert_array_equal(np.load(output), oracle, strict=True)
+    assert "median: 3 frames of 20 x 8 uint16" in result.stderr
+    ended(run("max", scan, "-o", output, "--frames", "::2", "--nframes", 2, "--force"))
+    np.testing.assert_array_equal(np.load(output), FRAMES[:4:2].max(axis=0))
+
+
+def test_selection_is_in_info(scan):
+    result = ended(run("info", scan, "--frames", "-5:", "--region", "0:10,0:40"))
+    lines = dict(line.split(None, 1) for line in result.stdout.splitlines())
+    assert (lines["frames"], lines["shape"]) == ("5 of 12", "10 x 40 of 30 x 40")
+
+
+def test_values_that_do_not_count(tmp_path):
+    frames = FRAMES.astype("i4")
+    frames[frames < 300] = -1
+    frames[(frames >= 300) & (frames < 400)] = -2
+    frames[0] = 500  # so that every pixel has a value
+    np.save(tmp_path / "scan.npy", frames)
+    output = tmp_path / "image.npy"
+    left_out = "--invalid", "-1,-2", "--saturation", "900"
+    valid = (frames >= 0) & (frames < 900)
+    masked = np.ma.array(frames, mask=~valid)
+    for name, oracle in {
+        "average": masked.mean(axis=0, dtype="f8").filled().astype("f4"),
+        "max": masked.max(axis=0).filled(),
+        "count": valid.sum(axis=0),
+        "median": np.ma.median(masked, axis=0).filled().astype("f4"),
+    }.items():
+        ended(run(name, tmp_path / "scan.npy", "-o", output, *left_out, "--force"))
+        np.testing.assert_array_equal(np.load(output), oracle, strict=True)
+
+
+def test_nan_and_fill_value(tmp_path):
+    frames = FRAMES.astype("f4")
+    frames[::2, 3], frames[:, 4] = np.nan, np.nan
+    np.save(tmp_path / "scan.npy", frames)
+    output = tmp_path / "image.npy"
+    ended(run("max", tmp_path / "scan.npy", "-o", output, "--skipna", "--fill-value", "-1"))
+    oracle = np.fmax.reduce(frames, axis=0)
+    oracle[4] = -1
+    np.testing.assert_array_equal(np.load(output), oracle, strict=True)
+    ended(run("max", tmp_path / "scan.npy", "-o", output, "--force"))
+    np.testing.assert_array_equal(np.load(output), frames.max(axis=0))
+
+
+def write_fabio(mask, path):
+    import fabio
+
+    fabio.edfimage.EdfImage(data=mask.astype("u1")).write(str(path))
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "i4"])
+@pytest.mark.parametrize("suffix", [".npy", ".tif", ".png", ".h5", ".edf", ".h5::/image"])
+def test_mask(tmp_path, scan, suffix, dtype):
+    mask = np.random.default_rng(1).random(FRAMES.shape[1:]) < 0.2
+    file = tmp_path / f"mask{suffix.partition('::')[0]}"
+    if file.suffix == ".edf":
+        write_fabio(mask, file)
+    else:
+        sinks.save(mask.astype("u1" if file.suffix == ".png" else dtype) * 3, file)
+    arguments = "--mask", f"{tmp_path}/mask{suffix}", "--fill-value", 7
+    ended(run("max", scan, "-o", tmp_path / "image.npy", *arguments))
+    image = np.load(tmp_path / "image.npy")
+    np.testing.assert_array_equal(image, np.where(mask, 7, FRAMES.max(axis=0)))
+
+
+def test_every_mask_suffix_is_known():
+    assert set(cli.MASKS) | set(cli.DATASETS) == {
+        *(".npy", ".tif", ".tiff", ".png", ".edf", ".msk", ".h5", ".hdf5", ".nxs")
+    }
+
+
+def test_bad_masks(tmp_path, scan):
+    np.save(tmp_path / "floats.npy", np.zeros((30, 40)))
+    np.save(tmp_path / "small.npy", np.ones((3, 4), bool))
+    np.save(tmp_path / "mask.npy", np.ones((30, 40), bool))
+    sinks.save(np.zeros((2, 30, 40), "u1"), tmp_path / "two.h5")
+    (tmp_path / "text.npy").write_text("no array")
+    for file, *words in (
+        ("missing.npy", "there is no mask"),
+        ("mask.txt", "no known suffix"),
+        ("floats.npy", "bool or integers, got float64"),
+        ("small.npy", "mask has shape (3, 4), expected (30, 40)"),
+        ("two.h5", "2 images, expected one"),
+        ("mask.npy", "give a fill_value"),
+        ("text.npy",),
+    ):
+        result = run("max", scan, "-o", tmp_path / "image.npy", "--mask", tmp_path / file)
+        check_error(result, 2, *words)
+    arguments = "--mask", tmp_path / "mask.npy", "--force"
+    check_error(run("average", scan, "-o", tmp_path / "mask.npy", *arguments), 2, "is the input")
+    assert not (tmp_path / "image.npy").exists()
+
+
+def test_pixels_without_a_value(tmp_path, scan):
+    arguments = scan, "-o", tmp_path / "image.npy", "--saturation", 0
+    check_error(run("max", *arguments), 2, "pixels have no valid value", "give a fill_value")
+    ended(run("average", *arguments))
+    assert np.isnan(np.load(tmp_path / "image.npy")).all()
+
+
+# ---------------------------------------------------------------------- several statistics
+
+STATS = "max,average,median,argmax,percentile:30,percentile:0:50:100,count_above:900"
+
+
+def expected_images(frames=FRAMES):
+    names = "max", "average", "median", "argmax"
+    return {
+        **{name: expected(name, frames) for name in names},
+        "percentile_30": expected("percentile", frames),
+        "percentile_0_50_100": np.percentile(frames.astype("f8"), [0, 50, 100], axis=0).astype(
+            "f4"
+        ),
+        "count_above_900": expected("count_above", frames),
+    }
+
+
+def read_images(path):
+    if path.suffix == ".zarr":
+        import zarr
+
+        return {name: array[...] for name, array in zarr.open_group(path, mode="r").arrays()}
+    if path.suffix == ".npz":
+        with np.load(path) as archive:
+            return dict(archive)
+    if path.suffix in (".h5", ".hdf5"):
+        import h5py
+
+        with h5py.File(path) as file:
+            return {name: dataset[...] for name, dataset in file.items()}
+    import tifffile
+
+    readers = {".npy": np.load, ".tif": tifffile.imread}
+    return {file.stem: readers[file.suffix](file) for file in path.iterdir()}
+
+
+def check_images(found, oracle):
+    assert set(found) == set(oracle)
+    for name, image in oracle.items():
+        np.testing.assert_array_equal(found[name], image, err_msg=name, strict=True)
+
+
+@pytest.mark.parametrize(
+    "output", ["all.zarr", "all.npz", "all.h5", "all.HDF5", "all", "all/", "all --format tif"]
+)
+def test_aggregate(tmp_path, scan, output):
+    name, *form = output.split()
+    result = ended(run("aggregate", scan, "--stats", STATS, "-o", f"{tmp_path}/{name}", *form))
+    path = tmp_path / name
+    found = read_images(path.with_suffix(path.suffix.lower()) if path.is_dir() else moved(path))
+    check_images(found, expected_images())
+    assert result.stderr.splitlines()[-1].startswith("aggregate: 12 frames of 30 x 40 uint16 in ")
+
+
+def moved(path):
+    return path.rename(path.with_suffix(path.suffix.lower()))
+
+
+def test_aggregate_of_frame_wise_statistics(tmp_path, scan):
+    chosen = "--frames", "1:8", "--region", "2:9,3:30", "--invalid", "0"
+    arguments = "--stats", "max, std", "--dtype", "f8", "-o", tmp_path / "all.npz", "--quiet"
+    assert ended(run("aggregate", scan, *arguments, *chosen)).stderr == ""
+    frames = np.ma.masked_equal(FRAMES[1:8, 2:9, 3:30].astype("f8"), 0)
+    found = read_images(tmp_path / "all.npz")
+    np.testing.assert_array_equal(found["max"], frames.max(axis=0).filled(), strict=True)
+    np.testing.assert_allclose(found["std"], frames.std(axis=0).filled(), rtol=1e-12)
+
+
+def test_clipped_average_of_a_list(tmp_path, scan):
+    names = "clipped_average:1.5:2,clipped_average:3:none"
+    ended(run("aggregate", scan, "--stats", names, "-o", tmp_path / "all.npz"))
+    image = read_images(tmp_path / "all.npz")["clipped_average_1.5_2"]
+    np.testing.assert_allclose(image, expected("clipped_average"), rtol=1e-6)
+
+
+@pytest.mark.parametrize("output", ["all.zarr", "all.npz", "all.h5", "all"])
+def test_existing_images(tmp_path, scan, output):
+    path = tmp_path / output
+    arguments = scan, "--stats", "max,min", "-o", path
+    ended(run("aggregate", *arguments))
+    check_error(run("aggregate", *arguments, "--nframes", 3), 2, "exists already")
+    check_images(read_images(path), {name: expected(name) for name in ("max", "min")})
+    ended(run("aggregate", *arguments, "--nframes", 3, "--force"))
+    check_images(read_images(path), {name: expected(name, FRAMES[:3]) for name in ("max", "min")})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["scan.npy", output])
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["-o", "a.npz"], ["Missing option '--stats'"]),
+        (["--stats", "max"], ["Missing option '-o'"]),
+        (["--stats", "maxi", "-o", "a.npz"], ["no statistic 'maxi'", "choose from max"]),
+        (["--stats", "max,,min", "-o", "a.npz"], ["no statistic ''"]),
+        (["--stats", "max,max", "-o", "a.npz"], ["names more than once: max"]),
+        (["--stats", "max:3", "-o", "a.npz"], ["max takes no parameter"]),
+        (["--stats", "percentile", "-o", "a.npz"], ["percentile takes the parameters"]),
+        (["--stats", "percentile:", "-o", "a.npz"], ["'percentile:' is not names"]),
+        (["--stats", "percentile:high", "-o", "a.npz"], ["'percentile:high' is not names"]),
+        (["--stats", "percentile:5:101", "-o", "a.npz"], ["pctl must be", "101"]),
+        (["--stats", "clipped_average:0", "-o", "a.npz"], ["sigma must be more than 0"]),
+        (["--stats", "max", "-o", "a.tif"], ["one image only", "a directory", ".npz"]),
+        (["--stats", "max", "-o", "a.jpg"], ["no known suffix", "a directory"]),
+        (["--stats", "max", "-o", "a.npz", "--format", "tif"], ["a format is for a directory"]),
+        (["--stats", "max", "-o", "a", "--format", "jpg"], ["'jpg' is not one of"]),
+        (["--stats", "percentile:5:9", "-o", "a", "--format", "png"], ["2-D image only"]),
+        (["--stats", "max", "-o", "nowhere/a"], ["there is no directory"]),
+        (["--stats", "max", "-o", ".", "--force"], ["is the input"]),
+        (["--stats", "max", "-o", "other", "--force"], ["holds thesis.txt"]),
+        (["--stats", "max", "-o", "a.npz", "--chunks", "0"], ["--chunks must be at least 1"]),
+        (["--stats", "max,std", "-o", "a.npz", "--dtype", "i4"], ["dtype of std"]),
+    ],
+)
+def test_bad_usage_of_aggregate(tmp_path, scan, monkeypatch, args, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    check_error(run("aggregate", "scan.npy", *args), 2, *words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "scan.npy"]
+
+
+@pytest.mark.parametrize("output", ["all.npz", "all"])
+def test_failure_while_writing_images(tmp_path, scan, monkeypatch, output):
+    def full(images, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(sinks.COLLECTIONS, ".npz", (full, None))
+    monkeypatch.setitem(sinks.FORMATS, ".npy", (full, None))
+    result = run("aggregate", scan, "--stats", "max,min", "-o", tmp_path / output)
+    check_error(result, 1, "No space left on device")
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.npy"]
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """Return the path and frames of whole-frame chunks that 16 MiB cannot hold."""
+    import zarr
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    frames = np.random.default_rng(0).integers(0, 1000, (300, 128, 256)).astype("u2")
+    zarr.create_array(tmp_path / "scan.zarr", data=frames, chunks=(1, 128, 256))
+    with dask.config.set({"daskstats.scratch-directory": str(tmp_path)}):
+        yield tmp_path / "scan.zarr", frames
+
+
+@pytest.mark.parametrize("command", ["median", "aggregate --stats max,median"])
+def test_progress_while_frames_are_written_to_disk(tmp_path, large, monkeypatch, command):
+    path, frames = large
+    moves = []
+
+    @contextmanager
+    def bar(length, label, quiet):
+        moves.append(length)
+        yield lambda steps, remark: moves.append(remark)
+
+    monkeypatch.setattr(cli, "_bar", bar)
+    # Whatever the machine: a RAM disk is not used.
+    monkeypatch.setattr("daskstats.scratch.RAM_DISKS", ())
+    output = tmp_path / "image.npz" if "stats" in command else tmp_path / "image.npy"
+    name, *arguments = command.split()
+    ended(run(name, path, *arguments, "-o", output, "--memory-limit", "16 MiB"))
+    length, *remarks = moves
+    spooling = remarks.count("writing frames to disk")
+    assert spooling > 5
+    assert remarks == ["writing frames to disk"] * spooling + [""] * (length - spooling)
+    found = np.load(output)
+    image = found["median"] if "stats" in command else found
+    np.testing.assert_array_equal(image, expected("median", frames))
+    if "stats" in command:
+        np.testing.assert_array_equal(found["max"], frames.max(axis=0))
+        found.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"scan.zarr", output.name}
+
+
+def test_info_of_what_is_written_to_disk(large, monkeypatch):
+    monkeypatch.setattr("daskstats.scratch.RAM_DISKS", ())
+    path, _ = large
+    result = ended(run("info", path, "--memory-limit", "16 MiB"))
+    lines = dict(line.split(None, 1) for line in result.stdout.splitlines())
+    assert lines["scratch"].endswith(f" GB free in {path.parent}")
+    assert lines["row-wise"].startswith("scratch: ")
+    assert f"18.75 MiB of scratch data in {path.parent} (50" in lines["row-wise"]
+
+
+def test_info_names_a_ram_disk(scan, monkeypatch):
+    room = scratch.Room("/ram", 2 * 10**9, in_memory=True)
+    monkeypatch.setattr(scratch, "room", lambda: room)
+    result = ended(run("info", scan))
+    assert "2 GB free in /ram, a RAM disk, which is not used" in result.stdout
 
 
 def test_simulate(tmp_path):

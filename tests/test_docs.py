@@ -7,14 +7,18 @@ import inspect
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import daskstats as stats
+from daskstats import cli
+from daskstats.statistics import STATISTICS
 
 ROOT = Path(__file__).parent.parent
 MODULES = ["daskstats"] + [
@@ -22,12 +26,13 @@ MODULES = ["daskstats"] + [
     for module in pkgutil.walk_packages(stats.__path__, "daskstats.")
     if not module.name.endswith("__main__")
 ]
-PUBLIC = [*stats.__all__, "max", "min", "sum"]
+PUBLIC = [*stats.__all__, "max", "min", "sum", "range"]
 
 # Imports run downwards only: a room may import from the rooms that stand below it here.
 ROOMS = [
-    *("__main__", "cli", "simulate", "__init__", "api", "stream", "graph", "statistics"),
-    *("series", "sources", "sinks", "plan", "memory", "kernels"),
+    *("__main__", "cli", "simulate", "__init__", "api", "job", "stream", "cluster"),
+    *("graph", "outputs", "statistics"),
+    *("scratch", "series", "sources", "sinks", "plan", "memory", "kernels", "leases"),
 ]
 
 
@@ -42,7 +47,7 @@ def test_examples_run(name):
 def test_star_import_shadows_no_builtin():
     namespace: dict = {}
     exec("from daskstats import *", namespace)
-    assert {"max", "min", "sum"}.isdisjoint(stats.__all__)
+    assert {"max", "min", "sum", "range"}.isdisjoint(stats.__all__)
     assert namespace["max_iter"] is stats.max_iter
     assert "max" not in namespace
     assert sorted(stats.__all__) == list(stats.__all__)
@@ -70,7 +75,8 @@ def test_public_names_are_documented(name):
 
 def test_nothing_else_is_public():
     # The rooms are attributes of the package because they have been imported.
-    found = {name for name in vars(stats) if not name.startswith("_")} - set(ROOMS)
+    rooms = set(ROOMS) - set(PUBLIC)  # a function has the name of its room: plan
+    found = {name for name in vars(stats) if not name.startswith("_")} - rooms
     assert found == set(PUBLIC)
 
 
@@ -118,15 +124,63 @@ def test_import_is_light():
     assert result.stdout.strip() == "[]"
 
 
-def readme_blocks(language):
-    text = (ROOT / "README.md").read_text()
-    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+GUIDES = ["README.md", "docs/memory.md", "docs/statistics.md"]
 
 
-def test_examples_of_the_readme_run(tmp_path, monkeypatch):
+def blocks(guide, language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / guide).read_text(), re.S)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_examples_of_the_guides_run(tmp_path, monkeypatch, guide):
     monkeypatch.chdir(tmp_path)
-    blocks = readme_blocks("python")
-    assert blocks
+    found = blocks(guide, "python")
+    assert found
     namespace: dict = {}
-    for block in blocks:
+    for block in found:
         exec(block, namespace)
+
+
+def test_every_guide_is_tested():
+    # That of clusters is run by the tests of clusters.
+    found = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    assert found == {*GUIDES[1:], "docs/clusters.md"}
+
+
+def test_commands_of_the_readme_are_commands():
+    lines = [line for block in blocks("README.md", "sh") for line in block.splitlines()]
+    calls = [part for line in lines for part in line.split(" && ") if part.startswith("daskstats ")]
+    assert len(calls) >= 6
+    for call in calls:
+        _, name, *args = shlex.split(call)
+        cli.main.commands[name].make_context(name, args)
+
+
+def test_every_statistic_is_documented():
+    text = (ROOT / "docs/statistics.md").read_text()
+    for name in STATISTICS:
+        assert re.search(rf"^\|.*`{name}[(`]", text, re.M), name
+
+
+def test_every_setting_is_documented():
+    text = (ROOT / "docs/memory.md").read_text()
+    for name, value in yaml.safe_load((ROOT / "daskstats/daskstats.yaml").read_text())[
+        "daskstats"
+    ].items():
+        default = "null" if value is None else value
+        assert f"| `daskstats.{name}` | {default} |" in text
+
+
+@pytest.mark.parametrize("guide", [*GUIDES, "docs/clusters.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(guide):
+    place = (ROOT / guide).parent
+    text = (ROOT / guide).read_text()
+    headings = [
+        re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", text, re.M)
+    ]
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in headings
+        elif "://" not in target:
+            assert (place / target).exists(), target

@@ -1,7 +1,11 @@
 """Memory limits: text and numbers, made-up control groups, real resource limits."""
 
+import gc
+import pickle
 import subprocess
 import sys
+import threading
+import time
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -9,6 +13,7 @@ import dask
 import numpy as np
 import pytest
 
+import daskstats as stats
 from daskstats import memory
 
 KIBI, MEBI, GIBI = 1 << 10, 1 << 20, 1 << 30
@@ -343,6 +348,7 @@ def test_this_machine():
 UNDER_LIMIT = r"""
 import re, resource, sys
 from pathlib import Path
+import daskstats as stats
 from daskstats import memory
 
 name, field = sys.argv[1:]
@@ -374,3 +380,166 @@ def test_resource_limits(name, field):
     assert 240 <= free <= 256
     assert 32 <= taken < 40
     assert free - 16 <= had <= free + 8
+
+
+# ---------------------------------------------------------------------- calls at the same time
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_held():
+    """What a failed test before this one keeps alive is not this one's."""
+    before = set(memory._holdings)
+    yield
+    gc.collect()
+    assert memory._holdings <= before
+
+
+def test_what_is_reserved_is_not_left():
+    shares = [memory.Share(300, 1000) for _ in range(4)]
+    for share in shares:
+        share.reserve()
+    assert memory.left(1000) == 0
+    assert memory.left(2000) == 800
+    shares.pop().release()
+    assert memory.left(1000) == 100
+    del shares[0], share
+    gc.collect()
+    assert memory.left(1000) == 400
+
+
+def test_a_run_waits_for_those_that_have_begun():
+    first, second = memory.Share(600, 1000), memory.Share(600, 1000)
+    order = []
+
+    def other():
+        second.begin()
+        order.append("second")
+        second.release()
+
+    first.begin()
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive()
+    order.append("first")
+    first.release()
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_what_has_only_been_reserved_keeps_nobody_waiting():
+    first, second = memory.Share(600, 1000), memory.Share(600, 1000)
+    first.reserve()
+    second.begin()
+    second.release()
+    first.begin()
+
+
+def test_one_thread_cannot_wait_for_itself():
+    first, second = memory.Share(600 << 20, 1 << 30), memory.Share(600 << 20, 1 << 30)
+    first.begin()
+    with pytest.raises(MemoryError, match=r"600 MiB do not fit beside the 600 MiB of the 1 iter"):
+        second.begin()
+
+
+def test_a_run_that_is_too_large_alone_is_not_kept_waiting():
+    memory.Share(600, 100).begin()
+
+
+def test_tasks_wait_until_there_is_room():
+    first, second = memory.Share(600, 1000), memory.Share(600, 1000)
+    events = []
+
+    def work(share, name, gate):
+        with share.working():
+            events.append(f"{name} begins")
+            gate.wait(10)
+            events.append(f"{name} ends")
+        share.release()
+
+    gates = [threading.Event(), threading.Event()]
+    gates[1].set()
+    one = threading.Thread(target=work, args=(first, "first", gates[0]))
+    one.start()
+    while not events:
+        time.sleep(0.01)
+    two = threading.Thread(target=work, args=(second, "second", gates[1]))
+    two.start()
+    two.join(2 * memory.PATIENCE)  # a task that works is not idle, however long it takes
+    assert events == ["first begins"]
+    gates[0].set()
+    one.join()
+    two.join()
+    assert events == ["first begins", "first ends", "second begins", "second ends"]
+
+
+def test_tasks_do_not_wait_for_a_run_that_has_no_thread_left():
+    """Two lazy images computed together on one thread: the first holds its share, idle."""
+    first, second = memory.Share(600, 1000), memory.Share(600, 1000)
+    with first.working():
+        pass
+    with second.working():
+        pass
+    assert memory.left(1000) == 0
+
+
+def test_a_share_of_another_process_is_its_own():
+    share = memory.Share(600, 1000)
+    share.begin()
+    other = pickle.loads(pickle.dumps(share))
+    assert (other.nbytes, other.limit) == (600, 1000)
+    assert memory.left(1000) == 400
+
+
+SHAPE, NFRAMES, SHARED = (64, 128), 300, 24 << 20
+
+
+@pytest.mark.parametrize("name", ["average", "median", "average_iter", "median_iter"])
+def test_eight_detectors_at_once(name, monkeypatch):
+    """RELIABILITY 25: what has begun never adds up to more than the limit."""
+    most = []
+    take = memory.Share._take
+
+    def watch(self):
+        take(self)
+        most.append(sum(holding.nbytes for holding in memory._holdings if holding.begun))
+
+    monkeypatch.setattr(memory.Share, "_take", watch)
+    frames = np.random.default_rng(0).integers(0, 1 << 12, (NFRAMES, *SHAPE)).astype("u2")
+    expected = {"a": frames.mean(0).astype("f4"), "m": np.median(frames, 0).astype("f4")}[name[0]]
+
+    class Whole:
+        shape, dtype = SHAPE, frames.dtype
+
+        def __len__(self):
+            return NFRAMES
+
+        def __getitem__(self, index):
+            return frames[index].copy()
+
+    found, function = [], getattr(stats, name)
+
+    def run():
+        if name.endswith("iter"):
+            *_, image = function(Whole(), 5, memory_limit=SHARED)
+        else:
+            image = function(Whole(), memory_limit=SHARED).compute()
+        found.append(image)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    for image in found:
+        np.testing.assert_allclose(image, expected, rtol=1e-7)
+    assert max(most) <= SHARED
+
+
+def test_iterators_in_step_share_the_limit():
+    frames = np.random.default_rng(0).integers(0, 1 << 12, (40, 64, 128)).astype("u2")
+    for images in zip(
+        *(stats.average_iter(list(frames), 4, memory_limit=SHARED) for _ in range(4)), strict=True
+    ):
+        assert len(images) == 4

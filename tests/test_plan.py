@@ -1,6 +1,7 @@
 """Plans are arithmetic: every frame once, within the limit, at the cost they say."""
 
 import dataclasses
+import sys
 from fractions import Fraction
 
 import pytest
@@ -8,9 +9,11 @@ from helpers import make_frames
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from daskstats import plan
 from daskstats.plan import Cost, Layout, MemoryLimitError, bands, cut, fold, split
 from daskstats.sources.base import Source
+
+# The package has a function of that name.
+plan = sys.modules["daskstats.plan"]
 
 GIBI = 1 << 30
 PLENTY = 1 << 60
@@ -79,6 +82,10 @@ def test_cut_covers_the_range_in_order(start, length, size, unit):
 
 sizes = st.integers(1, 200)
 
+DISK = plan.Disk("/scratch", PLENTY)
+SMALL_DISK = plan.Disk("/scratch", 1000)
+RAM_DISK = plan.Disk("/dev/shm", PLENTY, in_memory=True)
+
 
 @st.composite
 def layouts(draw):
@@ -91,6 +98,7 @@ def layouts(draw):
         frame_unit=draw(st.integers(1, nframes + 5)),
         row_unit=draw(st.one_of(st.just(1), st.just(rows), st.integers(1, rows))),
         in_memory=draw(st.booleans()),
+        buffers=draw(st.sampled_from([0, 1, 1.5])),
     )
 
 
@@ -102,7 +110,12 @@ def requests(draw):
     """Return a planner, its arguments but the limit, and whatever else it is told."""
     layout, cost, workers = draw(layouts()), draw(costs), draw(st.integers(1, 40))
     planner = draw(st.sampled_from([fold, bands]))
-    options = {"use_buffer": draw(st.booleans())} if planner is bands else {}
+    options = {"running": draw(st.booleans())}
+    if planner is bands:
+        options["use_buffer"] = draw(st.booleans())
+        options["disk"] = draw(st.sampled_from([None, SMALL_DISK, DISK, RAM_DISK]))
+    else:
+        options["chained"] = draw(st.booleans())
     steps = draw(st.integers(1, layout.nframes if planner is fold else layout.rows))
     return planner, (layout, cost, steps, workers), options
 
@@ -142,11 +155,34 @@ def test_every_plan(request, power):
     assert (made.layout, made.workers, made.limit) == (layout, workers, limit)
     covered = [item for start, stop in made.blocks for item in range(start, stop)]
     assert covered == list(range(items))
-    assert [blocks[-1][1] - blocks[0][0] for blocks in made.steps] == split(items, steps)
+    assert [parts[-1][1] - parts[0][0] for parts in made.steps] == split(items, steps)
+    parts = [part for step in made.steps for part in step]
+    assert [item for start, stop in parts for item in range(start, stop)] == list(range(items))
+    edges = {start for start, _ in made.blocks}
+    assert all(not edges & set(range(start + 1, stop)) for start, stop in parts)
     assert 0 <= made.nbytes <= limit
+    check_scratch(made, options)
     assert 1 <= made.piece <= max(layout.nframes, layout.frame_unit)
     assert made.reads >= 1
     assert str(made).startswith(f"{made.strategy}: {len(made.blocks)} blocks of ")
+
+
+def check_scratch(made, options):
+    layout, spooled = made.layout, made.strategy == "scratch"
+    assert spooled == bool(made.groups) == (made.disk is not None) == bool(made.disk_nbytes)
+    if not spooled:
+        return
+    assert options["use_buffer"]
+    assert made.disk == DISK
+    assert made.reads == 1
+    assert made.disk_nbytes == layout.nbytes
+    frames = [frame for start, stop in made.groups for frame in range(start, stop)]
+    assert frames == list(range(layout.nframes))
+    # Chunks are of one size, and no frame is decoded for two groups.
+    group, height = made.groups[0][1], made.blocks[0][1]
+    assert all(start % group == 0 for start, _ in made.groups)
+    assert all(first % height == 0 for first, _ in made.blocks)
+    assert group % min(layout.frame_unit, layout.nframes) == 0 or len(made.groups) == 1
 
 
 @settings(many, max_examples=50)
@@ -155,11 +191,12 @@ def test_least_limit_is_exact_and_more_memory_is_never_worse(request):
     planner, arguments, options = request
     limit = least(planner, arguments, options)
     small = planner(*arguments, limit, **options)
-    assume(small.nbytes)  # views, and a statistic that keeps nothing
+    assume(small.nbytes > plan.OVERHEAD)  # views, and a statistic that keeps nothing
     assert small.nbytes <= limit
     large = planner(*arguments, PLENTY, **options)
     assert large.reads <= small.reads
-    assert len(large.blocks) <= len(small.blocks)
+    if large.strategy == small.strategy != "scratch":
+        assert len(large.blocks) <= len(small.blocks)
     with pytest.raises(MemoryLimitError):
         planner(*arguments, limit - 1, **options)
 
@@ -227,51 +264,81 @@ def test_bands_read_no_unit_of_frames_twice_in_one_band(nframes, unit, whole):
 
 # Primes, so that each term shows in the sum.
 P = Layout(nframes=101, rows=31, cols=37, itemsize=2)
-PIXELS, FRAME, ROW = 31 * 37, 31 * 37 * 2, 101 * 37
+PIXELS, FRAME, ROW = 31 * 37, 31 * 37 * 2, 101 * 37 * 2
 COST = Cost(state=7, image=5, scratch=3, tile=41)
-STATES, IMAGES = (2 + 4 + 11) * 7 * PIXELS, 3 * 5 * PIXELS
 
 
 @pytest.mark.parametrize(
-    ("changes", "steps", "terms"),
+    ("changes", "options", "states", "images", "terms"),
     [
-        # each of 11 workers: a frame being fetched, and a piece of 8
-        ({}, 1, 11 * (1 + 8) * FRAME),
-        # steps of 2 or 1 frames: pieces need be no larger, but are planned to be
-        ({}, 97, 11 * (1 + 8) * FRAME),
+        # 11 workers, two states combined, one image; each reads a piece of 8, one being fetched
+        ({}, {}, 12, 1, 11 * (1 + 8) * FRAME),
         # 13 frames are decoded together, and copied as a piece of 13
-        ({"frame_unit": 13}, 1, 11 * (13 + 13) * FRAME),
+        ({"frame_unit": 13}, {}, 12, 1, 11 * (13 + 13) * FRAME),
         # 3 together: pieces are two units
-        ({"frame_unit": 3}, 1, 11 * (3 + 6) * FRAME),
+        ({"frame_unit": 3}, {}, 12, 1, 11 * (3 + 6) * FRAME),
+        # what a library holds while it reads
+        ({"buffers": 1.5}, {}, 12, 1, 11 * (1 + 8 + 12) * FRAME),
         # views cost nothing
-        ({"in_memory": True}, 1, 0),
+        ({"in_memory": True}, {}, 12, 1, 0),
+        # steps that wait for a consumer, and the running state before and after
+        ({}, {"running": True}, 11 + plan.WAITING + 3, 2, 11 * (1 + 8) * FRAME),
+        # lanes have one state, and images that wait
+        ({"in_memory": True}, {"running": True}, 1, 11 + plan.WAITING + 2, 0),
+        # partial states that are combined as a tree
+        ({}, {"chained": False}, 11 + plan.WAITING + 4, 3, 11 * (1 + 8) * FRAME),
     ],
 )
-def test_terms_of_a_fold(changes, steps, terms):
-    made = fold(dataclasses.replace(P, **changes), COST, steps, 11, PLENTY)
-    assert made.nbytes == STATES + IMAGES + terms
+def test_terms_of_a_fold(changes, options, states, images, terms):
+    made = fold(dataclasses.replace(P, **changes), COST, 1, 11, PLENTY, **options)
+    assert made.nbytes == plan.with_losses((states * 7 + images * 5) * PIXELS + terms)
+
+
+CHUNK = plan.LARGEST_CHUNK
 
 
 @pytest.mark.parametrize(
-    ("changes", "use_buffer", "strategy", "band"),
+    ("changes", "use_buffer", "limit", "strategy", "fixed", "row"),
     [
-        # the band itself, and the statistic's temporaries
-        ({"row_unit": 1}, True, "direct", 2 * ROW + 3 * 37),
-        ({"row_unit": 1, "in_memory": True}, True, "direct", 3 * 37),
-        ({"row_unit": 31}, False, "reread", 2 * ROW + 3 * 37),
-        ({"row_unit": 31}, True, "resident", 3 * 37),
+        # the band itself, the frame being fetched with its pieces, and the statistic's temporaries
+        ({"row_unit": 1}, True, PLENTY, "direct", 0, ROW + FRAME // 31 + 3 * 37),
+        ({"row_unit": 1, "in_memory": True}, True, PLENTY, "direct", 0, 3 * 37),
+        ({"row_unit": 31}, False, PLENTY, "reread", 11 * FRAME, ROW + 3 * 37),
+        ({"row_unit": 31}, True, PLENTY, "resident", 101 * FRAME, 3 * 37),
+        # less than all frames: chunks in flight
+        (
+            {"nframes": 100_003, "row_unit": 31},
+            True,
+            225 << 20,
+            "scratch",
+            None,
+            100_003 * 37 * 2 + 3 * 37,
+        ),
     ],
 )
-def test_terms_of_bands(changes, use_buffer, strategy, band):
+def test_terms_of_bands(changes, use_buffer, limit, strategy, fixed, row):
     layout = dataclasses.replace(P, **changes)
-    images = 7 * PIXELS + IMAGES + 11 * 41
-    kept = {"direct": 0, "reread": 11 * FRAME, "resident": 101 * FRAME + 11 * FRAME}[strategy]
-    made = bands(layout, COST, 1, 11, PLENTY, use_buffer)
+    made = bands(layout, COST, 1, 11, limit, use_buffer, DISK)
     assert made.strategy == strategy
+    if fixed is None:
+        fixed = 11 * plan.CHUNKS_IN_FLIGHT * (plan.usable(limit) // (11 * plan.CHUNKS_OF_LIMIT))
     tallest = max(stop - start for start, stop in made.blocks)
-    # what is read at once by each of 11 workers may be counted on top, up to a piece of 8 frames
-    extra = made.nbytes - images - kept - 11 * tallest * band
-    assert 0 <= extra <= 11 * 8 * FRAME
+    kept = (7 + 2 * 5) * PIXELS + 11 * 41
+    if strategy == "scratch":
+        # Frames are fetched before there are images.
+        kept = max(kept, 11 * 2 * FRAME)
+    expected = kept + fixed + 11 * tallest * row
+    assert made.nbytes == plan.with_losses(expected)
+
+
+def test_spooling_may_take_more_than_the_bands():
+    """Frames large beside bands: a group of one, a frame being fetched, chunks in flight."""
+    layout = Layout(nframes=3, rows=4096, cols=4096, itemsize=2, row_unit=4096)
+    limit = 160 << 20
+    made = bands(layout, Cost(1, 1), 1, 1, limit, disk=DISK)
+    assert made.strategy == "scratch"
+    chunks = plan.CHUNKS_IN_FLIGHT * (plan.usable(limit) // plan.CHUNKS_OF_LIMIT)
+    assert made.nbytes >= plan.with_losses(2 * layout.frame_nbytes + chunks)
 
 
 @pytest.mark.parametrize("planner", [fold, bands])
@@ -293,17 +360,40 @@ MEDIAN = Cost(state=8, image=4, scratch=4)
     [
         (DEXELA, 100 * GIBI, True, "resident"),  # the series fits: each frame is read once
         (DEXELA, 100 * GIBI, False, "reread"),  # it may not be kept
-        (DEXELA, 10 * GIBI, True, "reread"),  # it does not fit
+        (DEXELA, 10 * GIBI, True, "scratch"),  # it does not fit
         (dataclasses.replace(DEXELA, row_unit=1), 10 * GIBI, True, "direct"),
         (dataclasses.replace(DEXELA, row_unit=1, in_memory=True), GIBI, True, "direct"),
         (dataclasses.replace(DEXELA, row_unit=122), 100 * GIBI, True, "direct"),
         (Layout(nframes=10, rows=1, cols=50, itemsize=2), GIBI, True, "direct"),  # a line detector
+        # chunks of rows so high that a band of them does not fit
+        (dataclasses.replace(DEXELA, row_unit=972), 10 * GIBI, True, "scratch"),
     ],
 )
 def test_strategy(layout, limit, use_buffer, strategy):
-    made = bands(layout, MEDIAN, 1, 2, limit, use_buffer)
+    made = bands(layout, MEDIAN, 1, 2, limit, use_buffer, DISK)
     assert made.strategy == strategy
     assert made.nbytes <= limit
+
+
+@pytest.mark.parametrize(
+    ("disk", "note"),
+    [
+        (None, ""),
+        (SMALL_DISK, "scratch data need 32.04 GiB, there are 0.0009537 MiB in /scratch"),
+        (RAM_DISK, "/dev/shm is a RAM disk: scratch data there would count as memory"),
+    ],
+)
+def test_a_plan_says_why_frames_are_read_again(disk, note):
+    made = bands(DEXELA, MEDIAN, 1, 2, 10 * GIBI, disk=disk)
+    assert (made.strategy, made.note) == ("reread", note)
+    assert note in str(made)
+
+
+def test_what_cannot_be_read_again_needs_room():
+    once = dataclasses.replace(DEXELA, again=False)
+    assert bands(once, MEDIAN, 1, 2, 10 * GIBI, disk=DISK).strategy == "scratch"
+    with pytest.raises(MemoryLimitError):
+        bands(once, MEDIAN, 1, 2, 10 * GIBI)
 
 
 def test_less_memory_makes_smaller_blocks_and_then_refuses():
@@ -319,11 +409,11 @@ def test_less_memory_makes_smaller_blocks_and_then_refuses():
 
 def test_refusal_says_what_to_do():
     with pytest.raises(MemoryError) as caught:
-        fold(DEXELA, Cost(8, 4), 1, 2, GIBI // 2)
+        fold(DEXELA, Cost(8, 4), 1, 2, GIBI // 4)
     for text in (
         "1440 frames of 3888 x 3072 need at least",
         "for each of 2 workers",
-        "the memory limit is 512 MiB",
+        "the memory limit is 256 MiB",
         "raise memory_limit or use fewer workers",
     ):
         assert text in str(caught.value)
@@ -361,5 +451,5 @@ def test_a_million_frames():
 
 def test_description():
     text = str(bands(dataclasses.replace(P, row_unit=1), COST, 5, 3, GIBI))
-    assert text.startswith("direct: 5 blocks of 6 to 7 rows, 3 at once; each frame read 1 times; ")
+    assert text.startswith("direct: 5 blocks of 6 to 7 rows, 3 at once; each frame read 1 time; ")
     assert text.endswith(" of 1024 MiB")

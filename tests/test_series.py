@@ -151,8 +151,8 @@ def test_no_lock(lock):
         (np.zeros((7, 5, 6), "u2"), Layout(3, 5, 6, 2, in_memory=True)),
         (np.zeros((7, 5, 6), ">u2"), Layout(3, 5, 6, 2)),
         (Sequence(np.zeros((7, 5, 6), "f8")), Layout(3, 5, 6, 8, row_unit=5)),
-        (da.zeros((7, 5, 6), chunks=(2, 3, 6)), Layout(3, 5, 6, 8, frame_unit=2, row_unit=3)),
-        (da.zeros((7, 5, 6), chunks=(2, 5, 6)), Layout(3, 5, 6, 8, frame_unit=2, row_unit=5)),
+        (da.zeros((7, 5, 6), chunks=(2, 3, 6)), Layout(3, 5, 6, 8, 2, 3, again=False)),
+        (da.zeros((7, 5, 6), chunks=(2, 5, 6)), Layout(3, 5, 6, 8, 2, 5, again=False)),
     ],
 )
 def test_layout(ims, expected):

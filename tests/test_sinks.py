@@ -286,3 +286,139 @@ def test_picture_of_odd_images(pixels, grey):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_picture_of_every_dtype(dtype):
     assert sinks.picture(np.array([[0, 1]], dtype)).tolist() == [[0, 255]]
+
+
+# ---------------------------------------------------------------------- several images
+
+IMAGES = {"max": np.arange(6, dtype="u2").reshape(2, 3), "levels_5_95": np.ones((2, 2, 3), "f4")}
+
+
+def read_group(path):
+    import zarr
+
+    return {name: array[...] for name, array in zarr.open_group(path, mode="r").arrays()}
+
+
+def read_datasets(path):
+    import h5py
+
+    with h5py.File(path) as file:
+        return {name: dataset[...] for name, dataset in file.items()}
+
+
+def read_archive(path):
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+READ_ALL = {
+    ".zarr": read_group,
+    ".npz": read_archive,
+    ".h5": read_datasets,
+    ".hdf5": read_datasets,
+}
+
+
+def check_images(found):
+    assert set(found) == set(IMAGES)
+    for name, image in IMAGES.items():
+        np.testing.assert_array_equal(found[name], image, strict=True)
+
+
+def test_every_collection_is_tested():
+    assert set(sinks.COLLECTIONS) == set(READ_ALL)
+
+
+@pytest.mark.parametrize("suffix", sorted(READ_ALL))
+def test_images_together(tmp_path, suffix):
+    path = tmp_path / f"images{suffix}"
+    sinks.save_all(IMAGES, path)
+    check_images(READ_ALL[suffix](path))
+    with pytest.raises(FileExistsError):
+        sinks.save_all(IMAGES, path)
+    sinks.save_all(IMAGES, path, force=True)
+    assert leftovers(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("form", [None, *EXACT, "TIF"])
+def test_images_in_a_directory(tmp_path, form):
+    path = tmp_path / "scan 2024.05"
+    sinks.save_all(IMAGES, path if form else tmp_path / "images", form=form)
+    path = path if form else tmp_path / "images"
+    suffix = f".{(form or 'npy').lower().lstrip('.')}"
+    assert leftovers(path) == sorted(f"{name}{suffix}" for name in IMAGES)
+    check_images({name: READ[suffix](path / f"{name}{suffix}") for name in IMAGES})
+    assert leftovers(tmp_path) == [path.name]
+
+
+def test_directory_is_replaced_only_if_nothing_else_is_in_it(tmp_path):
+    path = tmp_path / "images"
+    sinks.save_all(IMAGES, path)
+    with pytest.raises(FileExistsError, match="exists already"):
+        sinks.save_all(IMAGES, path)
+    sinks.save_all(IMAGES, path, force=True)
+    for form, names in (("tif", IMAGES), ("npy", ["max"])):
+        with pytest.raises(IsADirectoryError, match="holds levels_5_95.npy and will not"):
+            sinks.save_all({name: IMAGES[name] for name in names}, path, force=True, form=form)
+    (path / "thesis.txt").touch()
+    with pytest.raises(IsADirectoryError, match="holds thesis.txt"):
+        sinks.save_all(IMAGES, path, force=True)
+    assert len(leftovers(path)) == 3
+
+
+@pytest.mark.parametrize("name", ["images.npz", "images.zarr", "images"])
+@pytest.mark.parametrize("exists", [False, True])
+def test_failed_write_of_images_leaves_what_was(tmp_path, name, exists, monkeypatch):
+    path = tmp_path / name
+    if exists:
+        sinks.save_all(IMAGES, path)
+
+    def fail(images, path):
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(sinks.COLLECTIONS, ".npz", (fail, None))
+    monkeypatch.setitem(sinks.COLLECTIONS, ".zarr", (fail, None))
+    monkeypatch.setitem(sinks.FORMATS, ".npy", (fail, None))
+    with pytest.raises(OSError, match="No space left"):
+        sinks.save_all(IMAGES, path, force=True)
+    assert leftovers(tmp_path) == [path.name] * exists
+    if exists and name == "images":
+        check_images({image: np.load(path / f"{image}.npy") for image in IMAGES})
+    elif exists:
+        check_images(READ_ALL[path.suffix](path))
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "error", "words"),
+    [
+        ("images.tif", None, ValueError, "holds one image only"),
+        ("images.tif", "jpg", ValueError, "holds one image only"),
+        ("images.jpg", None, ValueError, "no known suffix"),
+        ("images.npz", "tif", ValueError, "a format is for a directory"),
+        ("images", "jpg", ValueError, "no format 'jpg'"),
+        ("images", "png", ValueError, "2-D image only"),
+        ("nowhere/images", None, FileNotFoundError, "there is no directory"),
+    ],
+)
+def test_where_images_cannot_go(tmp_path, name, form, error, words):
+    ndims = {name: image.ndim for name, image in IMAGES.items()}
+    with pytest.raises(error, match=words):
+        sinks.check_outputs(tmp_path / name, ndims, form=form)
+    with pytest.raises(error, match=words):
+        sinks.save_all(IMAGES, tmp_path / name, form=form)
+    assert not leftovers(tmp_path)
+
+
+def test_images_never_onto_the_input(tmp_path):
+    np.save(tmp_path / "scan.npy", np.zeros(3))
+    for path in (tmp_path, tmp_path / "scan.npy" / "images"):
+        with pytest.raises((ValueError, FileNotFoundError)):
+            sinks.check_outputs(path, {"max": 2}, [tmp_path / "scan.npy"], force=True)
+
+
+def test_missing_package_of_a_collection(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    for name, form in (("images.h5", None), ("images", "h5")):
+        with pytest.raises(ImportError, match=r"pip install 'daskstats\[io\]'"):
+            sinks.check_outputs(tmp_path / name, {"max": 2}, form=form)

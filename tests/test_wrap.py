@@ -1,5 +1,7 @@
 """wrap: every kind of series as a lazily chunked dask array."""
 
+import sys
+
 import dask
 import dask.array as da
 import numpy as np
@@ -59,8 +61,8 @@ both_ways = pytest.mark.parametrize("along", ["frames", "rows"])
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Make blocks so small that frames of 60 bytes take several."""
-    monkeypatch.setattr("daskstats.plan.SMALLEST_BLOCK", 1)
-    monkeypatch.setattr("daskstats.plan.LARGEST_BLOCK", 200)
+    monkeypatch.setattr(sys.modules["daskstats.plan"], "SMALLEST_BLOCK", 1)
+    monkeypatch.setattr(sys.modules["daskstats.plan"], "LARGEST_BLOCK", 200)
 
 
 @every_kind

@@ -41,6 +41,10 @@ class Source:
     """rows that are decoded together; None if a frame is always decoded whole"""
     in_memory: bool = False
     """whether blocks are views of memory that is there anyway"""
+    buffers: float = 0
+    """bytes that exist while frames are read beside those that `read` returns, for each of these"""
+    again: bool = True
+    """whether frames can be read again without being kept somewhere"""
     one_by_one: bool = False
     """whether `read` fetches frame after frame, so that one that fails is read again alone"""
 

@@ -14,6 +14,8 @@ class DaskSource(Source):
     Graphs name its blocks instead of calling `read`, which computes.
     """
 
+    again = False  # dask keeps a block until all that need it have run
+
     def __init__(self, array: Array) -> None:
         if array.ndim != 3:
             raise ValueError(

@@ -44,6 +44,7 @@ class Hdf5Source(FileSource):
         chunks = (dataset.chunks or (1,) * dataset.ndim)[-3:]
         self.frame_unit = min(chunks[0], self.nframes) if dataset.ndim == 3 else 1
         self.row_unit = chunks[-2] if chunks[-2] < self.shape[0] else None
+        self.buffers = 0 if dataset.dtype.isnative else 1
         self._dataset = dataset
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:

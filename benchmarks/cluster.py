@@ -1,0 +1,183 @@
+"""On dask.distributed: against plain dask.array, streams against results, and how it grows."""
+
+import contextlib
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import common
+import dask
+import dask.array as da
+import numpy as np
+import zarr
+from distributed import Client, LocalCluster
+
+import daskstats as stats
+
+HERE = "127.0.0.1"
+STATISTICS = ("max", "average", "std", "median")
+STEPS = 60
+DELAY = 0.05
+
+
+class Decoding:
+    """A series whose frames are compressed in memory: reading one is decompressing it."""
+
+    def __init__(self, nframes: int, shape: tuple[int, int]) -> None:
+        self.shape, self.dtype, self._nframes = shape, np.dtype("u2"), nframes
+        counts = np.random.default_rng(0).poisson(100, shape).astype("u2")
+        self._frame = zlib.compress(counts, 1)
+
+    def __len__(self) -> int:
+        return self._nframes
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return np.frombuffer(zlib.decompress(self._frame), self.dtype).reshape(self.shape)
+
+
+class Sleeping(Decoding):
+    """A series whose frames take long to come, and nothing else."""
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        time.sleep(DELAY)
+        return np.zeros(self.shape, self.dtype)
+
+
+@contextlib.contextmanager
+def workers(count: int, processes: bool = True) -> Iterator[Client]:
+    """Give a client of so many workers of one thread each."""
+    here = f"{HERE}:0"
+    options = {"dashboard_address": here, "worker_dashboard_address": here}
+    options |= {"host": HERE, "protocol": "tcp", "processes": processes}
+    cluster = LocalCluster(n_workers=count, threads_per_worker=1, **options)
+    with cluster, Client(cluster) as client:
+        yield client
+
+
+def zero_peak(dask_worker: Any) -> int:
+    """Lower a worker's high-water mark to what it has now, and return the bytes it has sent."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return dask_worker.transfer_outgoing_bytes_total
+
+
+def peak(dask_worker: Any) -> tuple[int, int]:
+    """Return a worker's high-water mark, and the bytes it has sent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    high = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+    return high, dask_worker.transfer_outgoing_bytes_total
+
+
+def finished(client: Client) -> int:
+    """Return how many tasks have been finished on a cluster so far."""
+    prefixes = client.cluster.scheduler.task_prefixes.values()
+    return sum(prefix.state_counts["memory"] for prefix in list(prefixes))
+
+
+def measured(client: Client, call: Callable[[], Any]) -> list[Any]:
+    """Return seconds, peak MiB of a worker, tasks, and MiB that workers have sent."""
+    before = sum(client.run(zero_peak).values()), finished(client)
+    took = common.seconds(call)
+    found = client.run(peak).values()
+    sent = sum(sent for _, sent in found) - before[0]
+    tasks = finished(client) - before[1]
+    return [took, common.mebibytes(max(high for high, _ in found)), tasks, common.mebibytes(sent)]
+
+
+def against_dask(client: Client, path: Path, repeats: int) -> Iterator[list[Any]]:
+    """Yield a row for each statistic and library: the best of several runs."""
+    array = da.from_zarr(str(path))
+    for name in STATISTICS:
+        mean = "mean" if name == "average" else name
+        theirs = getattr(da, mean)
+        calls: dict[str, Callable] = {
+            "daskstats": lambda name=name: getattr(stats, name)(path).compute(),
+            "dask.array": lambda theirs=theirs: theirs(array, axis=0).compute(),
+        }
+        for label, call in calls.items():
+            call()  # compiles, and loads what is loaded once
+            yield [name, label, *min(measured(client, call) for _ in range(repeats))]
+
+
+def stream(name: str, ims: Any, steps: int) -> tuple[float, float]:
+    """Return the seconds to the first image and to the last."""
+    began = time.perf_counter()
+    for index, _ in enumerate(getattr(stats, f"{name}_iter")(ims, steps)):
+        if index == 0:
+            first = time.perf_counter() - began
+    return first, time.perf_counter() - began
+
+
+def streaming(client: Client, series: Decoding, repeats: int) -> Iterator[list[Any]]:
+    """Yield what intermediate images cost, and when the first one comes."""
+    for name in ("max", "average", "std"):
+        getattr(stats, name)(series).compute()
+        steps = min(STEPS, len(series))
+        plain, best = np.inf, (np.inf, np.inf)
+        for _ in range(repeats):
+            plain = min(plain, common.seconds(getattr(stats, name)(series).compute))
+            best = min(best, stream(name, series, steps), key=lambda times: times[1])
+        yield [name, plain, best[1], best[1] / plain, best[0], best[0] / best[1]]
+
+
+def warm_up() -> None:
+    """Load the compiled code of an average, in a worker."""
+    with dask.config.set(scheduler="synchronous"):
+        stats.average(np.zeros((4, 8, 8), "u2")).compute()
+
+
+def scaling(counts: tuple[int, ...], series: Decoding, processes: bool) -> Iterator[list[Any]]:
+    """Yield the time of an average by the number of workers."""
+    base = None
+    for count in counts:
+        with workers(count, processes) as client:
+            client.run(warm_up)
+            took = common.seconds(stats.average(series).compute)
+        base = base or took * count
+        yield [type(series).__name__.lower(), count, took, base / took]
+
+
+def per_block(client: Client, tiny: bool) -> Iterator[list[Any]]:
+    """Yield what a block costs beside its work: frames of 16 pixels, a block to each step."""
+    few, many = (5, 20) if tiny else (50, 550)
+    series = Decoding(many, (4, 4))
+    times = {count: min(stream("max", series, count)[1] for _ in range(2)) for count in (few, many)}
+    yield ["max_iter, a block and an image", 1e3 * (times[many] - times[few]) / (many - few)]
+    lazy = {count: stats.partials(series, "max", count)[-1] for count in (few, many)}
+    best = {count: min(common.seconds(lazy[count].compute) for _ in range(2)) for count in lazy}
+    yield ["partials(...)[-1], a block", 1e3 * (best[many] - best[few]) / (many - few)]
+
+
+def section(title: str, header: list[str], rows: Iterator[list[Any]]) -> None:
+    print(f"\n### {title}\n\n{common.table(header, rows)}", flush=True)
+
+
+def main() -> None:
+    tiny = common.parser(__doc__.splitlines()[0]).parse_args().tiny
+    shape = common.TINY_SHAPE if tiny else (120, 1024, 1024)
+    repeats = 1 if tiny else 2
+    print(common.machine())
+    print(f"- {shape[0]} frames of {shape[1]} x {shape[2]} uint16 in zarr, best of {repeats};")
+    print("  four times as many that are decompressed")
+    decoding = Decoding(4 * shape[0], shape[1:])
+    with tempfile.TemporaryDirectory() as directory, workers(2) as client:
+        path = Path(directory) / "scan.zarr"
+        store = zarr.create_array(path, shape=shape, chunks=(4, *shape[1:]), dtype="u2")
+        store[...] = common.series("uint16", shape)
+        header = ["statistic", "by", "seconds", "peak MiB", "tasks", "sent MiB"]
+        section("Two workers: zarr of 4 frames", header, against_dask(client, path, repeats))
+        header = ["statistic", "result s", f"{STEPS} images s", "ratio", "first s", "of all"]
+        rows = streaming(client, decoding, repeats)
+        section("Streams: frames that are decompressed", header, rows)
+        section("Scheduling", ["what", "ms"], per_block(client, tiny))
+    header = ["source", "workers", "seconds", "speed-up"]
+    section("One worker to two", header, scaling((1, 2), decoding, True))
+    sleeping = Sleeping(*((8, (64, 64)) if tiny else (1280, (512, 1024))))
+    counts = (1, 2) if tiny else (1, 2, 4, 8, 16)
+    section("One worker to sixteen, that sleep", header, scaling(counts, sleeping, False))
+
+
+if __name__ == "__main__":
+    main()

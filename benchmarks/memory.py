@@ -1,0 +1,237 @@
+"""Whether the memory limit is kept: each statistic of a series ten times the limit.
+
+Every call has a process of its own. Its peak (VmHWM) is counted from what is resident after a
+call on a small series has loaded everything. The floor of a row-wise statistic is the time of
+writing the frames to the same disk and reading them back, as they are, by as many threads.
+"""
+
+import resource
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import common
+import dask
+import numpy as np
+import psutil
+from dask.utils import parse_bytes
+
+import daskstats as stats
+from daskstats.api import Job
+
+STATISTICS = ("max", "min", "sum", "average", "std", "percentile", "median")
+STEPS = 10
+TIMES = 10
+
+HEADER = (
+    "series",
+    "statistic",
+    "call",
+    "limit MiB",
+    "strategy",
+    "peak MiB",
+    "peak / limit",
+    "projected / peak",
+    "reads",
+    "seconds",
+    "of the floor",
+)
+
+# Frames of a size that leaves room for a partial state of each worker.
+SHAPES = {"256MiB": (1024, 1024), "1GiB": (2048, 2048)}
+TINY = {"24MiB": (128, 256)}
+
+# Data segment that is there before, and what an interpreter needs beside the statistic.
+HEADROOM = 1 << 28
+
+
+class Generated:
+    """Whole frames only, made as they are asked for, with a count of how often."""
+
+    def __init__(self, shape: tuple[int, int], nframes: int, dtype: str) -> None:
+        self.shape, self.dtype, self.nframes = shape, np.dtype(dtype), nframes
+        self.reads = np.zeros(nframes, int)
+        rows, cols = shape
+        base = np.random.default_rng(0).poisson(100, (rows + 61, cols))
+        self._base = base.astype(self.dtype)
+
+    def __len__(self) -> int:
+        return self.nframes
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        self.reads[index] += 1
+        first = index * 37 % 61
+        return self._base[first : first + self.shape[0]] + self.dtype.type(index % 7)
+
+
+def opened(source: str, shape: tuple[int, int], nframes: int, dtype: str, place: str) -> Any:
+    """Return the series: the generated frames, or a file of them."""
+    frames = Generated(shape, nframes, dtype)
+    if source == "generated":
+        return frames
+    path = Path(place) / f"frames.{source}"
+    if source == "zarr":
+        import zarr
+
+        chunks = (8, *shape)
+        array = zarr.create_array(path, shape=(nframes, *shape), chunks=chunks, dtype=dtype)
+        for start in range(0, nframes, 8):
+            stop = min(nframes, start + 8)
+            array[start:stop] = np.stack([frames[index] for index in range(start, stop)])
+    else:
+        import h5py
+
+        with h5py.File(path, "w") as file:
+            chunks = (1, *shape)
+            array = file.create_dataset("x", (nframes, *shape), dtype, chunks=chunks, shuffle=True)
+            for index in range(nframes):
+                array[index] = frames[index]
+    return str(path)
+
+
+def call(ims: Any, statistic: str, steps: int, limit: int) -> Any:
+    """Compute a statistic, or iterate over it."""
+    arguments = (25,) if statistic == "percentile" else ()
+    if not steps:
+        return getattr(stats, statistic)(ims, *arguments, memory_limit=limit).compute()
+    iterate = getattr(stats, f"{statistic}_iter")
+    with iterate(ims, *arguments, steps, memory_limit=limit) as images:
+        return [image[0, 0] for image in images][-1]
+
+
+def plan_of(ims: Any, statistic: str, steps: int, limit: int) -> Any:
+    """Return the plan of a call."""
+    what: Any = ("percentile", 25) if statistic == "percentile" else statistic
+    return Job(ims, what, 0, max(1, steps), memory_limit=limit, running=bool(steps)).plan
+
+
+def answer(**request: Any) -> dict:
+    """Run one call in this process."""
+    place = tempfile.mkdtemp(prefix="daskstats-benchmark-")
+    try:
+        with dask.config.set({"num_workers": common.THREADS, "daskstats.scratch-directory": place}):
+            return measured(place, **request)
+    finally:
+        shutil.rmtree(place)
+
+
+def measured(
+    place: str,
+    source: str,
+    statistic: str,
+    steps: int,
+    limit: int,
+    shape: list[int],
+    dtype: str,
+    capped: bool,
+) -> dict:
+    rows, cols = shape
+    nframes = TIMES * limit // (rows * cols * np.dtype(dtype).itemsize)
+    small = Generated((64, 256), 512, dtype)
+    call(small, statistic, steps, 14 << 20)
+    ims = opened(source, (rows, cols), nframes, dtype, place)
+    plan = plan_of(ims, statistic, steps, limit)
+    if capped:
+        cap = psutil.Process().memory_info().data + limit + HEADROOM
+        resource.setrlimit(resource.RLIMIT_DATA, (cap, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    _, took, peak = common.peak_of(lambda: call(ims, statistic, steps, limit))
+    lower = floor(Generated((rows, cols), nframes, dtype), place) if plan.groups else None
+    return {
+        "status": "ok",
+        "strategy": plan.strategy,
+        "peak": peak,
+        "projected": plan.nbytes,
+        "reads": float(ims.reads.mean()) if isinstance(ims, Generated) else plan.reads,
+        "seconds": took,
+        "floor": lower,
+    }
+
+
+def floor(ims: Generated, place: str) -> float:
+    """Return the time of writing all frames to the disk and of reading them back."""
+    path = Path(place) / "floor"
+    path.mkdir()
+    frame = ims[0]
+
+    def write(index: int) -> None:
+        frame.tofile(path / f"{index}")
+
+    def read(index: int) -> None:
+        np.fromfile(path / f"{index}", frame.dtype)
+
+    def both() -> None:
+        for each in (write, read):
+            list(pool.map(each, range(len(ims))))
+
+    with ThreadPoolExecutor(common.THREADS) as pool:
+        took = common.seconds(both)
+    shutil.rmtree(path)
+    return took
+
+
+def lines(options: Any) -> Iterator[list[Any]]:
+    """Yield the rows of the table."""
+    shapes = TINY if options.tiny else SHAPES
+    for source in options.sources.split(","):
+        for text, shape in shapes.items():
+            for statistic in options.only.split(","):
+                for steps in (0, STEPS):
+                    request = {
+                        "source": source,
+                        "statistic": statistic,
+                        "steps": steps,
+                        "limit": parse_bytes(text),
+                        "shape": shape,
+                        "dtype": options.dtype,
+                        "capped": options.capped,
+                    }
+                    with common.Worker(__file__) as worker:
+                        yield line(request, worker.ask(**request))
+
+
+def line(request: dict, got: dict) -> list[Any]:
+    label = [request["source"], request["statistic"], f"{request['steps']} steps"]
+    if not request["steps"]:
+        label[2] = "plain"
+    limit = request["limit"]
+    if got["status"] != "ok":
+        return [*label, common.mebibytes(limit), got["status"], *[None] * 6]
+    return [
+        *label,
+        common.mebibytes(limit),
+        got["strategy"],
+        common.mebibytes(got["peak"]),
+        got["peak"] / limit,
+        got["projected"] / max(1, got["peak"]),
+        got["reads"],
+        got["seconds"],
+        got["seconds"] / got["floor"] if got["floor"] else None,
+    ]
+
+
+def main() -> None:
+    parser = common.parser(__doc__.splitlines()[0])
+    parser.add_argument("--worker", action="store_true", help="answer requests (for itself)")
+    parser.add_argument("--only", default=",".join(STATISTICS), help="statistics, with commas")
+    parser.add_argument("--sources", default="generated", help="generated, zarr, h5, with commas")
+    parser.add_argument("--dtype", default="uint16", help="of the frames [uint16]")
+    parser.add_argument("--capped", action="store_true", help="under RLIMIT_DATA as well")
+    options = parser.parse_args()
+    if options.worker:
+        common.serve(answer)
+        return
+    rows = []
+    for row in lines(options):
+        print(" ".join(common.text(cell) for cell in row), file=sys.stderr, flush=True)
+        rows.append(row)
+    print(common.machine())
+    print(f"- {options.dtype}, series of {TIMES} x the limit, {common.THREADS} threads\n")
+    print(common.table(HEADER, rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,377 @@
+"""Folds: extremes and exact sums over the frames of a piece."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from .frames import (
+    FRAMES_IN_32_BITS,
+    LONG_TILE,
+    TILE,
+    Piece,
+    addresses,
+    at,
+    compiled,
+    dividing,
+    leased,
+    plain,
+)
+from .validity import MOST_FRAMES, Keys, Valid, begin, counts, end, key_bits, note, pick, runs, take
+
+# ---------------------------------------------------------------------- extremes
+
+
+def fold_max(piece: Piece, into: np.ndarray | None, valid: Valid | None = None) -> np.ndarray:
+    """Return the maximum over the frames of a piece and ``into``, which is overwritten."""
+    return _fold(_max, piece, into, valid, lowest)
+
+
+def fold_min(piece: Piece, into: np.ndarray | None, valid: Valid | None = None) -> np.ndarray:
+    """Return the minimum over the frames of a piece and ``into``, which is overwritten."""
+    return _fold(_min, piece, into, valid, highest)
+
+
+def lowest(dtype: np.dtype) -> Any:
+    """Return the value that no other is below."""
+    return -np.inf if dtype.kind == "f" else dtype.kind != "b" and np.iinfo(dtype).min
+
+
+def highest(dtype: np.dtype) -> Any:
+    """Return the value that no other is above."""
+    return np.inf if dtype.kind == "f" else dtype.kind == "b" or np.iinfo(dtype).max
+
+
+def _fold(
+    kernel: Callable,
+    piece: Piece,
+    into: np.ndarray | None,
+    valid: Valid | None,
+    neutral: Callable[[np.dtype], Any],
+) -> np.ndarray:
+    dtype = piece[0].dtype
+    if into is None:
+        into = leased(piece[0].shape[1:], dtype)
+        into[...] = piece[0][0] if valid is None else neutral(dtype)
+    frames = plain(piece)
+    wide = into.astype(np.float32) if dtype == np.float16 else into.view(frames[0].dtype)
+    rules = None if valid is None else valid.rules(neutral(dtype))
+    for part in runs(addresses(frames), valid):
+        kernel(part, wide.reshape(-1), rules)
+    if dtype == np.float16:
+        into[...] = wide
+    return into
+
+
+@compiled
+def larger(x, y):
+    """Return the larger one, NaN if either is."""
+    return x if x > y or x != x else y
+
+
+@compiled
+def smaller(x, y):
+    """Return the smaller one, NaN if either is."""
+    return x if x < y or x != x else y
+
+
+@compiled
+def _max(addresses, out, rules):
+    n = addresses.size
+    for first in range(0, out.size, LONG_TILE):
+        o = out[first : first + LONG_TILE]
+        begin(rules, o.size)
+        for f in range(0, n - 3, 4):
+            a = take(addresses[f], out, first, o.size, rules, 0)
+            b = take(addresses[f + 1], out, first, o.size, rules, 1)
+            c = take(addresses[f + 2], out, first, o.size, rules, 2)
+            d = take(addresses[f + 3], out, first, o.size, rules, 3)
+            for p in range(o.size):
+                w, x = pick(a[p], rules), pick(b[p], rules)
+                y, z = pick(c[p], rules), pick(d[p], rules)
+                note(rules, p, a[p], b[p], c[p], d[p])
+                o[p] = larger(larger(w, x), larger(larger(y, z), o[p]))
+        for f in range(n - n % 4, n):
+            a = take(addresses[f], out, first, o.size, rules, 0)
+            for p in range(o.size):
+                note(rules, p, a[p])
+                o[p] = larger(pick(a[p], rules), o[p])
+        end(rules, first, o.size)
+
+
+@compiled
+def _min(addresses, out, rules):
+    n = addresses.size
+    for first in range(0, out.size, LONG_TILE):
+        o = out[first : first + LONG_TILE]
+        begin(rules, o.size)
+        for f in range(0, n - 3, 4):
+            a = take(addresses[f], out, first, o.size, rules, 0)
+            b = take(addresses[f + 1], out, first, o.size, rules, 1)
+            c = take(addresses[f + 2], out, first, o.size, rules, 2)
+            d = take(addresses[f + 3], out, first, o.size, rules, 3)
+            for p in range(o.size):
+                w, x = pick(a[p], rules), pick(b[p], rules)
+                y, z = pick(c[p], rules), pick(d[p], rules)
+                note(rules, p, a[p], b[p], c[p], d[p])
+                o[p] = smaller(smaller(w, x), smaller(smaller(y, z), o[p]))
+        for f in range(n - n % 4, n):
+            a = take(addresses[f], out, first, o.size, rules, 0)
+            for p in range(o.size):
+                note(rules, p, a[p])
+                o[p] = smaller(pick(a[p], rules), o[p])
+        end(rules, first, o.size)
+
+
+# ---------------------------------------------------------------------- where extremes are
+
+
+def fold_argmax(
+    piece: Piece, start: int, keys: np.ndarray, index: np.ndarray, valid: Valid | None = None
+) -> None:
+    """Find the first frame that has the maximum of the frames of a piece and those before.
+
+    Parameters
+    ----------
+    piece : list of ndarray
+        Frames from number ``start`` on.
+    keys : ndarray
+        Unsigned, as wide as the frames (32 bits for float16): of the maxima so far. NaN counts
+        as the largest value.
+    index : ndarray
+        int64: the frame of each maximum, -1 where there is none yet.
+    """
+    _fold_arg(piece, start, keys, index, valid, False)
+
+
+def fold_argmin(
+    piece: Piece, start: int, keys: np.ndarray, index: np.ndarray, valid: Valid | None = None
+) -> None:
+    """Find the first frame that has the minimum, as `fold_argmax`; keys are upside down."""
+    _fold_arg(piece, start, keys, index, valid, True)
+
+
+def _fold_arg(
+    piece: Piece, start: int, best: np.ndarray, index: np.ndarray, valid: Valid | None, least: bool
+) -> None:
+    frames = plain(piece)
+    like = np.empty(1, frames[0].dtype)
+    keys = Keys(piece[0].dtype, wide=True)
+    rules = None if valid is None else valid.rules()
+    flip = best.dtype.type(0 if keys.floats else keys.flip)
+    most = MOST_FRAMES.get(like.itemsize, 1 << 30)
+    for part in runs(addresses(frames), valid, most):
+        _find_first(part, like, start, flip, least, best.reshape(-1), index.reshape(-1), rules)
+        start += part.size
+
+
+@compiled
+def _find_first(addresses, like, start, flip, least, best, index, rules):
+    """Keep the best key of each pixel, and the number of the frame that it was first in."""
+    cast = best.dtype.type
+    turn = ~cast(0) if least else cast(0)
+    new = np.empty(TILE, best.dtype)
+    none = np.empty(TILE, best.dtype)
+    for first in range(0, best.size, TILE):
+        b, i = best[first : first + TILE], index[first : first + TILE]
+        w, u = new[: b.size], none[: b.size]
+        w[:] = 0
+        for p in range(b.size):
+            u[p] = i[p] < 0
+        for f in range(addresses.size):
+            x = take(addresses[f], like, first, b.size, rules, 0)
+            number = cast(f + 1)
+            for p in range(b.size):
+                k = cast(ordered(x[p], flip, turn))
+                better = counts(x[p], rules) & ((k > b[p]) | (u[p] != 0))
+                b[p] = k if better else b[p]
+                w[p] = number if better else w[p]
+                u[p] = cast(0) if better else u[p]
+        for p in range(b.size):
+            if w[p]:
+                i[p] = start + np.int64(w[p]) - 1
+
+
+def ordered(value, flip, turn):
+    """Return a key for comparison: equal for both zeros, the largest for NaN, or turned round."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(ordered)
+def _overload_ordered(value, flip, turn):
+    if not isinstance(value, types.Float):
+        return lambda value, flip, turn: key_bits(value) ^ flip ^ turn
+
+    def key(value, flip, turn):
+        # Adding 0.0 makes 0.0 of -0.0.
+        return key_bits(value + type(value)(0)) ^ turn if value == value else turn | ~turn
+
+    return key
+
+
+# ---------------------------------------------------------------------- sums
+
+
+def add_integers(piece: Piece, into: np.ndarray, valid: Valid | None = None) -> None:
+    """Add frames of at most 32 bits to exact sums of 64 bits (or of 32, where they are enough)."""
+    frames = plain(piece)
+    every, like = addresses(frames), np.empty(1, frames[0].dtype)
+    rules = None if valid is None else valid.rules()
+    if like.itemsize == 4:
+        _add_wide(every, like, into.reshape(-1), rules)
+        return
+    accumulator = np.empty(TILE, np.uint32 if like.dtype.kind == "u" else np.int32)
+    for part in runs(every, valid, FRAMES_IN_32_BITS):
+        _add_narrow(part, like, accumulator, into.reshape(-1), rules)
+
+
+@compiled
+def _add_narrow(addresses, like, accumulator, out, rules):
+    n, wide = addresses.size, accumulator.dtype.type
+    for first in range(0, out.size, TILE):
+        o = out[first : first + TILE]
+        s = accumulator[: o.size]
+        s[:] = 0
+        begin(rules, o.size)
+        for f in range(0, n - 3, 4):
+            a = take(addresses[f], like, first, o.size, rules, 0)
+            b = take(addresses[f + 1], like, first, o.size, rules, 1)
+            c = take(addresses[f + 2], like, first, o.size, rules, 2)
+            d = take(addresses[f + 3], like, first, o.size, rules, 3)
+            for p in range(o.size):
+                # Casts keep numba from widening to 64 bits.
+                w, x = wide(pick(a[p], rules)), wide(pick(b[p], rules))
+                y, z = wide(pick(c[p], rules)), wide(pick(d[p], rules))
+                note(rules, p, a[p], b[p], c[p], d[p])
+                s[p] += wide(w + x) + wide(y + z)
+        for f in range(n - n % 4, n):
+            a = take(addresses[f], like, first, o.size, rules, 0)
+            for p in range(o.size):
+                note(rules, p, a[p])
+                s[p] += wide(pick(a[p], rules))
+        for p in range(o.size):
+            o[p] += s[p]
+        end(rules, first, o.size)
+
+
+@compiled
+def _add_wide(addresses, like, out, rules):
+    n, wide = addresses.size, out.dtype.type
+    for first in range(0, out.size, TILE):
+        o = out[first : first + TILE]
+        begin(rules, o.size)
+        for f in range(0, n - 3, 4):
+            a = take(addresses[f], like, first, o.size, rules, 0)
+            b = take(addresses[f + 1], like, first, o.size, rules, 1)
+            c = take(addresses[f + 2], like, first, o.size, rules, 2)
+            d = take(addresses[f + 3], like, first, o.size, rules, 3)
+            for p in range(o.size):
+                w, x = wide(pick(a[p], rules)), wide(pick(b[p], rules))
+                y, z = wide(pick(c[p], rules)), wide(pick(d[p], rules))
+                note(rules, p, a[p], b[p], c[p], d[p])
+                o[p] += w + x + y + z
+        for f in range(n - n % 4, n):
+            a = take(addresses[f], like, first, o.size, rules, 0)
+            for p in range(o.size):
+                note(rules, p, a[p])
+                o[p] += wide(pick(a[p], rules))
+        end(rules, first, o.size)
+
+
+def add_limbs(piece: Piece, low: np.ndarray, high: np.ndarray, valid: Valid | None = None) -> None:
+    """Add 64-bit integers in two parts: their lower 32 bits and the signed or unsigned rest.
+
+    Neither sum can overflow before 2^32 frames.
+    """
+    rules = None if valid is None else valid.rules()
+    _add_limbs(addresses(piece), low.reshape(-1), high.reshape(-1), rules)
+
+
+@compiled
+def _add_limbs(addresses, low, high, rules):
+    mask, half = high.dtype.type(0xFFFFFFFF), high.dtype.type(32)
+    for first in range(0, low.size, TILE):
+        lo = low[first : first + TILE]
+        hi = high[first : first + TILE]
+        begin(rules, lo.size)
+        for f in range(addresses.size):
+            x = take(addresses[f], high, first, lo.size, rules, 0)
+            for p in range(lo.size):
+                note(rules, p, x[p])
+                value = pick(x[p], rules)
+                lo[p] += np.uint64(value & mask)
+                hi[p] += value >> half
+        end(rules, first, lo.size)
+
+
+def add_floats(
+    piece: Piece, total: np.ndarray, rest: np.ndarray, valid: Valid | None = None
+) -> None:
+    """Add floats to the unevaluated sum ``total + rest`` of two float64.
+
+    The rounding error of every addition is found exactly and summed as well.
+    """
+    frames = plain(piece)
+    like = np.empty(1, frames[0].dtype)
+    rules = None if valid is None else valid.rules()
+    _add_floats(addresses(frames), like, total.reshape(-1), rest.reshape(-1), rules)
+
+
+@compiled
+def two_sum(a, b):
+    """Return a + b rounded, and the rounding error.
+
+    D. E. Knuth, The Art of Computer Programming, volume 2, section 4.2.2, theorem B.
+    """
+    s = a + b
+    z = s - a
+    return s, (a - (s - z)) + (b - z)
+
+
+@compiled
+def _add_floats(addresses, like, total, rest, rules):
+    for first in range(0, total.size, TILE):
+        t = total[first : first + TILE]
+        r = rest[first : first + TILE]
+        begin(rules, t.size)
+        for f in range(addresses.size):
+            x = take(addresses[f], like, first, t.size, rules, 0)
+            for p in range(t.size):
+                note(rules, p, x[p])
+                s, e = two_sum(t[p], np.float64(pick(x[p], rules)))
+                t[p] = s
+                r[p] += e
+        end(rules, first, t.size)
+
+
+def combine_sums(a: np.ndarray, rest_a: np.ndarray, b: np.ndarray, rest_b: np.ndarray) -> tuple:
+    """Return ``(a + rest_a) + (b + rest_b)`` as such a sum of two float64."""
+    total, rest = leased(a.shape, a.dtype), leased(a.shape, a.dtype)
+    terms = (array.reshape(-1) for array in (a, rest_a, b, rest_b, total, rest))
+    _combine_sums(*terms)
+    return total, rest
+
+
+@compiled
+def _combine_sums(a, rest_a, b, rest_b, total, rest):
+    for p in range(total.size):
+        s, e = two_sum(a[p], b[p])
+        total[p] = s
+        rest[p] = rest_a[p] + rest_b[p] + e
+
+
+def divide(total: np.ndarray, count: float | np.ndarray, out: np.ndarray) -> None:
+    """Write sums divided in float64, rounded once, into an image of float32 or float64.
+
+    ``count`` is a number, or one for each pixel; by 0 the result is NaN or infinite.
+    """
+    counts = count.reshape(-1) if isinstance(count, np.ndarray) else count
+    _divide_all(total.reshape(-1), counts, out.reshape(-1))
+
+
+@dividing
+def _divide_all(total, count, out):
+    for p in range(out.size):
+        out[p] = np.float64(total[p]) / np.float64(at(count, p))

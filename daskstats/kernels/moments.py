@@ -1,0 +1,234 @@
+"""Mean and squared deviations: exact sums for small integers, pairs of float64 for others."""
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from .folds import two_sum
+from .frames import (
+    FRAMES_IN_32_BITS,
+    TILE,
+    Piece,
+    addresses,
+    at,
+    compiled,
+    dividing,
+    leased,
+    leased_zeros,
+    plain,
+)
+from .validity import Valid, begin, count_valid, counted, end, note, pick, runs, take
+
+
+def add_squares(
+    piece: Piece, into: np.ndarray, squares: np.ndarray, valid: Valid | None = None
+) -> None:
+    """Add frames of at most 16 bits, and their squares, to exact sums of 64 bits."""
+    frames = plain(piece)
+    like = np.empty(1, frames[0].dtype)
+    accumulator = np.empty(TILE, np.uint32 if like.dtype.kind == "u" else np.int32)
+    rules = None if valid is None else valid.rules()
+    for part in runs(addresses(frames), valid, FRAMES_IN_32_BITS):
+        _add_squares(part, like, accumulator, into.reshape(-1), squares.reshape(-1), rules)
+
+
+@compiled
+def _add_squares(addresses, like, accumulator, out, squares, rules):
+    n, narrow, wide = addresses.size, accumulator.dtype.type, squares.dtype.type
+    for first in range(0, out.size, TILE):
+        o = out[first : first + TILE]
+        q = squares[first : first + TILE]
+        s = accumulator[: o.size]
+        s[:] = 0
+        begin(rules, o.size)
+        for f in range(0, n - 3, 4):
+            a = take(addresses[f], like, first, o.size, rules, 0)
+            b = take(addresses[f + 1], like, first, o.size, rules, 1)
+            c = take(addresses[f + 2], like, first, o.size, rules, 2)
+            d = take(addresses[f + 3], like, first, o.size, rules, 3)
+            for p in range(o.size):
+                w, x = narrow(pick(a[p], rules)), narrow(pick(b[p], rules))
+                y, z = narrow(pick(c[p], rules)), narrow(pick(d[p], rules))
+                note(rules, p, a[p], b[p], c[p], d[p])
+                s[p] += narrow(narrow(w + x) + narrow(y + z))
+                # A square of 16 bits fits into 32, the sum of two may not.
+                q[p] += wide(wide(np.uint32(w * w)) + wide(np.uint32(x * x))) + wide(
+                    wide(np.uint32(y * y)) + wide(np.uint32(z * z))
+                )
+        for f in range(n - n % 4, n):
+            a = take(addresses[f], like, first, o.size, rules, 0)
+            for p in range(o.size):
+                w = narrow(pick(a[p], rules))
+                note(rules, p, a[p])
+                s[p] += w
+                q[p] += wide(np.uint32(w * w))
+        for p in range(o.size):
+            o[p] += s[p]
+        end(rules, first, o.size)
+
+
+def variance(
+    sums: np.ndarray,
+    squares: np.ndarray,
+    count: int | np.ndarray,
+    ddof: float,
+    root: bool,
+    out: np.ndarray,
+) -> None:
+    """Write the variance, or its root, from exact sums and sums of squares.
+
+    Below 2^53 / count^2 it is the exact fraction, rounded once (and once more to float32).
+    ``count`` is a number, or one for each pixel; where it is not above ``ddof``, NaN is written.
+    """
+    n = count if isinstance(count, int) else count.reshape(-1)
+    _variance(sums.reshape(-1), squares.reshape(-1), n, ddof, root, out.reshape(-1))
+
+
+@dividing
+def _variance(sums, squares, counts, ddof, root, out):
+    for p in range(out.size):
+        n, s = np.int64(at(counts, p)), np.int64(sums[p])
+        count = np.float64(n)
+        freedom = count - ddof
+        # Squares are moved to the integer next to the mean, where they are small and exact.
+        middle = np.int64(np.rint(np.float64(s) / max(count, 1.0)))
+        r = s - middle * n
+        m = np.int64(squares[p]) - middle * (s + r)
+        if np.float64(m) * count < 2.0**53:
+            v = np.float64(m * n - r * r) / (count * freedom)
+        else:
+            v = (np.float64(m) - np.float64(r) * np.float64(r) / count) / freedom
+        v = v if freedom > 0 else np.nan
+        out[p] = np.sqrt(v) if root else v
+
+
+def block_moments(piece: Piece, valid: Valid | None = None) -> np.ndarray:
+    """Return mean and sum of squared deviations of a piece, each as two float64.
+
+    Deviations are taken from the piece's own mean, and all of it is carried in pairs of float64,
+    so that it hardly matters how a series is cut into pieces.
+
+    Returns
+    -------
+    ndarray
+        (4, rows, cols): mean, rest of the mean, squared deviations, rest of these.
+    """
+    frames = plain(piece)
+    shape = frames[0].shape[1:]
+    state = leased_zeros((4, *shape), np.float64)
+    like = np.empty(1, frames[0].dtype)
+    every = addresses(frames)
+    if valid is None:
+        _block_moments(every, like, every.size, *state.reshape(4, -1), None)
+    else:
+        count_valid(piece, valid)
+        _block_moments(every, like, valid.counts, *state.reshape(4, -1), valid.rules())
+    return state
+
+
+def merge_moments(
+    a: np.ndarray, b: np.ndarray, na: int | np.ndarray, nb: int | np.ndarray
+) -> np.ndarray:
+    """Return the moments of two runs of ``na`` and ``nb`` frames together.
+
+    T. F. Chan, G. H. Golub and R. J. LeVeque, Algorithms for computing the sample variance, The
+    American Statistician 37 (1983) 242-247, in pairs of float64. The numbers are for all pixels
+    or for each of them; where either is 0, the other run's moments are the result.
+    """
+    out = leased(a.shape, a.dtype)
+    counts = [float(n) if isinstance(n, int) else n.astype("f8").reshape(-1) for n in (na, nb)]
+    _merge_moments(a.reshape(4, -1), b.reshape(4, -1), *counts, out.reshape(4, -1))
+    return out
+
+
+@compiled
+def two_product(a, b):
+    """Return a * b rounded, and the rounding error.
+
+    T. J. Dekker, A floating-point technique for extending the available precision, Numerische
+    Mathematik 18 (1971) 224-242. The error is left out where splitting would overflow.
+    """
+    p = a * b
+    t = 134217729.0 * a
+    ah = t - (t - a)
+    u = 134217729.0 * b
+    bh = u - (u - b)
+    al, bl = a - ah, b - bh
+    e = ((ah * bh - p) + ah * bl + al * bh) + al * bl
+    return p, e if e == e else 0.0
+
+
+@compiled
+def _block_moments(addresses, like, counts, mean, mean_rest, squares, squares_rest, rules):
+    n = addresses.size
+    for first in range(0, mean.size, TILE // 8):
+        m = mean[first : first + TILE // 8]
+        r = mean_rest[first : first + TILE // 8]
+        q = squares[first : first + TILE // 8]
+        e = squares_rest[first : first + TILE // 8]
+        for f in range(n):
+            x = take(addresses[f], like, first, m.size, rules, 0)
+            for p in range(m.size):
+                high, low = _as_pair(pick(x[p], rules))
+                s, error = two_sum(m[p], high)
+                m[p] = s
+                r[p] += error + low
+        for p in range(m.size):
+            m[p], r[p] = _divide(m[p], r[p], max(1.0, np.float64(at(counts, first + p))))
+        for f in range(n):
+            x = take(addresses[f], like, first, m.size, rules, 0)
+            for p in range(m.size):
+                high, low = _as_pair(x[p])
+                d, error = two_sum(high, -m[p])
+                d, low = two_sum(d, error + (low - r[p]))
+                square, rest = two_product(d, d)
+                rest += 2.0 * d * low
+                s, lost = two_sum(q[p], counted(x[p], square, rules))
+                q[p] = s
+                e[p] += lost + counted(x[p], rest, rules)
+
+
+def _as_pair(x):
+    """Return a value as two float64 whose sum it is exactly."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(_as_pair)
+def _overload_as_pair(x):
+    if isinstance(x, types.Integer) and x.bitwidth == 64:
+        return lambda x: (np.float64(x >> 32) * 4294967296.0, np.float64(x & 0xFFFFFFFF))
+    return lambda x: (np.float64(x), 0.0)
+
+
+@compiled
+def _divide(a, rest, n):
+    """Return (a + rest) / n as two float64."""
+    quotient = a / n
+    p, e = two_product(quotient, n)
+    return two_sum(quotient, ((a - p) - e + rest) / n)
+
+
+@compiled
+def _merge_moments(a, b, every_na, every_nb, out):
+    """Merge (mean, rest, squares, rest) of two runs of frames, pixel by pixel."""
+    for p in range(out.shape[1]):
+        na, nb = at(every_na, p), at(every_nb, p)
+        if na == 0 or nb == 0:
+            for k in range(4):
+                out[k, p] = b[k, p] if na == 0 else a[k, p]
+            continue
+        n = na + nb
+        d, error = two_sum(b[0, p], -a[0, p])
+        d, low = two_sum(d, error + (b[1, p] - a[1, p]))
+        # d * nb / n, where nb / n itself would be rounded.
+        step, rest = two_product(d, nb)
+        step, rest = _divide(step, rest + low * nb, n)
+        s, lost = two_sum(a[0, p], step)
+        out[0, p], out[1, p] = two_sum(s, lost + (rest + a[1, p]))
+        square, rest = two_product(d, d)
+        rest += 2.0 * d * low
+        term, more = two_product(square, na * nb)
+        term, more = _divide(term, more + rest * (na * nb), n)
+        s, lost = two_sum(a[2, p], b[2, p])
+        t, again = two_sum(s, term)
+        out[2, p], out[3, p] = two_sum(t, lost + again + more + (a[3, p] + b[3, p]))

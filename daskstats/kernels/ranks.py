@@ -1,0 +1,485 @@
+"""Order statistics: the values of given ranks at each pixel, without sorting."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from .frames import LONG_TILE, TILE, Piece, addresses, at, compiled, plain, view
+from .validity import Valid, merged, pick
+
+# Order statistics: pixels of a block whose counters stay in registers and first-level cache, the
+# most pixels of a tile, and its bytes (half of a second-level cache).
+BLOCK, LARGEST_TILE, TILE_NBYTES = 256, 2048, 1 << 19
+
+# Frames of the sample that says where a pixel's values lie, and a network that sorts as many
+# (D. E. Knuth, The Art of Computer Programming, volume 3, section 5.3.4; 19 comparisons).
+SAMPLE = 8
+# fmt: off
+NETWORK = (
+    (0, 1), (2, 3), (4, 5), (6, 7), (0, 2), (1, 3), (4, 6), (5, 7), (1, 2), (5, 6),
+    (0, 4), (3, 7), (1, 5), (2, 6), (1, 4), (3, 6), (2, 4), (3, 5), (3, 4),
+)
+# fmt: on
+
+# Bits of a tile of order statistics, at most and at least; its ends stand for what lies outside.
+MOST_BITS, LEAST_BITS = 8, 5
+
+# Marks, among the values found in a tile, a pixel whose next value is not in the tile.
+LACKING = 255
+
+# Half the range of a tile must be so many times the spread of the sample, for less than one pixel
+# in a thousand to be outside.
+MARGIN = 1.75
+
+
+def order_statistics(piece: Piece, ranks: Sequence[int]) -> np.ndarray:
+    """Return the values of the given ranks (0 is the smallest) at each pixel.
+
+    Every value is first turned into an unsigned key of the same order. In a tile of pixels, a
+    sample of frames tells where the keys of a pixel lie; 8 bits around there are cut out of all
+    frames, and the wanted one of them is found bit by bit: each bit counts the frames that are
+    below a trial value, one compare and one add per frame, without a branch. Where the keys
+    spread further than 8 bits, the next 7 follow in a further round. A pixel that the sample was
+    wrong about is done alone, or the tile from the top bits on if there are many.
+
+    Parameters
+    ----------
+    piece : list of ndarray
+        All frames of a band of rows.
+    ranks : sequence of int
+        In rising order.
+
+    Returns
+    -------
+    ndarray
+        (ranks, rows, cols) of the frames' dtype; a pixel with a NaN in any frame is NaN.
+    """
+    guesses, searched = [], -2
+    for rank in ranks:
+        follows = rank == searched + 1
+        guesses.append(-1 if follows else rank * SAMPLE // count_frames(piece))
+        searched = searched if follows else rank
+    return _order_statistics(piece, np.array(ranks), np.array(guesses), None, True)
+
+
+def order_statistics_of_valid(
+    piece: Piece, points: Sequence[tuple[float | None, np.ndarray]], valid: Valid, skipna: bool
+) -> np.ndarray:
+    """Return the values of ranks that differ from pixel to pixel, among those that are valid.
+
+    Parameters
+    ----------
+    piece : list of ndarray
+        All frames of a band of rows.
+    points : sequence of (float, ndarray)
+        The part of the valid values that is about below the rank, and int32 ranks (rows, cols).
+        None instead of a part says that each rank is that of the point before, or the next. A
+        pixel of rank -1 has no value: what is returned there means nothing.
+    valid : Valid
+        What is left out.
+    skipna : bool
+        Whether NaN is; otherwise a pixel with one in any frame is NaN.
+
+    Returns
+    -------
+    ndarray
+        (points, rows, cols) of the frames' dtype.
+    """
+    ranks = np.array([ranks.reshape(-1) for _, ranks in points], np.int32)
+    guesses = [-1 if part is None else min(SAMPLE - 1, int(part * SAMPLE)) for part, _ in points]
+    return _order_statistics(piece, ranks, np.array(guesses), valid.rank_rules(), not skipna)
+
+
+def count_frames(piece: Piece) -> int:
+    """Return the number of frames of a piece."""
+    return sum(len(block) for block in piece)
+
+
+def _order_statistics(
+    piece: Piece, ranks: np.ndarray, guesses: np.ndarray, rules: tuple | None, find_nan: bool
+) -> np.ndarray:
+    dtype = piece[0].dtype
+    unsigned = np.dtype(f"u{dtype.itemsize}")
+    rows, cols = piece[0].shape[1:]
+    every = addresses([block.view(unsigned) for block in piece])
+    out = np.empty((len(ranks), rows * cols), unsigned)
+    tile = np.empty((_tile_blocks(every.size, rows * cols), every.size, BLOCK), np.uint8)
+    sign = unsigned.type(1 << (8 * dtype.itemsize - 1))
+    missing = np.zeros(rows * cols if dtype.kind == "f" and find_nan else 0, np.bool_)
+    if missing.size:
+        infinity = np.array(np.inf, dtype).view(unsigned)[()]
+        _find_missing(every, out[0], infinity, unsigned.type(sign - 1), missing)
+    flip = unsigned.type(0) if dtype.kind in "ub" else sign
+    _select(every, ranks, guesses, flip, dtype.kind == "f", tile, out, rules)
+    values = _values(out, dtype, sign)
+    if missing.any():
+        values[:, missing] = np.nan
+    return values.reshape(len(ranks), rows, cols)
+
+
+def interpolate(below: np.ndarray, above: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return what lies between neighbours, in float64, by numpy's two formulas, at each pixel."""
+    out = np.empty(below.shape)
+    neighbours = (values.reshape(-1) for values in plain([below[None], above[None]]))
+    _interpolate(*neighbours, weights.reshape(-1), out.reshape(-1))
+    return out
+
+
+@compiled
+def _interpolate(below, above, weights, out):
+    for p in range(out.size):
+        a, b, weight = np.float64(below[p]), np.float64(above[p]), weights[p]
+        low, high = a + (b - a) * weight, b - (b - a) * (1 - weight)
+        # Where the rank is an integer, the next value, which may be infinite, takes no part.
+        out[p] = a if weight == 0 else low if weight < 0.5 else high
+
+
+def _tile_blocks(nframes: int, pixels: int) -> int:
+    """Return how many blocks make a tile."""
+    most = max(1, min(LARGEST_TILE // BLOCK, TILE_NBYTES // (BLOCK * nframes)))
+    return min(most, -(-pixels // BLOCK))
+
+
+def _values(keys: np.ndarray, dtype: np.dtype, sign: np.unsignedinteger) -> np.ndarray:
+    """Turn keys back into values."""
+    if dtype.kind == "i":
+        keys ^= sign
+    elif dtype.kind == "f":
+        negative = keys < sign
+        keys ^= sign
+        keys[negative] ^= ~sign
+    return keys.view(dtype)
+
+
+@compiled
+def _find_missing(addresses, like, infinity, magnitude, missing):
+    """Mark the pixels that have a NaN in any frame, by their bits."""
+    for first in range(0, missing.size, TILE):
+        m = missing[first : first + TILE]
+        for f in range(addresses.size):
+            x = view(addresses[f], like, first, m.size)
+            for p in range(m.size):
+                m[p] |= (x[p] & magnitude) > infinity
+
+
+@compiled
+def _select(addresses, ranks, guesses, flip, floating, tile, out, rules):
+    """Fill out (ranks, pixels) with keys, tile by tile."""
+    size = tile.shape[0] * BLOCK
+    like = out[0]
+    sample = np.empty((SAMPLE, size), like.dtype)
+    keys = np.empty(size, like.dtype)
+    base = np.empty(size, like.dtype)
+    found = np.empty(size, np.uint8)
+    wrong = np.empty(size, np.bool_)
+    wanted = np.zeros(size, np.int32)
+    single = np.empty(addresses.size, like.dtype)
+    for first in range(0, like.size, size):
+        g = min(size, like.size - first)
+        k, b, w = keys[:g], base[:g], wrong[:g]
+        spread = _sample(addresses, first, flip, floating, sample[:, :g], rules)
+        bits = MOST_BITS
+        for r in range(guesses.size):
+            rank = ranks_of(ranks, r, first, wanted[:g], wanted)
+            o = out[r, first : first + g]
+            if guesses[r] < 0:
+                below = out[r - 1, first : first + g]
+                _follow(
+                    *(addresses, first, rank, flip, floating, bits, below, k, b, found, tile, o),
+                    rules,
+                )
+            else:
+                guess = sample[guesses[r], :g]
+                w[:] = False
+                bits = _find(
+                    *(addresses, first, rank, flip, floating, guess, spread, k, b, found, w, tile),
+                    rules,
+                )
+                for p in range(g):
+                    o[p] = b[p] + like.dtype.type(found[p])
+            for p in range(g):
+                if w[p]:
+                    o[p] = _alone(addresses, first + p, at(rank, p), flip, floating, single, rules)
+
+
+def ranks_of(ranks, row, first, wanted, padded):
+    """Return the rank of all pixels, or those of the pixels of a tile, with room to its end."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(ranks_of)
+def _overload_ranks_of(ranks, row, first, wanted, padded):
+    if ranks.ndim == 1:
+        return lambda ranks, row, first, wanted, padded: ranks[row]
+
+    def copied(ranks, row, first, wanted, padded):
+        wanted[:] = ranks[row, first : first + wanted.size]
+        return padded
+
+    return copied
+
+
+@compiled
+def _valid_keys(x, flip, floating, rules, out):
+    """Turn the bits of values into keys; that of what is left out is the largest."""
+    for start in range(0, out.size, LONG_TILE):
+        o = out[start : start + LONG_TILE]
+        y, turn = x[start : start + o.size], flip
+        if floating:
+            _keys(y, flip, True, o)
+            y, turn = o, out.dtype.type(0)
+        y = merged(y, rules)
+        for p in range(o.size):
+            o[p] = pick(y[p], rules) ^ turn
+
+
+@compiled
+def _keys(x, flip, floating, out):
+    """Turn the bits of values into unsigned integers of the same order.
+
+    That is the bits with the sign flipped; of negative floats, whose magnitude runs the other
+    way, all bits flipped.
+    """
+    cast = out.dtype.type
+    if floating:
+        top = cast(8 * out.itemsize - 1)
+        for p in range(out.size):
+            negative = cast(cast(0) - cast(x[p] >> top))
+            out[p] = x[p] ^ cast(negative | flip)
+    else:
+        for p in range(out.size):
+            out[p] = x[p] ^ flip
+
+
+@compiled
+def _sample(addresses, first, flip, floating, sample, rules):
+    """Sort the keys of a few frames at each pixel; return how far the middle six lie apart."""
+    n, g = addresses.size, sample.shape[1]
+    for j in range(SAMPLE):
+        s = sample[j]
+        x = view(addresses[(2 * j + 1) * n // (2 * SAMPLE)], s, first, g)
+        _valid_keys(x, flip, floating, rules, s)
+    fill_gaps(sample, rules)
+    for i, j in NETWORK:
+        low, high = sample[i], sample[j]
+        for p in range(g):
+            a, b = low[p], high[p]
+            low[p], high[p] = min(a, b), max(a, b)
+    spread = 0.0
+    low, high = sample[1], sample[SAMPLE - 2]
+    for p in range(g):
+        spread += np.float64(high[p] - low[p])
+    return spread / g
+
+
+def fill_gaps(sample, rules):
+    """Put another frame's key where a pixel of the sample is left out, if there is one."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(fill_gaps)
+def _overload_fill_gaps(sample, rules):
+    if rules is types.none:
+        return lambda sample, rules: None
+
+    def fill(sample, rules):
+        gap = ~sample.dtype.type(0)
+        for k in range(2 * SAMPLE - 2):
+            # Down the sample, and up again for the first ones.
+            j = k + 1 if k < SAMPLE - 1 else 2 * SAMPLE - 3 - k
+            s, near = sample[j], sample[j - 1 if k < SAMPLE - 1 else j + 1]
+            for p in range(s.size):
+                s[p] = near[p] if s[p] == gap else s[p]
+
+    return fill
+
+
+@compiled
+def _find(
+    addresses, first, rank, flip, floating, guess, spread, keys, base, found, wrong, tile, rules
+):
+    """Find the keys of a rank, as ``base + found``, in rounds of up to 8 and then 7 bits each."""
+    cast, g = base.dtype.type, base.size
+    widest = 8 * base.itemsize - MOST_BITS
+    shift, bits = 0, LEAST_BITS if widest else MOST_BITS
+    while MARGIN * spread > np.float64(((1 << (bits - 1)) - 1) << shift) and shift < widest:
+        if bits < MOST_BITS:
+            bits += 1
+        else:
+            shift += 1
+    while True:
+        # All top bits leave nothing to guess; less might not hold the key.
+        certain = shift == widest and bits == MOST_BITS
+        half = cast(cast((1 << (bits - 1)) - 1) << cast(shift))
+        for p in range(g):
+            base[p] = cast(0) if certain else cast(max(guess[p], half) - half)
+        _cut(addresses, first, flip, floating, shift, bits, keys, base, tile, rules)
+        _descend(tile, rank, bits, found)
+        bad, last = 0, (1 << bits) - 1
+        for p in range(g):
+            outside = found[p] == last or (found[p] == 0 and base[p] > 0)
+            wrong[p] = not certain and outside and at(rank, p) >= 0
+            bad += wrong[p]
+        if bad * 16 <= g:
+            break
+        shift, bits = widest, MOST_BITS
+    while shift:
+        for p in range(g):
+            base[p] += cast(cast(found[p]) << cast(shift))
+        shift, bits = max(0, shift - 7), MOST_BITS
+        _cut(addresses, first, flip, floating, shift, bits, keys, base, tile, rules)
+        _descend(tile, rank, bits, found)
+    return bits
+
+
+@compiled
+def _cut(addresses, first, flip, floating, shift, bits, keys, base, tile, rules):
+    """Fill the tile with a few bits of every key: (key - base) >> shift, from 0 to 2^bits - 1."""
+    g, cast = base.size, base.dtype.type
+    zero = cast(0)
+    for f in range(addresses.size):
+        x = view(addresses[f], base, first, g)
+        turn = flip
+        if floating:
+            _keys(x, flip, True, keys)
+            x, turn = keys, zero
+        x = merged(x, rules)
+        for block in range((g + BLOCK - 1) // BLOCK):
+            start = block * BLOCK
+            stop = start + BLOCK
+            _cut_block(x[start:stop], turn, base[start:stop], shift, bits, tile[block, f], rules)
+
+
+@compiled
+def _cut_block(x, flip, base, shift, bits, out, rules):
+    # The casts keep numba from widening to 64 bits.
+    cast = base.dtype.type
+    last = cast((1 << bits) - 1)
+    places = cast(shift & (8 * base.itemsize - 1))
+    if shift == 0:
+        for p in range(x.size):
+            k = cast(pick(x[p], rules) ^ flip)
+            out[p] = np.uint8(min(cast(max(k, base[p]) - base[p]), last))
+    else:
+        for p in range(x.size):
+            k = cast(pick(x[p], rules) ^ flip)
+            out[p] = np.uint8(min(cast(cast(max(k, base[p]) - base[p]) >> places), last))
+
+
+@compiled
+def _descend(tile, rank, bits, found):
+    """Find the largest value that at most ``rank`` frames are below, bit by bit."""
+    trial = np.empty(BLOCK, np.uint8)
+    below = np.empty(BLOCK, np.int32)
+    few = np.empty(BLOCK, np.uint8)
+    for block in range(found.size // BLOCK):
+        v = found[block * BLOCK : (block + 1) * BLOCK]
+        v[:] = 0
+        for place in range(bits - 1, -1, -1):
+            for p in range(BLOCK):
+                trial[p] = v[p] | np.uint8(1 << place)
+            _count_below(tile[block], trial, few, below)
+            for p in range(BLOCK):
+                if below[p] <= at(rank, block * BLOCK + p):
+                    v[p] = trial[p]
+
+
+@compiled
+def _count_below(frames, trial, few, below):
+    """Count the frames below a trial value, in 8 bits for up to 252 frames at a time."""
+    n, one = frames.shape[0], np.uint8
+    below[:] = 0
+    for start in range(0, n, 252):
+        stop = min(n, start + 252)
+        few[:] = 0
+        for f in range(start, stop - 3, 4):
+            a, b, c, d = frames[f], frames[f + 1], frames[f + 2], frames[f + 3]
+            for p in range(BLOCK):
+                t = trial[p]
+                few[p] += one(one(a[p] < t) + one(b[p] < t)) + one(one(c[p] < t) + one(d[p] < t))
+        for f in range(stop - (stop - start) % 4, stop):
+            a = frames[f]
+            for p in range(BLOCK):
+                few[p] += one(a[p] < trial[p])
+        for p in range(BLOCK):
+            below[p] += few[p]
+
+
+@compiled
+def _follow(
+    addresses, first, rank, flip, floating, bits, below, keys, base, found, tile, out, rules
+):
+    """Find the keys of a rank after those of the rank before, ``below``, were found."""
+    g = out.size
+    lacking, last = False, np.uint8((1 << bits) - 1)
+    upto = np.empty(BLOCK, np.int32)
+    few = np.empty(BLOCK, np.uint8)
+    above = np.empty(BLOCK, np.uint8)
+    for start in range(0, g, BLOCK):
+        v = found[start : start + BLOCK]
+        _next_in_tile(tile[start // BLOCK], v, few, upto, above)
+        for p in range(min(BLOCK, g - start)):
+            if upto[p] > at(rank, start + p):
+                out[start + p] = below[start + p]
+            elif above[p] < last:
+                out[start + p] = base[start + p] + base.dtype.type(above[p])
+            else:
+                lacking = True
+                out[start + p] = ~base.dtype.type(0)
+                # What is larger than the tile's range is looked for in the frames themselves.
+                v[p] = LACKING
+    if lacking:
+        _next_in_frames(addresses, first, flip, floating, below, keys, found, out, rules)
+
+
+@compiled
+def _next_in_tile(frames, found, few, upto, above):
+    """Count the frames up to the found value, and find the least of those above it."""
+    n, one, last = frames.shape[0], np.uint8, np.uint8(LACKING)
+    upto[:] = 0
+    above[:] = last
+    for start in range(0, n, 252):
+        few[:] = 0
+        for f in range(start, min(n, start + 252)):
+            a = frames[f]
+            for p in range(BLOCK):
+                few[p] += one(a[p] <= found[p])
+                above[p] = min(above[p], a[p] if a[p] > found[p] else last)
+        for p in range(BLOCK):
+            upto[p] += few[p]
+
+
+@compiled
+def _next_in_frames(addresses, first, flip, floating, below, keys, found, out, rules):
+    """Find the least key above ``below`` for the pixels that are marked as lacking one."""
+    least = np.empty(out.size, out.dtype)
+    most = ~out.dtype.type(0)
+    least[:] = most
+    for f in range(addresses.size):
+        _valid_keys(view(addresses[f], out, first, out.size), flip, floating, rules, keys)
+        for p in range(out.size):
+            k = keys[p]
+            least[p] = min(least[p], k if k > below[p] else most)
+    for p in range(out.size):
+        if found[p] == LACKING:
+            out[p] = least[p]
+
+
+@compiled
+def _alone(addresses, pixel, rank, flip, floating, keys, rules):
+    """Find the key of a rank at one pixel, bit by bit."""
+    cast, n = keys.dtype.type, addresses.size
+    for f in range(n):
+        keys[f] = view(addresses[f], keys, pixel, 1)[0]
+    _valid_keys(keys, flip, floating, rules, keys)
+    value = cast(0)
+    for place in range(8 * keys.itemsize - 1, -1, -1):
+        trial = cast(value | cast(cast(1) << cast(place)))
+        count = 0
+        for f in range(n):
+            count += keys[f] < trial
+        if count <= rank:
+            value = trial
+    return value

@@ -1,0 +1,88 @@
+"""Memory that is used again: arrays whose bytes go back to a pool when they are no more.
+
+Memory fresh from the system costs a page fault for every 4 KB, and what an allocator has got back
+it may keep, in pieces that fit nothing: states, blocks and buffers that come and go by the megabyte
+would take longer, and more memory than they have at any one time.
+"""
+
+import mmap
+from collections import deque
+from math import prod
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+# Bytes from which on memory does not come from the allocator, which might keep it.
+LARGE = 1 << 20
+
+
+class Lease:
+    """Memory of an array that goes back to its pool when the array is no more."""
+
+    def __init__(
+        self, pool: "Pool", memory: np.ndarray, shape: tuple[int, ...], dtype: np.dtype
+    ) -> None:
+        self._pool, self._memory = pool, memory
+        self.__array_interface__ = {
+            "shape": shape,
+            "typestr": dtype.str,
+            "data": (memory.ctypes.data, False),
+            "version": 3,
+        }
+
+    def __del__(self) -> None:
+        self._pool.take_back(self._memory)
+
+
+class Pool:
+    """What arrays have left, a few pieces of memory for the next ones.
+
+    Parameters
+    ----------
+    pieces : int
+        Pieces to keep at most; one that is not used again soon is pushed out by others.
+    largest : int, optional
+        Bytes of the largest piece to keep.
+
+    Examples
+    --------
+    >>> pool = Pool(pieces=2)
+    >>> first = pool.array((2, 3), "u2").ctypes.data
+    >>> pool.array((3, 2), "i2").ctypes.data == first
+    True
+    """
+
+    def __init__(self, pieces: int, largest: int | None = None) -> None:
+        self._free: deque[np.ndarray] = deque(maxlen=pieces)
+        self._largest = largest
+
+    def array(
+        self, shape: tuple[int, ...], dtype: DTypeLike, nbytes: int | None = None
+    ) -> np.ndarray:
+        """Return an uninitialised array, at the beginning of ``nbytes`` if more are given."""
+        dtype = np.dtype(dtype)
+        memory = self._taken(nbytes or prod(shape) * dtype.itemsize)
+        return np.asarray(Lease(self, memory, shape, dtype))
+
+    def _taken(self, nbytes: int) -> np.ndarray:
+        for _ in range(len(self._free)):
+            try:
+                memory = self._free.popleft()
+            except IndexError:  # another thread was faster
+                break
+            if memory.nbytes == nbytes:
+                return memory
+            self._free.append(memory)
+        return _fresh(nbytes)
+
+    def take_back(self, memory: np.ndarray) -> None:
+        """Keep memory for the next array."""
+        if self._largest is None or memory.nbytes <= self._largest:
+            self._free.append(memory)
+
+
+def _fresh(nbytes: int) -> np.ndarray:
+    """Return memory that the system gets back as soon as it is no more."""
+    if nbytes < LARGE:
+        return np.empty(nbytes, np.uint8)
+    return np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)

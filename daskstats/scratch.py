@@ -1,0 +1,455 @@
+"""Where frames wait on disk, in row order, when memory is too small for them.
+
+Frames come in groups and go out in bands of rows. A spool is a directory with one zarr array
+(frames, rows, cols), whose chunks are the bands of a group::
+
+             band 0    band 1    band 2
+    group 0  chunk     chunk     chunk       written by one task
+    group 1  chunk     chunk     chunk
+               |
+           read by one task
+
+Only whole chunks are written and read. Each ends with its checksum (CRC-32C), and `Spool.write`
+returns what it wrote: size and checksum of every chunk. Without that record nothing is read, so
+that a chunk that is missing, cut or altered is an error, never an image.
+"""
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import psutil
+
+from .leases import Pool
+
+PREFIX = "daskstats-scratch-"
+
+# Who made a directory; it is swept when there is no such process any more.
+OWNER = "owner.json"
+
+# Chunks that one call of zarr's writes or reads at the same time: enough to keep its threads busy,
+# few enough to be small beside a memory limit.
+CHUNKS_AT_ONCE = 4
+
+RAM_DISKS = ("tmpfs", "ramfs", "devtmpfs")
+
+
+class DamagedScratchError(ValueError):
+    """A part of the scratch data is missing, or is not what was written."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where scratch data may go, and how much."""
+
+    directory: str
+    """an existing directory"""
+    nbytes: int
+    """free bytes"""
+    in_memory: bool = False
+    """whether it is a RAM disk, whose bytes are memory"""
+
+
+def room(directory: str | os.PathLike | None = None, root: str | Path = "/") -> Room:
+    """Return where scratch data goes, and the room there.
+
+    Parameters
+    ----------
+    directory : path, optional
+        By default the configured ``daskstats.scratch-directory``, dask's ``temporary-directory``
+        or, where both are null, that of the system (``TMPDIR``).
+    root : path
+        Where ``proc`` is; tests give made-up trees.
+
+    Raises
+    ------
+    NotADirectoryError
+        If it is no directory that can be written to.
+    """
+    place = Path(directory or configured() or tempfile.gettempdir()).absolute()
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise NotADirectoryError(
+            f"scratch-directory {place} is no directory that can be written to: "
+            f"set daskstats.scratch-directory to one"
+        )
+    return Room(str(place), shutil.disk_usage(place).free, _file_system(place, root) in RAM_DISKS)
+
+
+def configured() -> str | None:
+    """Return the directory that is configured for scratch data, if any."""
+    return dask.config.get("daskstats.scratch-directory", None) or dask.config.get(
+        "temporary-directory", None
+    )
+
+
+def _file_system(place: Path, root: str | Path) -> str:
+    """Return the type of the file system that holds a directory, "" where it cannot be told."""
+    found = ("", "")
+    try:
+        lines = Path(root, "proc/mounts").read_text("utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+    real = os.path.realpath(place)
+    for line in lines.splitlines():
+        mount, kind = line.split(" ")[1:3]
+        mount = mount.replace("\\040", " ")
+        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(found[0]):
+            found = mount, kind
+    return found[1]
+
+
+class Spool:
+    """What is kept on disk, and where; `open` gives one whose directory is there.
+
+    Parameters
+    ----------
+    place : path
+        The directory to make the spool's own in.
+    shape : tuple of int
+        Frames, rows, cols.
+    dtype : dtype
+        Of the frames.
+    group, height : int
+        Frames of a group, and rows of a band; the last of each may have less.
+    needed : int
+        Bytes of room that must be there.
+    buffers : int
+        Groups and bands that are in memory at once.
+    compression : "lz4", "zstd" or "none"
+        Of the chunks. lz4 halves the frames of a counting detector and takes no longer than
+        writing them as they are.
+    """
+
+    def __init__(
+        self,
+        place: str | os.PathLike,
+        shape: tuple[int, int, int],
+        dtype: Any,
+        group: int,
+        height: int,
+        needed: int = 0,
+        buffers: int = 1,
+        compression: str = "lz4",
+    ) -> None:
+        self.place, self.shape, self.dtype = Path(place), shape, np.dtype(dtype)
+        self.group, self.height = group, height
+        self.needed, self.buffers = needed, buffers
+        self.compression = check_compression(compression)
+        self.directory: Path | None = None
+        self._array: Any = None
+        self._metadata = b""
+        self._opened: weakref.WeakSet[Spool] = weakref.WeakSet()
+        self._lease: _Lease | None = None
+        self._pool = Pool(buffers)
+        self.share: Any = None
+        """what must not be given back before this is no more"""
+        # Loaded before the run begins, so that at exit it ends after the run.
+        import zarr  # noqa: F401
+
+    def open(self) -> "Spool":
+        """Return a spool like this one with a new directory, which is removed with it.
+
+        `remove` of either removes it earlier.
+        """
+        sweep(self.place)
+        free = shutil.disk_usage(self.place).free
+        if free < self.needed:
+            raise OSError(no_room(self.needed, free, self.place))
+        opened = copy(self)
+        opened.directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.place))
+        opened._pool, opened.share = Pool(self.buffers), None
+        opened._opened, opened._lease = weakref.WeakSet([opened]), _Lease(opened.directory)
+        self._opened.add(opened)
+        weakref.finalize(opened, opened._lease.end)
+        (opened.directory / OWNER).write_text(json.dumps(_this_process()))
+        opened._array = opened._create()
+        opened._metadata = (opened.directory / "zarr.json").read_bytes()
+        return opened
+
+    def remove(self, cause: BaseException | None = None) -> None:
+        """Remove the directories, as soon as nobody is writing or reading there.
+
+        Whoever comes too late is told the cause, if there is one.
+        """
+        for opened in list(self._opened):
+            assert opened._lease is not None
+            opened._lease.end(cause)
+
+    def buffer(self, nframes: int, nrows: int) -> np.ndarray:
+        """Return an array for some rows of some frames, in memory that groups and bands share."""
+        total, rows, cols = self.shape
+        most = max(self.group * rows, total * self.height) * cols * self.dtype.itemsize
+        return self._pool.array((nframes, nrows, cols), self.dtype, most)
+
+    def write(self, start: int, frames: np.ndarray) -> "Written":
+        """Write the group of frames (frames, rows, cols) that begins with ``start``, whole.
+
+        Returns
+        -------
+        Written
+            What `read` needs to know about it.
+        """
+        try:
+            with self._using():
+                return self._write(start, frames)
+        except OSError as error:
+            free = shutil.disk_usage(self.place).free
+            text = f"{no_room(self.needed, free, self.place)} ({error})"
+            failure = OSError(error.errno, text)
+            self.remove(failure)
+            raise failure from error
+
+    def _write(self, start: int, frames: np.ndarray) -> "Written":
+        stop, bands = start + len(frames), range(-(-self.shape[1] // self.height))
+        few, array = CHUNKS_AT_ONCE * self.height, self._opened_array()
+        for first in range(0, self.shape[1], few):
+            array[start:stop, first : first + few] = frames[:, first : first + few]
+        return Written(start, stop, tuple(_seal(self._file(start, band)) for band in bands))
+
+    def read(self, band: int, every: Sequence["Written"]) -> np.ndarray:
+        """Return the rows of one band of all frames (frames, rows, cols).
+
+        Parameters
+        ----------
+        every : sequence of Written
+            All groups, in order.
+
+        Raises
+        ------
+        DamagedScratchError
+            If they are not what was written; the message names rows, frames and file.
+        """
+        with self._using():
+            return self._read(band, every)
+
+    def _read(self, band: int, every: Sequence["Written"]) -> np.ndarray:
+        first = band * self.height
+        rows = self.buffer(every[-1].stop, min(self.height, self.shape[1] - first))
+        for edge in range(0, len(every), CHUNKS_AT_ONCE):
+            few = every[edge : edge + CHUNKS_AT_ONCE]
+            for written in few:
+                with self._blaming(band, written):
+                    self._check(band, written)
+            try:
+                self._fill(rows, few, first)
+            except Exception:
+                # The same again, one by one, tells which it was.
+                for written in few:
+                    with self._blaming(band, written):
+                        self._fill(rows, [written], first)
+        return rows
+
+    def _using(self) -> AbstractContextManager:
+        """Keep the directory from being removed; another process knows nothing of that."""
+        return self._lease if self._lease is not None else nullcontext()
+
+    def _fill(self, rows: np.ndarray, few: Sequence["Written"], first: int) -> None:
+        from zarr.core.buffer import default_buffer_prototype
+
+        frames = slice(few[0].start, few[-1].stop)
+        where = frames, slice(first, first + rows.shape[1]), slice(None)
+        out = default_buffer_prototype().nd_buffer.from_numpy_array(rows[frames])
+        self._opened_array().get_basic_selection(where, out=out)
+
+    def _check(self, band: int, written: "Written") -> None:
+        seal = _seal(self._file(written.start, band))
+        if seal != written.chunks[band]:
+            raise ValueError(f"its size and checksum are {seal}, not {written.chunks[band]}")
+
+    @contextmanager
+    def _blaming(self, band: int, written: "Written") -> Iterator[None]:
+        """Say which rows and frames an error is about."""
+        try:
+            yield
+        except Exception as error:
+            first = band * self.height
+            raise DamagedScratchError(
+                f"scratch data of rows {first} to {min(first + self.height, self.shape[1]) - 1} "
+                f"of frames {written.start} to {written.stop - 1} are damaged: {error}: "
+                f"{self._file(written.start, band)}"
+            ) from error
+
+    def _file(self, start: int, band: int) -> Path:
+        assert self.directory is not None, "only an open spool has files"
+        return self.directory / "c" / f"{start // self.group}" / f"{band}" / "0"
+
+    def _create(self) -> Any:
+        import zarr
+
+        return zarr.create_array(
+            self.directory,
+            shape=self.shape,
+            chunks=(self.group, self.height, self.shape[2]),
+            dtype=self.dtype,
+            filters=None,
+            compressors=_codecs(self.compression, self.dtype.itemsize),
+            # A chunk of zeros must be there as well.
+            config={"write_empty_chunks": True},
+        )
+
+    def _opened_array(self) -> Any:
+        """Return the array; where the spool was sent to, it is opened again."""
+        if self._array is None:
+            import zarr
+
+            assert self.directory is not None, "only an open spool has an array"
+            if (self.directory / "zarr.json").read_bytes() != self._metadata:
+                raise DamagedScratchError(f"scratch data in {self.directory} have been altered")
+            self._array = zarr.open_array(self.directory, mode="r+")
+        return self._array
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Whoever made a directory removes it.
+        return {
+            **vars(self),
+            "_array": None,
+            "_pool": None,
+            "share": None,
+            "_lease": None,
+            "_opened": None,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._pool, self._opened = Pool(self.buffers), weakref.WeakSet()
+
+
+class _Lease:
+    """A directory that is removed when it has ended and nobody uses it.
+
+    A store would make the directory again for who still writes when it is gone.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory, self._users, self._ended = directory, 0, False
+        self._cause: BaseException | None = None
+        self._lock = threading.Lock()
+
+    def end(self, cause: BaseException | None = None) -> None:
+        """Remove the directory now, or when the last user has left."""
+        with self._lock, suppress(Exception):
+            # A copy has no traceback, which would keep the buffers of a failed task.
+            self._cause = self._cause or (cause and copy(cause))
+        with self._lock:
+            self._ended, unused = True, not self._users
+        if unused:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._ended and self._cause is not None:
+                # Of two tasks that fail, dask may hear of this one first.
+                raise self._cause
+            if self._ended:
+                raise DamagedScratchError(f"scratch data in {self._directory} have been removed")
+            self._users += 1
+
+    def __exit__(self, *exc_info: Any) -> None:
+        with self._lock:
+            self._users -= 1
+            unused = self._ended and not self._users
+        if unused:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a group of frames is on disk."""
+
+    start: int
+    """first frame"""
+    stop: int
+    """end of the frames"""
+    chunks: tuple[tuple[int, int], ...]
+    """size and checksum of the chunk of each band"""
+
+
+def _seal(file: Path) -> tuple[int, int]:
+    """Return a file's size and its last four bytes, which are the checksum of the others."""
+    with file.open("rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(max(0, size - 4))
+        return size, int.from_bytes(opened.read(), "little")
+
+
+COMPRESSIONS = ("lz4", "zstd", "none")
+
+
+def check_compression(name: Any) -> str:
+    """Return the name of a compression, or say which there are."""
+    if name not in COMPRESSIONS:
+        raise ValueError(
+            f"daskstats.scratch-compression must be one of {', '.join(COMPRESSIONS)}, got {name!r}"
+        )
+    return name
+
+
+def _codecs(compression: str, itemsize: int) -> list:
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
+    if compression == "none":
+        return [Crc32cCodec()]
+    blosc = BloscCodec(cname=compression, clevel=1, shuffle="shuffle", typesize=itemsize)
+    return [blosc, Crc32cCodec()]
+
+
+def no_room(needed: int, free: int, place: str | os.PathLike) -> str:
+    """Say what scratch data need and what there is."""
+    return (
+        f"scratch data need {needed / 2**30:.3g} GiB, there are {free / 2**30:.3g} GiB at {place}: "
+        f"make room, or set daskstats.scratch-directory to another place"
+    )
+
+
+# ---------------------------------------------------------------------- what others left
+
+
+def sweep(place: str | os.PathLike) -> list[Path]:
+    """Remove what processes of this user left in a directory when they were killed.
+
+    Returns
+    -------
+    list of Path
+        The directories that were removed.
+    """
+    stale = [path for path in Path(place).glob(f"{PREFIX}*") if _is_stale(path)]
+    for path in stale:
+        shutil.rmtree(path, ignore_errors=True)
+    return stale
+
+
+def _is_stale(path: Path) -> bool:
+    """Whether the process that made a directory has ended; one of another machine may live."""
+    try:
+        if path.is_symlink() or (hasattr(os, "getuid") and path.stat().st_uid != os.getuid()):
+            return False
+        owner = json.loads((path / OWNER).read_text())
+        host, pid, began = owner["host"], int(owner["pid"]), float(owner["began"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if host != socket.gethostname():
+        return False
+    try:
+        return abs(psutil.Process(pid).create_time() - began) > 1
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
+
+
+def _this_process() -> dict[str, Any]:
+    began = psutil.Process().create_time()
+    return {"host": socket.gethostname(), "pid": os.getpid(), "began": began}

@@ -1,0 +1,248 @@
+"""Some frames of a series, and a region of them: only what is needed is read."""
+
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from dask.base import tokenize
+
+from .arrays import ArraySource, FrameListSource
+from .base import Source
+from .daskarrays import DaskSource
+
+Span = tuple[int, int]
+"""(first, end), half-open"""
+
+
+class SelectedSource(Source):
+    """Chosen frames of a source, in any order, and a region of each.
+
+    Parameters
+    ----------
+    source : Source
+        What is chosen from.
+    frames : sequence of int
+        Indices into the source, from 0 to ``len(source) - 1``.
+    rows, cols : (int, int)
+        First and end of the region.
+
+    Examples
+    --------
+    >>> source = ArraySource(np.arange(24).reshape(4, 2, 3))
+    >>> selected = SelectedSource(source, [3, 0], rows=(1, 2), cols=(0, 2))
+    >>> [block.tolist() for block in selected.read(0, 2, 0, 1)]
+    [[[[21, 22]]], [[[3, 4]]]]
+    """
+
+    def __init__(self, source: Source, frames: Any, rows: Span, cols: Span) -> None:
+        self.source, self.rows, self.cols = source, rows, cols
+        self.frames = np.asarray(frames, np.int64)
+        self.nframes = len(self.frames)
+        self.shape, self.dtype = (rows[1] - rows[0], cols[1] - cols[0]), source.dtype
+        self._whole_rows = self.shape[1] == source.shape[1]
+        self.in_memory = source.in_memory and self._whole_rows
+        # Scattered frames share no decoding that a plan could count on.
+        together = bool((np.diff(self.frames) == 1).all())
+        self.frame_unit = min(source.frame_unit, self.nframes) if together else 1
+        if source.row_unit is not None:
+            self.row_unit = min(source.row_unit, self.shape[0])
+
+    def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
+        rows = self.rows[0] + first, self.rows[0] + last
+        return [
+            self._cut(block)
+            for begin, end in _runs(self.frames[start:stop])
+            # Where more is read than kept, no more at once than is decoded together.
+            for piece in self.source.pieces(
+                begin, end, *rows, end if self._whole_rows else self.source.frame_unit
+            )
+            for block in piece
+        ]
+
+    def _try(self, *where: int) -> list[np.ndarray]:
+        # The source itself tries again, and names its own frames where it fails.
+        return self.read(*where)
+
+    def _cut(self, block: np.ndarray) -> np.ndarray:
+        """Return the columns: a copy of its own if a view would keep much more alive."""
+        cut = block[:, :, slice(*self.cols)]
+        if self.source.in_memory or _held_nbytes(cut) < 2 * cut.nbytes:
+            return cut
+        return cut.copy()
+
+    def part(self, start: int, stop: int, first: int, last: int) -> Source | None:
+        return self._within(self.source.part, start, stop, first, last)
+
+    def view(self, start: int, stop: int, first: int, last: int) -> Source | None:
+        return self._within(self.source.view, start, stop, first, last)
+
+    def _within(self, cut: Any, start: int, stop: int, first: int, last: int) -> Source | None:
+        """Select from the part of the source that has all that is needed, if that is free."""
+        frames = self.frames[start:stop]
+        lowest = int(frames.min())
+        held = cut(lowest, int(frames.max()) + 1, self.rows[0] + first, self.rows[0] + last)
+        if held is None:
+            return None
+        return _selected(held, frames - lowest, (0, last - first), self.cols)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.source, self.frames, self.rows, self.cols)
+
+    def __dask_tokenize__(self) -> Any:
+        frames = self.frames.tobytes()
+        return "selected", self.source.__dask_tokenize__(), frames, self.rows, self.cols
+
+
+def select(source: Source, frames: Any = None, region: Any = None) -> Source:
+    """Return a source of some frames of another, or of a region of each.
+
+    Parameters
+    ----------
+    source : Source
+        What is chosen from.
+    frames : slice, sequence of int, or bool array, optional
+        Which frames, in which order; -1 is the last one, and one may come several times. A bool
+        array has one item for each frame. All if left out.
+    region : ((int, int), (int, int)), optional
+        First row and end, first column and end. Everything if left out.
+
+    Returns
+    -------
+    Source
+        What lives in memory stays a view, a dask array one of dask.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left, or something lies outside of the series.
+    TypeError
+        If ``frames`` or ``region`` is something else.
+
+    Examples
+    --------
+    >>> source = ArraySource(np.arange(24).reshape(4, 2, 3))
+    >>> select(source, frames=slice(1, None, 2), region=((0, 1), (1, 3)))
+    <ArraySource: 2 frames of 1 x 2 int64>
+    """
+    if frames is None and region is None:
+        return source
+    return _selected(source, _indices(frames, len(source)), *_spans(region, source.shape))
+
+
+def _indices(frames: Any, count: int) -> np.ndarray:
+    """Return indices from 0 to ``count - 1``, at least one."""
+    if frames is None or isinstance(frames, slice):
+        try:
+            indices = np.arange(count)[slice(None) if frames is None else frames]
+        except TypeError:
+            raise TypeError(f"frames must be a slice of integers, got {frames!r}") from None
+    else:
+        indices = _listed(frames, count)
+    if not indices.size:
+        raise ValueError(f"frames selects none of the {count} frames: {frames!r}")
+    return indices
+
+
+def _listed(frames: Any, count: int) -> np.ndarray:
+    if not isinstance(frames, Iterable) or isinstance(frames, str | bytes | dict):
+        raise TypeError(
+            f"frames must be a slice, a sequence of integers or a bool array, got {frames!r}"
+        )
+    array = np.asarray(frames if isinstance(frames, np.ndarray) else list(frames))
+    if array.ndim != 1 or not (array.dtype.kind in "biu" or not array.size):
+        raise TypeError(
+            f"frames must be a slice, a sequence of integers or a bool array, "
+            f"got {array.ndim} dimensions of {array.dtype}"
+        )
+    if array.dtype.kind == "b":
+        if array.size != count:
+            raise ValueError(f"frames has {array.size} bools for {count} frames")
+        return np.flatnonzero(array)
+    outside = array[(array >= count) | (array < -count)]
+    if outside.size:
+        raise ValueError(f"frames has index {outside[0]}, but there are {count} frames")
+    array = array.astype(np.int64)
+    return np.where(array < 0, array + count, array)
+
+
+def _spans(region: Any, shape: tuple[int, int]) -> tuple[Span, Span]:
+    if region is None:
+        return (0, shape[0]), (0, shape[1])
+    try:
+        (r0, r1), (c0, c1) = region
+        edges = [operator.index(edge) for edge in (r0, r1, c0, c1) if not isinstance(edge, bool)]
+        r0, r1, c0, c1 = edges
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"region must be ((first row, end), (first column, end)), got {region!r}"
+        ) from None
+    for name, first, end, length in (("rows", r0, r1, shape[0]), ("columns", c0, c1, shape[1])):
+        if not 0 <= first < end <= length:
+            raise ValueError(
+                f"region has {name} {first}:{end}, but frames have {name} 0:{length}, "
+                f"of which it must be at least one"
+            )
+    return (r0, r1), (c0, c1)
+
+
+def _selected(source: Source, frames: np.ndarray, rows: Span, cols: Span) -> Source:
+    if isinstance(source, SelectedSource):
+        top, left = source.rows[0], source.cols[0]
+        rows, cols = (rows[0] + top, rows[1] + top), (cols[0] + left, cols[1] + left)
+        return _selected(source.source, source.frames[frames], rows, cols)
+    chosen = _of_memory(source, frames, (slice(*rows), slice(*cols)))
+    if chosen is None:
+        return SelectedSource(source, frames, rows, cols)
+    if not isinstance(chosen, DaskSource):
+        # Two selections of one array are the same to a graph.
+        chosen._token = tokenize(source.__dask_tokenize__(), frames, rows, cols)
+    return chosen
+
+
+def _of_memory(source: Source, frames: np.ndarray, region: tuple[slice, slice]) -> Source | None:
+    """Return what an array, a list of frames or a dask array gives without reading."""
+    steps = _as_slice(frames)
+    if type(source) is FrameListSource:
+        return FrameListSource([source._frames[index][region] for index in frames])
+    if type(source) is ArraySource:
+        array = source._array[(slice(None), *region)]
+        if steps is not None:
+            return ArraySource(array[steps])
+        return FrameListSource([array[index] for index in frames])
+    if isinstance(source, DaskSource):
+        array = source.array[(slice(None), *region)]
+        return DaskSource(array[frames if steps is None else steps])
+    return None
+
+
+def _as_slice(frames: np.ndarray) -> slice | None:
+    """Return indices as a slice, if their steps are equal.
+
+    >>> _as_slice(np.array([5, 3, 1])), _as_slice(np.array([0, 0])), _as_slice(np.array([4]))
+    (slice(5, 0, -2), None, slice(4, 5, 1))
+    """
+    first, last = int(frames[0]), int(frames[-1])
+    step = int(frames[1]) - first if len(frames) > 1 else 1
+    if step == 0 or (np.diff(frames) != step).any():
+        return None
+    end = last + (1 if step > 0 else -1)
+    return slice(first, end if end >= 0 else None, step)
+
+
+def _runs(frames: np.ndarray) -> Iterator[Span]:
+    """Yield (first, end) of indices that follow one another.
+
+    >>> list(_runs(np.array([3, 4, 5, 0, 0])))
+    [(3, 6), (0, 1), (0, 1)]
+    """
+    breaks = np.flatnonzero(np.diff(frames) != 1) + 1
+    for run in np.split(frames, breaks):
+        yield int(run[0]), int(run[-1]) + 1
+
+
+def _held_nbytes(view: np.ndarray) -> int:
+    """Return the bytes that an array keeps alive."""
+    while isinstance(view.base, np.ndarray):
+        view = view.base
+    return view.nbytes

@@ -1,0 +1,256 @@
+"""Several statistics in one pass, and what is left out of them."""
+
+import warnings
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import daskstats as stats
+
+FRAMEWISE = ["max", "min", "sum", "average", "std", "var", "range", "argmax", "argmin", "count"]
+ROWWISE = ["median", ("percentile", [5, 50, 95]), ("percentile", 33.5), "clipped_average"]
+MIXED = ["max", "average", "median", ("count_above", 60), "std", ("percentile", [10, 90])]
+
+
+class Whole:
+    """Whole frames only, with a log of what was read."""
+
+    def __init__(self, frames):
+        self.frames, self.shape, self.dtype = frames, frames.shape[1:], frames.dtype
+        self.read = []
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return self.frames[index].copy()
+
+
+def own(ims, statistic, **options):
+    """Return what the statistic's own function gives."""
+    name, *parameters = statistic if isinstance(statistic, tuple) else (statistic,)
+    return getattr(stats, name)(ims, *parameters, **options).compute()
+
+
+@pytest.fixture
+def frames(rng):
+    return rng.poisson(50, (30, 17, 13)).astype("u2")
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "i2", "u4", "i8", "f2", "f4", "f8", ">u2"])
+@pytest.mark.parametrize("statistics", [FRAMEWISE, ROWWISE, MIXED], ids=["frames", "rows", "mixed"])
+def test_each_image_is_that_of_its_own_function(frames, dtype, statistics):
+    ims = frames.astype(dtype)
+    (images,) = dask.compute(stats.aggregate(ims, statistics))
+    assert len(images) == len(statistics)
+    for image, statistic in zip(images.values(), statistics, strict=True):
+        expected = own(ims, statistic)
+        assert image.dtype == expected.dtype
+        np.testing.assert_array_equal(image, expected)
+
+
+def test_names(frames):
+    statistics = ["max", ("percentile", 95), ("percentile", [5, 99.5]), ("count_above", 1000001)]
+    names = ["max", "percentile_95", "percentile_5_99.5", "count_above_1000001"]
+    assert list(stats.aggregate(frames, statistics)) == names
+    assert list(stats.aggregate(frames, ("max",))) == ["max"]
+
+
+@pytest.mark.parametrize(
+    ("statistics", "error", "words"),
+    [
+        ([], ValueError, "no statistics"),
+        ("max", TypeError, "list"),
+        (["max", "max"], ValueError, "more than once: max"),
+        (["max", "mode"], ValueError, "no statistic 'mode'"),
+        ([("percentile",)], TypeError, "percentile takes"),
+        (None, TypeError, "list"),
+    ],
+)
+def test_bad_lists_are_refused_at_the_call(frames, statistics, error, words):
+    with pytest.raises(error, match=words):
+        stats.aggregate(frames, statistics)
+
+
+@pytest.mark.parametrize("statistics", [FRAMEWISE, MIXED], ids=["frames", "mixed"])
+@pytest.mark.parametrize("limit", [None, "13 MB"], ids=["plenty", "little"])
+@pytest.mark.parametrize("scheduler", ["threads", "sync"])
+def test_each_frame_is_read_once(rng, statistics, limit, scheduler, tmp_path):
+    ims = Whole(rng.poisson(50, (800, 64, 128)).astype("u2"))
+    with dask.config.set({"scheduler": scheduler, "daskstats.scratch-directory": str(tmp_path)}):
+        dask.compute(stats.aggregate(ims, statistics, memory_limit=limit))
+        assert sorted(ims.read) == list(range(800))
+        ims.read.clear()
+        *_, last = stats.aggregate_iter(ims, statistics, 9, memory_limit=limit)
+        assert sorted(ims.read) == list(range(800))
+    np.testing.assert_array_equal(last["max"], ims.frames.max(axis=0))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [np.asarray, list, Whole, da.from_array])
+@pytest.mark.parametrize("scheduler", ["threads", "sync", "processes"])
+def test_images_of_every_step(frames, kind, scheduler):
+    ims = kind(frames)
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        found = list(stats.aggregate_iter(ims, ["max", "average", "argmax"], 4))
+        filled = list(stats.aggregate_iter(ims, ["max", "median"], 4))
+    edges = np.cumsum([8, 8, 7, 7])
+    for images, edge in zip(found, edges, strict=True):
+        np.testing.assert_array_equal(images["max"], frames[:edge].max(axis=0))
+        np.testing.assert_array_equal(images["average"], frames[:edge].mean(axis=0).astype("f4"))
+        np.testing.assert_array_equal(images["argmax"], frames[:edge].argmax(axis=0))
+    for images, row in zip(filled, np.cumsum([5, 4, 4, 4]), strict=True):
+        np.testing.assert_array_equal(images["max"][:row], frames[:, :row].max(axis=0))
+        np.testing.assert_array_equal(images["median"][:row], np.median(frames[:, :row], axis=0))
+        assert not images["max"][row:].any()
+
+
+def test_snapshots_of_several(frames):
+    *_, last = stats.snapshots(frames, ["max", "std"], 3)
+    assert (last.done, last.total) == (30, 30)
+    assert set(last.image) == {"max", "std"}
+    *_, last = stats.snapshots(frames, ["max", "median"], 3)
+    assert (last.done, last.total) == (17, 17)
+
+
+def test_images_are_the_callers_own(frames):
+    before = [{name: image.copy() for name, image in images.items()} for images in steps(frames)]
+    for images, kept in zip(steps(frames), before, strict=True):
+        for name, image in images.items():
+            np.testing.assert_array_equal(image, kept[name])
+            image[...] = 0
+
+
+def steps(frames):
+    return stats.aggregate_iter(frames, ["max", "sum", "range"], 5)
+
+
+# ---------------------------------------------------------------------- what is left out
+
+MASK = np.zeros((17, 13), bool)
+MASK[3:9, 2:5] = MASK[16] = True
+
+
+@pytest.mark.parametrize("statistic", [*FRAMEWISE, *ROWWISE, ("count_above", 50)])
+@pytest.mark.parametrize("kind", [np.asarray, Whole])
+def test_a_mask(frames, statistic, kind):
+    ims, name = kind(frames), statistic if isinstance(statistic, str) else statistic[0]
+    expected = own(ims, statistic)
+    fill = 0 if name.startswith("count") else np.nan if expected.dtype.kind == "f" else 7
+    expected[..., MASK] = fill
+    options = {"mask": MASK, "fill_value": 7 if fill == 7 else None}
+    np.testing.assert_array_equal(own(ims, statistic, **options), expected)
+    rows = name in ("median", "percentile", "clipped_average")
+    seen = None
+    for snapshot in stats.snapshots(ims, statistic, 6, **options):
+        seen = snapshot
+        if rows:  # what is not done yet is zero, masked or not
+            assert not snapshot.image[..., snapshot.done :, :].any()
+    np.testing.assert_array_equal(seen.image, expected)
+
+
+def test_a_mask_of_nothing_and_of_everything(frames):
+    np.testing.assert_array_equal(own(frames, "max", mask=MASK & False), frames.max(axis=0))
+    assert np.isnan(own(frames, "average", mask=MASK | True)).all()
+    assert not own(frames, "count", mask=MASK | True).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"mask": MASK}, ValueError, "give a fill_value"),
+        ({"mask": MASK, "fill_value": -1}, ValueError, "fill_value -1 cannot be held"),
+        ({"mask": MASK[:5]}, ValueError, r"mask has shape \(5, 13\), expected \(17, 13\)"),
+        ({"mask": MASK.astype(int)}, TypeError, "mask must be an array of bool"),
+        ({"invalid": "x"}, TypeError, "invalid must be a number"),
+        ({"saturation": np.nan}, ValueError, "saturation"),
+        ({"skipna": 1}, TypeError, "skipna"),
+        ({"masked": MASK}, TypeError, "no keyword argument masked"),
+        ({"frames": [99]}, ValueError, "99"),
+        ({"region": ((0, 50), (0, 5))}, ValueError, "50"),
+    ],
+)
+def test_bad_options_are_refused_at_the_call(frames, options, error, words):
+    for function in (stats.max, lambda ims, **o: stats.max_iter(ims, 3, **o)):
+        with pytest.raises(error, match=words):
+            function(frames, **options)
+
+
+ORACLES = {
+    "max": np.nanmax,
+    "min": np.nanmin,
+    "sum": np.nansum,
+    "average": np.nanmean,
+    "median": np.nanmedian,
+    "count": lambda x, axis: np.isfinite(x).sum(axis=axis),
+}
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(st.data())
+def test_what_does_not_count(data):
+    """Equal to numpy's nan-functions on a float64 copy, through the public functions."""
+    shape = data.draw(st.tuples(st.integers(1, 20), st.integers(1, 4), st.integers(1, 5)))
+    frames = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 6, shape).astype("u2")
+    invalid = data.draw(st.lists(st.integers(-1, 6), max_size=3))
+    saturation = data.draw(st.sampled_from([None, 4, 5]))
+    options = {"invalid": invalid, "saturation": saturation, "dtype": "f8", "fill_value": -1}
+    out = np.isin(frames, invalid) | (frames >= (99 if saturation is None else saturation))
+    copy = np.where(out, np.nan, frames.astype("f8"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        expected = {name: oracle(copy, axis=0) for name, oracle in ORACLES.items()}
+    for name, image in expected.items():
+        if name != "count":
+            image[out.all(axis=0)] = -1
+        np.testing.assert_allclose(own(frames, name, **options), image, rtol=1e-15)
+    if data.draw(st.booleans()):
+        (images,) = dask.compute(stats.aggregate(frames, list(ORACLES), **options))
+        for name, image in images.items():
+            np.testing.assert_array_equal(image, own(frames, name, **options))
+
+
+def test_frames_and_a_region(frames):
+    ims, region = Whole(frames), ((2, 9), (1, 8))
+    chosen = frames[::3, 2:9, 1:8]
+    options = {"frames": slice(None, None, 3), "region": region}
+    for name in ("max", "median", "std"):
+        ims.read.clear()
+        np.testing.assert_array_equal(own(ims, name, **options), own(chosen, name))
+        assert sorted(ims.read) == list(range(0, 30, 3))
+    for mask in (MASK, MASK[2:9, 1:8]):
+        expected = own(chosen, "average", mask=MASK[2:9, 1:8])
+        np.testing.assert_array_equal(own(ims, "average", mask=mask, **options), expected)
+    np.testing.assert_array_equal(
+        own(ims, "argmax", frames=[-1, 3]), frames[[-1, 3]].argmax(axis=0)
+    )
+
+
+def lit(pieces, start):
+    blocks = [block for piece in pieces for block in piece]
+    return {"lit": sum(np.count_nonzero(block, axis=0) for block in blocks)}
+
+
+def both(a, b):
+    return {"lit": a["lit"] + b["lit"]}
+
+
+def write(state, image):
+    image[...] = state["lit"]
+
+
+def test_a_statistic_of_ones_own(frames):
+    statistic = stats.Statistic("lit", lit, both, write, dtype="int64")
+    frames = frames // 50
+    expected = np.count_nonzero(frames, axis=0)
+    (images,) = dask.compute(stats.aggregate(frames, ["max", statistic, "median"]))
+    np.testing.assert_array_equal(images["lit"], expected)
+    *_, last = stats.snapshots(frames, statistic, 4)
+    np.testing.assert_array_equal(last.image, expected)
+    with pytest.raises(TypeError, match="lit cannot leave out values"):
+        stats.aggregate(frames, [statistic], invalid=3)
