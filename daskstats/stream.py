@@ -241,8 +241,9 @@ class Turnstile:
 
     _max_workers = sys.maxsize  # as `concurrent.futures` names it, and dask reads it
 
-    def __init__(self, turns: dict, workers: int, name: str, graph: dict) -> None:
-        self._turns, self._graph = turns, graph
+    def __init__(self, turns: dict, suppliers: set, workers: int, name: str) -> None:
+        self._turns, self._suppliers, self._workers = turns, suppliers, workers
+        self._unseen = 0
         self._ready: list[tuple] = []
         self._numbers = count()
         self._changed = threading.Condition()
@@ -261,7 +262,7 @@ class Turnstile:
         key = tasks[0][0]
         # What uses results goes before what makes more of them, or the chunks of a dask array
         # would all be there before the first is used.
-        turn = self._turns[key], not self._graph[key].dependencies
+        turn = self._turns[key], key in self._suppliers
         with self._changed:
             if self._closed:
                 future.cancel()
@@ -276,6 +277,13 @@ class Turnstile:
         with self._changed:
             self._open += 1
             self._changed.notify_all()
+
+    def seen(self) -> None:
+        """Count a result that dask has looked at, to hand over what needed it."""
+        with self._changed:
+            self._unseen -= 1
+            if self._unseen == self._workers - 1:
+                self._changed.notify_all()
 
     def hold(self, turn: int) -> None:
         """Wait, within a task, until a step may begin; raise CancelledError if none will."""
@@ -305,12 +313,19 @@ class Turnstile:
                 if self._closed:
                     return
                 *_, future, function, tasks = heappop(self._ready)
-            future.set_result(function(tasks))
+            result = function(tasks)
+            with self._changed:
+                self._unseen += 1
+            future.set_result(result)
             # Nothing here may keep a result alive until the next task comes.
-            del future, function, tasks
+            del future, function, tasks, result
 
     def _may_run(self) -> bool:
-        return self._closed or (bool(self._ready) and self._ready[0][0] < self._open)
+        if self._closed or not self._ready:
+            return self._closed
+        turn, supplies, *_ = self._ready[0]
+        # Who uses results may not be ready only because dask has not yet seen the last of them.
+        return turn < self._open and (not supplies or self._unseen < self._workers)
 
 
 class ThreadedRun(Background):
@@ -325,10 +340,13 @@ class ThreadedRun(Background):
         self._turns = {key: turn for turn, group in enumerate(keys) for key in group}
         needed = {key for task in graph.values() for key in task.dependencies}
         self._last = self._turns.keys() - needed
+        # What only makes results for other tasks, such as the chunks of a dask array.
+        suppliers = {key for key in needed if not graph[key].dependencies}
         self._results: SimpleQueue = SimpleQueue()
         self._early: list[list] = [[] for _ in sizes]
         self._turn = 0
-        self._turnstile = Turnstile(turns_of(graph, keys), scheduler.workers, self._name, graph)
+        turns, workers = turns_of(graph, keys), scheduler.workers
+        self._turnstile = Turnstile(turns, suppliers, workers, self._name)
         self._thread.start()
 
     def next(self) -> Any:
@@ -350,6 +368,7 @@ class ThreadedRun(Background):
         self._join()
 
     def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
+        self._turnstile.seen()
         if key in self._turns:
             self._results.put((self._turns[key], value))
             if key in self._last:
@@ -385,6 +404,7 @@ class LanesRun(ThreadedRun):
 
     def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
         """Leave the states of the lanes where they are."""
+        self._turnstile.seen()
 
 
 def turns_of(graph: dict, keys: list) -> dict:

@@ -572,7 +572,7 @@ def test_the_chunks_of_a_dask_array_do_not_pile_up(place):
     array = da.map_blocks(load, chunks=chunks, dtype="u2", meta=np.empty((0, 0, 0), "u2"))
     assert stats.plan(array, "median", 6, memory_limit=LIMIT).strategy == "scratch"
     assert len(list(stats.median_iter(array, 6, memory_limit=LIMIT))) == 6
-    assert max(most) < 50
+    assert max(most) < 40
 
 
 def test_a_failure_whose_traceback_is_kept_blocks_nobody(place, whole):

@@ -67,3 +67,7 @@ class ReadNpySource(NpySource):
 
     def view(self, start: int, stop: int, first: int, last: int) -> Source | None:
         return None
+
+    def __dask_tokenize__(self) -> Any:
+        # It reads as the one that was sent does, whatever the way.
+        return NpySource.__name__, *super().__dask_tokenize__()[1:]
