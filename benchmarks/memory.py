@@ -1,8 +1,9 @@
 """Whether the memory limit is kept: each statistic of a series ten times the limit.
 
-Every call has a process of its own. Its peak (VmHWM) is counted from what is resident after a
+Every row has a process of its own. Its peak (VmHWM) is counted from what is resident after a
 call on a small series has loaded everything. The floor of a row-wise statistic is the time of
 writing the frames to the same disk and reading them back, as they are, by as many threads.
+"8 at once" are calls from eight threads, of an eighth of the frames each, which share the limit.
 """
 
 import resource
@@ -23,8 +24,10 @@ from dask.utils import parse_bytes
 import daskstats as stats
 from daskstats.api import Job
 
-STATISTICS = ("max", "min", "sum", "average", "std", "percentile", "median")
-STEPS = 10
+STATISTICS = ("max", "min", "sum", "average", "std", "percentile", "median", "aggregate")
+ARGUMENTS = {"percentile": (25,), "aggregate": (["max", "average", "std", "median"],)}
+STEPS, CALLS = 10, 8
+PLAIN, STEPWISE, AT_ONCE = KINDS = "plain", f"{STEPS} steps", f"{CALLS} at once"
 TIMES = 10
 
 HEADER = (
@@ -93,20 +96,35 @@ def opened(source: str, shape: tuple[int, int], nframes: int, dtype: str, place:
     return str(path)
 
 
-def call(ims: Any, statistic: str, steps: int, limit: int) -> Any:
-    """Compute a statistic, or iterate over it."""
-    arguments = (25,) if statistic == "percentile" else ()
-    if not steps:
-        return getattr(stats, statistic)(ims, *arguments, memory_limit=limit).compute()
-    iterate = getattr(stats, f"{statistic}_iter")
-    with iterate(ims, *arguments, steps, memory_limit=limit) as images:
-        return [image[0, 0] for image in images][-1]
+def call(ims: Any, statistic: str, kind: str, limit: int) -> None:
+    """Compute a statistic, iterate over it, or compute it of parts of the series at once."""
+    if kind == AT_ONCE:
+        step = -(-len(ims) // CALLS)
+        parts = [slice(start, start + step) for start in range(0, len(ims), step)]
+        with ThreadPoolExecutor(CALLS) as pool:
+            list(pool.map(lambda part: compute(ims, statistic, limit, frames=part), parts))
+    elif kind == STEPWISE:
+        iterate, arguments = getattr(stats, f"{statistic}_iter"), ARGUMENTS.get(statistic, ())
+        with iterate(ims, *arguments, STEPS, memory_limit=limit) as images:
+            for _ in images:
+                pass
+    else:
+        compute(ims, statistic, limit)
 
 
-def plan_of(ims: Any, statistic: str, steps: int, limit: int) -> Any:
-    """Return the plan of a call."""
-    what: Any = ("percentile", 25) if statistic == "percentile" else statistic
-    return Job(ims, what, 0, max(1, steps), memory_limit=limit, running=bool(steps)).plan
+def compute(ims: Any, statistic: str, limit: int, **selection: Any) -> None:
+    """Compute the image of a statistic, or those of several."""
+    arguments = ARGUMENTS.get(statistic, ())
+    dask.compute(getattr(stats, statistic)(ims, *arguments, memory_limit=limit, **selection))
+
+
+def plan_of(ims: Any, statistic: str, kind: str, limit: int) -> Any:
+    """Return the plan of a call, of one that has the limit for itself."""
+    what: Any = ARGUMENTS["aggregate"][0] if statistic == "aggregate" else statistic
+    if statistic == "percentile":
+        what = (statistic, *ARGUMENTS[statistic])
+    running = kind == STEPWISE
+    return Job(ims, what, 0, STEPS if running else 1, memory_limit=limit, running=running).plan
 
 
 def answer(**request: Any) -> dict:
@@ -123,7 +141,7 @@ def measured(
     place: str,
     source: str,
     statistic: str,
-    steps: int,
+    kind: str,
     limit: int,
     shape: list[int],
     dtype: str,
@@ -132,13 +150,13 @@ def measured(
     rows, cols = shape
     nframes = TIMES * limit // (rows * cols * np.dtype(dtype).itemsize)
     small = Generated((64, 256), 512, dtype)
-    call(small, statistic, steps, 14 << 20)
+    call(small, statistic, PLAIN if kind == AT_ONCE else kind, 14 << 20)
     ims = opened(source, (rows, cols), nframes, dtype, place)
-    plan = plan_of(ims, statistic, steps, limit)
+    plan = plan_of(ims, statistic, kind, limit)
     if capped:
         cap = psutil.Process().memory_info().data + limit + HEADROOM
         resource.setrlimit(resource.RLIMIT_DATA, (cap, resource.getrlimit(resource.RLIMIT_DATA)[1]))
-    _, took, peak = common.peak_of(lambda: call(ims, statistic, steps, limit))
+    _, took, peak = common.peak_of(lambda: call(ims, statistic, kind, limit))
     lower = floor(Generated((rows, cols), nframes, dtype), place) if plan.groups else None
     return {
         "status": "ok",
@@ -179,11 +197,11 @@ def lines(options: Any) -> Iterator[list[Any]]:
     for source in options.sources.split(","):
         for text, shape in shapes.items():
             for statistic in options.only.split(","):
-                for steps in (0, STEPS):
+                for kind in options.calls.split(","):
                     request = {
                         "source": source,
                         "statistic": statistic,
-                        "steps": steps,
+                        "kind": kind,
                         "limit": parse_bytes(text),
                         "shape": shape,
                         "dtype": options.dtype,
@@ -194,10 +212,8 @@ def lines(options: Any) -> Iterator[list[Any]]:
 
 
 def line(request: dict, got: dict) -> list[Any]:
-    label = [request["source"], request["statistic"], f"{request['steps']} steps"]
-    if not request["steps"]:
-        label[2] = "plain"
-    limit = request["limit"]
+    label = [request[name] for name in ("source", "statistic", "kind")]
+    limit, alone = request["limit"], request["kind"] != AT_ONCE
     if got["status"] != "ok":
         return [*label, common.mebibytes(limit), got["status"], *[None] * 6]
     return [
@@ -206,7 +222,7 @@ def line(request: dict, got: dict) -> list[Any]:
         got["strategy"],
         common.mebibytes(got["peak"]),
         got["peak"] / limit,
-        got["projected"] / max(1, got["peak"]),
+        got["projected"] / max(1, got["peak"]) if alone else None,
         got["reads"],
         got["seconds"],
         got["seconds"] / got["floor"] if got["floor"] else None,
@@ -217,6 +233,7 @@ def main() -> None:
     parser = common.parser(__doc__.splitlines()[0])
     parser.add_argument("--worker", action="store_true", help="answer requests (for itself)")
     parser.add_argument("--only", default=",".join(STATISTICS), help="statistics, with commas")
+    parser.add_argument("--calls", default=",".join(KINDS), help="how, with commas")
     parser.add_argument("--sources", default="generated", help="generated, zarr, h5, with commas")
     parser.add_argument("--dtype", default="uint16", help="of the frames [uint16]")
     parser.add_argument("--capped", action="store_true", help="under RLIMIT_DATA as well")
