@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from inspect import signature
 from math import floor
@@ -306,6 +306,7 @@ def can_hold(value: Any, dtype: np.dtype) -> bool:
     return bool(low <= value <= high)
 
 
+@cache
 def _kernels() -> ModuleType:
     """Import the compiled code: half a second that only what computes should take."""
     return import_module(".kernels", __package__)
