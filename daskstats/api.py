@@ -1053,7 +1053,7 @@ def plan(
     Examples
     --------
     >>> print(plan(np.zeros((100, 64, 64), "u2"), "median", memory_limit="1 GiB"))
-    direct: 1 blocks of 64 rows, 2 at once; each frame read 1 time; at most ... of 1024 MiB
+    direct: 1 block of 64 rows, 2 at once; each frame read 1 time; at most ... of 1024 MiB
     """
     steps = 1 if nchunk is None else nchunk
     running = nchunk is not None

@@ -191,11 +191,13 @@ class Plan:
 
     def __str__(self) -> str:
         sizes = {stop - start for start, stop in self.blocks}
+        unit = self.along if max(sizes) > 1 else self.along[:-1]
         size = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
+        blocks = f"{len(self.blocks)} block{'' if len(self.blocks) == 1 else 's'}"
         where = f" in each of {self.processes} processes" if self.processes > 1 else ""
         times = f"{self.reads:.4g} time{'' if self.reads == 1 else 's'}"
         text = (
-            f"{self.strategy}: {len(self.blocks)} blocks of {size} {self.along}, "
+            f"{self.strategy}: {blocks} of {size} {unit}, "
             f"{self.workers} at once{where}; each frame read {times}; "
             f"at most {mebibytes(self.nbytes)} of {mebibytes(self.limit)}"
         )

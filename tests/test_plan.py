@@ -164,7 +164,8 @@ def test_every_plan(request, power):
     check_scratch(made, options)
     assert 1 <= made.piece <= max(layout.nframes, layout.frame_unit)
     assert made.reads >= 1
-    assert str(made).startswith(f"{made.strategy}: {len(made.blocks)} blocks of ")
+    count = len(made.blocks)
+    assert str(made).startswith(f"{made.strategy}: {count} block{'s' if count > 1 else ''} of ")
 
 
 def check_scratch(made, options):
