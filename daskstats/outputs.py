@@ -18,6 +18,7 @@ from .statistics import (
     Statistic,
     covers,
     finish_rows,
+    joined,
     place_rows,
 )
 
@@ -193,6 +194,7 @@ def _frame_wise(name: str, members: Sequence[Statistic], frames: np.dtype) -> To
     for member in members:
         if not any(covers(fold, member, frames) for fold in folds):
             folds = [fold for fold in folds if not covers(member, fold, frames)] + [member]
+    folds = joined(folds, frames)
     places = [
         next(index for index, fold in enumerate(folds) if covers(fold, member, frames))
         for member in members

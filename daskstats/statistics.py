@@ -484,7 +484,7 @@ def _sums_size(frames: np.dtype, nframes: int, counted: bool) -> int:
 
 
 def _moments_size(frames: np.dtype, nframes: int, counted: bool) -> int:
-    return (16 if frames.kind in "biu" and frames.itemsize <= 2 else 32) + 4 * counted
+    return (16 if _is_small(frames) else 32) + 4 * counted
 
 
 def _add_sums(a: State, b: State) -> State:
@@ -576,7 +576,7 @@ def _moments(
     """Sum small integers and their squares exactly; merge the moments of others."""
     state = dict(state or {})
     for piece in pieces:
-        if piece[0].dtype.kind in "biu" and piece[0].dtype.itemsize <= 2:
+        if _is_small(piece[0].dtype):
             state = _add_squares(piece, state, validity)
         else:
             more = _block_moments(piece, validity)
@@ -585,14 +585,20 @@ def _moments(
     return {name: np.asarray(value) for name, value in state.items()}
 
 
-def _add_squares(piece: Piece, state: State, validity: Validity | None) -> State:
+def _add_squares(
+    piece: Piece, state: State, validity: Validity | None, extremes: Sequence[str] = ()
+) -> State:
     kernels = _kernels()
     if not state:
         squares = kernels.leased_zeros(piece[0].shape[1:], "u8")
         wide = _zero_sums(piece[0], kernels.FRAMES_IN_32_BITS + 1, validity)
         state = {**wide, "squares": squares, "count": np.array(0)}
+        for name in extremes:
+            state[name] = kernels.leased(piece[0].shape[1:], piece[0].dtype)
+            state[name][...] = piece[0][0]
     valid = _valid(validity, piece[0], state.get("valid"))
-    kernels.add_squares(piece, state["sum"], state["squares"], valid)
+    high, low = state.get("max"), state.get("min")
+    kernels.add_squares(piece, state["sum"], state["squares"], valid, high, low)
     return {**state, "count": state["count"] + sum(len(block) for block in piece)}
 
 
@@ -760,15 +766,83 @@ def covers(fold: Statistic, other: Statistic, frames: np.dtype) -> bool:
     one, two = _folding(fold), _folding(other)
     if one == two:
         return True
-    exact = frames.kind in "biu" and frames.itemsize <= 2
-    return exact and one[0] is _moments and two[0] is _sum and one[1] == two[1]
+    if not (_is_small(frames) and one[0] in (_moments, _moments_and_extremes)):
+        return False
+    if one[0] is _moments:
+        return two[0] is _sum and one[1] == two[1]
+    if one[1]["validity"] != two[1].get("validity"):
+        return False
+    return two[0] in (_sum, _moments) or (
+        two[0] is _fold and set(two[1]["names"]) <= set(one[1]["extremes"])
+    )
 
 
-def _folding(statistic: Statistic) -> tuple:
+def _folding(statistic: Statistic) -> tuple[Any, dict]:
+    """Return what folds the frames, and how; two that are equal have the same state."""
     chunk = statistic.chunk
-    if not isinstance(chunk, partial):
-        return chunk, ()
-    return chunk.func, (chunk.args, sorted(chunk.keywords.items()))
+    if not isinstance(chunk, partial) or chunk.args:
+        return chunk, {}
+    return chunk.func, chunk.keywords
+
+
+def _is_small(frames: np.dtype) -> bool:
+    """Whether frames are of integers whose squares are summed exactly."""
+    return frames.kind in "biu" and frames.itemsize <= 2
+
+
+def joined(folds: Sequence[Statistic], frames: np.dtype) -> list[Statistic]:
+    """Return as many or fewer statistics whose states are enough to finish the same ones.
+
+    Extremes of small integers are found while their squares are summed, which reads them once.
+
+    >>> [fold.name for fold in joined([maximum, std], np.dtype("u2"))]
+    ['std-max']
+    """
+    moments = [fold for fold in folds if _folding(fold) == (_moments, {"validity": None})]
+    extremes = [
+        fold
+        for fold in folds
+        if _folding(fold)[0] is _fold and _folding(fold)[1]["validity"] is None
+    ]
+    if not (_is_small(frames) and moments and extremes):
+        return list(folds)
+    both = [*moments, *extremes]
+    names = sorted({name for fold in extremes for name in _folding(fold)[1]["names"]})
+    chunk = partial(_moments_and_extremes, validity=None, extremes=tuple(names))
+    one = Statistic(
+        name="-".join(fold.name for fold in both),
+        chunk=chunk,
+        combine=_merge_with_extremes,
+        finalize=_finish_sum,
+        state_nbytes=partial(_joined_size, extremes=len(names)),
+        in_place=True,
+    )
+    return [one, *(fold for fold in folds if fold not in both)]
+
+
+def _moments_and_extremes(
+    pieces: Iterable[Piece],
+    start: int,
+    state: State | None = None,
+    *,
+    validity: None,
+    extremes: tuple[str, ...],
+) -> State:
+    state = dict(state or {})
+    for piece in pieces:
+        state = _add_squares(piece, state, validity, extremes)
+        del piece  # or it would live on while the next is read
+    return {name: np.asarray(value) for name, value in state.items()}
+
+
+def _merge_with_extremes(a: State, b: State) -> State:
+    names = [name for name in a if name in ("max", "min")]
+    sums, others = ({name: state[name] for name in state if name not in names} for state in (a, b))
+    return {**_add_sums(sums, others), **_combine_extremes({name: a[name] for name in names}, b)}
+
+
+def _joined_size(frames: np.dtype, nframes: int, extremes: int) -> int:
+    return _moments_size(frames, nframes, False) + extremes * frames.itemsize
 
 
 def place_rows(a: State, b: State) -> State:

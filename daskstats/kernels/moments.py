@@ -4,7 +4,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .folds import two_sum
+from .folds import larger, smaller, two_sum
 from .frames import (
     FRAMES_IN_32_BITS,
     TILE,
@@ -21,25 +21,37 @@ from .validity import Valid, begin, count_valid, counted, end, note, pick, runs,
 
 
 def add_squares(
-    piece: Piece, into: np.ndarray, squares: np.ndarray, valid: Valid | None = None
+    piece: Piece,
+    into: np.ndarray,
+    squares: np.ndarray,
+    valid: Valid | None = None,
+    top: np.ndarray | None = None,
+    bottom: np.ndarray | None = None,
 ) -> None:
-    """Add frames of at most 16 bits, and their squares, to exact sums of 64 bits."""
+    """Add frames of at most 16 bits, and their squares, to exact sums of 64 bits.
+
+    Their extremes are folded into ``top`` and ``bottom`` at the same time, where given: with the
+    maximum 27 ms instead of 53 for frames in the outer cache.
+    """
     frames = plain(piece)
     like = np.empty(1, frames[0].dtype)
+    high, low = (None if e is None else e.view(like.dtype).reshape(-1) for e in (top, bottom))
     accumulator = np.empty(TILE, np.uint32 if like.dtype.kind == "u" else np.int32)
     rules = None if valid is None else valid.rules()
     for part in runs(addresses(frames), valid, FRAMES_IN_32_BITS):
-        _add_squares(part, like, accumulator, into.reshape(-1), squares.reshape(-1), rules)
+        sums = into.reshape(-1), squares.reshape(-1)
+        _add_squares(part, like, accumulator, *sums, high, low, rules)
 
 
 @compiled
-def _add_squares(addresses, like, accumulator, out, squares, rules):
+def _add_squares(addresses, like, accumulator, out, squares, high, low, rules):
     n, narrow, wide = addresses.size, accumulator.dtype.type, squares.dtype.type
     for first in range(0, out.size, TILE):
         o = out[first : first + TILE]
         q = squares[first : first + TILE]
         s = accumulator[: o.size]
         s[:] = 0
+        tops, bottoms = part_of(high, first), part_of(low, first)
         begin(rules, o.size)
         for f in range(0, n - 3, 4):
             a = take(addresses[f], like, first, o.size, rules, 0)
@@ -47,6 +59,12 @@ def _add_squares(addresses, like, accumulator, out, squares, rules):
             c = take(addresses[f + 2], like, first, o.size, rules, 2)
             d = take(addresses[f + 3], like, first, o.size, rules, 3)
             for p in range(o.size):
+                if high is not None:
+                    most = larger(larger(a[p], b[p]), larger(c[p], d[p]))
+                    tops[p] = larger(most, tops[p])
+                if low is not None:
+                    least = smaller(smaller(a[p], b[p]), smaller(c[p], d[p]))
+                    bottoms[p] = smaller(least, bottoms[p])
                 w, x = narrow(pick(a[p], rules)), narrow(pick(b[p], rules))
                 y, z = narrow(pick(c[p], rules)), narrow(pick(d[p], rules))
                 note(rules, p, a[p], b[p], c[p], d[p])
@@ -58,6 +76,10 @@ def _add_squares(addresses, like, accumulator, out, squares, rules):
         for f in range(n - n % 4, n):
             a = take(addresses[f], like, first, o.size, rules, 0)
             for p in range(o.size):
+                if high is not None:
+                    tops[p] = larger(a[p], tops[p])
+                if low is not None:
+                    bottoms[p] = smaller(a[p], bottoms[p])
                 w = narrow(pick(a[p], rules))
                 note(rules, p, a[p])
                 s[p] += w
@@ -65,6 +87,18 @@ def _add_squares(addresses, like, accumulator, out, squares, rules):
         for p in range(o.size):
             o[p] += s[p]
         end(rules, first, o.size)
+
+
+def part_of(values, first):
+    """Return the pixels of a tile, or None where there are no values."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(part_of)
+def _overload_part_of(values, first):
+    if isinstance(values, types.Array):
+        return lambda values, first: values[first : first + TILE]
+    return lambda values, first: None
 
 
 def variance(
