@@ -81,6 +81,8 @@ class Workers:
     """threads of the one with the most"""
     memory: int | None
     """bytes of the smallest limit, None if there is no limit"""
+    cluster: str = ""
+    """what no other cluster is called"""
 
     def __str__(self) -> str:
         limit = "no limit" if self.memory is None else f"{mebibytes(self.memory)} at least"
@@ -116,7 +118,8 @@ def look_at(client: Any) -> Workers:
         found = _workers(client)
     limits = [worker["memory_limit"] for worker in found if worker["memory_limit"]]
     threads = [worker["nthreads"] for worker in found]
-    return Workers(len(found), sum(threads), max(threads), min(limits, default=None))
+    smallest, name = min(limits, default=None), client.scheduler_info(n_workers=0)["id"]
+    return Workers(len(found), sum(threads), max(threads), smallest, name)
 
 
 @contextmanager

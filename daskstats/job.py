@@ -111,8 +111,11 @@ class Job:
         arguments = self.layout, cost, self.steps, workers.each, nbytes
         if self.rowwise:
             shuffle = cluster.shuffle_nbytes() if use_buffer else 0
+            shared = shared_disk(workers) if use_buffer else None
             processes = workers.processes
-            return planning.bands(*arguments, use_buffer, processes=processes, shuffle=shuffle)
+            return planning.bands(
+                *arguments, use_buffer, shared, processes=processes, shuffle=shuffle
+            )
         fan_in = min(planning.FAN_IN, workers.threads)
         while True:
             try:
@@ -338,6 +341,13 @@ def disk() -> planning.Disk:
     compression = dask.config.get("daskstats.scratch-compression", "lz4")
     scratch.check_compression(compression)
     return planning.Disk(place.directory, place.nbytes, place.in_memory, compression)
+
+
+def shared_disk(workers: Workers) -> planning.Disk | None:
+    """Return where the workers of a cluster may let frames wait, None if nothing is configured."""
+    if scratch.own_directory() is None:
+        return None
+    return replace(disk(), cluster=workers.cluster)
 
 
 def check_query_planning() -> None:
