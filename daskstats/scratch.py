@@ -21,6 +21,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -45,8 +46,8 @@ OWNER = "owner.json"
 # few enough to be small beside a memory limit.
 CHUNKS_AT_ONCE = 4
 
-# Seconds between looks whether a worker still has on its own disk what holds a shared directory.
-SPILLED = 1.0
+# Seconds between looks whether a worker still has what holds a shared directory.
+LOOK = 0.5
 
 RAM_DISKS = ("tmpfs", "ramfs", "devtmpfs")
 
@@ -384,9 +385,13 @@ class SharedSpool(Spool):
         self._metadata = (made / "zarr.json").read_bytes()
 
     def _held(self, directory: Path, mark: Path) -> "SharedSpool":
+        token = self.name.partition("-")[0]
         self.directory = directory
         _shared[directory] = self
-        weakref.finalize(self, _let_go, mark, self.name.partition("-")[0])
+        end = weakref.finalize(self, _let_go, mark, token)
+        if _known(token):
+            arguments = directory, end, token
+            threading.Thread(target=_watch, args=arguments, daemon=True).start()
         return self
 
     def remove(self, cause: BaseException | None = None) -> None:
@@ -413,14 +418,19 @@ class SharedSpool(Spool):
     def write(self, start: int, frames: np.ndarray) -> "Written":
         """Write as any spool does, and a record of it for whoever has to do it again."""
         with self._using():
-            return super().write(start, frames)
+            try:
+                return super().write(start, frames)
+            except OSError:
+                self._using()  # which tells if the directory is not there any more
+                raise
 
     def _record(self, start: int) -> Path:
         assert self.directory is not None, "only an open spool has records"
         return self.directory / f"written-{start}.json"
 
     def _using(self) -> AbstractContextManager:
-        if self._lost:
+        assert self.directory is not None, "only an open spool is used"
+        if self._lost or not holders.is_held(self.directory):
             check_seen(self.place)
             raise FileNotFoundError(unseen(self.directory))
         return nullcontext()
@@ -455,7 +465,7 @@ def _arrived(state: dict[str, Any]) -> SharedSpool:
 def _let_go(mark: Path, token: str) -> None:
     """Let a shared directory go, but not while what holds it is only on a worker's own disk."""
     if _spilled(token):
-        timer = threading.Timer(SPILLED, _let_go, (mark, token))
+        timer = threading.Timer(LOOK, _let_go, (mark, token))
         timer.daemon = True
         timer.start()
     else:
@@ -464,10 +474,33 @@ def _let_go(mark: Path, token: str) -> None:
 
 def _spilled(token: str) -> bool:
     """Whether a worker of this process has results on its disk whose keys have a token."""
+    slow = [getattr(worker.data, "slow", ()) for worker in _workers_here()]
+    return any(token in str(key) for keys in slow for key in list(keys))
+
+
+def _watch(directory: Path, end: weakref.finalize, token: str) -> None:
+    """Let a directory go as soon as no worker here has tasks of its run any more.
+
+    A spool may live on then: the traceback of a task that has failed, or been cancelled, has it.
+    """
+    while end.alive:
+        time.sleep(LOOK)
+        with _sharing:
+            if end.alive and not _known(token):
+                _shared.pop(directory, None)
+                end()
+
+
+def _known(token: str) -> bool:
+    """Whether a worker of this process knows of tasks whose keys have a token."""
+    every = (key for worker in _workers_here() for key in list(worker.state.tasks))
+    return any((key[0] if isinstance(key, tuple) else key).endswith(token) for key in every)
+
+
+def _workers_here() -> list:
+    """Return the workers of clusters that this process is."""
     module = sys.modules.get("distributed.worker")
-    workers = list(module.Worker._instances) if module is not None else []
-    spilled = [key for worker in workers for key in list(getattr(worker.data, "slow", ()))]
-    return any(token in str(key) for key in spilled)
+    return list(module.Worker._instances) if module is not None else []
 
 
 def check_seen(place: Path) -> None:
