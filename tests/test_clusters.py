@@ -536,11 +536,12 @@ def test_lazy_results_by_scratch(client, tmp_path, shared, caplog):
     def lazy():
         return stats.median(scan, memory_limit=LITTLE)
 
+    image = lazy()
     calls = {
         "compute": lambda: lazy().compute(),
         "persist": lambda: lazy().persist().compute(),
         "client": lambda: client.compute(lazy()).result(),
-        "several": lambda image=lazy(): dask.compute(image, image + 1)[1] - 1,
+        "several": lambda: dask.compute(image, image + 1)[1] - 1,
         "threads": lambda: on_threads(lazy),
     }
     for name, call in calls.items():
