@@ -47,11 +47,11 @@ class Sleeping(Decoding):
 
 
 @contextlib.contextmanager
-def workers(count: int, processes: bool = True) -> Iterator[Client]:
+def workers(count: int, processes: bool = True, limit: str = "auto") -> Iterator[Client]:
     """Give a client of so many workers of one thread each."""
     here = f"{HERE}:0"
     options = {"dashboard_address": here, "worker_dashboard_address": here}
-    options |= {"host": HERE, "protocol": "tcp", "processes": processes}
+    options |= {"host": HERE, "protocol": "tcp", "processes": processes, "memory_limit": limit}
     cluster = LocalCluster(n_workers=count, threads_per_worker=1, **options)
     with cluster, Client(cluster) as client:
         yield client
@@ -99,6 +99,22 @@ def against_dask(client: Client, path: Path, repeats: int) -> Iterator[list[Any]
         for label, call in calls.items():
             call()  # compiles, and loads what is loaded once
             yield [name, label, *min(measured(client, call) for _ in range(repeats))]
+
+
+def beyond_memory(tiny: bool) -> Iterator[list[Any]]:
+    """Yield what a median of ten times a worker's memory takes, by each way to do it."""
+    nframes, shape = (40, (64, 64)) if tiny else (3840, (1024, 1024))
+    series = Decoding(nframes, shape)
+    buffers = {f"distributed.p2p.{name}.buffer": "16MiB" for name in ("comm", "storage")}
+    for way in ("scratch", "p2p"):
+        with tempfile.TemporaryDirectory() as directory:
+            place = {"daskstats.scratch-directory": directory if way == "scratch" else None}
+            with dask.config.set(buffers | place), workers(2, limit="768MiB") as client:
+                stats.median(Decoding(8, (16, 16))).compute()  # compiles
+                plan = stats.plan(series, "median")
+                took, high, tasks, sent = measured(client, stats.median(series).compute)
+                part = float(high) / 768
+                yield [plan.strategy, took, high, part, len(plan.blocks), tasks, sent]
 
 
 def stream(name: str, ims: Any, steps: int) -> tuple[float, float]:
@@ -172,6 +188,8 @@ def main() -> None:
         rows = streaming(client, decoding, repeats)
         section("Streams: frames that are decompressed", header, rows)
         section("Scheduling", ["what", "ms"], per_block(client, tiny))
+    header = ["by", "seconds", "peak MiB", "of limit", "bands", "tasks", "sent MiB"]
+    section("Median, ten times a worker's memory", header, beyond_memory(tiny))
     header = ["source", "workers", "seconds", "speed-up"]
     section("One worker to two", header, scaling((1, 2), decoding, True))
     sleeping = Sleeping(*((8, (64, 64)) if tiny else (1280, (512, 1024))))

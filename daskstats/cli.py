@@ -803,7 +803,7 @@ def describe_plan(source: Source, statistic: str, options: dict[str, Any]) -> st
 
 def describe_scratch() -> str:
     """Return where frames would wait that do not fit into memory, and the room there."""
-    if current_scheduler().cluster is not None:
+    if current_scheduler().cluster is not None and scratch.own_directory() is None:
         return "on the disks of the workers"
     place = scratch.room()
     remark = ", a RAM disk, which is not used" if place.in_memory else ""

@@ -81,6 +81,8 @@ class Workers:
     """threads of the one with the most"""
     memory: int | None
     """bytes of the smallest limit, None if there is no limit"""
+    cluster: str = ""
+    """what no other cluster is called"""
 
     def __str__(self) -> str:
         limit = "no limit" if self.memory is None else f"{mebibytes(self.memory)} at least"
@@ -116,7 +118,8 @@ def look_at(client: Any) -> Workers:
         found = _workers(client)
     limits = [worker["memory_limit"] for worker in found if worker["memory_limit"]]
     threads = [worker["nthreads"] for worker in found]
-    return Workers(len(found), sum(threads), max(threads), min(limits, default=None))
+    smallest, name = min(limits, default=None), client.scheduler_info(n_workers=0)["id"]
+    return Workers(len(found), sum(threads), max(threads), smallest, name)
 
 
 @contextmanager
@@ -196,7 +199,7 @@ class Part:
     tasks: dict
     """keys and tasks"""
     shared: list
-    """those of its keys that later parts need as well"""
+    """those of its keys, maybe its own one, that later parts need as well"""
     last: list
     """keys of earlier parts that no later one needs"""
 
@@ -213,7 +216,7 @@ def cut_in_parts(graph: dict, keys: list) -> deque[Part]:
     parts = deque(Part(key, {}, [], []) for key in keys)
     for name, index in first.items():
         parts[index].tasks[name] = graph[name]
-        if needed[name] > index and name != keys[index]:
+        if needed[name] > index:
             parts[index].shared.append(name)
             parts[needed[name]].last.append(name)
     return parts
@@ -261,6 +264,8 @@ class ClusterRun:
         self._client, self._graph = client, graph
         self._steps = deque(len(group) for group in keys)
         self._keys = deque(key for group in keys for key in group)
+        self._wanted = set(self._keys)
+        self._kept: set = set()
         self._at_once = at_once
         self._waiting = (in_one if at_once else cut_in_parts)(graph, list(self._keys))
         self._flying: deque[Part] = deque()
@@ -291,12 +296,14 @@ class ClusterRun:
         while self._waiting and (room > 0 or len(self._flying) < 2):
             part = self._waiting.popleft()
             self._submit(part.tasks, [part.key, *part.shared])
-            self._release(part.last)
+            self._kept |= set(part.shared)
+            self._kept -= set(part.last)
+            self._release([key for key in part.last if key not in self._wanted])
             self._flying.append(part)
             room -= len(part.tasks)
 
     def _submit(self, tasks: dict, keys: list) -> None:
-        keys = [key for key in keys if key not in self._futures]
+        keys = [key for key in dict.fromkeys(keys) if key not in self._futures]
         if keys:
             futures = self._client.get(tasks, keys, sync=False)
             self._futures |= dict(zip(keys, futures, strict=True))
@@ -321,9 +328,11 @@ class ClusterRun:
                 raise killer([error.task], error) from error
             state = self._carefully(key)
         self._keys.popleft()
+        self._wanted.discard(key)
         if self._flying:
             self._flying.popleft()
-        self._release([key])
+        if key not in self._kept:
+            self._release([key])
         # The workers go on while the consumer looks at what it has got.
         self._fill()
         return state
@@ -377,6 +386,7 @@ class ClusterRun:
         """
         self._waiting.clear()
         self._flying.clear()
+        self._kept.clear()
         self._forget()
         behind = closure(self._graph, [key])
         blocks = [block for block in behind if described(block)]
@@ -390,14 +400,20 @@ class ClusterRun:
         return state
 
     def _forget(self) -> None:
-        """Have the scheduler forget what is in flight, and how often it failed."""
+        """Have the scheduler forget what is in flight, and how often it failed.
+
+        What has come of it so far stays: a source, and a directory with what has been written.
+        """
         own = [key for key in self._futures if key in self._keys or described(key)]
-        self._release(list(self._futures))
+        self._release([key for key in self._futures if not self._is_there(key)] + own)
         # A key that is asked for again before the client has let go of it is not forgotten; one
         # that was cancelled is cancelled again when the scheduler says that it has done so.
         deadline = time.monotonic() + TRANSFER
         while any(key in self._client.futures for key in own) and time.monotonic() < deadline:
             time.sleep(POLL / 100)
+
+    def _is_there(self, key: Any) -> bool:
+        return self._futures[key].status == "finished"
 
     def _alone(self, get: Callable[[Any], Any], key: Any, blocks: list) -> Any:
         try:

@@ -19,7 +19,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from itertools import pairwise
 from threading import Lock
 from typing import Any
@@ -36,7 +36,7 @@ from dask.highlevelgraph import HighLevelGraph, Layer
 from .memory import Share
 from .outputs import Output
 from .plan import Plan, Range, cut, ranges, split
-from .scratch import DamagedScratchError, Spool, Written
+from .scratch import DamagedScratchError, SharedSpool, Spool, Written
 from .sources import Source
 from .sources.base import as_frames, check_dtype, check_frame
 from .sources.daskarrays import DaskSource
@@ -152,13 +152,14 @@ class Reader:
 
     def _spool_frames(self, token: str) -> None:
         scratch, name, written = (f"{what}-{token}" for what in ("scratch", "spool", "spooled"))
-        spool = self._tasks.spool = _spool(self.series, self.plan)
+        spool = self._tasks.spool = _spool(self.series, self.plan, token)
         self._tasks.add(scratch, self._shares)[scratch] = Task(
             scratch, open_spool, spool, *(self._working[1:] or [None])
         )
         layer = self._tasks.add(name, [*self.after, scratch])
         for start, stop in self.plan.groups:
-            key, pixels = (name, len(layer)), self.frames(start, stop)
+            key = (name, len(layer), _description("frames", start, stop))
+            pixels = self.frames(start, stop)
             layer[key] = self.task(key, spool_frames, TaskRef(scratch), pixels, start, stop)
         self._tasks.spooled = list(layer)
         every = List(*(TaskRef(key) for key in layer))
@@ -291,6 +292,9 @@ def open_spool(spool: Spool, share: Share | None) -> Spool:
 
 def spool_frames(spool: Spool, pixels: Iterable, start: int, stop: int) -> Written:
     """Write some frames to disk; if that fails, nothing stays there."""
+    found = spool.recorded(start, stop)
+    if found is not None:
+        return found
     try:
         buffer, done = spool.buffer(stop - start, spool.shape[1]), 0
         for piece in pixels:
@@ -319,10 +323,14 @@ def read_block(pixels: Pixels) -> np.ndarray:
     return block
 
 
-def _spool(series: Source, plan: Plan) -> Spool:
+def _spool(series: Source, plan: Plan, token: str) -> Spool:
     layout, disk = plan.layout, plan.disk
     assert disk is not None
-    return Spool(
+    make: Callable[..., Spool] = Spool
+    if disk.cluster:
+        # On one cluster the same tasks have the same directory, as they have the same keys.
+        make = partial(SharedSpool, name=f"{token}-{disk.cluster[-12:]}")
+    return make(
         disk.directory,
         (layout.nframes, layout.rows, layout.cols),
         series.dtype,
@@ -332,6 +340,13 @@ def _spool(series: Source, plan: Plan) -> Spool:
         buffers=plan.workers,
         compression=disk.compression,
     )
+
+
+def _token(series: Source, statistic: Statistic, plan: Plan, *others: Any) -> str:
+    """Return what the names of the same tasks have in common, and those of no others."""
+    where = plan.disk and (plan.disk.directory, plan.disk.compression, plan.disk.cluster)
+    cuts = plan.steps, plan.strategy, plan.blocks, plan.groups
+    return tokenize(series, statistic, *cuts, where, *others)
 
 
 def _source_node(tasks: Tasks, series: Source, name: str) -> TaskRef:
@@ -420,7 +435,7 @@ def results(
     share: Share | None = None,
 ) -> list[Array]:
     """Return the lazy image of each output; computed together, they read the series once."""
-    token = tokenize(series, statistic, plan.steps, plan.strategy, list(outputs))
+    token = _token(series, statistic, plan, list(outputs))
     tasks = Tasks(share=share)
     (keys,) = _partials(tasks, series, statistic, plan, token)
     if plan.along == "frames":
@@ -457,7 +472,7 @@ def parts(
     series: Source, statistic: Statistic, plan: Plan, share: Share | None = None
 ) -> tuple[Tasks, list[Key]]:
     """Return the tasks of all steps and the keys of their own partial states, one for each."""
-    tasks, token = Tasks(share=share), tokenize(series, statistic, plan.steps, plan.strategy)
+    tasks, token = Tasks(share=share), _token(series, statistic, plan)
     groups = _partials(tasks, series, statistic, plan, token)
     return tasks, _combined(tasks, statistic, groups, token, plan.fan_in)
 

@@ -1,5 +1,6 @@
 """What every call works out first: arguments, outputs, plan; and how it becomes images."""
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -111,8 +112,11 @@ class Job:
         arguments = self.layout, cost, self.steps, workers.each, nbytes
         if self.rowwise:
             shuffle = cluster.shuffle_nbytes() if use_buffer else 0
+            shared = shared_disk(workers) if use_buffer else None
             processes = workers.processes
-            return planning.bands(*arguments, use_buffer, processes=processes, shuffle=shuffle)
+            return planning.bands(
+                *arguments, use_buffer, shared, processes=processes, shuffle=shuffle
+            )
         fan_in = min(planning.FAN_IN, workers.threads)
         while True:
             try:
@@ -163,15 +167,17 @@ class Job:
             to_images: Callable[[Any], list[np.ndarray]] = _only
         else:
             tasks, keys, to_images = self._running()
-        spooled: list = tasks.spooled if waits and scheduler.client is None else []
-        first = len(spooled)
-        keys = [*([key] if scheduler.in_turn else key for key in spooled), *keys]
+        spooled: list = tasks.spooled if waits else []
+        first, grouped = len(spooled), scheduler.in_turn or scheduler.client is not None
+        keys = [*([key] if grouped else key for key in spooled), *keys]
         flat, steps = tasks.runnable(keys), first + self.steps
         self.share.reserve()
         return Stream(
             start=lambda: self._start(flat, keys, steps, canvases, tasks.shuffles),
             finish=lambda index, value: (
-                finish(index - first, to_images(value)) if index >= first else self._waiting(index)
+                finish(index - first, to_images(value))
+                if index >= first
+                else self._waiting(index, value)
             ),
             length=steps,
             release=lambda: self._release(tasks),
@@ -195,7 +201,9 @@ class Job:
         tasks.release()
         self.share.release()
 
-    def _waiting(self, index: int) -> Snapshot:
+    def _waiting(self, index: int, value: Any) -> Snapshot:
+        if self.scheduler.client is not None:
+            deque(value, maxlen=0)  # which waits for it
         done, total = self.plan.groups[index][1], self.layout.nframes
         seen = np.broadcast_to(np.False_, (self.layout.rows, self.layout.cols))
         return Snapshot(self._image([o.blank() for o in self.outputs]), done, total, seen, "spool")
@@ -338,6 +346,13 @@ def disk() -> planning.Disk:
     compression = dask.config.get("daskstats.scratch-compression", "lz4")
     scratch.check_compression(compression)
     return planning.Disk(place.directory, place.nbytes, place.in_memory, compression)
+
+
+def shared_disk(workers: Workers) -> planning.Disk | None:
+    """Return where the workers of a cluster may let frames wait, None if nothing is configured."""
+    if scratch.own_directory() is None:
+        return None
+    return replace(disk(), cluster=workers.cluster)
 
 
 def check_query_planning() -> None:

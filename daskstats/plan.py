@@ -10,7 +10,8 @@ frames get from the source to the bands is its *strategy*:
 
     direct     the source reads bands of rows at little more than their share of a frame's cost
     resident   every frame is read once and kept; bands are views of what is kept
-    scratch    every frame is read once and written to disk, in row order; bands are read there
+    scratch    every frame is read once and written to disk, in row order; bands are read there;
+               on a cluster to a disk that the workers share
     p2p        every frame is read once by a worker of a cluster, cut into bands, and the workers
                exchange these through their disks
     reread     every frame is read again for each band
@@ -140,6 +141,8 @@ class Disk:
     """whether it is a RAM disk, whose bytes count as memory"""
     compression: str = "lz4"
     """of what is written"""
+    cluster: str = ""
+    """whose workers share it; none: it is for this process alone"""
 
 
 @dataclass(frozen=True)
@@ -693,7 +696,7 @@ def way_to_plan(
         disk=disk if spooled else None,
         disk_nbytes=layout.nbytes if spooled else 0,
         processes=request.processes,
-        note=note if way.strategy == "reread" else "",
+        note=note if way.strategy in ("p2p", "reread") else "",
     )
 
 

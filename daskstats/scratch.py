@@ -18,20 +18,23 @@ import json
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dask
 import numpy as np
-import psutil
 
+from . import holders
 from .leases import Pool
 
 PREFIX = "daskstats-scratch-"
@@ -42,6 +45,9 @@ OWNER = "owner.json"
 # Chunks that one call of zarr's writes or reads at the same time: enough to keep its threads busy,
 # few enough to be small beside a memory limit.
 CHUNKS_AT_ONCE = 4
+
+# Seconds between looks whether a worker still has what holds a shared directory.
+LOOK = 0.5
 
 RAM_DISKS = ("tmpfs", "ramfs", "devtmpfs")
 
@@ -89,9 +95,15 @@ def room(directory: str | os.PathLike | None = None, root: str | Path = "/") -> 
 
 def configured() -> str | None:
     """Return the directory that is configured for scratch data, if any."""
-    return dask.config.get("daskstats.scratch-directory", None) or dask.config.get(
-        "temporary-directory", None
-    )
+    return own_directory() or dask.config.get("temporary-directory", None)
+
+
+def own_directory() -> str | None:
+    """Return the directory that is configured for nothing else; the workers of a cluster share it.
+
+    dask's own ``temporary-directory`` is for what each worker has for itself.
+    """
+    return dask.config.get("daskstats.scratch-directory", None)
 
 
 def _file_system(place: Path, root: str | Path) -> str:
@@ -175,7 +187,7 @@ class Spool:
         self._opened.add(opened)
         weakref.finalize(opened, opened._lease.end)
         (opened.directory / OWNER).write_text(json.dumps(_this_process()))
-        opened._array = opened._create()
+        opened._array = opened._create(opened.directory)
         opened._metadata = (opened.directory / "zarr.json").read_bytes()
         return opened
 
@@ -218,6 +230,10 @@ class Spool:
         for first in range(0, self.shape[1], few):
             array[start:stop, first : first + few] = frames[:, first : first + few]
         return Written(start, stop, tuple(_seal(self._file(start, band)) for band in bands))
+
+    def recorded(self, start: int, stop: int) -> "Written | None":
+        """Return what another process has written of a group before it died, if anything."""
+        return None
 
     def read(self, band: int, every: Sequence["Written"]) -> np.ndarray:
         """Return the rows of one band of all frames (frames, rows, cols).
@@ -286,11 +302,11 @@ class Spool:
         assert self.directory is not None, "only an open spool has files"
         return self.directory / "c" / f"{start // self.group}" / f"{band}" / "0"
 
-    def _create(self) -> Any:
+    def _create(self, directory: Path) -> Any:
         import zarr
 
         return zarr.create_array(
-            self.directory,
+            directory,
             shape=self.shape,
             chunks=(self.group, self.height, self.shape[2]),
             dtype=self.dtype,
@@ -325,6 +341,180 @@ class Spool:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._pool, self._opened = Pool(self.buffers), weakref.WeakSet()
+
+
+class SharedSpool(Spool):
+    """A spool of several processes, in a directory whose name they all know.
+
+    `open` makes the directory, or finds it with what processes that have died have written. What it
+    returns, and every `Written`, holds the directory in each process that it is sent to; the last
+    one that lets go of them removes it.
+
+    Parameters
+    ----------
+    name : str
+        Of the directory; the same for tasks that write the same. It begins with what the keys of
+        these tasks have in common, and a hyphen.
+    """
+
+    def __init__(self, *args: Any, name: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.name = name
+        self._lost = False
+
+    def open(self) -> Spool:
+        """Return this process's spool with the directory."""
+        check_seen(self.place)
+        directory = self.place / f"{PREFIX}{self.name}"
+        sweep(self.place, besides=directory)
+        if directory not in _shared:
+            holders.wait_for_leavers(directory)
+        with _sharing:
+            return _shared.get(directory) or self._first(directory)
+
+    def _first(self, directory: Path) -> "SharedSpool":
+        free = shutil.disk_usage(self.place).free
+        if free < self.needed and not directory.exists():
+            raise OSError(no_room(self.needed, free, self.place))
+        opened = copy(self)
+        mark = holders.hold(directory, opened._begin)
+        return opened._held(directory, mark)
+
+    def _begin(self, made: Path) -> None:
+        self._create(made)
+        self._metadata = (made / "zarr.json").read_bytes()
+
+    def _held(self, directory: Path, mark: Path) -> "SharedSpool":
+        token = self.name.partition("-")[0]
+        self.directory = directory
+        _shared[directory] = self
+        end = weakref.finalize(self, _let_go, mark, token)
+        if _known(token):
+            arguments = directory, end, token
+            threading.Thread(target=_watch, args=arguments, daemon=True).start()
+        return self
+
+    def remove(self, cause: BaseException | None = None) -> None:
+        """Leave the directory to those that hold it; a task that has failed may run again."""
+
+    def recorded(self, start: int, stop: int) -> "Written | None":
+        """Return what another process has written of a group before it died, if anything."""
+        with self._using():
+            try:
+                begin, end, chunks = json.loads(self._record(start).read_text())
+            except (OSError, ValueError):
+                return None
+        found = Written(begin, end, tuple((size, seal) for size, seal in chunks), self)
+        return found if (begin, end) == (start, stop) else None
+
+    def _write(self, start: int, frames: np.ndarray) -> "Written":
+        # Chunks and the record appear whole, by a rename: two processes may write the same.
+        found = super()._write(start, frames)
+        part = self._record(start).with_suffix(f".{uuid4().hex}")
+        part.write_text(json.dumps([found.start, found.stop, found.chunks]))
+        part.replace(self._record(start))
+        return replace(found, spool=self)
+
+    def write(self, start: int, frames: np.ndarray) -> "Written":
+        """Write as any spool does, and a record of it for whoever has to do it again."""
+        with self._using():
+            try:
+                return super().write(start, frames)
+            except OSError:
+                self._using()  # which tells if the directory is not there any more
+                raise
+
+    def _record(self, start: int) -> Path:
+        assert self.directory is not None, "only an open spool has records"
+        return self.directory / f"written-{start}.json"
+
+    def _using(self) -> AbstractContextManager:
+        assert self.directory is not None, "only an open spool is used"
+        if self._lost or not holders.is_held(self.directory):
+            check_seen(self.place)
+            raise FileNotFoundError(unseen(self.directory))
+        return nullcontext()
+
+    def __reduce__(self) -> Any:
+        return _arrived, (self.__getstate__(),)
+
+
+_shared: "weakref.WeakValueDictionary[Path, SharedSpool]" = weakref.WeakValueDictionary()
+_sharing = threading.Lock()
+
+
+def _arrived(state: dict[str, Any]) -> SharedSpool:
+    """Return the shared spool that has been sent; each process has one for a directory."""
+    spool = SharedSpool.__new__(SharedSpool)
+    spool.__setstate__(state)
+    directory = spool.directory
+    if directory is None:
+        return spool
+    with _sharing:
+        known = _shared.get(directory)
+        if known is not None:
+            return known
+        try:
+            return spool._held(directory, holders.join(directory))
+        except OSError:
+            # Whoever uses it is told; here it would end the worker's connection.
+            spool._lost = True
+            return spool
+
+
+def _let_go(mark: Path, token: str) -> None:
+    """Let a shared directory go, but not while what holds it is only on a worker's own disk."""
+    if _spilled(token):
+        timer = threading.Timer(LOOK, _let_go, (mark, token))
+        timer.daemon = True
+        timer.start()
+    else:
+        holders.let_go(mark)
+
+
+def _spilled(token: str) -> bool:
+    """Whether a worker of this process has results on its disk whose keys have a token."""
+    slow = [getattr(worker.data, "slow", ()) for worker in _workers_here()]
+    return any(token in str(key) for keys in slow for key in list(keys))
+
+
+def _watch(directory: Path, end: weakref.finalize, token: str) -> None:
+    """Let a directory go as soon as no worker here has tasks of its run any more.
+
+    A spool may live on then: the traceback of a task that has failed, or been cancelled, has it.
+    """
+    while end.alive:
+        time.sleep(LOOK)
+        with _sharing:
+            if end.alive and not _known(token):
+                _shared.pop(directory, None)
+                end()
+
+
+def _known(token: str) -> bool:
+    """Whether a worker of this process knows of tasks whose keys have a token."""
+    every = (key for worker in _workers_here() for key in list(worker.state.tasks))
+    return any((key[0] if isinstance(key, tuple) else key).endswith(token) for key in every)
+
+
+def _workers_here() -> list:
+    """Return the workers of clusters that this process is."""
+    module = sys.modules.get("distributed.worker")
+    return list(module.Worker._instances) if module is not None else []
+
+
+def check_seen(place: Path) -> None:
+    """Raise NotADirectoryError if a worker does not see the directory for scratch data."""
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise NotADirectoryError(unseen(place))
+
+
+def unseen(path: Path | None) -> str:
+    """Say that a directory is not shared."""
+    return (
+        f"{path} is not there, or cannot be written to, on worker {socket.gethostname()}: "
+        f"daskstats.scratch-directory must be a directory that the client and all workers share"
+    )
 
 
 class _Lease:
@@ -375,6 +565,8 @@ class Written:
     """end of the frames"""
     chunks: tuple[tuple[int, int], ...]
     """size and checksum of the chunk of each band"""
+    spool: Any = field(default=None, compare=False, repr=False)
+    """what must live as long as this, so that there is what was written"""
 
 
 def _seal(file: Path) -> tuple[int, int]:
@@ -417,7 +609,7 @@ def no_room(needed: int, free: int, place: str | os.PathLike) -> str:
 # ---------------------------------------------------------------------- what others left
 
 
-def sweep(place: str | os.PathLike) -> list[Path]:
+def sweep(place: str | os.PathLike, besides: Path | None = None) -> list[Path]:
     """Remove what processes of this user left in a directory when they were killed.
 
     Returns
@@ -425,31 +617,30 @@ def sweep(place: str | os.PathLike) -> list[Path]:
     list of Path
         The directories that were removed.
     """
-    stale = [path for path in Path(place).glob(f"{PREFIX}*") if _is_stale(path)]
+    mine = [path for path in Path(place).glob(f"{PREFIX}*") if path != besides and _is_mine(path)]
+    shared = [path for path in mine if holders.is_held(path) and holders.remove_unheld(path)]
+    stale = [path for path in mine if holders.GONE in path.name or _is_stale(path)]
     for path in stale:
         shutil.rmtree(path, ignore_errors=True)
-    return stale
+    return [*shared, *stale]
+
+
+def _is_mine(path: Path) -> bool:
+    with suppress(OSError):
+        return not path.is_symlink() and (
+            not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()
+        )
+    return False
 
 
 def _is_stale(path: Path) -> bool:
-    """Whether the process that made a directory has ended; one of another machine may live."""
+    """Whether the process that made a directory has ended."""
     try:
-        if path.is_symlink() or (hasattr(os, "getuid") and path.stat().st_uid != os.getuid()):
-            return False
         owner = json.loads((path / OWNER).read_text())
-        host, pid, began = owner["host"], int(owner["pid"]), float(owner["began"])
+        return holders.has_ended(owner["host"], int(owner["pid"]), float(owner["began"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    if host != socket.gethostname():
-        return False
-    try:
-        return abs(psutil.Process(pid).create_time() - began) > 1
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:
         return False
 
 
 def _this_process() -> dict[str, Any]:
-    began = psutil.Process().create_time()
-    return {"host": socket.gethostname(), "pid": os.getpid(), "began": began}
+    return dict(zip(("host", "pid", "began"), holders.this_process(), strict=True))

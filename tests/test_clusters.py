@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 import re
 import shlex
 import signal
@@ -14,11 +15,21 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
-from clusters import HERE, Browser, Killer, Scan, Watch, find_browser, local_cluster, settle
+from clusters import (
+    HERE,
+    Browser,
+    Killer,
+    Scan,
+    Watch,
+    find_browser,
+    local_cluster,
+    settle,
+    workers_of,
+)
 from dask.utils import key_split
 
 import daskstats as stats
-from daskstats import api, cli, cluster, graph
+from daskstats import api, cli, cluster, graph, scratch
 
 NAMES = ("max", "min", "sum", "average", "std", "median")
 
@@ -431,6 +442,230 @@ def test_each_worker_has_its_budget():
     small = cluster.Workers(4, 8, 2, 512 << 20)
     assert small.budget(0.5) == 0
     assert cluster.Workers(4, 8, 2, None).budget(0.5) is None
+
+
+# ---------------------------------------------------------------------- a scratch directory
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A directory that is configured for scratch data; nothing may be left there."""
+    place = tmp_path / "shared"
+    place.mkdir()
+    with dask.config.set({"daskstats.scratch-directory": str(place)}):
+        yield place
+    assert left_in(place) == []
+
+
+def left_in(place, seconds=5):
+    """Return what is left when the workers have let go of it."""
+    deadline = time.monotonic() + seconds
+    while (found := sorted(path.name for path in place.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+# Of all workers together: some groups of frames, and some bands.
+LITTLE = "40 MiB"
+
+
+def whole_frames(log, nframes=60, **options):
+    return Scan(log, nframes, shape=(64, 512), **options)
+
+
+@pytest.mark.parametrize(
+    ("setting", "free", "kind", "strategy", "text"),
+    [
+        pytest.param("scratch", 1 << 40, "ext4", "scratch", "scratch data in", id="configured"),
+        pytest.param("temporary", 1 << 40, "ext4", "p2p", "p2p", id="each worker has its own"),
+        pytest.param("scratch", 1 << 20, "ext4", "p2p", "there are 1 MiB in", id="no room"),
+        pytest.param("scratch", 1 << 40, "tmpfs", "p2p", "is a RAM disk", id="memory"),
+    ],
+)
+def test_plan_with_a_scratch_directory(
+    inside, tmp_path, monkeypatch, setting, free, kind, strategy, text
+):
+    usage = scratch.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(scratch.shutil, "disk_usage", lambda path: usage._replace(free=free))
+    monkeypatch.setattr(scratch, "_file_system", lambda place, root: kind)
+    name = {"scratch": "daskstats.scratch-directory", "temporary": "temporary-directory"}[setting]
+    scan = Scan(tmp_path / "log", 200, shape=(256, 256))
+    with dask.config.set(SMALL | {name: str(tmp_path)}):
+        found = api.Job(scan, "median", memory_limit="200 MiB").plan
+        again = api.Job(scan, "median", memory_limit="200 MiB", use_buffer=False).plan
+    assert found.strategy == strategy
+    assert text in str(found)
+    assert found.nbytes <= found.limit
+    assert again.strategy == "reread"
+    # Buffers for both threads of the worker.
+    assert found.workers == 2
+
+
+@pytest.mark.parametrize("steps", [1, 7, 60])
+def test_streams_by_scratch(client, tmp_path, shared, steps):
+    scan = whole_frames(tmp_path / "log")
+    assert api.Job(scan, "median", 0, steps, memory_limit=LITTLE).plan.strategy == "scratch"
+    images = list(stats.median_iter(scan, steps, memory_limit=LITTLE))
+    np.testing.assert_array_equal(
+        images, on_threads(stats.median_iter, scan.frames(), steps), strict=True
+    )
+    assert settle(client) == (0, 0, 0)
+    assert set(scan.reads().values()) == {1}
+
+
+def test_snapshots_and_several_statistics_by_scratch(client, tmp_path, shared):
+    import dask.array as da
+
+    scan = whole_frames(tmp_path / "log")
+    plan = api.Job(scan, "median", 0, 5, memory_limit=LITTLE).plan
+    found = list(stats.snapshots(scan, "median", 5, memory_limit=LITTLE))
+    assert [s.done for s in found if s.phase == "spool"] == [stop for _, stop in plan.groups]
+    assert [s.phase for s in found[-5:]] == ["reduce"] * 5
+    assert set(scan.reads().values()) == {1}
+    array = da.from_array(scan.frames(), chunks=(9, 64, 512))
+    *_, images = stats.aggregate_iter(array, ["median", "max"], 4, memory_limit=LITTLE)
+    np.testing.assert_array_equal(images["median"], found[-1].image, strict=True)
+    np.testing.assert_array_equal(images["max"], scan.frames().max(axis=0), strict=True)
+    assert settle(client) == (0, 0, 0)
+
+
+def test_lazy_results_by_scratch(client, tmp_path, shared, caplog):
+    scan = whole_frames(tmp_path / "log")
+    expected = np.median(scan.frames(), axis=0).astype("f4")
+
+    def lazy():
+        return stats.median(scan, memory_limit=LITTLE)
+
+    image = lazy()
+    calls = {
+        "compute": lambda: lazy().compute(),
+        "persist": lambda: lazy().persist().compute(),
+        "client": lambda: client.compute(lazy()).result(),
+        "several": lambda: dask.compute(image, image + 1)[1] - 1,
+        "threads": lambda: on_threads(lazy),
+    }
+    for name, call in calls.items():
+        Path(scan.log).unlink(missing_ok=True)
+        np.testing.assert_array_equal(call(), expected, strict=True, err_msg=name)
+        assert set(scan.reads().values()) == {1}, name
+    assert "run_spec" not in caplog.text
+    assert settle(client) == (0, 0, 0)
+
+
+def test_a_source_that_has_changed_is_read_again(client, tmp_path, shared):
+    """A run does not go on with what one before it, of the same name, has written."""
+    lazy = stats.median(whole_frames(tmp_path / "log"), memory_limit=LITTLE)
+    log = tmp_path / "log"
+    for turn in range(1, 4):
+        lazy.compute()
+        assert set(Scan(log, 60).reads().values()) == {turn}
+
+
+@pytest.mark.parametrize("leave", ["close", "del", "fail"])
+def test_scratch_is_gone_after_leaving(client, tmp_path, shared, leave):
+    scan = whole_frames(tmp_path / "log", delay=0.005)
+    images = stats.snapshots(scan, "median", 10, memory_limit=LITTLE)
+    next(images)
+    assert len(list(shared.iterdir())) == 1
+    if leave == "fail":
+        wrong = Wrong(tmp_path / "wrong", 60, shape=(64, 512))
+        with pytest.raises(ValueError, match="frame 30 has shape"):
+            stats.median(wrong, memory_limit=LITTLE).compute()
+    if leave == "del":
+        del images
+    else:
+        images.close()
+    gc.collect()
+    assert settle(client) == (0, 0, 0)
+    assert left_in(shared) == []
+
+
+@pytest.mark.parametrize("when", ["at the start", "meanwhile"])
+def test_a_directory_that_workers_do_not_see(client, tmp_path, when):
+    place = tmp_path / "mine"
+    place.mkdir()
+    with dask.config.set({"daskstats.scratch-directory": str(place)}):
+        images = stats.snapshots(whole_frames(tmp_path / "log"), "median", 2, memory_limit=LITTLE)
+    if when == "meanwhile":
+        next(images)
+        place.rename(tmp_path / "elsewhere")
+    else:
+        place.rmdir()
+    with pytest.raises(OSError, match=f"{place}.* must be a directory that the client and all"):
+        list(images)
+    assert settle(client) == (0, 0, 0)
+
+
+def kill_when(client, due):
+    """Kill a worker of a local cluster as soon as something is so."""
+
+    def run():
+        while not due():
+            time.sleep(0.01)
+        os.kill(workers_of(client)[0].pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scratch_outlives_a_worker(tmp_path, shared):
+    """RELIABILITY 1: what has been written is not read again, and nothing is left."""
+    with local_cluster() as client:
+        for turn, how in enumerate(["writing", "reading", "lazy"]):
+            scan = whole_frames(tmp_path / f"log{turn}", 120, delay=0.004)
+            plan = api.Job(scan, "median", 0, 8, memory_limit=LITTLE).plan
+            wanted = 120 if how == "reading" else 60
+            thread = kill_when(client, lambda scan=scan, n=wanted: len(scan.reads()) >= n)
+            if how == "lazy":
+                image = stats.median(scan, memory_limit=LITTLE).compute()
+            else:
+                *_, image = stats.median_iter(scan, 8, memory_limit=LITTLE)
+            thread.join()
+            np.testing.assert_array_equal(image, on_threads(stats.median, scan.frames()))
+            again = sum(scan.reads().values()) - 120
+            assert again <= plan.groups[0][1], f"{again} frames read again while {how}"
+            assert settle(client) == (0, 0, 0)
+            assert left_in(shared) == []
+            client.wait_for_workers(2)
+
+
+def test_a_chunk_is_never_half_of_one_and_half_of_another(shared, rng):
+    """Two workers may write the same: each chunk and record appears by a rename."""
+    frames = rng.integers(0, 99, (4, 8, 8)).astype("u2")
+    template = scratch.SharedSpool(shared, frames.shape, "u2", 4, 8, name="token-cluster")
+    spool = template.open()
+    assert template.open() is spool
+    first = spool.write(0, frames)
+    files = [spool._file(0, 0), spool._record(0)]
+    for file in files:
+        os.link(file, shared / file.name)
+    assert spool.write(0, frames) == first == spool.recorded(0, 4)
+    assert not any(file.samefile(shared / file.name) for file in files)
+    assert not [path for path in spool.directory.rglob("*") if "partial" in path.name]
+    for file in files:
+        (shared / file.name).unlink()
+    assert spool.recorded(0, 3) is None
+    spool._record(0).write_text("[0, 4")
+    assert spool.recorded(0, 4) is None
+    del template, spool, first
+
+
+def test_what_is_only_on_the_disk_of_a_worker_holds_scratch(shared, monkeypatch):
+    monkeypatch.setattr(scratch, "LOOK", 0.05)
+    spilled = ["scratch-token"]
+    monkeypatch.setattr(scratch, "_spilled", lambda token: f"scratch-{token}" in spilled)
+    spool = scratch.SharedSpool(shared, (4, 8, 8), "u2", 4, 8, name="token-cluster").open()
+    sent = pickle.dumps(spool)
+    del spool
+    time.sleep(0.2)
+    assert len(list(shared.iterdir())) == 1
+    spool = pickle.loads(sent)
+    spilled.clear()
+    time.sleep(0.2)
+    assert len(list(shared.iterdir())) == 1
+    del spool
 
 
 # ---------------------------------------------------------------------- the command line

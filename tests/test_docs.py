@@ -32,7 +32,7 @@ PUBLIC = [*stats.__all__, "max", "min", "sum", "range"]
 ROOMS = [
     *("__main__", "cli", "simulate", "__init__", "api", "job", "stream", "cluster"),
     *("graph", "outputs", "statistics"),
-    *("scratch", "series", "sources", "sinks", "plan", "memory", "kernels", "leases"),
+    *("scratch", "series", "sources", "sinks", "plan", "memory", "kernels", "leases", "holders"),
 ]
 
 
