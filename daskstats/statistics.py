@@ -695,12 +695,7 @@ def interpolate(
     """
     if above is None or (np.ndim(weight) == 0 and weight == 0):
         return below.astype(np.float64)
-    if isinstance(weight, np.ndarray):
-        result = _kernels().interpolate(below, above, weight)
-    else:
-        a, b = below.astype(np.float64), above.astype(np.float64)
-        with np.errstate(invalid="ignore", over="ignore"):
-            result = a + (b - a) * weight if weight < 0.5 else b - (b - a) * (1 - weight)
+    result = _kernels().interpolate(below, above, weight)
     if below.dtype.itemsize == 8 and below.dtype.kind in "iu":
         _interpolate_large(below, above, weight, result)
     return result

@@ -6,7 +6,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .frames import LONG_TILE, TILE, Piece, addresses, at, compiled, plain, view
+from .frames import LONG_TILE, TILE, Piece, addresses, at, compiled, leased, plain, view
 from .validity import Valid, merged, pick
 
 # Order statistics: pixels of a block whose counters stay in registers and first-level cache, the
@@ -119,18 +119,22 @@ def _order_statistics(
     return values.reshape(len(ranks), rows, cols)
 
 
-def interpolate(below: np.ndarray, above: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return what lies between neighbours, in float64, by numpy's two formulas, at each pixel."""
-    out = np.empty(below.shape)
+def interpolate(below: np.ndarray, above: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
+    """Return what lies between neighbours, in float64, by numpy's two formulas, at each pixel.
+
+    ``weight`` is a number, or one for each pixel.
+    """
+    out = leased(below.shape, np.float64)
     neighbours = (values.reshape(-1) for values in plain([below[None], above[None]]))
-    _interpolate(*neighbours, weights.reshape(-1), out.reshape(-1))
+    weights = weight.reshape(-1) if isinstance(weight, np.ndarray) else weight
+    _interpolate(*neighbours, weights, out.reshape(-1))
     return out
 
 
 @compiled
 def _interpolate(below, above, weights, out):
     for p in range(out.size):
-        a, b, weight = np.float64(below[p]), np.float64(above[p]), weights[p]
+        a, b, weight = np.float64(below[p]), np.float64(above[p]), at(weights, p)
         low, high = a + (b - a) * weight, b - (b - a) * (1 - weight)
         # Where the rank is an integer, the next value, which may be infinite, takes no part.
         out[p] = a if weight == 0 else low if weight < 0.5 else high
