@@ -531,6 +531,58 @@ def test_an_iterator_that_is_open_at_exit(tmp_path, taken):
     assert present(tmp_path) == []
 
 
+UNDER_A_CEILING = r"""
+import re, resource, sys, threading
+from pathlib import Path
+
+sys.path.insert(0, {tests!r})
+threading.stack_size(1 << 20)  # the stacks of threads count as data
+import dask
+import daskstats as stats
+from test_scratch import Whole
+
+LIMIT, NAMES = 16 << 20, ["max", "min", "sum", "average", "std", "percentile", "median"]
+SHAPE = 900, 128, 256  # 56 MiB
+
+
+def both(ims, name, limit):
+    arguments = (25,) if name == "percentile" else ()
+    image = getattr(stats, name)(ims, *arguments, memory_limit=limit).compute()
+    *_, last = getattr(stats, name + "_iter")(ims, *arguments, 5, memory_limit=limit)
+    assert (image == last).all(), name
+
+
+with dask.config.set({{"daskstats.scratch-directory": {place!r}, "num_workers": 2}}):
+    for name in NAMES:
+        both(Whole((300, 128, 256)), name, LIMIT)
+    data = 1024 * int(re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+    resource.setrlimit(resource.RLIMIT_DATA, (data + LIMIT + (32 << 20),) * 2)
+    for name in NAMES:
+        both(Whole(SHAPE), name, LIMIT)
+        ims = Whole(SHAPE)
+        try:
+            both(ims, name, 1 << 16)
+        except stats.MemoryLimitError:
+            assert ims.read == [], name
+        else:
+            raise AssertionError(f"{{name}} in 64 KiB")
+    try:
+        bytearray(LIMIT + (96 << 20))
+    except MemoryError:
+        print("passed")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA")
+def test_every_statistic_passes_under_a_hard_ceiling(tmp_path):
+    script = UNDER_A_CEILING.format(tests=str(Path(__file__).parent), place=str(tmp_path))
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "passed\n"
+    assert present(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", ["max", "median"])
 def test_what_cannot_be_computed_beside_an_iterator_says_so(place, whole, name):
     ims, _ = whole
