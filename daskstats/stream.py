@@ -9,6 +9,7 @@ import atexit
 import sys
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
@@ -241,9 +242,10 @@ class Turnstile:
 
     _max_workers = sys.maxsize  # as `concurrent.futures` names it, and dask reads it
 
-    def __init__(self, turns: dict, suppliers: set, workers: int, name: str) -> None:
-        self._turns, self._suppliers, self._workers = turns, suppliers, workers
-        self._unseen = 0
+    def __init__(self, turns: dict, supplies: "Supplies", workers: int, name: str) -> None:
+        self._turns, self._supplies, self._workers = turns, supplies, workers
+        self._unseen = self._unlocking = 0
+        self._most = (workers + 1) * supplies.most
         self._ready: list[tuple] = []
         self._numbers = count()
         self._changed = threading.Condition()
@@ -262,7 +264,8 @@ class Turnstile:
         key = tasks[0][0]
         # What uses results goes before what makes more of them, or the chunks of a dask array
         # would all be there before the first is used.
-        turn = self._turns[key], key in self._suppliers
+        # What most of them wait for, such as a share of the memory, goes before all others.
+        turn = self._turns[key], key in self._supplies, -self._supplies.users(key)
         with self._changed:
             if self._closed:
                 future.cancel()
@@ -278,11 +281,11 @@ class Turnstile:
             self._open += 1
             self._changed.notify_all()
 
-    def seen(self) -> None:
+    def seen(self, key: Any) -> None:
         """Count a result that dask has looked at, to hand over what needed it."""
         with self._changed:
             self._unseen -= 1
-            if self._unseen == self._workers - 1:
+            if self._supplies.used_by(key) or self._unseen == self._workers - 1:
                 self._changed.notify_all()
 
     def hold(self, turn: int) -> None:
@@ -296,7 +299,7 @@ class Turnstile:
         """Run nothing more."""
         with self._changed:
             self._closed = True
-            for _, _, _, future, *_ in self._ready:
+            for *_, future, _, _ in self._ready:
                 future.cancel()
             self._ready.clear()
             self._changed.notify_all()
@@ -312,10 +315,16 @@ class Turnstile:
                 self._changed.wait_for(self._may_run)
                 if self._closed:
                     return
-                *_, future, function, tasks = heappop(self._ready)
+                _, supplies, users, _, future, function, tasks = heappop(self._ready)
+                self._supplies.stock += supplies
+                several = not supplies or users < -1
+                self._unlocking += several
             result = function(tasks)
             with self._changed:
                 self._unseen += 1
+                self._unlocking -= several
+                if not self._unlocking:
+                    self._changed.notify_all()
             future.set_result(result)
             # Nothing here may keep a result alive until the next task comes.
             del future, function, tasks, result
@@ -324,8 +333,41 @@ class Turnstile:
         if self._closed or not self._ready:
             return self._closed
         turn, supplies, *_ = self._ready[0]
-        # Who uses results may not be ready only because dask has not yet seen the last of them.
-        return turn < self._open and (not supplies or self._unseen < self._workers)
+        if supplies:
+            # Who uses results may not be ready only because dask has not yet seen the last of
+            # them, or because something else that they need is still being done.
+            enough = self._supplies.stock >= self._most and self._unlocking > 0
+            return turn < self._open and self._unseen < self._workers and not enough
+        return turn < self._open
+
+
+class Supplies:
+    """The tasks that only make results for others, such as the chunks of a dask array."""
+
+    def __init__(self, graph: dict) -> None:
+        needs = {key: graph[key].dependencies for key in graph}
+        needed = Counter(key for keys in needs.values() for key in keys)
+        self._users = {key: count for key, count in needed.items() if not needs[key]}
+        self._used = {key: [k for k in keys if k in self._users] for key, keys in needs.items()}
+        self.most = max(map(len, self._used.values()), default=0)
+        """results that one task needs"""
+        self.stock = 0
+        """results that tasks still need, those that are being made included"""
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._users
+
+    def users(self, key: Any) -> int:
+        """Return how many tasks still need a result of these."""
+        return self._users.get(key, 0)
+
+    def used_by(self, key: Any) -> bool:
+        """Count a task that is done; return whether it was the last that needed a result."""
+        before = self.stock
+        for used in self._used[key]:
+            self._users[used] -= 1
+            self.stock -= not self._users[used]
+        return self.stock < before
 
 
 class ThreadedRun(Background):
@@ -340,13 +382,11 @@ class ThreadedRun(Background):
         self._turns = {key: turn for turn, group in enumerate(keys) for key in group}
         needed = {key for task in graph.values() for key in task.dependencies}
         self._last = self._turns.keys() - needed
-        # What only makes results for other tasks, such as the chunks of a dask array.
-        suppliers = {key for key in needed if not graph[key].dependencies}
         self._results: SimpleQueue = SimpleQueue()
         self._early: list[list] = [[] for _ in sizes]
         self._turn = 0
         turns, workers = turns_of(graph, keys), scheduler.workers
-        self._turnstile = Turnstile(turns, suppliers, workers, self._name)
+        self._turnstile = Turnstile(turns, Supplies(graph), workers, self._name)
         self._thread.start()
 
     def next(self) -> Any:
@@ -368,7 +408,7 @@ class ThreadedRun(Background):
         self._join()
 
     def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
-        self._turnstile.seen()
+        self._turnstile.seen(key)
         if key in self._turns:
             self._results.put((self._turns[key], value))
             if key in self._last:
@@ -404,7 +444,7 @@ class LanesRun(ThreadedRun):
 
     def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
         """Leave the states of the lanes where they are."""
-        self._turnstile.seen()
+        self._turnstile.seen(key)
 
 
 def turns_of(graph: dict, keys: list) -> dict:
