@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from itertools import pairwise
+from itertools import pairwise, starmap
 from threading import Lock
 from typing import Any
 from uuid import uuid4
@@ -33,6 +33,7 @@ from dask.base import tokenize
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, Layer
 
+from .leases import Pool
 from .memory import Share
 from .outputs import Output
 from .plan import Plan, Range, cut, ranges, split
@@ -42,9 +43,9 @@ from .sources.base import as_frames, check_dtype, check_frame
 from .sources.daskarrays import DaskSource
 from .statistics import State, Statistic
 
-# Tasks that each lane of rows has, so that dask's callbacks see the run go on: one for each step
-# would take as long to schedule as to run (60 steps of 4 frames of 1024 x 1024 uint16).
-TASKS_OF_A_LANE = 16
+# Tasks that each lane of rows has at most, so that dask's callbacks see the run go on, and the
+# bytes of frames that each of them should have: to schedule one takes some 0.1 ms of a core.
+TASKS_OF_A_LANE, LANE_NBYTES = 16, 128 << 20
 
 Key = tuple
 
@@ -499,21 +500,25 @@ class Canvases:
     `hold` before a lane goes on to a step, to make it wait; whoever runs the tasks sets both.
     """
 
-    def __init__(self, outputs: Sequence[Output], lanes: int) -> None:
+    # What a consumer has dropped is written again, 64 MB at the most; what it keeps stays its own.
+    _memory = Pool(pieces=8, largest=8 << 20)
+
+    def __init__(self, outputs: Sequence[Output], lanes: int, trails: bool, burst: int) -> None:
         self.deliver: Callable[[int, list[np.ndarray]], Any] = lambda step, images: None
         self.hold: Callable[[int], Any] = lambda step: None
         self.outputs, self._lanes = outputs, lanes
+        self.trails, self.burst = trails, burst if trails else 1
         self._images: dict[int, list[np.ndarray]] = {}
         self._missing: dict[int, int] = {}
         self._lock = Lock()
 
-    def images(self, step: int) -> list[np.ndarray]:
-        """Return the images of a step, the same for each lane."""
+    def rows(self, step: int, first: int, last: int) -> list[np.ndarray]:
+        """Return some rows of the images of a step, the same images for each lane."""
         with self._lock:
             if step not in self._images:
-                self._images[step] = [np.empty(o.shape, o.dtype) for o in self.outputs]
+                self._images[step] = [self._memory.array(o.shape, o.dtype) for o in self.outputs]
                 self._missing[step] = self._lanes
-            return self._images[step]
+            return [image[..., first:last, :] for image in self._images[step]]
 
     def passed(self, step: int) -> None:
         """Count a lane that has written its rows of an image."""
@@ -538,28 +543,24 @@ def lanes(
         rows   0 ..  511    steps 0, 1, 2, 3 --- steps 4, 5, 6, 7 --- ...
         rows 512 .. 1023    steps 0, 1, 2, 3 --- steps 4, 5, 6, 7 --- ...
     """
-    tasks, token = Tasks(), tokenize(series, statistic, plan.steps)
+    tasks, token = Tasks(), uuid4().hex
     name = f"{statistic.name}-steps-{token}"
     layer = tasks.add(name)
     rows = ranges(split(plan.layout.rows, min(plan.workers, plan.layout.rows)))
-    canvases = Canvases(outputs, len(rows))
-    runs = cut(0, len(plan.steps), -(-len(plan.steps) // TASKS_OF_A_LANE))
-    for index, run in enumerate(runs):
-        for lane, (first, last) in enumerate(rows):
-            key, before = (name, index, lane), (name, index - 1, lane)
-            state = TaskRef(before) if index else None
-            passes = [(step, *_part(series, plan, step, first, last)) for step in range(*run)]
-            layer[key] = Task(key, pass_steps, statistic, state, passes, canvases, first, last)
+    trails = all(output.trails(series.dtype) for output in outputs)
+    canvases = Canvases(outputs, len(rows), trails, plan.burst)
+    most = min(TASKS_OF_A_LANE, plan.layout.nbytes // (len(rows) * LANE_NBYTES) + 1)
+    runs = cut(0, len(plan.steps), -(-len(plan.steps) // most))
+    for lane, (first, last) in enumerate(rows):
+        view = series.view(0, plan.layout.nframes, first, last)
+        assert view is not None, "only frames in memory have lanes"
+        state = None
+        for index, run in enumerate(runs):
+            key, steps = (name, index, lane), range(*run)
+            layer[key] = Task(key, pass_steps, statistic, state, view, plan, steps, canvases, first)
+            state = TaskRef(key)
     keys = [[(name, index, lane) for lane in range(len(rows))] for index in range(len(runs))]
     return tasks, keys, canvases
-
-
-def _part(series: Source, plan: Plan, step: int, first: int, last: int) -> tuple[int, Pixels]:
-    """Return the first frame of a step, and some rows of all its frames."""
-    start, stop = plan.steps[step][0][0], plan.steps[step][-1][1]
-    part = series.view(start, stop, first, last)
-    assert part is not None, "only frames in memory have lanes"
-    return start, Pixels(part, 0, stop - start, 0, last - first, plan.piece)
 
 
 def states(
@@ -720,20 +721,60 @@ def combine_all(statistic: Statistic, states: Sequence[State]) -> State:
 def pass_steps(
     statistic: Statistic,
     state: State | None,
-    passes: Sequence[tuple[int, int, Pixels]],
+    view: Source,
+    plan: Plan,
+    steps: range,
     canvases: Canvases,
     first: int,
-    last: int,
 ) -> State | None:
-    """Take a lane's state past some steps, and write its rows of their images."""
-    for step, start, pixels in passes:
-        canvases.hold(step)
-        state = statistic.advance(pixels, start, state)
-        every = zip(canvases.outputs, statistic.split(state), canvases.images(step), strict=True)
-        for output, own, image in every:
-            output.write(own, image[..., first:last, :], first)
-        canvases.passed(step)
+    """Take the state of a lane, a view of some rows, past some steps; write its rows of images."""
+    last = first + view.shape[0]
+    for burst in bursts(steps, canvases.burst):
+        canvases.hold(burst[-1])
+        images = [canvases.rows(step, first, last) for step in burst]
+        if canvases.trails:
+            state = _trailed(statistic, state, view, [plan.steps[step] for step in burst], images)
+        else:
+            state = _advanced(statistic, state, view, plan.steps[burst[0]], plan.piece)
+            every = zip(canvases.outputs, statistic.split(state), *images, strict=True)
+            for output, own, image in every:
+                output.write(own, image, first)
+        for step in burst:
+            canvases.passed(step)
     return state
+
+
+def bursts(steps: range, size: int) -> list[range]:
+    """Return the steps that are passed at once; the very first alone, so that it comes early.
+
+    >>> bursts(range(0, 8), 4)
+    [range(0, 1), range(1, 5), range(5, 8)]
+    """
+    edges = [*range(steps.start + (steps.start == 0), steps.stop, size), steps.stop]
+    return list(starmap(range, pairwise([0, *edges] if steps.start == 0 else edges)))
+
+
+def _advanced(
+    statistic: Statistic, state: State | None, view: Source, step: Sequence[Range], piece: int
+) -> State:
+    start, stop = step[0][0], step[-1][1]
+    # A step of one block is taken at once, wherever it begins.
+    count = piece if len(step) > 1 else len(view)
+    return statistic.advance(Pixels(view, start, stop, 0, view.shape[0], count), start, state)
+
+
+def _trailed(
+    statistic: Statistic,
+    state: State | None,
+    view: Source,
+    steps: Sequence[Sequence[Range]],
+    images: Sequence[list[np.ndarray]],
+) -> State:
+    assert statistic.trail is not None
+    start, ends = steps[0][0][0], [step[-1][1] for step in steps]
+    (piece,) = view.pieces(start, ends[-1], 0, view.shape[0], len(view))
+    every = zip(ends, images, strict=True)
+    return statistic.trail(piece, state, [(end - start, image) for end, (image,) in every])
 
 
 def finish(

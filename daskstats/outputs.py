@@ -51,6 +51,12 @@ class Output:
         """Of an image; several percentiles are planes before the rows."""
         return self.statistic.image_shape(self.rows, self.cols)
 
+    def trails(self, frames: np.dtype) -> bool:
+        """Whether images are just the state, and are written while frames of a dtype are folded."""
+        # float16 is widened to be folded.
+        as_it_is = self.mask is None and self.dtype == frames and frames != np.float16
+        return as_it_is and self.statistic.trail is not None
+
     def blank(self) -> np.ndarray:
         """Return an image of nothing yet."""
         return np.zeros(self.shape, self.dtype)

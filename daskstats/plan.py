@@ -44,6 +44,11 @@ PIECE = 8
 # Steps that may be finished before the consumer takes the first of them.
 WAITING = 2
 
+# Steps of frames in memory that one call of compiled code passes, at most, and the bytes of frames
+# of each worker from which on they are not worth a call of their own: some 0.3 ms, in which threads
+# that wait for each other to run Python lose as much.
+LARGEST_BURST, BURST_NBYTES = 4, 16 * MEBI
+
 # Bytes of a chunk of scratch data: large beside the cost of a file (some 2 ms), and small beside
 # the limit, because zarr has four at work for each worker, each as it is, compressed, and with its
 # checksum.
@@ -179,6 +184,8 @@ class Plan:
     chains: int = 0
     """tasks of a step that run at once, each of which goes on with the state of one before; 0: each
     has its own state, and they are combined as a tree"""
+    burst: int = 1
+    """steps that a lane of rows may pass at once; images of as many wait, and are being made"""
     processes: int = 0
     """workers of a cluster, each of which runs so many tasks at once and has the limit for itself;
     0: this process alone"""
@@ -337,8 +344,14 @@ def fold(
     """
     pixels = layout.rows * layout.cols
     unit = min(layout.frame_unit, layout.nframes)
+    burst = burst_of(layout, steps, workers) if running and chained else 1
     states, images = in_flight(layout, workers, running, chained, processes and fan_in)
     fixed = (states * cost.state + images * cost.image) * pixels
+    waiting = 2 * (burst - 1) * cost.image * pixels
+    if fixed + waiting <= usable(limit):
+        fixed += waiting
+    else:
+        burst = 1
     copies = COPIES if layout.in_memory and processes else 1
     read = replace(layout, in_memory=False) if copies > 1 else layout
     least = copies * fetched(read, 1)
@@ -373,9 +386,22 @@ def fold(
         limit=limit,
         reads=units_touched(pieces, unit, layout.nframes),
         chains=workers if chained else 0,
+        burst=burst,
         processes=processes,
         fan_in=fan_in,
     )
+
+
+def burst_of(layout: Layout, steps: int, workers: int) -> int:
+    """Return how many steps of frames in memory a lane of rows passes at once.
+
+    >>> layout = Layout(nframes=240, rows=1024, cols=1024, itemsize=2, in_memory=True)
+    >>> burst_of(layout, steps=60, workers=2), burst_of(layout, steps=10, workers=2)
+    (4, 1)
+    """
+    step = layout.nbytes // (steps * workers)
+    most = min(LARGEST_BURST, steps, BURST_NBYTES // max(1, step))
+    return max(1, most) if layout.in_memory else 1
 
 
 def in_flight(

@@ -167,6 +167,9 @@ class Statistic:
     """length of the image's leading axis, None for a plain image"""
     in_place: bool = False
     """whether ``chunk(pieces, start, state)`` goes on with a state of its own, overwriting it"""
+    trail: Callable[[Piece, State | None, list], State] | None = None
+    """where the image is the state's one array: (piece, state of one's own, [(frames, image), ...])
+    to the state after the piece, having written each image after so many of its frames"""
     leave_out: Callable[[Validity, Any], "Statistic"] | None = None
     """(validity, fill value) to the statistic of valid values only; see `excluding`"""
     fill_value: Any = None
@@ -348,6 +351,12 @@ def _fold(
     return state
 
 
+def _leave_trail(piece: Piece, state: State | None, images: list, *, name: str) -> State:
+    """Fold an extreme, and write what it is after some of the frames."""
+    fold = getattr(_kernels(), f"fold_{name}")
+    return {name: fold(piece, state[name] if state else None, None, images)}
+
+
 UFUNCS = {"max": np.maximum, "min": np.minimum, "valid": np.add}
 
 
@@ -406,6 +415,7 @@ def _extreme(name: str, validity: Validity | None = None, fill: Any = None) -> S
         dtype=None,
         state_nbytes=partial(_frame_size, arrays=1, counted=validity is not None),
         in_place=True,
+        trail=partial(_leave_trail, name=name) if validity is None else None,
         leave_out=partial(_extreme, name),
         fill_value=fill,
     )

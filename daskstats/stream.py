@@ -242,14 +242,16 @@ class Turnstile:
 
     _max_workers = sys.maxsize  # as `concurrent.futures` names it, and dask reads it
 
-    def __init__(self, turns: dict, supplies: "Supplies", workers: int, name: str) -> None:
+    def __init__(
+        self, turns: dict, supplies: "Supplies", workers: int, name: str, waiting: int
+    ) -> None:
         self._turns, self._supplies, self._workers = turns, supplies, workers
         self._unseen = self._unlocking = 0
         self._most = (workers + 1) * supplies.most
         self._ready: list[tuple] = []
         self._numbers = count()
         self._changed = threading.Condition()
-        self._open = workers + WAITING
+        self._open = workers + waiting
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True)
@@ -290,6 +292,8 @@ class Turnstile:
 
     def hold(self, turn: int) -> None:
         """Wait, within a task, until a step may begin; raise CancelledError if none will."""
+        if turn < self._open and not self._closed:
+            return  # as nearly always: without the lock, for which the consumer would have to wait
         with self._changed:
             self._changed.wait_for(lambda: self._closed or turn < self._open)
             if self._closed:
@@ -374,9 +378,17 @@ class ThreadedRun(Background):
     """One graph being run in turn by threads of its own, under dask's scheduler.
 
     A step is a group of keys, which may finish in any order; ``sizes`` are those of the groups.
+    So many steps as ``waiting`` says may be finished before the consumer takes the first of them.
     """
 
-    def __init__(self, scheduler: Scheduler, graph: dict, keys: list, sizes: list[int]) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        graph: dict,
+        keys: list,
+        sizes: list[int],
+        waiting: int = WAITING,
+    ) -> None:
         super().__init__(graph, self._posttask)
         self._sizes = sizes
         self._turns = {key: turn for turn, group in enumerate(keys) for key in group}
@@ -386,7 +398,7 @@ class ThreadedRun(Background):
         self._early: list[list] = [[] for _ in sizes]
         self._turn = 0
         turns, workers = turns_of(graph, keys), scheduler.workers
-        self._turnstile = Turnstile(turns, Supplies(graph), workers, self._name)
+        self._turnstile = Turnstile(turns, Supplies(graph), workers, self._name, waiting)
         self._thread.start()
 
     def next(self) -> Any:
@@ -440,7 +452,8 @@ class LanesRun(ThreadedRun):
     ) -> None:
         canvases.deliver = lambda step, image: self._results.put((step, image))
         canvases.hold = lambda step: self._turnstile.hold(step)
-        super().__init__(scheduler, graph, keys, [1] * steps)
+        waiting = WAITING + 2 * (canvases.burst - 1)
+        super().__init__(scheduler, graph, keys, [1] * steps, waiting)
 
     def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
         """Leave the states of the lanes where they are."""

@@ -60,6 +60,8 @@ def check_case(data):
     check_order_statistics(piece, frames, sorted(ranks))
     check_order_statistics(piece, frames, sorted({(nframes - 1) // 2, nframes // 2}))
     check_folds(piece, frames)
+    if dtype != "f2":
+        check_trail(piece, frames, sorted({ranks.pop() + 1, nframes}))
 
 
 def check_order_statistics(piece, frames, ranks):
@@ -69,6 +71,18 @@ def check_order_statistics(piece, frames, ranks):
     found = kernels.order_statistics(piece, ranks)
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == frames.dtype
+
+
+def check_trail(piece, frames, ends):
+    """Extremes of the first few frames are written while all are folded."""
+    for fold, reduce in ((kernels.fold_max, np.max), (kernels.fold_min, np.min)):
+        images = [np.zeros((2, *frames.shape[1:]), frames.dtype) for _ in ends]
+        trail = [(end, image[0]) for end, image in zip(ends, images, strict=True)]
+        whole = fold(piece, None, None, trail)
+        np.testing.assert_array_equal(whole, reduce(frames, axis=0))
+        for end, image in zip(ends, images, strict=True):
+            np.testing.assert_array_equal(image[0], reduce(frames[:end], axis=0))
+            assert not image[1].any(), "beyond the image"
 
 
 def check_folds(piece, frames):
@@ -104,6 +118,12 @@ def test_tiles_of_many_pixels(kind, dtype):
     frames = frames_of(rng, kind, (41, 7, 701), dtype)
     check_order_statistics([frames], frames, [0, 1, 2, 20, 21, 40])
     check_folds([frames], frames)
+    check_trail([frames], frames, [1, 3, 20, 41])
+
+
+def test_a_trail_of_many_tiles():
+    frames = np.random.default_rng(6).integers(0, 9999, (9, 300, 301)).astype("i4")
+    check_trail([frames], frames, [2, 8])
 
 
 @pytest.mark.parametrize("nframes", [1, 2, 7, 8, 9, 251, 252, 253, 255, 256, 257, 1000, 100_000])

@@ -295,6 +295,23 @@ def test_terms_of_a_fold(changes, options, states, images, terms):
     assert made.nbytes == plan.with_losses((states * 7 + images * 5) * PIXELS + terms)
 
 
+@pytest.mark.parametrize(
+    ("nframes", "steps", "limit", "burst"),
+    [
+        (101, 101, PLENTY, plan.LARGEST_BURST),  # small steps are passed several at once
+        (101, 3, PLENTY, 3),  # but no more than there are
+        (10**7, 60, PLENTY, 1),  # and large ones alone
+        (101, 101, plan.with_losses((7 + 15 * 5) * PIXELS), 1),  # or where memory is short
+    ],
+)
+def test_bursts_of_steps(nframes, steps, limit, burst):
+    layout = dataclasses.replace(P, nframes=nframes, in_memory=True)
+    made = fold(layout, COST, steps, 11, limit, running=True)
+    images = 11 + plan.WAITING + 2 + 2 * (burst - 1)
+    assert made.burst == burst
+    assert made.nbytes == plan.with_losses((7 + images * 5) * PIXELS) <= limit
+
+
 CHUNK = plan.LARGEST_CHUNK
 
 

@@ -1,6 +1,6 @@
 """Folds: extremes and exact sums over the frames of a piece."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,37 @@ from .frames import (
     addresses,
     at,
     compiled,
+    copy_bytes,
     dividing,
     leased,
     plain,
 )
 from .validity import MOST_FRAMES, Keys, Valid, begin, counts, end, key_bits, note, pick, runs, take
 
+Trail = Sequence[tuple[int, np.ndarray]]
+"""(frames of a piece, image): where the running result of so many frames is written"""
+
+NOWHERE = np.empty(0, np.uint64)
+
 # ---------------------------------------------------------------------- extremes
 
 
-def fold_max(piece: Piece, into: np.ndarray | None, valid: Valid | None = None) -> np.ndarray:
-    """Return the maximum over the frames of a piece and ``into``, which is overwritten."""
-    return _fold(_max, piece, into, valid, lowest)
+def fold_max(
+    piece: Piece, into: np.ndarray | None, valid: Valid | None = None, trail: Trail = ()
+) -> np.ndarray:
+    """Return the maximum over the frames of a piece and ``into``, which is overwritten.
+
+    ``trail`` is a sequence of (number of frames, array): the running maximum of so many frames of
+    the piece is copied into the array.
+    """
+    return _fold(_max, piece, into, valid, lowest, trail)
 
 
-def fold_min(piece: Piece, into: np.ndarray | None, valid: Valid | None = None) -> np.ndarray:
-    """Return the minimum over the frames of a piece and ``into``, which is overwritten."""
-    return _fold(_min, piece, into, valid, highest)
+def fold_min(
+    piece: Piece, into: np.ndarray | None, valid: Valid | None = None, trail: Trail = ()
+) -> np.ndarray:
+    """Return the minimum over the frames of a piece and ``into``, as `fold_max`."""
+    return _fold(_min, piece, into, valid, highest, trail)
 
 
 def lowest(dtype: np.dtype) -> Any:
@@ -50,6 +64,7 @@ def _fold(
     into: np.ndarray | None,
     valid: Valid | None,
     neutral: Callable[[np.dtype], Any],
+    trail: Trail,
 ) -> np.ndarray:
     dtype = piece[0].dtype
     if into is None:
@@ -58,8 +73,10 @@ def _fold(
     frames = plain(piece)
     wide = into.astype(np.float32) if dtype == np.float16 else into.view(frames[0].dtype)
     rules = None if valid is None else valid.rules(neutral(dtype))
+    ends = np.array([end for end, _ in trail], np.int64)
+    images = addresses([image[None] for _, image in trail]) if trail else NOWHERE
     for part in runs(addresses(frames), valid):
-        kernel(part, wide.reshape(-1), rules)
+        kernel(part, wide.reshape(-1), ends, images, rules)
     if dtype == np.float16:
         into[...] = wide
     return into
@@ -78,51 +95,71 @@ def smaller(x, y):
 
 
 @compiled
-def _max(addresses, out, rules):
-    n = addresses.size
+def _max(addresses, out, ends, images, rules):
     for first in range(0, out.size, LONG_TILE):
-        o = out[first : first + LONG_TILE]
+        o, start = out[first : first + LONG_TILE], 0
+        offset = np.uint64(first * o.itemsize)
         begin(rules, o.size)
-        for f in range(0, n - 3, 4):
-            a = take(addresses[f], out, first, o.size, rules, 0)
-            b = take(addresses[f + 1], out, first, o.size, rules, 1)
-            c = take(addresses[f + 2], out, first, o.size, rules, 2)
-            d = take(addresses[f + 3], out, first, o.size, rules, 3)
-            for p in range(o.size):
-                w, x = pick(a[p], rules), pick(b[p], rules)
-                y, z = pick(c[p], rules), pick(d[p], rules)
-                note(rules, p, a[p], b[p], c[p], d[p])
-                o[p] = larger(larger(w, x), larger(larger(y, z), o[p]))
-        for f in range(n - n % 4, n):
-            a = take(addresses[f], out, first, o.size, rules, 0)
-            for p in range(o.size):
-                note(rules, p, a[p])
-                o[p] = larger(pick(a[p], rules), o[p])
+        for step in range(ends.size):
+            _max_of_tile(addresses[start : ends[step]], first, o, rules)
+            copy_bytes(images[step] + offset, o.ctypes.data, o.size * o.itemsize)
+            start = ends[step]
+        _max_of_tile(addresses[start:], first, o, rules)
         end(rules, first, o.size)
 
 
 @compiled
-def _min(addresses, out, rules):
+def _max_of_tile(addresses, first, o, rules):
     n = addresses.size
+    for f in range(0, n - 3, 4):
+        a = take(addresses[f], o, first, o.size, rules, 0)
+        b = take(addresses[f + 1], o, first, o.size, rules, 1)
+        c = take(addresses[f + 2], o, first, o.size, rules, 2)
+        d = take(addresses[f + 3], o, first, o.size, rules, 3)
+        for p in range(o.size):
+            w, x = pick(a[p], rules), pick(b[p], rules)
+            y, z = pick(c[p], rules), pick(d[p], rules)
+            note(rules, p, a[p], b[p], c[p], d[p])
+            o[p] = larger(larger(w, x), larger(larger(y, z), o[p]))
+    for f in range(n - n % 4, n):
+        a = take(addresses[f], o, first, o.size, rules, 0)
+        for p in range(o.size):
+            note(rules, p, a[p])
+            o[p] = larger(pick(a[p], rules), o[p])
+
+
+@compiled
+def _min(addresses, out, ends, images, rules):
     for first in range(0, out.size, LONG_TILE):
-        o = out[first : first + LONG_TILE]
+        o, start = out[first : first + LONG_TILE], 0
+        offset = np.uint64(first * o.itemsize)
         begin(rules, o.size)
-        for f in range(0, n - 3, 4):
-            a = take(addresses[f], out, first, o.size, rules, 0)
-            b = take(addresses[f + 1], out, first, o.size, rules, 1)
-            c = take(addresses[f + 2], out, first, o.size, rules, 2)
-            d = take(addresses[f + 3], out, first, o.size, rules, 3)
-            for p in range(o.size):
-                w, x = pick(a[p], rules), pick(b[p], rules)
-                y, z = pick(c[p], rules), pick(d[p], rules)
-                note(rules, p, a[p], b[p], c[p], d[p])
-                o[p] = smaller(smaller(w, x), smaller(smaller(y, z), o[p]))
-        for f in range(n - n % 4, n):
-            a = take(addresses[f], out, first, o.size, rules, 0)
-            for p in range(o.size):
-                note(rules, p, a[p])
-                o[p] = smaller(pick(a[p], rules), o[p])
+        for step in range(ends.size):
+            _min_of_tile(addresses[start : ends[step]], first, o, rules)
+            copy_bytes(images[step] + offset, o.ctypes.data, o.size * o.itemsize)
+            start = ends[step]
+        _min_of_tile(addresses[start:], first, o, rules)
         end(rules, first, o.size)
+
+
+@compiled
+def _min_of_tile(addresses, first, o, rules):
+    n = addresses.size
+    for f in range(0, n - 3, 4):
+        a = take(addresses[f], o, first, o.size, rules, 0)
+        b = take(addresses[f + 1], o, first, o.size, rules, 1)
+        c = take(addresses[f + 2], o, first, o.size, rules, 2)
+        d = take(addresses[f + 3], o, first, o.size, rules, 3)
+        for p in range(o.size):
+            w, x = pick(a[p], rules), pick(b[p], rules)
+            y, z = pick(c[p], rules), pick(d[p], rules)
+            note(rules, p, a[p], b[p], c[p], d[p])
+            o[p] = smaller(smaller(w, x), smaller(smaller(y, z), o[p]))
+    for f in range(n - n % 4, n):
+        a = take(addresses[f], o, first, o.size, rules, 0)
+        for p in range(o.size):
+            note(rules, p, a[p])
+            o[p] = smaller(pick(a[p], rules), o[p])
 
 
 # ---------------------------------------------------------------------- where extremes are
