@@ -176,3 +176,21 @@ def test_chunk_cut_off_names_the_frame(tmp_path, monkeypatch, keep, compressors,
     with pytest.raises(Exception) as caught:
         list(series.pieces(0, 7, 0, 5, 1))
     assert "while reading frame 3" in caught.value.__notes__
+
+
+@pytest.mark.parametrize("kept", [0, 5, 0.5, 0.99])
+@pytest.mark.parametrize("shards", [None, (4, 6, 5)])
+def test_a_chunk_of_blosc_that_was_cut_off_is_an_error(tmp_path, shards, kept):
+    """RELIABILITY 11: blosc would go on with what happens to lie behind it in memory."""
+    codec = zarr.codecs.BloscCodec(cname="zstd", shuffle="bitshuffle")
+    options = {"chunks": (2, 6, 5), "shards": shards, "compressors": codec}
+    array = zarr.create_array(tmp_path / "x.zarr", shape=(8, 6, 5), dtype="u2", **options)
+    array[...] = np.random.default_rng(0).integers(0, 999, (8, 6, 5))
+    series = as_series(tmp_path / "x.zarr")
+    check_series(series, array[...])
+    chunk = tmp_path / "x.zarr" / "c" / "0" / "0" / "0"
+    held = chunk.read_bytes()
+    chunk.write_bytes(held[: int(kept * len(held)) if kept < 1 else kept])
+    with pytest.raises(Exception, match="damaged|checksum|index|buffer|size"):
+        series.read(0, 2, 0, 6)
+    np.testing.assert_array_equal(series.read(4, 8, 0, 6)[0], array[4:])
