@@ -104,8 +104,8 @@ def _order_statistics(
     unsigned = np.dtype(f"u{dtype.itemsize}")
     rows, cols = piece[0].shape[1:]
     every = addresses([block.view(unsigned) for block in piece])
-    out = np.empty((len(ranks), rows * cols), unsigned)
-    tile = np.empty((_tile_blocks(every.size, rows * cols), every.size, BLOCK), np.uint8)
+    out = leased((len(ranks), rows * cols), unsigned)
+    tile = leased((_tile_blocks(every.size, rows * cols), every.size, BLOCK), np.uint8)
     sign = unsigned.type(1 << (8 * dtype.itemsize - 1))
     missing = np.zeros(rows * cols if dtype.kind == "f" and find_nan else 0, np.bool_)
     if missing.size:
@@ -183,8 +183,8 @@ def _select(addresses, ranks, guesses, flip, floating, tile, out, rules):
     for first in range(0, like.size, size):
         g = min(size, like.size - first)
         k, b, w = keys[:g], base[:g], wrong[:g]
-        spread = _sample(addresses, first, flip, floating, sample[:, :g], rules)
-        bits = MOST_BITS
+        spread = _sample(addresses, first, flip, floating, sample, g, rules)
+        bits = np.int64(MOST_BITS)
         for r in range(guesses.size):
             rank = ranks_of(ranks, r, first, wanted[:g], wanted)
             o = out[r, first : first + g]
@@ -195,7 +195,7 @@ def _select(addresses, ranks, guesses, flip, floating, tile, out, rules):
                     rules,
                 )
             else:
-                guess = sample[guesses[r], :g]
+                guess = sample[guesses[r]][:g]
                 w[:] = False
                 bits = _find(
                     *(addresses, first, rank, flip, floating, guess, spread, k, b, found, w, tile),
@@ -258,43 +258,43 @@ def _keys(x, flip, floating, out):
 
 
 @compiled
-def _sample(addresses, first, flip, floating, sample, rules):
-    """Sort the keys of a few frames at each pixel; return how far the middle six lie apart."""
-    n, g = addresses.size, sample.shape[1]
+def _sample(addresses, first, flip, floating, sample, g, rules):
+    """Sort the keys of a few frames at g pixels; return how far the middle six lie apart."""
+    n = addresses.size
     for j in range(SAMPLE):
-        s = sample[j]
+        s = sample[j][:g]
         x = view(addresses[(2 * j + 1) * n // (2 * SAMPLE)], s, first, g)
         _valid_keys(x, flip, floating, rules, s)
-    fill_gaps(sample, rules)
+    fill_gaps(sample, g, rules)
     for i, j in NETWORK:
-        low, high = sample[i], sample[j]
+        low, high = sample[i][:g], sample[j][:g]
         for p in range(g):
             a, b = low[p], high[p]
             low[p], high[p] = min(a, b), max(a, b)
     spread = 0.0
-    low, high = sample[1], sample[SAMPLE - 2]
+    low, high = sample[1][:g], sample[SAMPLE - 2][:g]
     for p in range(g):
         spread += np.float64(high[p] - low[p])
     return spread / g
 
 
-def fill_gaps(sample, rules):
+def fill_gaps(sample, count, rules):
     """Put another frame's key where a pixel of the sample is left out, if there is one."""
     raise NotImplementedError("only compiled code calls this")
 
 
 @overload(fill_gaps)
-def _overload_fill_gaps(sample, rules):
+def _overload_fill_gaps(sample, count, rules):
     if rules is types.none:
-        return lambda sample, rules: None
+        return lambda sample, count, rules: None
 
-    def fill(sample, rules):
+    def fill(sample, count, rules):
         gap = ~sample.dtype.type(0)
         for k in range(2 * SAMPLE - 2):
             # Down the sample, and up again for the first ones.
             j = k + 1 if k < SAMPLE - 1 else 2 * SAMPLE - 3 - k
             s, near = sample[j], sample[j - 1 if k < SAMPLE - 1 else j + 1]
-            for p in range(s.size):
+            for p in range(count):
                 s[p] = near[p] if s[p] == gap else s[p]
 
     return fill
@@ -306,36 +306,39 @@ def _find(
 ):
     """Find the keys of a rank, as ``base + found``, in rounds of up to 8 and then 7 bits each."""
     cast, g = base.dtype.type, base.size
+    filled = found[: (g + BLOCK - 1) // BLOCK * BLOCK]
     widest = 8 * base.itemsize - MOST_BITS
-    shift, bits = 0, LEAST_BITS if widest else MOST_BITS
+    # Variables of one type: with a constant among them each callee would be compiled twice.
+    shift, bits, most = 0, np.int64(LEAST_BITS if widest else MOST_BITS), np.int64(MOST_BITS)
     while MARGIN * spread > np.float64(((1 << (bits - 1)) - 1) << shift) and shift < widest:
-        if bits < MOST_BITS:
+        if bits < most:
             bits += 1
         else:
             shift += 1
+    guessing = True
     while True:
         # All top bits leave nothing to guess; less might not hold the key.
-        certain = shift == widest and bits == MOST_BITS
-        half = cast(cast((1 << (bits - 1)) - 1) << cast(shift))
-        for p in range(g):
-            base[p] = cast(0) if certain else cast(max(guess[p], half) - half)
+        certain = shift == widest and bits == most
+        if guessing:
+            half = cast(cast((1 << (bits - 1)) - 1) << cast(shift))
+            for p in range(g):
+                base[p] = cast(0) if certain else cast(max(guess[p], half) - half)
         _cut(addresses, first, flip, floating, shift, bits, keys, base, tile, rules)
-        _descend(tile, rank, bits, found)
-        bad, last = 0, (1 << bits) - 1
-        for p in range(g):
-            outside = found[p] == last or (found[p] == 0 and base[p] > 0)
-            wrong[p] = not certain and outside and at(rank, p) >= 0
-            bad += wrong[p]
-        if bad * 16 <= g:
-            break
-        shift, bits = widest, MOST_BITS
-    while shift:
+        _descend(tile, rank, bits, filled)
+        if guessing:
+            bad, last = 0, (1 << bits) - 1
+            for p in range(g):
+                outside = found[p] == last or (found[p] == 0 and base[p] > 0)
+                wrong[p] = not certain and outside and at(rank, p) >= 0
+                bad += wrong[p]
+            if bad * 16 > g:
+                shift, bits = widest, most
+                continue
+        if shift == 0:
+            return bits
         for p in range(g):
             base[p] += cast(cast(found[p]) << cast(shift))
-        shift, bits = max(0, shift - 7), MOST_BITS
-        _cut(addresses, first, flip, floating, shift, bits, keys, base, tile, rules)
-        _descend(tile, rank, bits, found)
-    return bits
+        guessing, shift, bits = False, max(0, shift - 7), most
 
 
 @compiled
