@@ -370,16 +370,18 @@ def fold(
         size = piece = max(1, min(size, room // (copies * layout.frame_nbytes) - 1))
     else:
         piece = size if layout.in_memory else piece_size(layout, size, room)
-    parts = tuple(
-        cut(start, stop, size, unit) for start, stop in ranges(split(layout.nframes, steps))
-    )
+    parts = [cut(start, stop, size, unit) for start, stop in ranges(split(layout.nframes, steps))]
+    if steps > 1 and processes:
+        # Everyone works on the first step, so that its image comes as early as it can.
+        stop = parts[0][-1][1]
+        parts[0] = cut(0, stop, min(size, max(unit, -(-stop // everyone))), unit)
     blocks = flat(parts)
     pieces = tuple(part for block in blocks for part in as_read(*block, piece, unit))
     return Plan(
         strategy="fold",
         layout=layout,
         blocks=blocks,
-        steps=parts,
+        steps=tuple(parts),
         piece=piece,
         workers=workers,
         nbytes=with_losses(fixed + workers * copies * fetched(read, piece)),
