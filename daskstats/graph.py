@@ -33,7 +33,6 @@ from dask.base import tokenize
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, Layer
 
-from .leases import Pool
 from .memory import Share
 from .outputs import Output
 from .plan import Plan, Range, cut, ranges, split
@@ -470,10 +469,17 @@ def _finished(
 
 
 def parts(
-    series: Source, statistic: Statistic, plan: Plan, share: Share | None = None
+    series: Source,
+    statistic: Statistic,
+    plan: Plan,
+    share: Share | None = None,
+    token: str = "",
 ) -> tuple[Tasks, list[Key]]:
-    """Return the tasks of all steps and the keys of their own partial states, one for each."""
-    tasks, token = Tasks(share=share), _token(series, statistic, plan)
+    """Return the tasks of all steps and the keys of their own partial states, one for each.
+
+    ``token`` is for tasks that are run once: a name that says what they do takes 1 ms to make.
+    """
+    tasks, token = Tasks(share=share), token or _token(series, statistic, plan)
     groups = _partials(tasks, series, statistic, plan, token)
     return tasks, _combined(tasks, statistic, groups, token, plan.fan_in)
 
@@ -500,9 +506,6 @@ class Canvases:
     `hold` before a lane goes on to a step, to make it wait; whoever runs the tasks sets both.
     """
 
-    # What a consumer has dropped is written again, 64 MB at the most; what it keeps stays its own.
-    _memory = Pool(pieces=8, largest=8 << 20)
-
     def __init__(self, outputs: Sequence[Output], lanes: int, trails: bool, burst: int) -> None:
         self.deliver: Callable[[int, list[np.ndarray]], Any] = lambda step, images: None
         self.hold: Callable[[int], Any] = lambda step: None
@@ -516,7 +519,7 @@ class Canvases:
         """Return some rows of the images of a step, the same images for each lane."""
         with self._lock:
             if step not in self._images:
-                self._images[step] = [self._memory.array(o.shape, o.dtype) for o in self.outputs]
+                self._images[step] = [output.empty() for output in self.outputs]
                 self._missing[step] = self._lanes
             return [image[..., first:last, :] for image in self._images[step]]
 
@@ -547,7 +550,7 @@ def lanes(
     name = f"{statistic.name}-steps-{token}"
     layer = tasks.add(name)
     rows = ranges(split(plan.layout.rows, min(plan.workers, plan.layout.rows)))
-    trails = all(output.trails(series.dtype) for output in outputs)
+    trails = statistic.trail is not None and all(o.is_state(series.dtype) for o in outputs)
     canvases = Canvases(outputs, len(rows), trails, plan.burst)
     most = min(TASKS_OF_A_LANE, plan.layout.nbytes // (len(rows) * LANE_NBYTES) + 1)
     runs = cut(0, len(plan.steps), -(-len(plan.steps) // most))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, TypedDict, Unpack
+from uuid import uuid4
 
 import dask
 import numpy as np
@@ -225,7 +226,7 @@ class Job:
         images = Images(self.statistic, self.outputs, running)
         if running:
             return *graph.states(*arguments), lambda state: images.after([state])
-        tasks, keys = graph.parts(*arguments)
+        tasks, keys = graph.parts(*arguments, token=uuid4().hex)
         return tasks, [[key] for key in keys], images.after
 
     def _snapshot(self, index: int, images: list[np.ndarray]) -> Snapshot:

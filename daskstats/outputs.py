@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .leases import Pool
 from .statistics import (
     Piece,
     State,
@@ -22,9 +23,12 @@ from .statistics import (
     place_rows,
 )
 
+# What a consumer has dropped of the last few images, 64 MB at the most; what it keeps is its own.
+_images = Pool(pieces=8, largest=8 << 20)
+
 # Bytes of a band of rows that all statistics pass over before the next: small enough for a cache
 # that is shared by the cores, large beside the cost of calling them (some 0.1 ms).
-CACHED = 4 << 20
+CACHED = 8 << 20
 
 # Frames that float16 is widened for at once.
 FEW_FRAMES = 8
@@ -51,22 +55,32 @@ class Output:
         """Of an image; several percentiles are planes before the rows."""
         return self.statistic.image_shape(self.rows, self.cols)
 
-    def trails(self, frames: np.dtype) -> bool:
-        """Whether images are just the state, and are written while frames of a dtype are folded."""
+    def is_state(self, frames: np.dtype) -> bool:
+        """Whether an image may be the one array of a state, folded from frames of a dtype."""
         # float16 is widened to be folded.
-        as_it_is = self.mask is None and self.dtype == frames and frames != np.float16
-        return as_it_is and self.statistic.trail is not None
+        return self.mask is None and self.dtype == frames and frames != np.float16
+
+    def empty(self) -> np.ndarray:
+        """Return an image to be written, in recycled memory."""
+        return _images.array(self.shape, self.dtype)
 
     def blank(self) -> np.ndarray:
         """Return an image of nothing yet."""
-        return np.zeros(self.shape, self.dtype)
+        image = self.empty()
+        image[...] = 0
+        return image
 
     def image(self, state: State) -> np.ndarray:
         """Return the image of a state: always an array of its own."""
-        rowwise = self.statistic.along == "rows"
-        image = self.blank() if rowwise else np.empty(self.shape, self.dtype)
+        image = self.blank() if self.statistic.along == "rows" else self.empty()
         self.write(state, image)
         return image
+
+    def copy(self, image: np.ndarray) -> np.ndarray:
+        """Return another image like one."""
+        copy = self.empty()
+        copy[...] = image
+        return copy
 
     def write(self, state: State, image: np.ndarray, first: int = 0) -> None:
         """Write a state into an image, or into its rows from ``first`` on."""
@@ -133,7 +147,7 @@ class Images:
         for state in states:
             self._add(state)
         if self._rows is not None:
-            return [rows.copy() for rows in self._rows]
+            return [o.copy(rows) for o, rows in zip(self._outputs, self._rows, strict=True)]
         assert self._state is not None
         states = self._statistic.split(self._state)
         return [output.image(own) for output, own in zip(self._outputs, states, strict=True)]
