@@ -28,7 +28,7 @@ STATISTICS = ("max", "min", "sum", "average", "std", "percentile", "median", "ag
 ARGUMENTS = {"percentile": (25,), "aggregate": (["max", "average", "std", "median"],)}
 STEPS, CALLS = 10, 8
 PLAIN, STEPWISE, AT_ONCE = KINDS = "plain", f"{STEPS} steps", f"{CALLS} at once"
-TIMES = 10
+TIMES, TINY_TIMES = 10, 3
 
 HEADER = (
     "series",
@@ -144,11 +144,12 @@ def measured(
     kind: str,
     limit: int,
     shape: list[int],
+    times: int,
     dtype: str,
     capped: bool,
 ) -> dict:
     rows, cols = shape
-    nframes = TIMES * limit // (rows * cols * np.dtype(dtype).itemsize)
+    nframes = times * limit // (rows * cols * np.dtype(dtype).itemsize)
     small = Generated((64, 256), 512, dtype)
     call(small, statistic, PLAIN if kind == AT_ONCE else kind, 14 << 20)
     ims = opened(source, (rows, cols), nframes, dtype, place)
@@ -204,6 +205,7 @@ def lines(options: Any) -> Iterator[list[Any]]:
                         "kind": kind,
                         "limit": parse_bytes(text),
                         "shape": shape,
+                        "times": TINY_TIMES if options.tiny else TIMES,
                         "dtype": options.dtype,
                         "capped": options.capped,
                     }
@@ -246,7 +248,8 @@ def main() -> None:
         print(" ".join(common.text(cell) for cell in row), file=sys.stderr, flush=True)
         rows.append(row)
     print(common.machine())
-    print(f"- {options.dtype}, series of {TIMES} x the limit, {common.THREADS} threads\n")
+    times = TINY_TIMES if options.tiny else TIMES
+    print(f"- {options.dtype}, series of {times} x the limit, {common.THREADS} threads\n")
     print(common.table(HEADER, rows))
 
 

@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 import dask.threaded
 import numpy as np
 import pytest
+
+from daskstats import memory
 
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
@@ -27,6 +30,16 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"the real image series are not at {REAL_DATA}")
     return REAL_DATA.resolve()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_is_held() -> None:
+    """Forget the shares of the memory that tests of another file have left.
+
+    An error that was caught keeps its traceback, and that the computation that failed.
+    """
+    gc.collect()
+    memory._holdings.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -542,7 +542,7 @@ import daskstats as stats
 from test_scratch import Whole
 
 LIMIT, NAMES = 16 << 20, ["max", "min", "sum", "average", "std", "percentile", "median"]
-SHAPE = 900, 128, 256  # 56 MiB
+SHAPE = 540, 128, 256  # 34 MiB
 
 
 def both(ims, name, limit):
