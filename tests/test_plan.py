@@ -295,7 +295,7 @@ def test_terms_of_a_fold(changes, options, states, images, terms):
     assert made.nbytes == plan.with_losses((states * 7 + images * 5) * PIXELS + terms)
 
 
-@pytest.mark.parametrize(("unit", "first"), [(1, 6), (2, 3), (7, 1)])
+@pytest.mark.parametrize(("unit", "first"), [(1, 4), (2, 4), (7, 1)])
 def test_a_whole_cluster_works_on_the_first_step(unit, first):
     """Its image comes as early as it can, but nothing is decoded twice for that."""
     layout = dataclasses.replace(P, nframes=70, frame_unit=unit)
