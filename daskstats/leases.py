@@ -7,6 +7,7 @@ would take longer, and more memory than they have at any one time.
 
 import mmap
 from collections import deque
+from contextlib import suppress
 from math import prod
 
 import numpy as np
@@ -89,11 +90,13 @@ def _fresh(nbytes: int) -> np.ndarray:
     """Return memory that the system gets back as soon as it is no more."""
     if nbytes < LARGE:
         return np.empty(nbytes, np.uint8)
+    if nbytes < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.frombuffer(_mapped(nbytes), np.uint8)
     pages = _mapped(nbytes + HUGE)
     memory = np.frombuffer(pages, np.uint8)
     # From where a huge page may begin, and no more of them than are filled.
     start = -memory.ctypes.data % HUGE
-    if hasattr(mmap, "MADV_HUGEPAGE") and nbytes >= HUGE:
+    with suppress(OSError):  # of a kernel that has none
         pages.madvise(mmap.MADV_HUGEPAGE, start, nbytes - nbytes % HUGE)
     return memory[start : start + nbytes]
 
