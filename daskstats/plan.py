@@ -45,8 +45,8 @@ PIECE = 8
 WAITING = 2
 
 # Steps of frames in memory that one call of compiled code passes, at most, and the bytes of frames
-# of each worker from which on they are not worth a call of their own: some 0.3 ms, in which threads
-# that wait for each other to run Python lose as much.
+# of each worker that are enough for a call: some 0.3 ms. In shorter ones, threads that wait for
+# each other to run Python would lose as much.
 LARGEST_BURST, BURST_NBYTES = 4, 16 * MEBI
 
 # Bytes of a chunk of scratch data: large beside the cost of a file (some 2 ms), and small beside
