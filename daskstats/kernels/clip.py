@@ -182,8 +182,8 @@ def _clip_all(addresses, like, rules, edges, bounds, centre, sigma, mean, low, h
             clipped[1][first + p] = min(high[first + p], highest[p])
             lo[p], hi[p] = values_within(clipped[0][first + p], clipped[1][first + p], edges)
         _count_within(addresses, like, first, rules, lo, hi, b, m)
-        clipped[2][tile] = b
-        clipped[3][tile] = m
+        for p in range(g):
+            clipped[2][first + p], clipped[3][first + p] = b[p], m[p]
 
 
 def values_within(low, high, like):

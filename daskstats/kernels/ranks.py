@@ -219,7 +219,8 @@ def _overload_ranks_of(ranks, row, first, wanted, padded):
         return lambda ranks, row, first, wanted, padded: ranks[row]
 
     def copied(ranks, row, first, wanted, padded):
-        wanted[:] = ranks[row, first : first + wanted.size]
+        for p in range(wanted.size):
+            wanted[p] = ranks[row, first + p]
         return padded
 
     return copied

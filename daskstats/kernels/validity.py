@@ -292,7 +292,9 @@ def _gather_arcs(x, rules, out):
     """Put a value of the first arc in place of what the other arcs leave out."""
     others, canonical = rules[2], rules[3]
     cast = others.dtype.type
-    out[:] = x
+    # A loop, because numba takes a second to compile what assigns one array to a part of another.
+    for p in range(out.size):
+        out[p] = x[p]
     for i in range(others.shape[0]):
         start, length = others[i, 0], others[i, 1]
         for p in range(out.size):
