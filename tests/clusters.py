@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -12,6 +13,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,20 @@ import numpy as np
 from daskstats import cluster
 
 HERE = "127.0.0.1"
+
+
+@cache
+def worker_method() -> str:
+    """Return how to start workers: by forking a server that has imported what they need.
+
+    Each would take two seconds of a core to import it again.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["distributed", "daskstats.kernels"])
+    forkserver.ensure_running()
+    return "forkserver"
 
 
 @contextmanager
@@ -35,7 +52,9 @@ def local_cluster(n_workers: int = 2, threads: int = 1, **options: Any) -> Itera
         **options,
     }
     with (
-        dask.config.set(cluster.LASTING),
+        dask.config.set(
+            {**cluster.LASTING, "distributed.worker.multiprocessing-method": worker_method()}
+        ),
         distributed.LocalCluster(
             n_workers=n_workers, threads_per_worker=threads, **settings
         ) as local,

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dask.threaded
 import numpy as np
@@ -30,6 +31,24 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"the real image series are not at {REAL_DATA}")
     return REAL_DATA.resolve()
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """Return the client of a cluster of two processes of one thread each."""
+    from clusters import local_cluster
+
+    with local_cluster() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def inside() -> Iterator[Any]:
+    """Return the client of a cluster within this process, of two threads."""
+    from clusters import local_cluster
+
+    with local_cluster(1, 2, processes=False) as client:
+        yield client
 
 
 @pytest.fixture(autouse=True, scope="module")

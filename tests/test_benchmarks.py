@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from clusters import worker_method
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+# Workers that fork need not import everything anew.
+FORKING = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": worker_method()}
 
 # Few peers and series: the others start slowly, and may not be installed.
 ONLY = "average,median,daskstats,numpy,HEXRD loops,uint16,HDF5 gzip"
@@ -26,7 +30,7 @@ CASES = {
 
 def run(script, *options):
     command = [sys.executable, str(BENCHMARKS / script), "--tiny", *options]
-    env = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    env = {**os.environ, **FORKING, "PYTHONWARNINGS": "ignore"}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
 
 

@@ -3,11 +3,7 @@
 import gc
 import os
 import pickle
-import re
-import shlex
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,12 +12,8 @@ import dask
 import numpy as np
 import pytest
 from clusters import (
-    HERE,
-    Browser,
-    Killer,
     Scan,
     Watch,
-    find_browser,
     local_cluster,
     settle,
     workers_of,
@@ -29,23 +21,9 @@ from clusters import (
 from dask.utils import key_split
 
 import daskstats as stats
-from daskstats import api, cli, cluster, graph, scratch
+from daskstats import api, cluster, scratch
 
 NAMES = ("max", "min", "sum", "average", "std", "median")
-
-
-@pytest.fixture(scope="module")
-def client():
-    """A cluster of two processes of one thread each."""
-    with local_cluster() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def inside():
-    """A cluster within this process, of two threads."""
-    with local_cluster(1, 2, processes=False) as client:
-        yield client
 
 
 def on_threads(function, *args):
@@ -248,146 +226,6 @@ def test_names_say_what_a_task_does(inside, tmp_path):
     names |= {key_split(key) for key in stats.wrap(scan).dask}
     wanted = {"average-partial", "average-step", "median-band", "std-partial", "std-step"}
     assert {*wanted, "read-frames", "source"} <= names
-
-
-# ---------------------------------------------------------------------- faults
-
-
-def run_with_kills(client, scan, kills, seed, span):
-    """Return the last image; the consumer sees to it that all kills come in time."""
-    deadline = time.monotonic() + 60
-    with Killer(client, kills, seed, span) as killer:
-        images = stats.average_iter(scan, 20)
-        for step in range(20):
-            image = next(images)
-            while killer.killed < min(kills, kills * (step + 1) / 15):
-                assert time.monotonic() < deadline, f"{killer.killed} of {kills} kills"
-                time.sleep(0.01)
-    return image, killer.killed
-
-
-def check_kills(client, log, seed):
-    scan = Scan(log, 60, delay=0.004)
-    kills = 1 + seed % 6
-    image, killed = run_with_kills(client, scan, kills, seed, span=0.1 * kills)
-    assert killed == kills
-    np.testing.assert_array_equal(image, scan.frames().mean(axis=0, dtype="f8").astype("f4"))
-    window = cluster.TASKS_PER_THREAD * 2 + cluster.TASKS_BEYOND + 1
-    in_flight = 3 * window
-    again = sum(scan.reads().values()) - 60
-    assert again <= killed * in_flight, f"{again} frames read again after {killed} kills"
-    assert settle(client) == (0, 0, 0)
-    return killed, again
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("seeds", [range(start, start + 5) for start in range(0, 20, 5)], ids=str)
-def test_killed_workers_cost_their_own_work(tmp_path, seeds):
-    """RELIABILITY 1: the image is the same, bit for bit, and little is read again."""
-    with local_cluster() as client:
-        for seed in seeds:
-            check_kills(client, tmp_path / f"log{seed}", seed)
-
-
-@pytest.mark.nightly
-@pytest.mark.timeout(3600)
-@pytest.mark.filterwarnings("ignore")
-def test_a_hundred_runs_with_killed_workers(tmp_path, capsys):
-    figures = []
-    for first in range(0, 100, 10):
-        with local_cluster() as client:
-            for seed in range(first, first + 10):
-                figures.append(check_kills(client, tmp_path / f"log{seed}", 1000 + seed))
-    kills, again = map(sum, zip(*figures, strict=True))
-    with capsys.disabled():
-        print(f"\n100 runs, {kills} kills, {again} frames of 6000 read again")
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_frame_that_kills_its_worker_is_named(tmp_path):
-    """RELIABILITY 2: and frames beside it are not."""
-    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), local_cluster() as client:
-        scan = Scan(tmp_path / "log", 48, deadly=(33,))
-        seen = []
-        with pytest.raises(RuntimeError, match="took frames 32 to 33 of the series died"):
-            for image in stats.average_iter(scan, 24):
-                seen.append(image)
-        assert len(seen) == 16
-        assert settle(client) == (0, 0, 0)
-
-
-def test_blocks_are_named_in_keys():
-    keys = [("sum-partial-0", 3, "frames 4 to 9"), ("sum-band-0", 1, "row 7"), ("x", 0), "x"]
-    assert [graph.described(key) for key in keys] == ["frames 4 to 9", "row 7", "", ""]
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_without_workers_there_is_an_error(tmp_path):
-    """RELIABILITY 5: at the call, and when the last one dies for good."""
-    scan = Scan(tmp_path / "log", 60, delay=0.05)
-    with local_cluster(1, processes=False) as client:
-        with dask.config.set({"daskstats.no-workers-timeout": "0.3 s"}):
-            images = stats.max_iter(scan, 60)
-            next(images)
-            client.cluster.scale(0)
-            with pytest.raises(TimeoutError, match=r"had no workers for 0\.3 s"):
-                list(images)
-            with pytest.raises(TimeoutError, match="no-workers-timeout"):
-                stats.max(scan)
-        assert settle(client) == (0, 0, 0)
-
-
-def test_workers_may_come_later(tmp_path):
-    scan = Scan(tmp_path / "log", 20)
-    with local_cluster(0, processes=False) as client:
-        timer = threading.Timer(0.3, client.cluster.scale, (1,))
-        timer.start()
-        assert len(list(stats.max_iter(scan, 10))) == 10
-        timer.join()
-
-
-class Unsendable(Scan):
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.lock = threading.Lock()
-
-
-def test_a_source_that_cannot_be_sent_is_refused_at_the_call(inside, tmp_path):
-    """RELIABILITY 15."""
-    scan = Unsendable(tmp_path / "log", 20)
-    for call in (stats.max, stats.max_iter, stats.wrap):
-        with pytest.raises(TypeError, match="Unsendable cannot be sent .* give the path"):
-            call(scan) if call is not stats.max_iter else call(scan, 5)
-    assert scan.reads() == {}
-    with dask.config.set(scheduler="threads"):
-        assert stats.max(scan).compute().shape == scan.shape
-
-
-def test_asynchronous_clients_are_refused(tmp_path):
-    import asyncio
-
-    from distributed import Client, LocalCluster
-
-    async def call():
-        here = f"{HERE}:0"
-        options = {"dashboard_address": here, "worker_dashboard_address": here}
-        options |= {"n_workers": 1, "processes": False, "asynchronous": True}
-        async with LocalCluster(**options) as local, Client(local, asynchronous=True):
-            with pytest.raises(RuntimeError, match="asynchronous distributed.Client"):
-                stats.max(Scan(tmp_path / "log", 20))
-
-    asyncio.run(call())
-
-
-def test_a_worker_that_is_too_small_is_refused(tmp_path):
-    """RELIABILITY 3: at planning, with the numbers."""
-    with local_cluster(1, memory_limit="600MiB") as client:
-        large = Scan(tmp_path / "log", 100, shape=(4096, 4096))
-        for name in ("average", "median"):
-            with pytest.raises(stats.MemoryLimitError, match="40 MiB.* 600 MiB"):
-                getattr(stats, name)(large)
-        assert large.reads() == {}
-        assert settle(client) == (0, 0, 0)
 
 
 # ---------------------------------------------------------------------- memory
@@ -667,168 +505,3 @@ def test_what_is_only_on_the_disk_of_a_worker_holds_scratch(shared, monkeypatch)
     time.sleep(0.2)
     assert len(list(shared.iterdir())) == 1
     del spool
-
-
-# ---------------------------------------------------------------------- the command line
-
-
-def command(*args):
-    return [sys.executable, "-m", "daskstats", *map(str, args)]
-
-
-def run(*args, **options):
-    return subprocess.run(command(*args), capture_output=True, text=True, timeout=100, **options)
-
-
-def check_image(path, scan):
-    np.testing.assert_array_equal(np.load(path), np.median(scan.frames(), axis=0).astype("f4"))
-
-
-@pytest.fixture
-def saved(tmp_path):
-    scan = Scan(tmp_path / "log", 12)
-    np.save(tmp_path / "scan.npy", scan.frames())
-    return scan
-
-
-def test_command_with_workers_of_its_own(tmp_path, saved):
-    args = ["median", tmp_path / "scan.npy", "-o", tmp_path / "image.npy", "--workers", 2]
-    result = run(*args)
-    assert result.returncode == 0, result.stderr
-    check_image(tmp_path / "image.npy", saved)
-    first = result.stderr.splitlines()[0]
-    assert first.startswith(f"dashboard: http://{HERE}:")
-
-
-def test_command_with_a_scheduler_file(client, tmp_path, saved):
-    client.write_scheduler_file(str(tmp_path / "scheduler.json"))
-    args = ["median", tmp_path / "scan.npy", "-o", tmp_path / "image.npy", "--scheduler-file"]
-    result = run(*args, tmp_path / "scheduler.json")
-    assert result.returncode == 0, result.stderr
-    check_image(tmp_path / "image.npy", saved)
-    args[3] = tmp_path / "other.npy"
-    result = run(*args, tmp_path / "none.json")
-    assert result.returncode == 2
-    assert "there is no scheduler file" in result.stderr
-
-
-def test_command_takes_one_kind_of_cluster(tmp_path, saved):
-    args = ["max", tmp_path / "scan.npy", "-o", tmp_path / "x.npy", "--workers", 2]
-    result = run(*args, "--scheduler", "threads")
-    assert result.returncode == 2
-    assert "--scheduler and --workers exclude each other" in result.stderr
-
-
-def test_our_own_cluster_listens_on_loopback_only():
-    psutil = pytest.importorskip("psutil")
-    with cluster.start_here(2) as client:
-        family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        sockets = [socket for process in family for socket in process.net_connections("inet")]
-        listening = {socket.laddr.ip for socket in sockets if socket.status == "LISTEN"}
-        assert len(client.scheduler_info()["workers"]) == 2
-    assert listening == {HERE}
-
-
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
-def test_an_interrupted_command_leaves_no_process(tmp_path):
-    """RELIABILITY 16: Ctrl-C reaches every process of a terminal at once."""
-    psutil = pytest.importorskip("psutil")
-    np.save(tmp_path / "scan.npy", np.zeros((3000, 512, 256), "u2"))
-    args = ["median", tmp_path / "scan.npy", "-o", tmp_path / "x.npy", "--workers", 2]
-    process = subprocess.Popen(
-        command(*args), stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stderr.readline().startswith("dashboard: ")
-    family = psutil.Process(process.pid).children(recursive=True)
-    assert len(family) >= 2
-    time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    _, alive = psutil.wait_procs(family, timeout=10)
-    assert (process.returncode, alive) == (130, [])
-    assert errors.splitlines()[-1] == "daskstats: interrupted", errors
-    assert not (tmp_path / "x.npy").exists()
-
-
-# ---------------------------------------------------------------------- the dashboard
-
-# What the page's own data say that it shows: the names in the bars, and those of the tasks.
-SHOWN = """
-JSON.stringify([...new Set(
-    Bokeh.documents.flatMap(document => [...document._all_models.values()])
-        .filter(model => model.type === "ColumnDataSource")
-        .flatMap(model => [...(model.data.name || [])]))])
-"""
-
-
-def test_names_on_the_dashboard(tmp_path):
-    """The tasks of a statistic are grouped under names that people can read."""
-    pytest.importorskip("bokeh")
-    if find_browser() is None:
-        pytest.skip("there is no Chromium")
-    scan = Scan(tmp_path / "log", 64, shape=(256, 512), delay=0.005)
-    with local_cluster(1, 2, processes=False) as client:
-        base = client.dashboard_link.removesuffix("/status")
-        with Browser(tmp_path / "profile") as browser:
-            kept = [image.persist() for image in (stats.average(scan), stats.wrap(scan))]
-            kept += [stats.median(scan).persist()]
-            bars = browser.values(f"{base}/individual-progress", SHOWN, "average-partial")
-            browser.screenshot(tmp_path / "progress.png")
-            browser.open(f"{base}/individual-task-stream")
-            *_, _ = stats.average_iter(scan, 1)
-            *_, _ = stats.percentile_iter(scan, 50, 1)
-            tasks = browser.values("", SHOWN, "percentile-band")
-            browser.screenshot(tmp_path / "tasks.png")
-        del kept
-    assert {"average-partial", "average", "read-frames", "median", "source"} <= set(bars)
-    assert {"average-partial", "average-step", "percentile-band"} <= set(tasks)
-    assert (tmp_path / "progress.png").stat().st_size > 5000
-
-
-# ---------------------------------------------------------------------- the guide
-
-GUIDE = Path(__file__).parents[1] / "docs" / "clusters.md"
-
-# Starts two workers where Slurm's would start one for each task.
-SRUN = """#!/bin/bash
-"$@" & "$@" & wait
-"""
-
-
-def blocks_of_the_guide(language):
-    return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(), re.S)
-
-
-def test_the_example_of_the_guide_runs(tmp_path, saved):
-    (block,) = blocks_of_the_guide("python")
-    (tmp_path / "example.py").write_text(block)
-    result = subprocess.run(
-        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100
-    )
-    assert result.returncode == 0, result.stderr
-    address, *means = result.stdout.split()
-    assert address.startswith(f"http://{HERE}:")
-    assert len(means) == 10
-
-
-def test_the_job_script_of_the_guide_runs(tmp_path, saved):
-    (script,) = blocks_of_the_guide("bash")
-    (tmp_path / "srun").write_text(SRUN)
-    (tmp_path / "srun").chmod(0o755)
-    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    slurm = {"SLURM_JOB_ID": "1", "SLURM_CPUS_PER_TASK": "1", "INTERFACE": "lo"}
-    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 100}
-    result = subprocess.run(
-        ["bash", "-c", script], env=os.environ | slurm | {"PATH": path}, **options
-    )
-    assert result.returncode == 0, result.stderr
-    check_image(tmp_path / "dark.npy", saved)
-    assert not list(tmp_path.glob("*.json"))
-
-
-def test_commands_of_the_guide_are_commands():
-    lines = [line for block in blocks_of_the_guide("sh") for line in block.splitlines()]
-    calls = [shlex.split(line) for line in lines if line.startswith("daskstats ")]
-    assert len(calls) == 3
-    for _, name, *args in calls:
-        cli.main.commands[name].make_context(name, args)
