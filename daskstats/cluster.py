@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -45,6 +46,9 @@ SAFE, PROCESS_NBYTES = 0.6, 320 << 20
 # A local cluster gives up a worker's place for good if, so long after its death, the new worker has
 # just died as well; ours goes on starting workers.
 LASTING = {"distributed.deploy.lost-worker-timeout": "1h"}
+
+# Bytes of all copies of a series that are sent to workers.
+ALL_SOURCES = 64 << 20
 
 # The part of the memory of our own workers that their buffers may take while they exchange bands.
 SHUFFLE_PART = 1 / 16
@@ -178,17 +182,29 @@ def no_workers() -> TimeoutError:
     )
 
 
-def check_sendable(series: Any) -> None:
-    """Refuse, before anything is sent, a series that workers could not be sent."""
+def check_sendable(series: Any) -> int:
+    """Return the bytes that a series is sent as; refuse, beforehand, one that cannot be."""
     dumps = import_module("distributed.protocol.pickle").dumps
+    buffers: list = []
     try:
-        dumps(series, buffer_callback=[].append)
+        return len(dumps(series, buffer_callback=buffers.append)) + sum(
+            buffer.raw().nbytes for buffer in buffers
+        )
     except Exception as error:
         name = type(getattr(series, "_ims", series)).__name__
         raise TypeError(
             f"{name} cannot be sent to the workers of a cluster ({error}): give the path of a "
             f"file, or an object that opens its file where it is read"
         ) from error
+
+
+def count_sources(nbytes: int, processes: int) -> int:
+    """Return how many copies of a series of so many bytes are sent, one to each worker at most.
+
+    >>> count_sources(1 << 20, processes=16), count_sources(1 << 30, processes=16)
+    (16, 1)
+    """
+    return max(1, min(processes, ALL_SOURCES // max(1, nbytes)))
 
 
 @dataclass
@@ -272,7 +288,11 @@ class ClusterRun:
         self._futures: dict = {}
         self._threads = look_at(client).threads
         self._last_seen = self._looked = time.monotonic()
-        self._killed = import_module("distributed").KilledWorker
+        distributed = import_module("distributed")
+        self._killed = distributed.KilledWorker
+        # From workers that were started here states come directly, and not by way of the scheduler.
+        local = isinstance(client.cluster, distributed.LocalCluster)
+        self._fetch = partial(client.gather, direct=local or None, asynchronous=True)
         _leave_the_pool()
 
     def next(self) -> Iterator[Any]:
@@ -305,7 +325,8 @@ class ClusterRun:
     def _submit(self, tasks: dict, keys: list) -> None:
         keys = [key for key in dict.fromkeys(keys) if key not in self._futures]
         if keys:
-            futures = self._client.get(tasks, keys, sync=False)
+            # What is submitted first goes first: dask takes calls that follow in short order as one.
+            futures = self._client.get(tasks, keys, sync=False, fifo_timeout="0s")
             self._futures |= dict(zip(keys, futures, strict=True))
 
     def _release(self, keys: list) -> None:
@@ -344,7 +365,7 @@ class ClusterRun:
             while True:
                 self._wait_for(key)
                 with suppress(TimeoutError):
-                    return future.result(timeout=patient)
+                    return self._client.sync(self._fetch, future, callback_timeout=patient)
                 patient *= 2
         except CancelledError as error:
             raise RuntimeError(

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from itertools import pairwise, starmap
+from itertools import cycle, pairwise, starmap
 from threading import Lock
 from typing import Any
 from uuid import uuid4
@@ -122,7 +122,7 @@ class Reader:
             self.after.append(tasks.add_array(self.array))
         elif plan.strategy == "resident" or series.part(0, 1, 0, 1) is None:
             name = f"source-{token}"
-            self._reference = _source_node(tasks, series, name)
+            self._sources = cycle(_source_nodes(tasks, series, name, plan.sources))
             self.after.append(name)
         if tasks.share is not None:
             self._begin(f"share-{token}", tasks.share)
@@ -187,7 +187,7 @@ class Reader:
         part = self.series.part(start, stop, first, last)
         if part is not None:
             return Pixels(part, 0, stop - start, 0, last - first, self.plan.piece)
-        return Task(None, Pixels, self._reference, start, stop, first, last, self.plan.piece)
+        return Task(None, Pixels, next(self._sources), start, stop, first, last, self.plan.piece)
 
     def _blocks(self, frames: Range, rows: Range) -> Any:
         """Return the blocks of a dask array that meet some frames and rows."""
@@ -345,14 +345,20 @@ def _spool(series: Source, plan: Plan, token: str) -> Spool:
 def _token(series: Source, statistic: Statistic, plan: Plan, *others: Any) -> str:
     """Return what the names of the same tasks have in common, and those of no others."""
     where = plan.disk and (plan.disk.directory, plan.disk.compression, plan.disk.cluster)
-    cuts = plan.steps, plan.strategy, plan.blocks, plan.groups
+    cuts = plan.steps, plan.strategy, plan.blocks, plan.groups, plan.sources
     return tokenize(series, statistic, *cuts, where, *others)
 
 
-def _source_node(tasks: Tasks, series: Source, name: str) -> TaskRef:
-    """Give the series one key, so that it is sent to each worker once."""
-    tasks.add(name)[name] = DataNode(name, series)
-    return TaskRef(name)
+def _source_nodes(tasks: Tasks, series: Source, name: str, count: int) -> list[TaskRef]:
+    """Give the series a few keys: one for each worker, so that it is sent to each once.
+
+    With one key, whose result is on one worker, all tasks would wait for that worker until others
+    steal some of them.
+    """
+    layer = tasks.add(name)
+    for index in range(count):
+        layer[(name, index)] = DataNode((name, index), series)
+    return [TaskRef(key) for key in layer]
 
 
 def _refine(array: Array, plan: Plan) -> Array:

@@ -73,8 +73,10 @@ class Job:
         self.total = self.layout.rows if self.rowwise else self.layout.nframes
         self.steps = count_chunks(nchunk, self.total, chunk_name)
         self.scheduler = stream.current_scheduler()
+        self._sources = 1
         if self.scheduler.cluster is not None:
-            cluster.check_sendable(self.series)
+            sent_as = cluster.check_sendable(self.series)
+            self._sources = cluster.count_sources(sent_as, self.scheduler.cluster.processes)
             # What a task is not sent is read by its worker.
             sent = self.series.part(0, 1, 0, 1) is not None
             self.layout = replace(self.layout, in_memory=self.layout.in_memory and sent)
@@ -97,7 +99,8 @@ class Job:
         workers = self.scheduler.cluster
         if workers is not None:
             try:
-                return self._plan_for(workers, cost, nbytes, use_buffer)
+                plan = self._plan_for(workers, cost, nbytes, use_buffer)
+                return replace(plan, sources=self._sources)
             except planning.MemoryLimitError as error:
                 raise planning.MemoryLimitError(f"{error} ({workers})") from None
         arguments = self.layout, cost, self.steps, self.scheduler.workers, nbytes
