@@ -325,7 +325,7 @@ class ClusterRun:
     def _submit(self, tasks: dict, keys: list) -> None:
         keys = [key for key in dict.fromkeys(keys) if key not in self._futures]
         if keys:
-            # What is submitted first goes first: dask takes calls that follow in short order as one.
+            # What is submitted first goes first: dask may take calls that follow soon as one.
             futures = self._client.get(tasks, keys, sync=False, fifo_timeout="0s")
             self._futures |= dict(zip(keys, futures, strict=True))
 

@@ -445,7 +445,7 @@ def results(
     tasks = Tasks(share=share)
     (keys,) = _partials(tasks, series, statistic, plan, token)
     if plan.along == "frames":
-        keys = _combined(tasks, statistic, [keys], token, plan.fan_in)
+        keys = _combined(tasks, statistic, [keys], token, plan)
     return [
         _finished(tasks, statistic, keys, plan, output, index, f"{output.statistic.name}-{token}")
         for index, output in enumerate(outputs)
@@ -487,7 +487,7 @@ def parts(
     """
     tasks, token = Tasks(share=share), token or _token(series, statistic, plan)
     groups = _partials(tasks, series, statistic, plan, token)
-    return tasks, _combined(tasks, statistic, groups, token, plan.fan_in)
+    return tasks, _combined(tasks, statistic, groups, token, plan)
 
 
 def few_blocks(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks, list[list[Key]]]:
@@ -501,7 +501,7 @@ def few_blocks(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks,
     if plan.along == "frames" and plan.fan_in > 1 and max(map(len, groups)) > 1:
         name = f"{statistic.name}-step-{token}"
         layer = tasks.add(name, {key[0] for group in groups for key in group})
-        groups = [_combined_once(layer, name, statistic, group, plan.fan_in) for group in groups]
+        groups = [_combined_once(layer, name, statistic, group, plan) for group in groups]
     return tasks, groups
 
 
@@ -617,8 +617,9 @@ def _partials(
     }
     if plan.chains:
         return [_chained(layer, statistic, keys, step, reader, plan.chains) for step in plan.steps]
+    chunk = partial(chunk_to_send, statistic) if plan.processes else statistic.chunk
     for block, key in keys.items():
-        layer[key] = reader.task(key, statistic.chunk, read(*block), block[0])
+        layer[key] = reader.task(key, chunk, read(*block), block[0])
     if all(part in keys for step in plan.steps for part in step):
         return [[keys[part] for part in step] for step in plan.steps]
     return _parts_of_bands(tasks, statistic, plan, keys, token)
@@ -680,30 +681,31 @@ def described(key: Any) -> str:
 
 
 def _combined(
-    tasks: Tasks, statistic: Statistic, groups: list[list[Key]], token: str, fan_in: int
+    tasks: Tasks, statistic: Statistic, groups: list[list[Key]], token: str, plan: Plan
 ) -> list[Key]:
     """Combine the states of each step, a few at a time, and return one key for each step."""
-    fan_in = max(2, fan_in)
     level = 0
     while any(len(group) > 1 for group in groups):
         name = f"{statistic.name}-combine-{level}-{token}"
         layer = tasks.add(name, {key[0] for group in groups for key in group})
-        groups = [_combined_once(layer, name, statistic, group, fan_in) for group in groups]
+        groups = [_combined_once(layer, name, statistic, group, plan) for group in groups]
         level += 1
     return [key for (key,) in groups]
 
 
 def _combined_once(
-    layer: dict, name: str, statistic: Statistic, group: list[Key], fan_in: int
+    layer: dict, name: str, statistic: Statistic, group: list[Key], plan: Plan
 ) -> list[Key]:
     combined: list[Key] = []
+    fan_in, sent = max(2, plan.fan_in), plan.processes > 0
     for edge in range(0, len(group), fan_in):
         few = group[edge : edge + fan_in]
         if len(few) == 1:
             combined += few
             continue
         key = (name, len(layer))
-        layer[key] = Task(key, combine_all, statistic, List(*(TaskRef(key) for key in few)))
+        states = List(*(TaskRef(key) for key in few))
+        layer[key] = Task(key, combine_all, statistic, states, sent)
         combined.append(key)
     return combined
 
@@ -722,9 +724,15 @@ def rows_of(state: State, first: int, last: int) -> State:
     return cut
 
 
-def combine_all(statistic: Statistic, states: Sequence[State]) -> State:
-    """Combine states that follow one another."""
-    return reduce(statistic.combine, states)
+def chunk_to_send(statistic: Statistic, pixels: Any, start: int) -> State:
+    """Fold frames into a state that is sent elsewhere."""
+    return statistic.packed(statistic.chunk(pixels, start))
+
+
+def combine_all(statistic: Statistic, states: Sequence[State], sent: bool) -> State:
+    """Combine states that follow one another; the result may be sent elsewhere."""
+    state = reduce(statistic.combine, states)
+    return statistic.packed(state) if sent else state
 
 
 def pass_steps(

@@ -229,6 +229,7 @@ def _frame_wise(name: str, members: Sequence[Statistic], frames: np.dtype) -> To
         finalize=_no_image,
         state_nbytes=partial(_sizes, folds=tuple(folds)),
         in_place=True,
+        pack=partial(_pack_together, folds=tuple(folds)),
         members=tuple(members),
         places=tuple(places),
     )
@@ -250,6 +251,11 @@ def _fold_together(
 def _combine_together(a: State, b: State, folds: tuple) -> State:
     every = zip(folds, split_state(a, len(folds)), split_state(b, len(folds)), strict=True)
     return join_states([fold.combine(one, other) for fold, one, other in every])
+
+
+def _pack_together(state: State, folds: tuple) -> State:
+    every = zip(folds, split_state(state, len(folds)), strict=True)
+    return join_states([fold.packed(own) for fold, own in every])
 
 
 def _no_image(state: State, image: np.ndarray) -> None:

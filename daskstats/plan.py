@@ -69,8 +69,8 @@ FAN_IN = 8
 COPIES = 3
 
 # Copies of a block of frames on its worker while it is cut up and sent to others: as read, as cut,
-# on its way out, and as much on its way in (measured: four to five).
-EXCHANGED_COPIES = 5
+# on its way out, and as much on its way in (measured: six to seven).
+EXCHANGED_COPIES = 7
 
 # A block of frames is at least so many times its partial state where that is sent elsewhere.
 SENT_STATE = 8
@@ -661,12 +661,17 @@ def p2p(request: Request, shuffle: int) -> Bands:
     room = (request.limit - request.images - shuffle) // (workers * EXCHANGED_COPIES)
     room = min(room, LARGEST_BLOCK, layout.nbytes // (TASKS_PER_WORKER * request.everyone))
     piece = min(max(1, room // held) * layout.frame_unit, layout.nframes)
-    exchange = workers * EXCHANGED_COPIES * max(piece * layout.frame_nbytes, held)
+    # Below the size of any two blocks, or dask joins blocks up to the size of a band, and keeps
+    # others that it has read meanwhile.
+    least = min(stop - start for start, stop in cut(0, layout.nframes, piece, layout.frame_unit))
+    most = max(1, (2 * least * layout.frame_nbytes - 1) // request.row)
+    block = max(piece * layout.frame_nbytes, held, request.row if most == 1 else 0)
     return Bands(
         "p2p",
         fixed=request.images + request.tiles,
         each=request.temporaries + COPIES * request.row,
-        before=request.images + shuffle + exchange,
+        before=request.images + shuffle + workers * EXCHANGED_COPIES * block,
+        most=most,
         piece=piece,
     )
 

@@ -170,6 +170,8 @@ class Statistic:
     trail: Callable[[Piece, State | None, list], State] | None = None
     """where the image is the state's one array: (piece, state of one's own, [(frames, image), ...])
     to the state after the piece, having written each image after so many of its frames"""
+    pack: Callable[[State], State] | None = None
+    """(state) to one of fewer bytes to be sent, which ``combine`` and ``finalize`` take as well"""
     leave_out: Callable[[Validity, Any], "Statistic"] | None = None
     """(validity, fill value) to the statistic of valid values only; see `excluding`"""
     fill_value: Any = None
@@ -218,6 +220,10 @@ class Statistic:
         if self.in_place:
             return self.chunk(pieces, start, state)
         return self.combine(state, self.chunk(pieces, start))
+
+    def packed(self, state: State) -> State:
+        """Return a state as it is sent to another process."""
+        return state if self.pack is None else self.pack(state)
 
     def split(self, state: State) -> tuple[State, ...]:
         """Return the state of each image: of several, if several are computed together."""
@@ -503,8 +509,23 @@ def _add_sums(a: State, b: State) -> State:
     if "rest" in a:
         total, rest = _kernels().combine_sums(a["sum"], a["rest"], b["sum"], b["rest"])
         return {"sum": total, "rest": rest, **counts}
-    sums = {name: _add(a[name], b[name], int(count)) for name in a if name not in counts}
+    names = [name for name in a if name not in {*counts, "squares"}]
+    sums = {name: _add(a[name], b[name], int(count)) for name in names}
+    if "squares" in a:
+        sums["squares"] = _apply(np.add, a["squares"], b["squares"], np.dtype("u8"))
     return {**sums, **counts}
+
+
+def _pack_squares(state: State) -> State:
+    """Make exact sums of small integers and their squares as narrow as what they hold."""
+    if "squares" not in state:
+        return state
+    narrow = dict(state)
+    if int(state["count"]) <= _kernels().FRAMES_IN_32_BITS:
+        narrow["sum"] = state["sum"].astype(f"{state['sum'].dtype.kind}4", copy=False)
+    if state["squares"].max() < 1 << 32:
+        narrow["squares"] = state["squares"].astype("u4", copy=False)
+    return narrow
 
 
 def _add_counts(a: State, b: State) -> State:
@@ -670,6 +691,7 @@ def _deviation(
         finalize=_finisher(finish, validity, fill),
         state_nbytes=partial(_moments_size, counted=validity is not None),
         in_place=True,
+        pack=_pack_squares,
         leave_out=partial(_deviation, name, ddof),
         fill_value=fill,
     )
@@ -821,6 +843,7 @@ def joined(folds: Sequence[Statistic], frames: np.dtype) -> list[Statistic]:
         finalize=_finish_sum,
         state_nbytes=partial(_joined_size, extremes=len(names)),
         in_place=True,
+        pack=_pack_squares,
     )
     return [one, *(fold for fold in folds if fold not in both)]
 

@@ -45,6 +45,18 @@ def test_images_are_those_of_threads(client, tmp_path, name):
     assert set(scan.reads().values()) == {1}
 
 
+def test_every_worker_has_the_source(client, tmp_path):
+    """Tasks go where what they need is: if one worker had it, the others would wait."""
+    scan = Scan(tmp_path / "log", 32)
+    image = stats.average(scan)
+    sources = {key for key in image.dask if key_split(key) == "source"}
+    needed = [task.dependencies & sources for task in image.dask.values()]
+    counts = [sum(key in each for each in needed) for key in sources]
+    assert len(sources) == 2
+    assert abs(counts[0] - counts[1]) <= 1
+    assert cluster.count_sources(cluster.ALL_SOURCES, 16) == 1
+
+
 @pytest.mark.parametrize("kind", ["array", "list", "float", "dask", "npy", "zarr"])
 def test_sources_of_all_kinds(inside, tmp_path, kind, rng):
     import dask.array as da
@@ -273,6 +285,18 @@ def test_plan_of_a_median(inside, tmp_path, limit, buffers, use_buffer, strategy
         plan = api.Job(scan, "median", memory_limit=limit, use_buffer=use_buffer).plan
     assert plan.strategy == strategy
     assert plan.nbytes <= plan.limit
+
+
+@pytest.mark.parametrize("nframes", [200, 1201])
+def test_bands_are_exchanged_from_the_blocks_that_are_read(inside, tmp_path, nframes):
+    """If bands were larger than two blocks dask would join blocks, and hold many for that."""
+    scan = Scan(tmp_path / "log", nframes, shape=(128, 128))
+    with dask.config.set(SMALL):
+        plan = api.Job(scan, "median", memory_limit="64 MiB").plan
+        image = stats.median(scan, memory_limit="64 MiB")
+    assert plan.strategy == "p2p"
+    assert not [key for key in image.dask if "merge" in str(key)]
+    assert max(last - first for first, last in plan.blocks) * nframes < 2 * plan.piece * 128
 
 
 def test_each_worker_has_its_budget():

@@ -62,6 +62,11 @@ def check_statistic(statistic, frames):
     assert all(isinstance(value, np.ndarray) for value in both.values())
     sent = pickle.loads(pickle.dumps(statistic))
     np.testing.assert_array_equal(sent.image(both, shape, dtype), images[1])
+    one, two = map(statistic.packed, (first, second))
+    for pair in ((one, two), (one, second), (first, two)):
+        packed = statistic.packed(statistic.combine(*pair))
+        np.testing.assert_array_equal(statistic.image(packed, shape, dtype), images[1])
+    assert pickle.dumps((first, second)) == before, "a state that was packed has changed"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -147,6 +152,25 @@ def test_variance_of_large_small_integers(rng):
     frames = random_frames(rng, (70_000, 1, 2), "u2")
     image = reduce_cut(moments("var"), frames, [66_000], dtype="f8")
     np.testing.assert_allclose(image, naive("var", frames, "f8"), rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["std", "var"])
+@pytest.mark.parametrize("dtype", ["u2", "i2"])
+def test_narrow_states_are_widened_in_time(name, dtype):
+    """Squares of 32 bits in each part, but not in both together."""
+    frames = np.full((6, 1, 2), 32_000, dtype)
+    frames[5, 0, 0] = 1
+    statistic = as_statistic(name)
+    parts = [statistic.packed(statistic.chunk([[part]], 0)) for part in (frames[:3], frames[3:])]
+    assert [part["squares"].itemsize for part in parts] == [4, 4]
+    assert [part["sum"].itemsize for part in parts] == [4, 4]
+    both = statistic.combine(*parts)
+    assert both["squares"].max() == 6 * 32_000**2 > 1 << 32
+    image = statistic.image(both, (1, 2), np.dtype("f8"))
+    np.testing.assert_allclose(image, getattr(np, name)(frames, axis=0, dtype="f8"), rtol=1e-12)
+    most = np.iinfo(dtype).max
+    wide = statistic.packed(statistic.chunk([[np.full((9, 1, 2), most, dtype)]], 0))
+    assert wide["squares"].tolist() == [[9 * most**2] * 2]
 
 
 @pytest.mark.parametrize("ddof", [-1, np.nan, np.inf, True, None, "1", [1]])
