@@ -22,6 +22,7 @@ CASES = {
         ["| series ", "| of the best peer |", "| goal ", "| uint16 ", "| HDF5 gzip |"],
     ),
     "steps.py": ([], ["| series ", "| of the plain call |", "| first image after "]),
+    "aggregate.py": ([], ["### Several", "| zarr zstd | all ", "### What does", "| astropy "]),
     "memory.py": (["--only", "max,median"], ["| projected / peak |", "| generated | median "]),
     "cluster.py": ([], ["### Two workers", "### Streams", "### Scheduling", "| sleeping "]),
     "scale.py": ([], ["### Growth", "### Building the graph", "### Overhead", "### Start-up"]),
