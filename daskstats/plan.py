@@ -69,8 +69,9 @@ FAN_IN = 8
 COPIES = 3
 
 # Copies of a block of frames on its worker while it is cut up and sent to others: as read, as cut,
-# on its way out, and as much on its way in (measured: six to seven).
-EXCHANGED_COPIES = 7
+# on its way out, and as much on its way in (measured: seven). Two of them are in what a worker's
+# process is taken to need, up to this size, which is as fast as any larger one.
+EXCHANGED_COPIES, SPARE_COPIES, LARGEST_EXCHANGED = 7, 2, 32 << 20
 
 # A block of frames is at least so many times its partial state where that is sent elsewhere.
 SENT_STATE = 8
@@ -658,20 +659,23 @@ def p2p(request: Request, shuffle: int) -> Bands:
     """Let the workers of a cluster exchange bands of the blocks of frames they have read."""
     layout, workers = request.layout, request.workers
     held = layout.frame_unit * layout.frame_nbytes
-    room = (request.limit - request.images - shuffle) // (workers * EXCHANGED_COPIES)
-    room = min(room, LARGEST_BLOCK, layout.nbytes // (TASKS_PER_WORKER * request.everyone))
-    piece = min(max(1, room // held) * layout.frame_unit, layout.nframes)
-    # Below the size of any two blocks, or dask joins blocks up to the size of a band, and keeps
-    # others that it has read meanwhile.
-    least = min(stop - start for start, stop in cut(0, layout.nframes, piece, layout.frame_unit))
-    most = max(1, (2 * least * layout.frame_nbytes - 1) // request.row)
-    block = max(piece * layout.frame_nbytes, held, request.row if most == 1 else 0)
+    units = -(-layout.nframes // layout.frame_unit)
+    counted = EXCHANGED_COPIES - SPARE_COPIES
+    room = (request.limit - request.images - shuffle) // (workers * counted)
+    room = min(room, LARGEST_EXCHANGED, layout.nbytes // (TASKS_PER_WORKER * request.everyone))
+    # Any two blocks of frames are larger than a band: or else dask joins blocks up to the size of a
+    # band before it exchanges them, and keeps others that it has read meanwhile.
+    fewest = request.row // (2 * held) + 1
+    count = max(1, min(-(-units // max(1, room // held)), units // fewest))
+    piece = min(-(-units // count) * layout.frame_unit, layout.nframes)
+    block = max(piece * layout.frame_nbytes, held)
+    exchange = EXCHANGED_COPIES * block - SPARE_COPIES * min(block, LARGEST_EXCHANGED)
     return Bands(
         "p2p",
         fixed=request.images + request.tiles,
         each=request.temporaries + COPIES * request.row,
-        before=request.images + shuffle + workers * EXCHANGED_COPIES * block,
-        most=most,
+        before=request.images + shuffle + workers * exchange,
+        most=max(1, (2 * (units // count) * held - 1) // request.row),
         piece=piece,
     )
 
