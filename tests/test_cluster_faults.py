@@ -4,6 +4,7 @@ import threading
 import time
 
 import dask
+import distributed
 import numpy as np
 import pytest
 from clusters import HERE, Killer, Scan, local_cluster, settle
@@ -78,6 +79,20 @@ def test_a_frame_that_kills_its_worker_is_named(tmp_path):
 def test_blocks_are_named_in_keys():
     keys = [("sum-partial-0", 3, "frames 4 to 9"), ("sum-band-0", 1, "row 7"), ("x", 0), "x"]
     assert [graph.described(key) for key in keys] == ["frames 4 to 9", "row 7", "", ""]
+
+
+@pytest.mark.parametrize("how", ["cancel", "close"])
+def test_work_that_is_dropped_is_an_error(tmp_path, how):
+    scan = Scan(tmp_path / "log", 100, delay=0.01)
+    with local_cluster(1, 2, processes=False) as client:
+        images = stats.average_iter(scan, 100)
+        next(images)
+        if how == "cancel":
+            client.cancel([distributed.Future(key, client) for key in client.futures])
+        else:
+            client.close()
+        with pytest.raises(RuntimeError, match="dropped the work, or was closed"):
+            list(images)
 
 
 @pytest.mark.filterwarnings("ignore")
