@@ -84,7 +84,8 @@ def test_blocks_are_named_in_keys():
 @pytest.mark.parametrize("how", ["cancel", "close"])
 def test_work_that_is_dropped_is_an_error(tmp_path, how):
     scan = Scan(tmp_path / "log", 100, delay=0.01)
-    with local_cluster(1, 2, processes=False) as client:
+    with local_cluster(1, 2, processes=False) as first:
+        client = distributed.Client(first.cluster)
         images = stats.average_iter(scan, 100)
         next(images)
         if how == "cancel":
@@ -93,6 +94,9 @@ def test_work_that_is_dropped_is_an_error(tmp_path, how):
             client.close()
         with pytest.raises(RuntimeError, match="dropped the work, or was closed"):
             list(images)
+        if how == "cancel":
+            client.close()  # not twice, which would leave its scheduler configured
+    assert dask.config.get("scheduler", None) is None
 
 
 @pytest.mark.filterwarnings("ignore")
