@@ -84,8 +84,10 @@ def test_blocks_are_named_in_keys():
 @pytest.mark.parametrize("how", ["cancel", "close"])
 def test_work_that_is_dropped_is_an_error(tmp_path, how):
     scan = Scan(tmp_path / "log", 100, delay=0.01)
-    with local_cluster(1, 2, processes=False) as first:
-        client = distributed.Client(first.cluster)
+    here = f"{HERE}:0"
+    options = {"dashboard_address": here, "worker_dashboard_address": here, "processes": False}
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **options) as local:
+        client = distributed.Client(local)
         images = stats.average_iter(scan, 100)
         next(images)
         if how == "cancel":
