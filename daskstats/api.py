@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar, Unpack
 
@@ -1114,12 +1115,13 @@ def wrap(
     scheduler = stream.current_scheduler()
     cut = planning.fold if along == "frames" else planning.bands
     shape = layout(series, count_frames(nframes, series))
-    threads, processes = scheduler.workers, 0
+    threads, processes, sources = scheduler.workers, 0, 1
     if scheduler.cluster is not None:
-        cluster.check_sendable(series)
         threads, processes = scheduler.cluster.each, scheduler.cluster.processes
+        sources = cluster.count_sources(series, processes)
     nbytes = limit(memory_limit, scheduler)
     found = cut(shape, planning.Cost(), 1, threads, nbytes, processes=processes)
+    found = replace(found, sources=sources)
     share = memory.Share(found.nbytes, nbytes) if scheduler.shares_memory else None
     return graph.wrapped(series, found, share)
 

@@ -182,7 +182,7 @@ def no_workers() -> TimeoutError:
     )
 
 
-def check_sendable(series: Any) -> int:
+def sent_nbytes(series: Any) -> int:
     """Return the bytes that a series is sent as; refuse, beforehand, one that cannot be."""
     dumps = import_module("distributed.protocol.pickle").dumps
     buffers: list = []
@@ -198,13 +198,20 @@ def check_sendable(series: Any) -> int:
         ) from error
 
 
-def count_sources(nbytes: int, processes: int) -> int:
-    """Return how many copies of a series of so many bytes are sent, one to each worker at most.
+def count_sources(series: Any, processes: int) -> int:
+    """Return how many copies of a series are sent, one to each worker at most.
 
-    >>> count_sources(1 << 20, processes=16), count_sources(1 << 30, processes=16)
+    Raises
+    ------
+    TypeError
+        If it cannot be sent.
+
+    Examples
+    --------
+    >>> count_sources(bytes(1 << 20), processes=16), count_sources(bytes(1 << 27), processes=16)
     (16, 1)
     """
-    return max(1, min(processes, ALL_SOURCES // max(1, nbytes)))
+    return max(1, min(processes, ALL_SOURCES // sent_nbytes(series)))
 
 
 @dataclass

@@ -418,7 +418,10 @@ def wrapped(series: Source, plan: Plan, share: Share | None = None, token: str =
             return _refine(series.array, plan)
         chunks = (layout.nframes, sizes, layout.cols)
         return series.array[: layout.nframes].rechunk(chunks)
-    tasks, token = Tasks(share=share), token or tokenize(series, plan.steps, plan.piece)
+    tasks, token = (
+        Tasks(share=share),
+        token or tokenize(series, plan.steps, plan.piece, plan.sources),
+    )
     reader = Reader(tasks, series, plan, token)
     name = f"read-{plan.along}-{token}"
     layer = tasks.add(name, after=reader.after)

@@ -75,8 +75,8 @@ class Job:
         self.scheduler = stream.current_scheduler()
         self._sources = 1
         if self.scheduler.cluster is not None:
-            sent_as = cluster.check_sendable(self.series)
-            self._sources = cluster.count_sources(sent_as, self.scheduler.cluster.processes)
+            processes = self.scheduler.cluster.processes
+            self._sources = cluster.count_sources(self.series, processes)
             # What a task is not sent is read by its worker.
             sent = self.series.part(0, 1, 0, 1) is not None
             self.layout = replace(self.layout, in_memory=self.layout.in_memory and sent)

@@ -48,13 +48,12 @@ def test_images_are_those_of_threads(client, tmp_path, name):
 def test_every_worker_has_the_source(client, tmp_path):
     """Tasks go where what they need is: if one worker had it, the others would wait."""
     scan = Scan(tmp_path / "log", 32)
-    image = stats.average(scan)
-    sources = {key for key in image.dask if key_split(key) == "source"}
-    needed = [task.dependencies & sources for task in image.dask.values()]
-    counts = [sum(key in each for each in needed) for key in sources]
-    assert len(sources) == 2
-    assert abs(counts[0] - counts[1]) <= 1
-    assert cluster.count_sources(cluster.ALL_SOURCES, 16) == 1
+    for array in (stats.average(scan), stats.wrap(scan), stats.wrap(scan, "rows")):
+        sources = {key for key in array.dask if key_split(key) == "source"}
+        needed = [task.dependencies & sources for task in array.dask.values()]
+        counts = [sum(key in each for each in needed) for key in sources]
+        assert len(sources) == 2
+        assert abs(counts[0] - counts[1]) <= 1
 
 
 @pytest.mark.parametrize("kind", ["array", "list", "float", "dask", "npy", "zarr"])
