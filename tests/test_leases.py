@@ -19,12 +19,12 @@ def test_memory_of_every_size_can_be_written(nbytes):
     assert (second == 2).all()
 
 
-@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="Linux has huge pages")
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="only Linux is asked for huge pages")
 def test_large_memory_begins_where_a_huge_page_may():
     assert leases._fresh(HUGE).ctypes.data % HUGE == 0
 
 
-@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="Linux has huge pages")
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="only Linux is asked for huge pages")
 def test_a_kernel_without_huge_pages(monkeypatch):
     monkeypatch.setattr(mmap, "MADV_HUGEPAGE", 1 << 20)  # which no kernel knows
     memory = leases._fresh(2 * HUGE)

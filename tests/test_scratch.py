@@ -544,7 +544,7 @@ import daskstats as stats
 from test_scratch import Whole
 
 LIMIT, NAMES = 16 << 20, ["max", "min", "sum", "average", "std", "percentile", "median"]
-SHAPE = 400, 128, 256  # 25 MiB
+SHAPE = 540, 128, 256  # 34 MiB
 
 
 def both(ims, name, limit):
@@ -612,7 +612,7 @@ def test_a_source_that_calls_for_more_than_there_is(place, steps):
 
 
 def test_the_chunks_of_a_dask_array_do_not_pile_up(place):
-    ims, lock, alive, most = Whole(), threading.Lock(), set(), []
+    ims, lock, alive, most = Whole((600, 96, 128)), threading.Lock(), set(), []
 
     def load(block_info=None):
         start, stop = block_info[None]["array-location"][0]
@@ -623,7 +623,7 @@ def test_the_chunks_of_a_dask_array_do_not_pile_up(place):
         weakref.finalize(frames, alive.discard, start)
         return frames
 
-    chunks = (4,) * 100, (96,), (128,)
+    chunks = (4,) * 150, (96,), (128,)
     array = da.map_blocks(load, chunks=chunks, dtype="u2", meta=np.empty((0, 0, 0), "u2"))
     assert stats.plan(array, "median", 6, memory_limit=LIMIT).strategy == "scratch"
     assert len(list(stats.median_iter(array, 6, memory_limit=LIMIT))) == 6
