@@ -15,11 +15,12 @@ from . import cluster, graph, memory, scratch, stream
 from . import plan as planning
 from .cluster import Workers
 from .memory import memory_limit
-from .outputs import Images, Output, together
+from .outputs import Images, Output
 from .series import Source, as_series, count_chunks, count_frames, layout
 from .sources.selection import select
 from .statistics import Statistic, as_statistic, can_hold, check_validity
 from .stream import Scheduler, Snapshot, Stream
+from .together import together
 
 
 class Options(TypedDict, total=False):

@@ -31,11 +31,12 @@ MEBI = 1 << 20
 SMALLEST_BLOCK = 8 * MEBI
 LARGEST_BLOCK = 256 * MEBI
 
-# Tasks to each worker, so that the last ones to finish leave little idle time. A fold of frames in
-# memory takes the same time for each, and would lose more to partial states: with four instead of
-# one, std takes twice as long and max a third longer (240 x 1024 x 1024 uint16, two threads).
+# Tasks to each worker, so that the last ones to finish leave little idle time. Frames in memory
+# take the same time for each, and more tasks would lose more, to partial states and to dask: with
+# four instead of one, std takes twice as long, max a third longer and the median a twelfth (240 x
+# 1024 x 1024 uint16, two threads).
 TASKS_PER_WORKER = 4
-FOLDS_PER_WORKER = 1
+TASKS_PER_WORKER_IN_MEMORY = 1
 
 # Frames that a fold takes at once from a source that has to fetch them: the partial state is
 # then written once for every eight frames.
@@ -361,7 +362,7 @@ def fold(
     check_limit(fixed + workers * least, limit, layout, "one frame", workers)
     room = (usable(limit) - fixed) // workers
 
-    per_worker = FOLDS_PER_WORKER if layout.in_memory else TASKS_PER_WORKER
+    per_worker = TASKS_PER_WORKER_IN_MEMORY if layout.in_memory else TASKS_PER_WORKER
     if processes:
         # dask deals tasks to workers by twos, and their speeds differ.
         per_worker *= 2
@@ -536,7 +537,7 @@ def bands(
     >>> cost = Cost(state=8, image=4, scratch=64, tile=1 << 20)
     >>> plan = bands(layout, cost, steps=1, workers=2, limit=4 << 30)
     >>> plan.strategy, len(plan.blocks), plan.reads
-    ('resident', 8, 1.0)
+    ('resident', 4, 1.0)
     >>> plan = bands(layout, cost, 1, 2, limit=1 << 29, disk=Disk("/scratch", 1 << 40))
     >>> plan.strategy, len(plan.blocks), plan.reads
     ('scratch', 8, 1.0)
@@ -747,7 +748,9 @@ def cut_rows(
     Where a cut costs nothing, bands end where a step does, and an image needs only its own.
     """
     layout, steps = request.layout, ranges(split(request.layout.rows, request.steps))
-    size = task_size(layout.rows, request.row, request.everyone)
+    kept = way.strategy == "resident" or (layout.in_memory and not request.processes)
+    per_worker = TASKS_PER_WORKER_IN_MEMORY if kept else TASKS_PER_WORKER
+    size = task_size(layout.rows, request.row, request.everyone, per_worker)
     if way.strategy == "reread":
         # As few as memory and workers allow.
         size = -(-layout.rows // request.everyone)

@@ -15,23 +15,38 @@ frames of a band of rows, and its state holds that band under the number of its 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from importlib import import_module
 from inspect import signature
+from itertools import repeat
 from math import floor
 from numbers import Integral, Real
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from dask.base import tokenize
 
 State = dict[str, np.ndarray]
 
 Piece = list[np.ndarray]
 """arrays (frames, rows, cols) that follow one another"""
 
+Part = tuple[int, int, State] | None
+"""the first of some rows, their end, and their state; None: it comes with that of later rows"""
+
+
+# Bytes of a few rows that several loops pass over before the next: small enough for a cache that
+# is shared by the cores, large beside the cost of calling them.
+CACHED = 2 << 20
+
+# So many times as many rows are taken where a state is made for each part: that is more work.
+ANEW = 4
+
+# Frames that float16 is widened for at once.
+FEW_FRAMES = 8
 
 # What counts and frame numbers stay below, so that their images may be of 32 bits.
 MOST_FRAMES = (1 << 31) - 1
@@ -170,6 +185,8 @@ class Statistic:
     trail: Callable[[Piece, State | None, list], State] | None = None
     """where the image is the state's one array: (piece, state of one's own, [(frames, image), ...])
     to the state after the piece, having written each image after so many of its frames"""
+    parts: Callable[[Piece, int], Iterator[Part]] | None = None
+    """(piece, number of rows): what ``in_parts`` yields, for what is dear to begin anew"""
     pack: Callable[[State], State] | None = None
     """(state) to one of fewer bytes to be sent, which ``combine`` and ``finalize`` take as well"""
     leave_out: Callable[[Validity, Any], "Statistic"] | None = None
@@ -220,6 +237,11 @@ class Statistic:
         if self.in_place:
             return self.chunk(pieces, start, state)
         return self.combine(state, self.chunk(pieces, start))
+
+    def in_parts(self, piece: Piece, few: int) -> Iterator[Part]:
+        """Fold all frames of a piece, a few rows at a time; others may do so in between."""
+        make = self.parts or partial(chunks_in_parts, self.chunk)
+        return make(piece, few)
 
     def packed(self, state: State) -> State:
         """Return a state as it is sent to another process."""
@@ -285,6 +307,14 @@ class Statistic:
                 f"32 bits or float64, got {dtype}"
             )
 
+    def __dask_tokenize__(self) -> Any:
+        return self._token
+
+    @cached_property
+    def _token(self) -> str:
+        """Tell the statistic from others; to find out takes dask 0.2 ms."""
+        return tokenize(*(getattr(self, each.name) for each in fields(self)))
+
     def image(self, state: State, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return the image of a state: always an array of its own."""
         image = np.zeros(shape, dtype) if self.along == "rows" else np.empty(shape, dtype)
@@ -313,6 +343,42 @@ def can_hold(value: Any, dtype: np.dtype) -> bool:
         return False
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     return bool(low <= value <= high)
+
+
+def chunks_in_parts(chunk: Callable[..., State], piece: Piece, few: int) -> Iterator[Part]:
+    """Yield the state of some rows of a piece after the other; what is begun anew takes more."""
+    height, several = piece[0].shape[1], few * ANEW
+    for first in range(0, height, several):
+        last = min(first + several, height)
+        rows = [block[:, first:last] for block in piece]
+        yield first, last, chunk(_few_frames(rows), 0)
+        # To stay in step with others.
+        yield from repeat(None, ANEW - 1)
+
+
+def rows_in_cache(piece: Piece) -> int:
+    """Return how many rows of a piece are passed over by several loops before the next ones."""
+    return max(1, CACHED // sum(block[:, :1].nbytes for block in piece))
+
+
+def _run_in_parts(loops: Sequence[Any], piece: Piece, few: int) -> Iterator[None]:
+    """Run compiled loops over a few rows at a time."""
+    rows, cols = piece[0].shape[1:]
+    for first in range(0, rows, few):
+        for loop in loops:
+            loop.run(first * cols, min(first + few, rows) * cols)
+        yield
+
+
+def _few_frames(piece: Piece) -> Iterable[Piece]:
+    """Return all frames as one piece, or a few at a time where a fold would copy them."""
+    if piece[0].dtype != np.float16:
+        return [piece]
+    return (
+        [block[edge : edge + FEW_FRAMES]]
+        for block in piece
+        for edge in range(0, len(block), FEW_FRAMES)
+    )
 
 
 @cache
@@ -355,6 +421,25 @@ def _fold(
             counts = None  # the next one need not count again
         del piece  # or it would live on while the next is read
     return state
+
+
+def _extremes_in_parts(
+    piece: Piece, few: int, *, names: tuple[str, ...], validity: Validity | None = None
+) -> Iterator[Part]:
+    if piece[0].dtype == np.float16:
+        chunk = partial(_fold, names=names, validity=validity)
+        yield from chunks_in_parts(chunk, piece, few)
+        return
+    kernels, counted = _kernels(), validity is not None
+    state = {name: kernels.begin_extreme(piece[0], name == "min", counted) for name in names}
+    valid = [_valid(validity, piece[0], None) for _ in names]
+    if counted:
+        state["valid"] = _counts(piece[0])
+        valid[0] = _valid(validity, piece[0], state["valid"])
+    every = zip(names, valid, strict=True)
+    loops = [kernels.Extremes(piece, state[name], name == "min", own) for name, own in every]
+    yield from _run_in_parts(loops, piece, few)
+    yield 0, piece[0].shape[1], state
 
 
 def _leave_trail(piece: Piece, state: State | None, images: list, *, name: str) -> State:
@@ -421,6 +506,7 @@ def _extreme(name: str, validity: Validity | None = None, fill: Any = None) -> S
         dtype=None,
         state_nbytes=partial(_frame_size, arrays=1, counted=validity is not None),
         in_place=True,
+        parts=partial(_extremes_in_parts, names=(name,), validity=validity),
         trail=partial(_leave_trail, name=name) if validity is None else None,
         leave_out=partial(_extreme, name),
         fill_value=fill,
@@ -436,6 +522,7 @@ def _range(validity: Validity | None = None, fill: Any = None) -> Statistic:
         dtype="float64",
         state_nbytes=partial(_frame_size, arrays=2, counted=validity is not None),
         in_place=True,
+        parts=partial(_extremes_in_parts, names=("max", "min"), validity=validity),
         leave_out=_range,
         fill_value=fill,
     )
@@ -474,10 +561,21 @@ def _sum(
         elif "rest" in state:
             kernels.add_floats(piece, state["sum"], state["rest"], valid)
         else:
-            kernels.add_integers(piece, state["sum"], valid)
+            kernels.Integers(piece, state["sum"], valid).run(0, state["sum"].size)
         count += more
         del piece  # or it would live on while the next is read
     return {**state, "count": np.array(count)}
+
+
+def _sums_in_parts(piece: Piece, few: int, *, validity: Validity | None = None) -> Iterator[Part]:
+    if piece[0].dtype.kind == "f" or piece[0].dtype.itemsize == 8:
+        yield from chunks_in_parts(partial(_sum, validity=validity), piece, few)
+        return
+    nframes = sum(len(block) for block in piece)
+    state = _zero_sums(piece[0], nframes, validity)
+    valid = _valid(validity, piece[0], state.get("valid"))
+    yield from _run_in_parts([_kernels().Integers(piece, state["sum"], valid)], piece, few)
+    yield 0, piece[0].shape[1], {**state, "count": np.array(nframes)}
 
 
 def _zero_sums(block: np.ndarray, nframes: int, validity: Validity | None = None) -> State:
@@ -592,6 +690,7 @@ def _summed(
         dtype=dtype,
         state_nbytes=partial(_sums_size, counted=validity is not None),
         in_place=True,
+        parts=partial(_sums_in_parts, validity=validity),
         leave_out=partial(_summed, name, dtype, finish),
         fill_value=fill,
     )
@@ -603,34 +702,52 @@ def _moments(
     state: State | None = None,
     *,
     validity: Validity | None = None,
+    extremes: tuple[str, ...] = (),
 ) -> State:
     """Sum small integers and their squares exactly; merge the moments of others."""
     state = dict(state or {})
     for piece in pieces:
         if _is_small(piece[0].dtype):
-            state = _add_squares(piece, state, validity)
+            state, squares = _squares(piece, state, validity, extremes)
+            squares.run(0, state["sum"].size)
+            del squares
         else:
             more = _block_moments(piece, validity)
             state = _merge_moments(state, more) if state else more
         del piece  # or it would live on while the next is read
-    return {name: np.asarray(value) for name, value in state.items()}
+    return state
 
 
-def _add_squares(
-    piece: Piece, state: State, validity: Validity | None, extremes: Sequence[str] = ()
-) -> State:
-    kernels = _kernels()
-    if not state:
-        squares = kernels.leased_zeros(piece[0].shape[1:], "u8")
-        wide = _zero_sums(piece[0], kernels.FRAMES_IN_32_BITS + 1, validity)
-        state = {**wide, "squares": squares, "count": np.array(0)}
+def _moments_in_parts(
+    piece: Piece, few: int, *, validity: Validity | None, extremes: tuple[str, ...] = ()
+) -> Iterator[Part]:
+    if not _is_small(piece[0].dtype):
+        chunk = partial(_moments, validity=validity, extremes=extremes)
+        yield from chunks_in_parts(chunk, piece, few)
+        return
+    state, squares = _squares(piece, {}, validity, extremes)
+    yield from _run_in_parts([squares], piece, few)
+    yield 0, piece[0].shape[1], state
+
+
+def _squares(
+    piece: Piece, state: State, validity: Validity | None, extremes: Sequence[str]
+) -> tuple[State, Any]:
+    """Return the state after a piece, and what does add it."""
+    kernels, fresh = _kernels(), not state
+    if fresh:
+        shape, sign = piece[0].shape[1:], "i" if piece[0].dtype.kind == "i" else "u"
+        state = {"sum": kernels.leased(shape, f"{sign}8"), "squares": kernels.leased(shape, "u8")}
+        state["count"] = np.array(0)
+        if validity is not None:
+            state["valid"] = _counts(piece[0])
         for name in extremes:
-            state[name] = kernels.leased(piece[0].shape[1:], piece[0].dtype)
-            state[name][...] = piece[0][0]
+            state[name] = kernels.begin_extreme(piece[0], name == "min", False)
     valid = _valid(validity, piece[0], state.get("valid"))
     high, low = state.get("max"), state.get("min")
-    kernels.add_squares(piece, state["sum"], state["squares"], valid, high, low)
-    return {**state, "count": state["count"] + sum(len(block) for block in piece)}
+    adder = kernels.Squares(piece, state["sum"], state["squares"], valid, high, low, fresh)
+    count = np.asarray(state["count"] + sum(len(block) for block in piece))
+    return {**state, "count": count}, adder
 
 
 def _block_moments(piece: Piece, validity: Validity | None) -> State:
@@ -691,20 +808,32 @@ def _deviation(
         finalize=_finisher(finish, validity, fill),
         state_nbytes=partial(_moments_size, counted=validity is not None),
         in_place=True,
+        parts=partial(_moments_in_parts, validity=validity),
         pack=_pack_squares,
         leave_out=partial(_deviation, name, ddof),
         fill_value=fill,
     )
 
 
-def _percentile_band(pieces: Iterable[Piece], start: int, percentiles: tuple, plain: bool) -> State:
+def _percentile_band(pieces: Iterable[Piece], start: int, parts: Callable, several: bool) -> State:
+    """Find percentiles in one loop over all pixels, or in several that take turns."""
     piece = [block for piece in pieces for block in piece]
+    few = rows_in_cache(piece) if several else piece[0].shape[1]
+    *_, (_, _, state) = parts(piece, few)
+    return {str(start): state["0"]}
+
+
+def _percentiles_in_parts(
+    piece: Piece, few: int, percentiles: tuple, plain: bool
+) -> Iterator[Part]:
     nframes = sum(len(block) for block in piece)
     points = [rank_of(q, nframes) for q in percentiles]
     ranks = sorted({rank for rank, weight in points} | {r + 1 for r, weight in points if weight})
-    values = dict(zip(ranks, _kernels().order_statistics(piece, ranks), strict=True))
+    found = _kernels().OrderStatistics(piece, ranks)
+    yield from _run_in_parts([found], piece, few)
+    values = dict(zip(ranks, found.values(), strict=True))
     band = [interpolate(values[r], values.get(r + 1), weight) for r, weight in points]
-    return {str(start): band[0] if plain else np.stack(band)}
+    yield 0, piece[0].shape[1], {"0": band[0] if plain else np.stack(band)}
 
 
 def rank_of(percentile: float, nframes: int) -> tuple[int, float]:
@@ -745,43 +874,25 @@ def _interpolate_large(
     ]
 
 
-def _valid_percentile_band(
-    pieces: Iterable[Piece],
-    start: int,
-    percentiles: tuple,
-    plain: bool,
-    validity: Validity,
-    fill: Any,
-) -> State:
+def _valid_percentiles_in_parts(
+    piece: Piece, few: int, percentiles: tuple, plain: bool, validity: Validity, fill: Any
+) -> Iterator[Part]:
     """Find percentiles among the valid values of each pixel, whose number differs."""
-    kernels, piece = _kernels(), [block for piece in pieces for block in piece]
+    kernels = _kernels()
     counts = np.zeros(piece[0].shape[1:], "u4")
-    kernels.count_valid(piece, _valid(validity, piece[0], counts))
-    keys = kernels.Keys(piece[0].dtype)
+    wide, keys = _valid(validity, piece[0], counts), kernels.Keys(piece[0].dtype)
     valid = kernels.Valid(keys.left_out(validity), keys, counts)
-    band = np.empty((len(percentiles), *counts.shape))
-    for place, q in enumerate(percentiles):
-        ranks, weights = ranks_of(q, counts)
-        points = [(q / 100, ranks)]
-        if weights.any():
-            points.append((None, np.minimum(ranks + 1, counts - np.int32(1)).astype("i4")))
-        values = kernels.order_statistics_of_valid(piece, points, valid, validity.skipna)
-        band[place] = interpolate(values[0], values[1] if len(values) > 1 else None, weights)
+    found = [kernels.ValidPercentile(piece, q, valid, validity.skipna) for q in percentiles]
+    if piece[0].dtype == np.float16:  # which is widened to be counted
+        kernels.count_valid(piece, wide)
+        loops: list[Any] = found
+    else:
+        loops = [kernels.Count(piece, wide), *found]
+    yield from _run_in_parts(loops, piece, few)
+    planes = [interpolate(*each.neighbours()) for each in found]
+    band = planes[0] if plain else np.stack(planes)
     fill_empty(band, counts == 0, fill)
-    return {str(start): band[0] if plain else band}
-
-
-def ranks_of(percentile: float, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return `rank_of` a percentile among as many values as each pixel has; of none it is -1.
-
-    >>> [array.tolist() for array in ranks_of(50, np.array([0, 1, 4, 5]))]
-    [[-1, 0, 1, 2], [0.0, 0.0, 0.5, 0.0]]
-    """
-    every = np.arange(int(counts.max()) + 1)
-    position = (every - 1) * (percentile / 100)
-    position[0] = -1
-    ranks = np.minimum(np.floor(position), every - 1)
-    return ranks.astype("i4")[counts], (position - ranks)[counts]
+    yield 0, len(counts), {"0": band}
 
 
 def covers(fold: Statistic, other: Statistic, frames: np.dtype) -> bool:
@@ -793,14 +904,12 @@ def covers(fold: Statistic, other: Statistic, frames: np.dtype) -> bool:
     one, two = _folding(fold), _folding(other)
     if one == two:
         return True
-    if not (_is_small(frames) and one[0] in (_moments, _moments_and_extremes)):
+    if not (_is_small(frames) and one[0] is _moments):
         return False
-    if one[0] is _moments:
-        return two[0] is _sum and one[1] == two[1]
     if one[1]["validity"] != two[1].get("validity"):
         return False
     return two[0] in (_sum, _moments) or (
-        two[0] is _fold and set(two[1]["names"]) <= set(one[1]["extremes"])
+        two[0] is _fold and set(two[1]["names"]) <= set(one[1].get("extremes", ()))
     )
 
 
@@ -835,32 +944,18 @@ def joined(folds: Sequence[Statistic], frames: np.dtype) -> list[Statistic]:
         return list(folds)
     both = [*moments, *extremes]
     names = sorted({name for fold in extremes for name in _folding(fold)[1]["names"]})
-    chunk = partial(_moments_and_extremes, validity=None, extremes=tuple(names))
+    options: dict[str, Any] = {"validity": None, "extremes": tuple(names)}
     one = Statistic(
         name="-".join(fold.name for fold in both),
-        chunk=chunk,
+        chunk=partial(_moments, **options),
         combine=_merge_with_extremes,
         finalize=_finish_sum,
         state_nbytes=partial(_joined_size, extremes=len(names)),
         in_place=True,
+        parts=partial(_moments_in_parts, **options),
         pack=_pack_squares,
     )
     return [one, *(fold for fold in folds if fold not in both)]
-
-
-def _moments_and_extremes(
-    pieces: Iterable[Piece],
-    start: int,
-    state: State | None = None,
-    *,
-    validity: None,
-    extremes: tuple[str, ...],
-) -> State:
-    state = dict(state or {})
-    for piece in pieces:
-        state = _add_squares(piece, state, validity, extremes)
-        del piece  # or it would live on while the next is read
-    return {name: np.asarray(value) for name, value in state.items()}
 
 
 def _merge_with_extremes(a: State, b: State) -> State:
@@ -917,30 +1012,32 @@ def _percentiles(
     fill: Any = None,
 ) -> Statistic:
     planes = 1 if plain else len(percentiles)
-    chunk = partial(_percentile_band, percentiles=percentiles, plain=plain)
+    parts, loops = partial(_percentiles_in_parts, percentiles=percentiles, plain=plain), 1
     # Keys, values and, in float64, both neighbours, their difference and what lies between.
     scratch = 64 * planes
     if validity is not None:
-        chunk = partial(
-            _valid_percentile_band,
+        parts = partial(
+            _valid_percentiles_in_parts,
             percentiles=percentiles,
             plain=plain,
             validity=validity,
             fill=fill,
         )
-        # One after the other: the same, counts, ranks and weights, and all results.
-        scratch = 96 + 8 * planes
+        loops = planes
+        # The same, ranks and weights; counts.
+        scratch = 80 * planes + 8
     return Statistic(
         name=name,
-        chunk=chunk,
+        chunk=partial(_percentile_band, parts=parts, several=validity is not None),
         combine=place_rows,
         finalize=finish_rows,
         along="rows",
         state_nbytes=8 * planes,
         scratch=scratch,
         # A tile is at most 512 KiB, or 256 pixels of all frames; samples of it are half of that.
-        tile=(1 << 20, 288),
+        tile=(loops << 20, loops * 288),
         planes=None if plain else planes,
+        parts=parts,
         leave_out=partial(_percentiles, name, percentiles, plain),
         fill_value=fill,
     )

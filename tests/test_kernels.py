@@ -68,7 +68,9 @@ def check_order_statistics(piece, frames, ranks):
     expected = np.sort(frames, axis=0)[ranks]
     if frames.dtype.kind == "f":
         expected[:, np.isnan(frames).any(axis=0)] = np.nan
-    found = kernels.order_statistics(piece, ranks)
+    order = kernels.OrderStatistics(piece, ranks)
+    order.run(0, frames[0].size)
+    found = order.values()
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == frames.dtype
 
@@ -90,7 +92,7 @@ def check_folds(piece, frames):
     np.testing.assert_array_equal(kernels.fold_min(piece, frames[0].copy()), frames.min(axis=0))
     if frames.dtype.kind in "biu" and frames.dtype.itemsize <= 4:
         into = np.ones(frames.shape[1:], "i8" if frames.dtype.kind == "i" else "u8")
-        kernels.add_integers(piece, into)
+        kernels.Integers(piece, into).run(0, into.size)
         np.testing.assert_array_equal(
             into, frames.sum(axis=0, dtype=into.dtype) + into.dtype.type(1)
         )
@@ -137,10 +139,10 @@ def test_any_number_of_frames(nframes):
 def test_more_frames_than_32_bits_hold():
     frames = np.broadcast_to(np.array([[65535, 1]], "u2"), (70_000, 1, 2))
     into = np.zeros((1, 2), "u8")
-    kernels.add_integers([frames], into)
+    kernels.Integers([frames], into).run(0, into.size)
     assert into.tolist() == [[65535 * 70_000, 70_000]]
     squares = np.zeros((1, 2), "u8")
-    kernels.add_squares([frames], into, squares)
+    kernels.Squares([frames], into, squares).run(0, into.size)
     assert squares.tolist() == [[65535**2 * 70_000, 70_000]]
 
 
@@ -150,7 +152,7 @@ def test_squares_of_extremes_are_exact(dtype):
     frames = np.array(values * 3 + values[:1], dtype)[:, None, None]
     into = np.zeros((1, 1), "i8" if dtype[0] == "i" else "u8")
     squares = np.zeros((1, 1), "u8")
-    kernels.add_squares([frames], into, squares)
+    kernels.Squares([frames], into, squares).run(0, into.size)
     assert into.item() == sum(int(value) for value in frames.ravel())
     assert squares.item() == sum(int(value) ** 2 for value in frames.ravel())
 

@@ -67,6 +67,23 @@ def check_statistic(statistic, frames):
         packed = statistic.packed(statistic.combine(*pair))
         np.testing.assert_array_equal(statistic.image(packed, shape, dtype), images[1])
     assert pickle.dumps((first, second)) == before, "a state that was packed has changed"
+    check_parts(statistic, frames)
+
+
+def check_parts(statistic, frames):
+    """However few rows are folded at a time, the rows of the image are those of the whole."""
+    shape = statistic.image_shape(*frames.shape[1:])
+    expected = statistic.image(statistic.chunk([[frames]], 0), shape, np.dtype("f8"))
+    for few in (1, 3, frames.shape[1] + 1):
+        image, done = np.zeros(shape), 0
+        for part in statistic.in_parts([frames[:2], frames[2:]], few):
+            if part is not None:
+                first, last, state = part
+                assert first == done < last, "parts follow each other"
+                statistic.write(state, image[..., first:last, :])
+                done = last
+        assert done == frames.shape[1]
+        np.testing.assert_array_equal(image, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

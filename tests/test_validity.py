@@ -51,6 +51,7 @@ def some_validity(dtype, rng=None):
             Validity((1.5, float("inf")), None, False),
             Validity((-float("inf"), 1.5), -5.0, True),
             Validity((10**400, 1e300), float("inf"), True),
+            Validity((-3.0, -1.0, 0.0, 1.5, 2.5), 100.0, True),
         ]
     low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     return [
@@ -58,6 +59,7 @@ def some_validity(dtype, rng=None):
         Validity((7, low)),
         Validity((low, high, 3.5)),
         Validity((7,), high - 1),
+        Validity((3, 7, 11, 15), high - 1),
         Validity((2**70, -(2**70), float("inf"))),
         Validity(saturation=low + 0.5 if dtype.itemsize < 8 else low + 1),
         Validity((), -(2**80)),

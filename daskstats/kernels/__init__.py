@@ -11,9 +11,11 @@ Figures are for one thread, 240 x 1024 x 1024 uint16 in memory.
 
 from .clip import clipped_average
 from .folds import (
+    Extremes,
+    Integers,
     add_floats,
-    add_integers,
     add_limbs,
+    begin_extreme,
     combine_sums,
     divide,
     fold_argmax,
@@ -22,18 +24,23 @@ from .folds import (
     fold_min,
 )
 from .frames import FRAMES_IN_32_BITS, leased, leased_zeros
-from .moments import add_squares, block_moments, merge_moments, variance
-from .ranks import interpolate, order_statistics, order_statistics_of_valid
-from .validity import Keys, Valid, count_valid
+from .moments import Squares, block_moments, merge_moments, variance
+from .ranks import OrderStatistics, ValidPercentile, interpolate
+from .validity import Count, Keys, Valid, count_valid
 
 __all__ = [
     "FRAMES_IN_32_BITS",
+    "Count",
+    "Extremes",
+    "Integers",
     "Keys",
+    "OrderStatistics",
+    "Squares",
     "Valid",
+    "ValidPercentile",
     "add_floats",
-    "add_integers",
     "add_limbs",
-    "add_squares",
+    "begin_extreme",
     "block_moments",
     "clipped_average",
     "combine_sums",
@@ -47,7 +54,5 @@ __all__ = [
     "leased",
     "leased_zeros",
     "merge_moments",
-    "order_statistics",
-    "order_statistics_of_valid",
     "variance",
 ]

@@ -1,6 +1,6 @@
 """Folds: extremes and exact sums over the frames of a piece."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,22 @@ from .frames import (
     leased,
     plain,
 )
-from .validity import MOST_FRAMES, Keys, Valid, begin, counts, end, key_bits, note, pick, runs, take
+from .validity import (
+    MOST_FRAMES,
+    Keys,
+    Valid,
+    begin,
+    counts,
+    end,
+    four,
+    key_bits,
+    note,
+    note_four,
+    one_of,
+    pick,
+    runs,
+    take,
+)
 
 Trail = Sequence[tuple[int, np.ndarray]]
 """(frames of a piece, image): where the running result of so many frames is written"""
@@ -30,54 +45,86 @@ NOWHERE = np.empty(0, np.uint64)
 # ---------------------------------------------------------------------- extremes
 
 
+class Extremes:
+    """The maximum of the frames of a piece, or the minimum, and of what was there before.
+
+    Parameters
+    ----------
+    piece : list of ndarray
+        Frames of any dtype but float16.
+    into : ndarray
+        (rows, cols) of the frames' dtype: the extreme so far, which is overwritten.
+    least : bool
+        Whether it is the minimum.
+    valid : Valid, optional
+        What is left out.
+    trail : sequence of (int, ndarray)
+        Number of frames of the piece, and the array that the extreme of so many is copied into.
+    """
+
+    def __init__(
+        self,
+        piece: Piece,
+        into: np.ndarray,
+        least: bool,
+        valid: Valid | None = None,
+        trail: Trail = (),
+    ) -> None:
+        self._frames = frames = plain(piece)
+        out = into.view(frames[0].dtype).reshape(-1)
+        ends = np.array([end for end, _ in trail], np.int64)
+        images = addresses([image[None] for _, image in trail]) if trail else NOWHERE
+        rules = None if valid is None else valid.rules(farthest(into.dtype, least))
+        # Compiled code is made for a type: None for the maximum, a bool for the minimum.
+        self._into = out, ends, images, least or None, rules
+        self._parts = list(runs(addresses(frames), valid))
+
+    def run(self, first: int, last: int) -> None:
+        """Fold the pixels from ``first`` to ``last - 1``."""
+        for part in self._parts:
+            _extreme(part, *self._into, first, last)
+
+
 def fold_max(
     piece: Piece, into: np.ndarray | None, valid: Valid | None = None, trail: Trail = ()
 ) -> np.ndarray:
-    """Return the maximum over the frames of a piece and ``into``, which is overwritten.
-
-    ``trail`` is a sequence of (number of frames, array): the running maximum of so many frames of
-    the piece is copied into the array.
-    """
-    return _fold(_max, piece, into, valid, lowest, trail)
+    """Return the maximum over the frames of a piece and ``into``, as `Extremes` finds it."""
+    return _fold(piece, into, False, valid, trail)
 
 
 def fold_min(
     piece: Piece, into: np.ndarray | None, valid: Valid | None = None, trail: Trail = ()
 ) -> np.ndarray:
-    """Return the minimum over the frames of a piece and ``into``, as `fold_max`."""
-    return _fold(_min, piece, into, valid, highest, trail)
+    """Return the minimum over the frames of a piece and ``into``, as `Extremes` finds it."""
+    return _fold(piece, into, True, valid, trail)
 
 
-def lowest(dtype: np.dtype) -> Any:
-    """Return the value that no other is below."""
-    return -np.inf if dtype.kind == "f" else dtype.kind != "b" and np.iinfo(dtype).min
+def farthest(dtype: np.dtype, least: bool) -> Any:
+    """Return the value that every other is beyond: the lowest, or the highest for a minimum."""
+    if dtype.kind == "f":
+        return np.inf if least else -np.inf
+    if dtype.kind == "b":
+        return least
+    return np.iinfo(dtype).max if least else np.iinfo(dtype).min
 
 
-def highest(dtype: np.dtype) -> Any:
-    """Return the value that no other is above."""
-    return np.inf if dtype.kind == "f" else dtype.kind == "b" or np.iinfo(dtype).max
+def begin_extreme(block: np.ndarray, least: bool, valid: bool) -> np.ndarray:
+    """Return the extreme of no frames: the first one, if all values count."""
+    into = leased(block.shape[1:], block.dtype)
+    into[...] = farthest(block.dtype, least) if valid else block[0]
+    return into
 
 
 def _fold(
-    kernel: Callable,
-    piece: Piece,
-    into: np.ndarray | None,
-    valid: Valid | None,
-    neutral: Callable[[np.dtype], Any],
-    trail: Trail,
+    piece: Piece, into: np.ndarray | None, least: bool, valid: Valid | None, trail: Trail
 ) -> np.ndarray:
-    dtype = piece[0].dtype
     if into is None:
-        into = leased(piece[0].shape[1:], dtype)
-        into[...] = piece[0][0] if valid is None else neutral(dtype)
-    frames = plain(piece)
-    wide = into.astype(np.float32) if dtype == np.float16 else into.view(frames[0].dtype)
-    rules = None if valid is None else valid.rules(neutral(dtype))
-    ends = np.array([end for end, _ in trail], np.int64)
-    images = addresses([image[None] for _, image in trail]) if trail else NOWHERE
-    for part in runs(addresses(frames), valid):
-        kernel(part, wide.reshape(-1), ends, images, rules)
-    if dtype == np.float16:
+        into = begin_extreme(piece[0], least, valid is not None)
+    if into.dtype != np.float16:
+        Extremes(piece, into, least, valid, trail).run(0, into.size)
+    else:
+        wide = into.astype(np.float32)
+        Extremes(plain(piece), wide, least, valid).run(0, wide.size)
         into[...] = wide
     return into
 
@@ -94,22 +141,34 @@ def smaller(x, y):
     return x if x < y or x != x else y
 
 
+def beyond(x, y, least):
+    """Return the larger one, or the smaller one if ``least`` is not None; NaN if either is."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(beyond)
+def _overload_beyond(x, y, least):
+    if least is types.none:
+        return lambda x, y, least: larger(x, y)
+    return lambda x, y, least: smaller(x, y)
+
+
 @compiled
-def _max(addresses, out, ends, images, rules):
-    for first in range(0, out.size, LONG_TILE):
-        o, start = out[first : first + LONG_TILE], 0
+def _extreme(addresses, out, ends, images, least, rules, start, stop):
+    for first in range(start, stop, LONG_TILE):
+        o, begun = out[first : min(first + LONG_TILE, stop)], 0
         offset = np.uint64(first * o.itemsize)
         begin(rules, o.size)
         for step in range(ends.size):
-            _max_of_tile(addresses[start : ends[step]], first, o, rules)
+            _extreme_of_tile(addresses[begun : ends[step]], first, o, least, rules)
             copy_bytes(images[step] + offset, o.ctypes.data, o.size * o.itemsize)
-            start = ends[step]
-        _max_of_tile(addresses[start:], first, o, rules)
+            begun = ends[step]
+        _extreme_of_tile(addresses[begun:], first, o, least, rules)
         end(rules, first, o.size)
 
 
 @compiled
-def _max_of_tile(addresses, first, o, rules):
+def _extreme_of_tile(addresses, first, o, least, rules):
     n = addresses.size
     for f in range(0, n - 3, 4):
         a = take(addresses[f], o, first, o.size, rules, 0)
@@ -120,46 +179,13 @@ def _max_of_tile(addresses, first, o, rules):
             w, x = pick(a[p], rules), pick(b[p], rules)
             y, z = pick(c[p], rules), pick(d[p], rules)
             note(rules, p, a[p], b[p], c[p], d[p])
-            o[p] = larger(larger(w, x), larger(larger(y, z), o[p]))
+            most = beyond(beyond(w, x, least), beyond(y, z, least), least)
+            o[p] = beyond(most, o[p], least)
     for f in range(n - n % 4, n):
         a = take(addresses[f], o, first, o.size, rules, 0)
         for p in range(o.size):
             note(rules, p, a[p])
-            o[p] = larger(pick(a[p], rules), o[p])
-
-
-@compiled
-def _min(addresses, out, ends, images, rules):
-    for first in range(0, out.size, LONG_TILE):
-        o, start = out[first : first + LONG_TILE], 0
-        offset = np.uint64(first * o.itemsize)
-        begin(rules, o.size)
-        for step in range(ends.size):
-            _min_of_tile(addresses[start : ends[step]], first, o, rules)
-            copy_bytes(images[step] + offset, o.ctypes.data, o.size * o.itemsize)
-            start = ends[step]
-        _min_of_tile(addresses[start:], first, o, rules)
-        end(rules, first, o.size)
-
-
-@compiled
-def _min_of_tile(addresses, first, o, rules):
-    n = addresses.size
-    for f in range(0, n - 3, 4):
-        a = take(addresses[f], o, first, o.size, rules, 0)
-        b = take(addresses[f + 1], o, first, o.size, rules, 1)
-        c = take(addresses[f + 2], o, first, o.size, rules, 2)
-        d = take(addresses[f + 3], o, first, o.size, rules, 3)
-        for p in range(o.size):
-            w, x = pick(a[p], rules), pick(b[p], rules)
-            y, z = pick(c[p], rules), pick(d[p], rules)
-            note(rules, p, a[p], b[p], c[p], d[p])
-            o[p] = smaller(smaller(w, x), smaller(smaller(y, z), o[p]))
-    for f in range(n - n % 4, n):
-        a = take(addresses[f], o, first, o.size, rules, 0)
-        for p in range(o.size):
-            note(rules, p, a[p])
-            o[p] = smaller(pick(a[p], rules), o[p])
+            o[p] = beyond(pick(a[p], rules), o[p], least)
 
 
 # ---------------------------------------------------------------------- where extremes are
@@ -251,37 +277,42 @@ def _overload_ordered(value, flip, turn):
 # ---------------------------------------------------------------------- sums
 
 
-def add_integers(piece: Piece, into: np.ndarray, valid: Valid | None = None) -> None:
-    """Add frames of at most 32 bits to exact sums of 64 bits (or of 32, where they are enough)."""
-    frames = plain(piece)
-    every, like = addresses(frames), np.empty(1, frames[0].dtype)
-    rules = None if valid is None else valid.rules()
-    if like.itemsize == 4:
-        _add_wide(every, like, into.reshape(-1), rules)
-        return
-    accumulator = np.empty(TILE, np.uint32 if like.dtype.kind == "u" else np.int32)
-    for part in runs(every, valid, FRAMES_IN_32_BITS):
-        _add_narrow(part, like, accumulator, into.reshape(-1), rules)
+class Integers:
+    """Exact sums of 64 bits (or of 32, where they are enough) of integers of at most 32 bits."""
+
+    def __init__(self, piece: Piece, into: np.ndarray, valid: Valid | None = None) -> None:
+        self._frames = frames = plain(piece)
+        like = np.empty(1, frames[0].dtype)
+        rules = None if valid is None else valid.rules(copies=4)
+        self._into: tuple = like, into.reshape(-1), rules
+        self._add, most = _add_wide, 1 << 31
+        if like.itemsize < 4:
+            accumulator = np.empty(TILE, np.uint32 if like.dtype.kind == "u" else np.int32)
+            self._add, most = _add_narrow, FRAMES_IN_32_BITS
+            self._into = like, accumulator, into.reshape(-1), rules
+        self._parts = list(runs(addresses(frames), valid, most))
+
+    def run(self, first: int, last: int) -> None:
+        """Add the pixels from ``first`` to ``last - 1`` of all frames of the piece."""
+        for part in self._parts:
+            self._add(part, *self._into, first, last)
 
 
 @compiled
-def _add_narrow(addresses, like, accumulator, out, rules):
+def _add_narrow(addresses, like, accumulator, out, rules, start, stop):
     n, wide = addresses.size, accumulator.dtype.type
-    for first in range(0, out.size, TILE):
-        o = out[first : first + TILE]
+    for first in range(start, stop, TILE):
+        o = out[first : min(first + TILE, stop)]
         s = accumulator[: o.size]
         s[:] = 0
         begin(rules, o.size)
         for f in range(0, n - 3, 4):
-            a = take(addresses[f], like, first, o.size, rules, 0)
-            b = take(addresses[f + 1], like, first, o.size, rules, 1)
-            c = take(addresses[f + 2], like, first, o.size, rules, 2)
-            d = take(addresses[f + 3], like, first, o.size, rules, 3)
+            a, b, c, d = four(addresses, f, like, first, o.size, rules, 0)
             for p in range(o.size):
                 # Casts keep numba from widening to 64 bits.
-                w, x = wide(pick(a[p], rules)), wide(pick(b[p], rules))
-                y, z = wide(pick(c[p], rules)), wide(pick(d[p], rules))
-                note(rules, p, a[p], b[p], c[p], d[p])
+                w, x = wide(one_of(a, p, rules)), wide(one_of(b, p, rules))
+                y, z = wide(one_of(c, p, rules)), wide(one_of(d, p, rules))
+                note_four(rules, p, a, b, c, d)
                 s[p] += wide(w + x) + wide(y + z)
         for f in range(n - n % 4, n):
             a = take(addresses[f], like, first, o.size, rules, 0)
@@ -294,20 +325,17 @@ def _add_narrow(addresses, like, accumulator, out, rules):
 
 
 @compiled
-def _add_wide(addresses, like, out, rules):
+def _add_wide(addresses, like, out, rules, start, stop):
     n, wide = addresses.size, out.dtype.type
-    for first in range(0, out.size, TILE):
-        o = out[first : first + TILE]
+    for first in range(start, stop, TILE):
+        o = out[first : min(first + TILE, stop)]
         begin(rules, o.size)
         for f in range(0, n - 3, 4):
-            a = take(addresses[f], like, first, o.size, rules, 0)
-            b = take(addresses[f + 1], like, first, o.size, rules, 1)
-            c = take(addresses[f + 2], like, first, o.size, rules, 2)
-            d = take(addresses[f + 3], like, first, o.size, rules, 3)
+            a, b, c, d = four(addresses, f, like, first, o.size, rules, 0)
             for p in range(o.size):
-                w, x = wide(pick(a[p], rules)), wide(pick(b[p], rules))
-                y, z = wide(pick(c[p], rules)), wide(pick(d[p], rules))
-                note(rules, p, a[p], b[p], c[p], d[p])
+                w, x = wide(one_of(a, p, rules)), wide(one_of(b, p, rules))
+                y, z = wide(one_of(c, p, rules)), wide(one_of(d, p, rules))
+                note_four(rules, p, a, b, c, d)
                 o[p] += w + x + y + z
         for f in range(n - n % 4, n):
             a = take(addresses[f], like, first, o.size, rules, 0)

@@ -17,63 +17,96 @@ from .frames import (
     leased_zeros,
     plain,
 )
-from .validity import Valid, begin, count_valid, counted, end, note, pick, runs, take
+from .validity import (
+    Valid,
+    begin,
+    count_valid,
+    counted,
+    end,
+    four,
+    note,
+    note_four,
+    one_of,
+    pick,
+    runs,
+    take,
+)
 
 
-def add_squares(
-    piece: Piece,
-    into: np.ndarray,
-    squares: np.ndarray,
-    valid: Valid | None = None,
-    top: np.ndarray | None = None,
-    bottom: np.ndarray | None = None,
-) -> None:
-    """Add frames of at most 16 bits, and their squares, to exact sums of 64 bits.
+class Squares:
+    """Exact sums of 64 bits of frames of at most 16 bits, and of their squares.
 
-    Their extremes are folded into ``top`` and ``bottom`` at the same time, where given: with the
-    maximum 27 ms instead of 53 for frames in the outer cache.
+    ``fresh`` sums are begun by the first run; before that there may be anything in them.
+    Extremes are folded into ``top`` and ``bottom`` at the same time, where given: with the maximum
+    27 ms instead of 53 for frames in the outer cache.
     """
-    frames = plain(piece)
-    like = np.empty(1, frames[0].dtype)
-    high, low = (None if e is None else e.view(like.dtype).reshape(-1) for e in (top, bottom))
-    accumulator = np.empty(TILE, np.uint32 if like.dtype.kind == "u" else np.int32)
-    rules = None if valid is None else valid.rules()
-    for part in runs(addresses(frames), valid, FRAMES_IN_32_BITS):
+
+    def __init__(
+        self,
+        piece: Piece,
+        into: np.ndarray,
+        squares: np.ndarray,
+        valid: Valid | None = None,
+        top: np.ndarray | None = None,
+        bottom: np.ndarray | None = None,
+        fresh: bool = False,
+    ) -> None:
+        self._frames = frames = plain(piece)
+        like = np.empty(1, frames[0].dtype)
+        high, low = (None if e is None else e.view(like.dtype).reshape(-1) for e in (top, bottom))
+        accumulator = np.empty(TILE, np.uint32 if like.dtype.kind == "u" else np.int32)
+        rules = None if valid is None else valid.rules(copies=8)
         sums = into.reshape(-1), squares.reshape(-1)
-        _add_squares(part, like, accumulator, *sums, high, low, rules)
+        self._into = like, accumulator, *sums, high, low, rules
+        self._parts = list(runs(addresses(frames), valid, FRAMES_IN_32_BITS))
+        self._fresh = fresh
+
+    def run(self, first: int, last: int) -> None:
+        """Add the pixels from ``first`` to ``last - 1`` of all frames of the piece."""
+        for number, part in enumerate(self._parts):
+            _add_squares(part, *self._into, self._fresh and number == 0, first, last)
 
 
 @compiled
-def _add_squares(addresses, like, accumulator, out, squares, high, low, rules):
-    n, narrow, wide = addresses.size, accumulator.dtype.type, squares.dtype.type
-    for first in range(0, out.size, TILE):
-        o = out[first : first + TILE]
-        q = squares[first : first + TILE]
+def _add_squares(addresses, like, accumulator, out, squares, high, low, rules, fresh, start, stop):
+    n, narrow = addresses.size, accumulator.dtype.type
+    for first in range(start, stop, TILE):
+        o = out[first : min(first + TILE, stop)]
+        q = squares[first : min(first + TILE, stop)]
         s = accumulator[: o.size]
         s[:] = 0
+        if fresh:
+            o[:] = 0
+            q[:] = 0
         tops, bottoms = part_of(high, first), part_of(low, first)
         begin(rules, o.size)
-        for f in range(0, n - 3, 4):
-            a = take(addresses[f], like, first, o.size, rules, 0)
-            b = take(addresses[f + 1], like, first, o.size, rules, 1)
-            c = take(addresses[f + 2], like, first, o.size, rules, 2)
-            d = take(addresses[f + 3], like, first, o.size, rules, 3)
+        # Eight frames at once: sums are read and written for each group, and would take half of
+        # the time for four.
+        for f in range(0, n - 7, 8):
+            a, b, c, d = four(addresses, f, like, first, o.size, rules, 0)
+            e, g, h, i = four(addresses, f + 4, like, first, o.size, rules, 4)
             for p in range(o.size):
                 if high is not None:
                     most = larger(larger(a[p], b[p]), larger(c[p], d[p]))
-                    tops[p] = larger(most, tops[p])
+                    more = larger(larger(e[p], g[p]), larger(h[p], i[p]))
+                    tops[p] = larger(larger(most, more), tops[p])
                 if low is not None:
                     least = smaller(smaller(a[p], b[p]), smaller(c[p], d[p]))
-                    bottoms[p] = smaller(least, bottoms[p])
-                w, x = narrow(pick(a[p], rules)), narrow(pick(b[p], rules))
-                y, z = narrow(pick(c[p], rules)), narrow(pick(d[p], rules))
-                note(rules, p, a[p], b[p], c[p], d[p])
-                s[p] += narrow(narrow(w + x) + narrow(y + z))
-                # A square of 16 bits fits into 32, the sum of two may not.
-                q[p] += wide(wide(np.uint32(w * w)) + wide(np.uint32(x * x))) + wide(
-                    wide(np.uint32(y * y)) + wide(np.uint32(z * z))
+                    less = smaller(smaller(e[p], g[p]), smaller(h[p], i[p]))
+                    bottoms[p] = smaller(smaller(least, less), bottoms[p])
+                r, t = narrow(one_of(a, p, rules)), narrow(one_of(b, p, rules))
+                u, v = narrow(one_of(c, p, rules)), narrow(one_of(d, p, rules))
+                w, x = narrow(one_of(e, p, rules)), narrow(one_of(g, p, rules))
+                y, z = narrow(one_of(h, p, rules)), narrow(one_of(i, p, rules))
+                note_four(rules, p, a, b, c, d)
+                note_four(rules, p, e, g, h, i)
+                s[p] += narrow(narrow(r + t) + narrow(u + v)) + narrow(
+                    narrow(w + x) + narrow(y + z)
                 )
-        for f in range(n - n % 4, n):
+                q[p] += (square(r) + square(t) + (square(u) + square(v))) + (
+                    square(w) + square(x) + (square(y) + square(z))
+                )
+        for f in range(n - n % 8, n):
             a = take(addresses[f], like, first, o.size, rules, 0)
             for p in range(o.size):
                 if high is not None:
@@ -83,10 +116,16 @@ def _add_squares(addresses, like, accumulator, out, squares, high, low, rules):
                 w = narrow(pick(a[p], rules))
                 note(rules, p, a[p])
                 s[p] += w
-                q[p] += wide(np.uint32(w * w))
+                q[p] += square(w)
         for p in range(o.size):
             o[p] += s[p]
         end(rules, first, o.size)
+
+
+@compiled
+def square(value):
+    """Return the square of a value of 16 bits: it fits into 32, the sum of two may not."""
+    return np.uint64(np.uint32(value * value))
 
 
 def part_of(values, first):

@@ -1,12 +1,13 @@
 """Order statistics: the values of given ranks at each pixel, without sorting."""
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .frames import LONG_TILE, TILE, Piece, addresses, at, compiled, leased, plain, view
+from .frames import LONG_TILE, TILE, Piece, addresses, at, compiled, dividing, leased, plain, view
 from .validity import Valid, merged, pick
 
 # Order statistics: pixels of a block whose counters stay in registers and first-level cache, the
@@ -34,8 +35,8 @@ LACKING = 255
 MARGIN = 1.75
 
 
-def order_statistics(piece: Piece, ranks: Sequence[int]) -> np.ndarray:
-    """Return the values of the given ranks (0 is the smallest) at each pixel.
+class OrderStatistics:
+    """The values of some ranks (0 is the smallest) at each pixel, found some pixels at a time.
 
     Every value is first turned into an unsigned key of the same order. In a tile of pixels, a
     sample of frames tells where the keys of a pixel lie; 8 bits around there are cut out of all
@@ -48,20 +49,65 @@ def order_statistics(piece: Piece, ranks: Sequence[int]) -> np.ndarray:
     ----------
     piece : list of ndarray
         All frames of a band of rows.
-    ranks : sequence of int
-        In rising order.
-
-    Returns
-    -------
-    ndarray
-        (ranks, rows, cols) of the frames' dtype; a pixel with a NaN in any frame is NaN.
+    ranks : sequence of int, or ndarray
+        In rising order; or int32 (ranks, pixels) and ``guesses``.
+    guesses : sequence of int, optional
+        For each rank the frame of the sorted sample that it is near to; -1: it is the rank before,
+        or the next one.
+    rules : tuple, optional
+        What is left out.
+    find_nan : bool
+        Whether a pixel with a NaN in any frame is NaN.
     """
+
+    def __init__(
+        self,
+        piece: Piece,
+        ranks: Sequence[int] | np.ndarray,
+        guesses: Sequence[int] | None = None,
+        rules: tuple | None = None,
+        find_nan: bool = True,
+    ) -> None:
+        if guesses is None:
+            guesses = _near(list(ranks), count_frames(piece))
+        dtype = self._dtype = piece[0].dtype
+        unsigned = np.dtype(f"u{dtype.itemsize}")
+        self._shape = piece[0].shape[1:]
+        pixels = prod(self._shape)
+        self._frames = [block.view(unsigned) for block in piece]
+        every = addresses(self._frames)
+        self._out = leased((len(guesses), pixels), unsigned)
+        tile = leased((_tile_blocks(every.size, pixels), every.size, BLOCK), np.uint8)
+        self._sign = unsigned.type(1 << (8 * dtype.itemsize - 1))
+        flip = unsigned.type(0) if dtype.kind in "ub" else self._sign
+        self._missing = np.zeros(pixels if dtype.kind == "f" and find_nan else 0, np.bool_)
+        infinity = np.array(np.inf, dtype).view(unsigned)[()] if dtype.kind == "f" else flip
+        self._nan = every, self._out[0], infinity, unsigned.type(self._sign - 1)
+        keys = flip, dtype.kind == "f", tile
+        self._wanted = every, np.asarray(ranks), np.array(guesses), *keys, self._out, rules
+
+    def run(self, first: int, last: int) -> None:
+        """Find the values of the pixels from ``first`` to ``last - 1``."""
+        if self._missing.size:
+            _find_missing(*self._nan, self._missing, first, last)
+        _select(*self._wanted, first, last)
+
+    def values(self) -> np.ndarray:
+        """Return the values (ranks, rows, cols), of the frames' dtype."""
+        values = _values(self._out, self._dtype, self._sign)
+        if self._missing.any():
+            values[:, self._missing] = np.nan
+        return values.reshape(-1, *self._shape)
+
+
+def _near(ranks: Sequence[int], nframes: int) -> list[int]:
+    """Return which frame of the sorted sample each rank is near to, -1 if it follows another."""
     guesses, searched = [], -2
     for rank in ranks:
         follows = rank == searched + 1
-        guesses.append(-1 if follows else rank * SAMPLE // count_frames(piece))
+        guesses.append(-1 if follows else rank * SAMPLE // nframes)
         searched = searched if follows else rank
-    return _order_statistics(piece, np.array(ranks), np.array(guesses), None, True)
+    return guesses
 
 
 def order_statistics_of_valid(
@@ -89,34 +135,77 @@ def order_statistics_of_valid(
     """
     ranks = np.array([ranks.reshape(-1) for _, ranks in points], np.int32)
     guesses = [-1 if part is None else min(SAMPLE - 1, int(part * SAMPLE)) for part, _ in points]
-    return _order_statistics(piece, ranks, np.array(guesses), valid.rank_rules(), not skipna)
+    found = OrderStatistics(piece, ranks, guesses, valid.rank_rules(), not skipna)
+    found.run(0, ranks.shape[1])
+    return found.values()
+
+
+class ValidPercentile:
+    """A percentile of the valid values of each pixel, whose number differs, some pixels at a time.
+
+    Parameters
+    ----------
+    piece : list of ndarray
+        All frames of a band of rows.
+    percentile : float
+        From 0 to 100.
+    valid : Valid
+        What is left out, and how many frames count at each pixel by the time it is run.
+    skipna : bool
+        Whether NaN is left out; otherwise a pixel with one in any frame is NaN.
+
+    Examples
+    --------
+    >>> from daskstats.kernels import Keys
+    >>> frames = np.array([7, 9, 3, 8], "u1")[:, None, None]
+    >>> keys = Keys(frames.dtype)
+    >>> valid = Valid(keys.equal_to(9), keys, np.array([[3]], "u4"))
+    >>> found = ValidPercentile([frames], 75, valid, True)
+    >>> found.run(0, 1)
+    >>> [values.item() for values in found.neighbours()]
+    [7, 8, 0.5]
+    """
+
+    def __init__(self, piece: Piece, percentile: float, valid: Valid, skipna: bool) -> None:
+        self._counts, self._part = valid.counts, percentile / 100
+        # The least and the largest value are at a rank, and have no neighbour to look at.
+        guesses = [min(SAMPLE - 1, int(self._part * SAMPLE)), -1][: 1 + (0 < percentile < 100)]
+        self._ranks = leased((len(guesses), self._counts.size), np.int32)
+        self._weights = leased(piece[0].shape[1:], np.float64)
+        self._order = OrderStatistics(piece, self._ranks, guesses, valid.rank_rules(), not skipna)
+
+    def run(self, first: int, last: int) -> None:
+        """Find the values of the pixels from ``first`` to ``last - 1``."""
+        weights = self._weights.reshape(-1)
+        _ranks_among(self._counts, self._part, self._ranks, weights, first, last)
+        self._order.run(first, last)
+
+    def neighbours(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Return the values below, those above if needed, and the weight of these; see `rank_of`.
+
+        Where nothing counts they mean nothing.
+        """
+        values = self._order.values()
+        return values[0], values[1] if len(values) > 1 else None, self._weights
+
+
+@dividing
+def _ranks_among(counts, part, ranks, weights, start, stop):
+    """Fill in the rank below a part of so many values, the next one, and the weight of that."""
+    for p in range(start, stop):
+        last = np.float64(counts[p]) - 1.0
+        position = last * part
+        rank = min(np.floor(position), last)
+        weights[p] = position - rank if last >= 0 else 0.0
+        ranks[0, p] = np.int32(rank) if last >= 0 else np.int32(-1)
+    if ranks.shape[0] > 1:
+        for p in range(start, stop):
+            ranks[1, p] = min(ranks[0, p] + 1, np.int32(counts[p]) - 1)
 
 
 def count_frames(piece: Piece) -> int:
     """Return the number of frames of a piece."""
     return sum(len(block) for block in piece)
-
-
-def _order_statistics(
-    piece: Piece, ranks: np.ndarray, guesses: np.ndarray, rules: tuple | None, find_nan: bool
-) -> np.ndarray:
-    dtype = piece[0].dtype
-    unsigned = np.dtype(f"u{dtype.itemsize}")
-    rows, cols = piece[0].shape[1:]
-    every = addresses([block.view(unsigned) for block in piece])
-    out = leased((len(ranks), rows * cols), unsigned)
-    tile = leased((_tile_blocks(every.size, rows * cols), every.size, BLOCK), np.uint8)
-    sign = unsigned.type(1 << (8 * dtype.itemsize - 1))
-    missing = np.zeros(rows * cols if dtype.kind == "f" and find_nan else 0, np.bool_)
-    if missing.size:
-        infinity = np.array(np.inf, dtype).view(unsigned)[()]
-        _find_missing(every, out[0], infinity, unsigned.type(sign - 1), missing)
-    flip = unsigned.type(0) if dtype.kind in "ub" else sign
-    _select(every, ranks, guesses, flip, dtype.kind == "f", tile, out, rules)
-    values = _values(out, dtype, sign)
-    if missing.any():
-        values[:, missing] = np.nan
-    return values.reshape(len(ranks), rows, cols)
 
 
 def interpolate(below: np.ndarray, above: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
@@ -158,10 +247,10 @@ def _values(keys: np.ndarray, dtype: np.dtype, sign: np.unsignedinteger) -> np.n
 
 
 @compiled
-def _find_missing(addresses, like, infinity, magnitude, missing):
+def _find_missing(addresses, like, infinity, magnitude, missing, start, stop):
     """Mark the pixels that have a NaN in any frame, by their bits."""
-    for first in range(0, missing.size, TILE):
-        m = missing[first : first + TILE]
+    for first in range(start, stop, TILE):
+        m = missing[first : min(first + TILE, stop)]
         for f in range(addresses.size):
             x = view(addresses[f], like, first, m.size)
             for p in range(m.size):
@@ -169,8 +258,8 @@ def _find_missing(addresses, like, infinity, magnitude, missing):
 
 
 @compiled
-def _select(addresses, ranks, guesses, flip, floating, tile, out, rules):
-    """Fill out (ranks, pixels) with keys, tile by tile."""
+def _select(addresses, ranks, guesses, flip, floating, tile, out, rules, start, stop):
+    """Fill some pixels of out (ranks, pixels) with keys, tile by tile."""
     size = tile.shape[0] * BLOCK
     like = out[0]
     sample = np.empty((SAMPLE, size), like.dtype)
@@ -180,8 +269,8 @@ def _select(addresses, ranks, guesses, flip, floating, tile, out, rules):
     wrong = np.empty(size, np.bool_)
     wanted = np.zeros(size, np.int32)
     single = np.empty(addresses.size, like.dtype)
-    for first in range(0, like.size, size):
-        g = min(size, like.size - first)
+    for first in range(start, stop, size):
+        g = min(size, stop - first)
         k, b, w = keys[:g], base[:g], wrong[:g]
         spread = _sample(addresses, first, flip, floating, sample, g, rules)
         bits = np.int64(MOST_BITS)

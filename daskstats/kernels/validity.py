@@ -4,11 +4,11 @@ A *key* is an unsigned integer of the same order as the value: the bits with the
 negative floats, whose magnitude runs the other way, all bits flipped. What is left out is a few
 *arcs* (first key, length) of the circle of all keys: a saturated value lies next to the smallest
 one, the positive NaNs next to the negative ones, so that one arc is nearly always enough, and the
-test of a value one subtraction and one comparison.
+test of a value one subtraction and one comparison. Without rules there is none; what tests for no
+arc, for one, and for several is compiled for each.
 
-Folds see clean frames: `take` copies a few short rows of pixels into first-level cache, with a
-neutral value in place of what is left out, and counts the others. Without rules it returns the
-frames themselves; each of the two is compiled on its own.
+Of more arcs than are tested for, `take` copies a few short rows of pixels into first-level cache,
+with a value of the first arc in place of what the others leave out.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,10 +20,13 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from .frames import LONG_TILE, Piece, addresses, compiled, plain, view
+from .frames import LONG_TILE, TILE, Piece, addresses, compiled, plain, view
 
 Arc = tuple[int, int]
 """(first key, length): keys that follow one another; 0 comes after the largest"""
+
+# Arcs that each value is tested for where there is more than one.
+TESTED = 3
 
 # Frames that a counter of 1 or 2 bytes can count, in whole groups of four.
 MOST_FRAMES = {1: 252, 2: 65532}
@@ -194,29 +197,42 @@ class Valid:
         self.keys, self.counts = keys, counts.reshape(-1)
         self.arcs = merge_arcs(arcs, keys.circle)
 
-    def rules(self, neutral: Any = 0) -> tuple:
-        """Return what compiled code needs: ``neutral`` stands for what is left out."""
+    def rules(self, neutral: Any = 0, copies: int = 0) -> tuple:
+        """Return what compiled code needs: ``neutral`` stands for what is left out.
+
+        ``copies`` is the number of frames that a sum takes at once, from `four`.
+        """
         unsigned, seen = self.keys.unsigned, self.keys.seen
-        arcs = np.array([self._turned(arc) for arc in self.arcs or [(0, 0)]], unsigned)
         left_out = np.array(self.keys.bits(self.arcs[0][0]) if self.arcs else 0, unsigned)
+        tested, others = self._split()
+        # Those that are cleaned, and those that all but the tested arcs are taken from.
+        rows = (copies if len(self.arcs) > 1 else 0) + ((copies or 4) if len(others) else 0)
         return (
-            arcs[0, 0],
-            arcs[0, 1],
-            arcs[1:],
+            *tested,
+            others,
             left_out.view(seen)[()],
             seen.type(neutral),
             np.empty(LONG_TILE, unsigned),
-            np.empty((4 if len(arcs) > 1 else 0, LONG_TILE), seen),
+            np.empty((rows, TILE + 32 if copies else LONG_TILE), seen),
             self.counts,
         )
 
     def rank_rules(self) -> tuple:
         """Return the same for keys of floats and bits of integers; what is left out is last."""
         unsigned, most = self.keys.unsigned, self.keys.circle - 1
-        arcs = np.array([self._turned(arc) for arc in self.arcs or [(0, 0)]], unsigned)
         last = most if self.keys.floats else self.keys.bits(most)
-        spare = np.empty((1 if len(arcs) > 1 else 0, LONG_TILE), unsigned)
-        return *arcs[0], arcs[1:], arcs[0, 0], unsigned.type(last), self.counts, spare
+        tested, others = self._split()
+        spare = np.empty((1 if len(others) else 0, LONG_TILE), unsigned)
+        return *tested, others, tested[0][0], unsigned.type(last), self.counts, spare
+
+    def _split(self) -> tuple[tuple[tuple, tuple], np.ndarray]:
+        """Return first keys and lengths of the arcs that are tested for, and the other arcs."""
+        cast = self.keys.unsigned.type
+        arcs = [self._turned(arc) for arc in self.arcs or [(0, 0)]]
+        tested = arcs[:TESTED] + [(0, 0)] * (TESTED - len(arcs) if len(arcs) > 1 else 0)
+        starts, lengths = zip(*tested, strict=True)
+        others = np.array(arcs[TESTED:], self.keys.unsigned).reshape(-1, 2)
+        return (tuple(map(cast, starts)), tuple(map(cast, lengths))), others
 
     def _turned(self, arc: Arc) -> Arc:
         """Return an arc of the bits of integers: their keys are these, turned round the circle."""
@@ -266,14 +282,19 @@ def _overload_end(rules, first, count):
     return stop
 
 
+def several(rules):
+    """Whether compiled code tests for several arcs."""
+    return rules is not types.none and rules.types[0].count > 1
+
+
 def take(address, like, first, count, rules, row):
-    """Return pixels of a frame; where several arcs are left out, in row 0 to 3 of a copy."""
+    """Return pixels of a frame; of more arcs than are tested for, in row 0 to 3 of a copy."""
     raise NotImplementedError("only compiled code calls this")
 
 
 @overload(take)
 def _overload_take(address, like, first, count, rules, row):
-    if rules is types.none:
+    if not several(rules):
         return lambda address, like, first, count, rules, row: view(address, like, first, count)
 
     def taken(address, like, first, count, rules, row):
@@ -301,14 +322,77 @@ def _gather_arcs(x, rules, out):
             out[p] = canonical if cast(key_bits(out[p]) - start) < length else out[p]
 
 
+def four(addresses, frame, like, first, count, rules, row):
+    """Return pixels of four frames for a sum; with several arcs copies, 0 where nothing counts.
+
+    Loops over sums are over wider numbers than the frames', and would test fewer values at once.
+    """
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(four)
+def _overload_four(addresses, frame, like, first, count, rules, row):
+    def taken(addresses, frame, like, first, count, rules, row):
+        return (
+            view(addresses[frame], like, first, count),
+            view(addresses[frame + 1], like, first, count),
+            view(addresses[frame + 2], like, first, count),
+            view(addresses[frame + 3], like, first, count),
+        )
+
+    def cleaned(addresses, frame, like, first, count, rules, row):
+        rows = rules[6]
+        a, b = rows[row][:count], rows[row + 1][:count]
+        c, d = rows[row + 2][:count], rows[row + 3][:count]
+        # What is taken from other arcs is in the second half of the rows.
+        spare = row + rows.shape[0] // 2
+        w = take(addresses[frame], like, first, count, rules, spare)
+        x = take(addresses[frame + 1], like, first, count, rules, spare + 1)
+        y = take(addresses[frame + 2], like, first, count, rules, spare + 2)
+        z = take(addresses[frame + 3], like, first, count, rules, spare + 3)
+        for p in range(count):
+            note(rules, p, w[p], x[p], y[p], z[p])
+            a[p], b[p] = pick(w[p], rules), pick(x[p], rules)
+            c[p], d[p] = pick(y[p], rules), pick(z[p], rules)
+        return a, b, c, d
+
+    return cleaned if several(rules) else taken
+
+
+def one_of(values, pixel, rules):
+    """Return a pixel of one of `four`, 0 if it does not count."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(one_of)
+def _overload_one_of(values, pixel, rules):
+    if several(rules):
+        return lambda values, pixel, rules: values[pixel]
+    return lambda values, pixel, rules: pick(values[pixel], rules)
+
+
+def note_four(rules, pixel, a, b, c, d):
+    """Count the valid ones of a pixel's values in `four`, unless that is done."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(note_four)
+def _overload_note_four(rules, pixel, a, b, c, d):
+    if several(rules):
+        return lambda rules, pixel, a, b, c, d: None
+    return lambda rules, pixel, a, b, c, d: note(
+        rules, pixel, a[pixel], b[pixel], c[pixel], d[pixel]
+    )
+
+
 def merged(x, rules):
-    """Return keys, or a copy with all that is left out in one arc; at most LONG_TILE of them."""
+    """Return keys, or a copy without what no test is for; at most LONG_TILE of them."""
     raise NotImplementedError("only compiled code calls this")
 
 
 @overload(merged)
 def _overload_merged(x, rules):
-    if rules is types.none:
+    if not several(rules):
         return lambda x, rules: x
 
     def gathered(x, rules):
@@ -375,11 +459,23 @@ def _overload_note(rules, pixel, *values):
     return count
 
 
-@compiled
 def is_valid(value, rules):
-    """Whether a value counts, where one arc is left out."""
-    cast = rules[2].dtype.type
-    return cast(key_bits(value) - rules[0]) >= rules[1]
+    """Whether a value counts: whether it is in none of the arcs that are tested for."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(is_valid)
+def _overload_is_valid(value, rules):
+    def in_none_of_one(value, rules):
+        cast = rules[2].dtype.type
+        return cast(key_bits(value) - rules[0][0]) >= rules[1][0]
+
+    def in_none_of_three(value, rules):
+        cast, (one, two, three), (x, y, z) = rules[2].dtype.type, rules[0], rules[1]
+        key = key_bits(value)
+        return (cast(key - one) >= x) & (cast(key - two) >= y) & (cast(key - three) >= z)
+
+    return in_none_of_three if several(rules) else in_none_of_one
 
 
 @intrinsic
@@ -412,22 +508,33 @@ def _overload_key_bits(value):
     return key
 
 
+class Count:
+    """The number of valid frames at each pixel, added to the counts of what says which are."""
+
+    def __init__(self, piece: Piece, valid: Valid) -> None:
+        self._frames = frames = plain(piece)
+        self._fixed = np.empty(1, valid.keys.seen), valid.rules()
+        self._parts = list(runs(addresses(frames), valid))
+
+    def run(self, first: int, last: int) -> None:
+        """Count the pixels from ``first`` to ``last - 1``."""
+        for part in self._parts:
+            _count_valid(part, *self._fixed, first, last)
+
+
 def count_valid(piece: Piece, valid: Valid) -> None:
     """Add the number of valid frames at each pixel to the counts."""
     # Frames of float16 are widened: one at a time, for the memory.
     narrow = piece[0].dtype == np.float16
-    rules, like = valid.rules(), np.empty(1, valid.keys.seen)
     for part in ([frame[None]] for block in piece for frame in block) if narrow else [piece]:
-        frames = plain(part)
-        for every in runs(addresses(frames), valid):
-            _count_valid(every, like, rules)
+        Count(part, valid).run(0, valid.counts.size)
 
 
 @compiled
-def _count_valid(addresses, like, rules):
-    n, counts = addresses.size, rules[7]
-    for first in range(0, counts.size, LONG_TILE):
-        size = min(LONG_TILE, counts.size - first)
+def _count_valid(addresses, like, rules, start, stop):
+    n = addresses.size
+    for first in range(start, stop, LONG_TILE):
+        size = min(LONG_TILE, stop - first)
         begin(rules, size)
         for f in range(0, n - 3, 4):
             a = take(addresses[f], like, first, size, rules, 0)

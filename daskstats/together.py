@@ -1,0 +1,256 @@
+"""Several statistics in one pass.
+
+Those that are computed together fold the same pieces one after the other, while these are in
+memory, into one state: the arrays of all. Where one of them is row-wise all are done by bands of
+rows: a few rows of each while these are in a cache, until the images of the band are finished.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from dask.base import tokenize
+
+from .outputs import band_pool
+from .statistics import (
+    Piece,
+    State,
+    Statistic,
+    covers,
+    finish_rows,
+    joined,
+    place_rows,
+    rows_in_cache,
+)
+
+
+@dataclass(frozen=True)
+class Together(Statistic):
+    """Several statistics whose states are kept in one, under the number of each."""
+
+    members: tuple[Statistic, ...] = ()
+    """whose images are wanted"""
+    places: tuple[int, ...] = ()
+    """the number of the state that each of them has"""
+    made_of: tuple = ()
+    """what `together` was given, which tells this from others"""
+
+    @cached_property
+    def _token(self) -> str:
+        return tokenize(*self.made_of)
+
+    def split(self, state: State) -> tuple[State, ...]:
+        parts = split_state(state, max(self.places) + 1)
+        return tuple(parts[place] for place in self.places)
+
+
+def together(members: Sequence[Statistic], dtypes: Sequence[np.dtype], frames: np.dtype) -> Any:
+    """Return the statistic that is several at once; one alone stays itself.
+
+    Parameters
+    ----------
+    members : sequence of Statistic
+        Frame-wise, row-wise, or both.
+    dtypes : sequence of dtype
+        Of the images.
+    frames : dtype
+        Of the frames.
+
+    Examples
+    --------
+    >>> from daskstats.statistics import average, maximum
+    >>> frames = np.array([[[1, 2]], [[3, 0]]], "u1")
+    >>> both = together([maximum, average], [frames.dtype, np.dtype("f4")], frames.dtype)
+    >>> states = both.split(both.chunk([[frames]], 0))
+    >>> [member.image(s, (1, 2), np.dtype("f4")).tolist() for member, s in
+    ...  zip(both.members, states)]
+    [[[3.0, 2.0]], [[2.0, 1.0]]]
+    """
+    if len(members) == 1:
+        return members[0]
+    if all(member.along == "frames" for member in members):
+        one = _frame_wise(members, frames)
+    else:
+        one = _row_wise(members, dtypes, frames)
+    return replace(one, made_of=(tuple(members), tuple(dtypes), frames))
+
+
+def _name(members: Sequence[Statistic]) -> str:
+    return "-".join(dict.fromkeys(member.name for member in members))
+
+
+def _frame_wise(members: Sequence[Statistic], frames: np.dtype) -> Together:
+    folds = _folds(members, frames)
+    return Together(
+        name=_name(members),
+        chunk=partial(_fold_together, folds=tuple(folds)),
+        combine=partial(_combine_together, folds=tuple(folds)),
+        finalize=_no_image,
+        state_nbytes=partial(_sizes, folds=tuple(folds)),
+        in_place=True,
+        pack=partial(_pack_together, folds=tuple(folds)),
+        members=tuple(members),
+        places=_places(folds, members, frames),
+    )
+
+
+def _folds(members: Sequence[Statistic], frames: np.dtype) -> list[Statistic]:
+    """Return the fewest folds whose states all members can be finished from."""
+    # A sum is part of what a variance of small integers needs: one fold serves several.
+    folds: list[Statistic] = []
+    for member in members:
+        if not any(covers(fold, member, frames) for fold in folds):
+            folds = [fold for fold in folds if not covers(member, fold, frames)] + [member]
+    return joined(folds, frames)
+
+
+def _places(
+    folds: Sequence[Statistic], members: Sequence[Statistic], frames: np.dtype
+) -> tuple[int, ...]:
+    """Return the number of the fold whose state each member is finished from."""
+    return tuple(
+        next(index for index, fold in enumerate(folds) if covers(fold, member, frames))
+        for member in members
+    )
+
+
+def _fold_together(
+    pieces: Iterable[Piece], start: int, state: State | None = None, *, folds: tuple
+) -> State:
+    states: list = [None] * len(folds) if state is None else split_state(state, len(folds))
+    for piece in pieces:
+        states = [
+            fold.advance([piece], start, own) for fold, own in zip(folds, states, strict=True)
+        ]
+        start += sum(len(block) for block in piece)
+        del piece  # or it would live on while the next is read
+    return join_states(states)
+
+
+def _combine_together(a: State, b: State, folds: tuple) -> State:
+    every = zip(folds, split_state(a, len(folds)), split_state(b, len(folds)), strict=True)
+    return join_states([fold.combine(one, other) for fold, one, other in every])
+
+
+def _pack_together(state: State, folds: tuple) -> State:
+    every = zip(folds, split_state(state, len(folds)), strict=True)
+    return join_states([fold.packed(own) for fold, own in every])
+
+
+def _no_image(state: State, image: np.ndarray) -> None:
+    raise TypeError("several statistics together have no image: split their state")
+
+
+def _sizes(frames: np.dtype, nframes: int, folds: tuple) -> int:
+    return sum(fold.state_size(frames, nframes) for fold in folds)
+
+
+def _row_wise(
+    members: Sequence[Statistic], dtypes: Sequence[np.dtype], frames: np.dtype
+) -> Together:
+    folded = [member for member in members if member.along == "frames"]
+    folds = _folds(folded, frames)
+    states = sum(fold.state_size(frames, 1 << 40) for fold in folds)
+    folds += [member for member in members if member.along == "rows"]
+    images = tuple(_by_rows(*each) for each in zip(members, dtypes, strict=True))
+    finished = sum(int(image.state_size(frames, 0)) for image in images)
+    return Together(
+        name=_name(members),
+        chunk=partial(
+            _band_of_all,
+            folds=tuple(folds),
+            members=tuple(members),
+            places=_places(folds, members, frames),
+            dtypes=tuple(dtypes),
+        ),
+        combine=place_rows,
+        finalize=_no_image,
+        along="rows",
+        state_nbytes=finished,
+        # What a fold makes beside its state is four arrays of float64.
+        scratch=finished
+        + sum(member.scratch for member in members)
+        + (states + 32 if folded else 0),
+        tile=(sum(member.tile[0] for member in members), sum(member.tile[1] for member in members)),
+        members=images,
+        places=tuple(range(len(images))),
+    )
+
+
+def _by_rows(member: Statistic, dtype: np.dtype) -> Statistic:
+    """Return the row-wise statistic whose states are finished rows of another one."""
+    return Statistic(
+        name=member.name,
+        chunk=_no_image,  # type: ignore[arg-type]
+        combine=place_rows,
+        finalize=finish_rows,
+        along="rows",
+        dtype=str(dtype),
+        state_nbytes=dtype.itemsize * (member.planes or 1),
+        planes=member.planes,
+    )
+
+
+def _band_of_all(
+    pieces: Iterable[Piece],
+    start: int,
+    folds: tuple[Statistic, ...],
+    members: tuple[Statistic, ...],
+    places: tuple[int, ...],
+    dtypes: tuple[np.dtype, ...],
+) -> State:
+    """Compute the rows of all images, a few of each fold's after those of the others."""
+    piece = [block for piece in pieces for block in piece]
+    shape = piece[0].shape[1:]
+    few = rows_in_cache(piece)
+    images = [
+        band_pool.array(member.image_shape(*shape), dtype)
+        for member, dtype in zip(members, dtypes, strict=True)
+    ]
+    every: list[list] = [[] for _ in folds]
+    for member, place, image in zip(members, places, images, strict=True):
+        every[place].append((member, image))
+    walks = [_rows_of(fold, piece, few, own) for fold, own in zip(folds, every, strict=True)]
+    for _ in zip_longest(*walks):
+        pass
+    return {f"{index}.{start}": image for index, image in enumerate(images)}
+
+
+def _rows_of(
+    fold: Statistic, piece: Piece, few: int, images: Sequence[tuple[Statistic, np.ndarray]]
+) -> Iterator[None]:
+    """Fold a few rows at a time, and write the images of those that are done."""
+    for part in fold.in_parts(piece, few):
+        if part is not None:
+            first, last, state = part
+            for member, image in images:
+                rows = image[..., first:last, :]
+                if member.along == "rows" and member.finalize is not finish_rows:
+                    rows[...] = 0
+                member.write(state, rows)
+        yield
+
+
+def split_state(state: State, count: int) -> list[State]:
+    """Return the states that were joined.
+
+    >>> split_state({"0.max": 1, "1.sum": 2, "1.count": 3}, 2)
+    [{'max': 1}, {'sum': 2, 'count': 3}]
+    """
+    parts: list[State] = [{} for _ in range(count)]
+    for key, array in state.items():
+        index, _, name = key.partition(".")
+        parts[int(index)][name] = array
+    return parts
+
+
+def join_states(states: Iterable[State]) -> State:
+    """Return one state with the arrays of several, each under its number."""
+    return {
+        f"{index}.{name}": array
+        for index, state in enumerate(states)
+        for name, array in state.items()
+    }
