@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .leases import Pool
-from .statistics import State, Statistic, finish_rows
+from .statistics import State, Statistic
+from .statistics.base import finish_rows
 
 # What a consumer has dropped of the last few images, 64 MB at the most; what it keeps is its own.
 _images = Pool(pieces=8, largest=8 << 20)

@@ -15,16 +15,17 @@ import numpy as np
 from dask.base import tokenize
 
 from .outputs import band_pool
-from .statistics import (
-    Piece,
-    State,
-    Statistic,
-    covers,
-    finish_rows,
-    joined,
-    place_rows,
-    rows_in_cache,
+from .statistics import Statistic
+from .statistics.base import Piece, State, finish_rows, place_rows, rows_in_cache
+from .statistics.extremes import combine_extremes, fold_extremes
+from .statistics.moments import (
+    fold_moments,
+    is_small,
+    moments_in_parts,
+    moments_size,
+    pack_squares,
 )
+from .statistics.sums import add_sums, finish_sum, fold_sums
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,82 @@ def _rows_of(
                     rows[...] = 0
                 member.write(state, rows)
         yield
+
+
+# ---------------------------------------------------------------------- one fold for several
+
+
+def covers(fold: Statistic, other: Statistic, frames: np.dtype) -> bool:
+    """Whether the state of a frame-wise statistic is enough to finish another.
+
+    >>> from daskstats.statistics import average, std
+    >>> covers(std, average, np.dtype("u2")), covers(std, average, np.dtype("f4"))
+    (True, False)
+    """
+    one, two = _folding(fold), _folding(other)
+    if one == two:
+        return True
+    if not (is_small(frames) and one[0] is fold_moments):
+        return False
+    if one[1]["validity"] != two[1].get("validity"):
+        return False
+    return two[0] in (fold_sums, fold_moments) or (
+        two[0] is fold_extremes and set(two[1]["names"]) <= set(one[1].get("extremes", ()))
+    )
+
+
+def _folding(statistic: Statistic) -> tuple[Any, dict]:
+    """Return what folds the frames, and how; two that are equal have the same state."""
+    chunk = statistic.chunk
+    if not isinstance(chunk, partial) or chunk.args:
+        return chunk, {}
+    return chunk.func, chunk.keywords
+
+
+def joined(folds: Sequence[Statistic], frames: np.dtype) -> list[Statistic]:
+    """Return as many or fewer statistics whose states are enough to finish the same ones.
+
+    Extremes of small integers are found while their squares are summed, which reads them once.
+
+    >>> from daskstats.statistics import maximum, std
+    >>> [fold.name for fold in joined([maximum, std], np.dtype("u2"))]
+    ['std-max']
+    """
+    moments = [fold for fold in folds if _folding(fold) == (fold_moments, {"validity": None})]
+    extremes = [
+        fold
+        for fold in folds
+        if _folding(fold)[0] is fold_extremes and _folding(fold)[1]["validity"] is None
+    ]
+    if not (is_small(frames) and moments and extremes):
+        return list(folds)
+    both = [*moments, *extremes]
+    names = sorted({name for fold in extremes for name in _folding(fold)[1]["names"]})
+    options: dict[str, Any] = {"validity": None, "extremes": tuple(names)}
+    one = Statistic(
+        name="-".join(fold.name for fold in both),
+        chunk=partial(fold_moments, **options),
+        combine=_merge_with_extremes,
+        finalize=finish_sum,
+        state_nbytes=partial(_joined_size, extremes=len(names)),
+        in_place=True,
+        parts=partial(moments_in_parts, **options),
+        pack=pack_squares,
+    )
+    return [one, *(fold for fold in folds if fold not in both)]
+
+
+def _merge_with_extremes(a: State, b: State) -> State:
+    names = [name for name in a if name in ("max", "min")]
+    sums, others = ({name: state[name] for name in state if name not in names} for state in (a, b))
+    return {**add_sums(sums, others), **combine_extremes({name: a[name] for name in names}, b)}
+
+
+def _joined_size(frames: np.dtype, nframes: int, extremes: int) -> int:
+    return moments_size(frames, nframes, False) + extremes * frames.itemsize
+
+
+# ---------------------------------------------------------------------- states of several
 
 
 def split_state(state: State, count: int) -> list[State]:

@@ -1,0 +1,161 @@
+"""Maximum, minimum, their difference, and the frames that they are in."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .base import Part, Piece, State, Statistic, chunks_in_parts, run_in_parts
+from .shared import applied, compiled, copy_array, fill_empty, finisher, left_out, zero_counts
+from .validity import Validity
+
+
+def fold_extremes(
+    pieces: Iterable[Piece],
+    start: int,
+    state: State | None = None,
+    *,
+    names: tuple[str, ...],
+    validity: Validity | None = None,
+) -> State:
+    """Fold extremes; with a validity also the number of valid frames."""
+    state = dict(state or {})
+    for piece in pieces:
+        if validity is not None and not state:
+            state["valid"] = zero_counts(piece[0])
+        counts = state.get("valid")
+        for name in names:
+            valid = left_out(validity, piece[0], counts)
+            state[name] = getattr(compiled(), f"fold_{name}")(piece, state.get(name), valid)
+            counts = None  # the next one need not count again
+        del piece  # or it would live on while the next is read
+    return state
+
+
+def _extremes_in_parts(
+    piece: Piece, few: int, *, names: tuple[str, ...], validity: Validity | None = None
+) -> Iterator[Part]:
+    if piece[0].dtype == np.float16:
+        chunk = partial(fold_extremes, names=names, validity=validity)
+        yield from chunks_in_parts(chunk, piece, few)
+        return
+    kernels, counted = compiled(), validity is not None
+    state = {name: kernels.begin_extreme(piece[0], name == "min", counted) for name in names}
+    valid = [left_out(validity, piece[0], None) for _ in names]
+    if counted:
+        state["valid"] = zero_counts(piece[0])
+        valid[0] = left_out(validity, piece[0], state["valid"])
+    every = zip(names, valid, strict=True)
+    loops = [kernels.Extremes(piece, state[name], name == "min", own) for name, own in every]
+    yield from run_in_parts(loops, piece, few)
+    yield 0, piece[0].shape[1], state
+
+
+def _leave_trail(piece: Piece, state: State | None, images: list, *, name: str) -> State:
+    """Fold an extreme, and write what it is after some of the frames."""
+    fold = getattr(compiled(), f"fold_{name}")
+    return {name: fold(piece, state[name] if state else None, None, images)}
+
+
+UFUNCS = {"max": np.maximum, "min": np.minimum, "valid": np.add}
+
+
+def combine_extremes(a: State, b: State) -> State:
+    return {name: applied(UFUNCS[name], a[name], b[name]) for name in a}
+
+
+def _frame_size(frames: np.dtype, nframes: int, arrays: int, counted: bool) -> int:
+    return arrays * frames.itemsize + 4 * counted
+
+
+def _extreme(name: str, validity: Validity | None = None, fill: Any = None) -> Statistic:
+    return Statistic(
+        name=name,
+        chunk=partial(fold_extremes, names=(name,), validity=validity),
+        combine=combine_extremes,
+        finalize=finisher(partial(copy_array, name=name), validity, fill),
+        dtype=None,
+        state_nbytes=partial(_frame_size, arrays=1, counted=validity is not None),
+        in_place=True,
+        parts=partial(_extremes_in_parts, names=(name,), validity=validity),
+        trail=partial(_leave_trail, name=name) if validity is None else None,
+        leave_out=partial(_extreme, name),
+        fill_value=fill,
+    )
+
+
+def _range(validity: Validity | None = None, fill: Any = None) -> Statistic:
+    return Statistic(
+        name="range",
+        chunk=partial(fold_extremes, names=("max", "min"), validity=validity),
+        combine=combine_extremes,
+        finalize=finisher(_finish_range, validity, fill),
+        dtype="float64",
+        state_nbytes=partial(_frame_size, arrays=2, counted=validity is not None),
+        in_place=True,
+        parts=partial(_extremes_in_parts, names=("max", "min"), validity=validity),
+        leave_out=_range,
+        fill_value=fill,
+    )
+
+
+def _finish_range(state: State, image: np.ndarray) -> None:
+    """Subtract in float64, integers without a sign: their difference may need all of 64 bits."""
+    high, low = state["max"], state["min"]
+    if high.dtype.kind == "f":
+        np.copyto(image, high.astype("f8") - low, casting="unsafe")
+    else:
+        unsigned = f"u{high.itemsize}"
+        np.copyto(image, high.view(unsigned) - low.view(unsigned), casting="unsafe")
+
+
+def _arg(
+    pieces: Iterable[Piece],
+    start: int,
+    state: State | None = None,
+    *,
+    name: str,
+    validity: Validity | None = None,
+) -> State:
+    """Find the first frame with the extreme; -1 as long as there is none."""
+    state = dict(state or {})
+    for piece in pieces:
+        if not state:
+            shape, keys = piece[0].shape[1:], compiled().Keys(piece[0].dtype, wide=True)
+            state["index"] = compiled().leased(shape, "i8")
+            state["index"][...] = -1
+            state["key"] = compiled().leased_zeros(shape, keys.unsigned)
+        valid = left_out(validity, piece[0], None)
+        getattr(compiled(), f"fold_{name}")(piece, start, state["key"], state["index"], valid)
+        start += sum(len(block) for block in piece)
+        del piece  # or it would live on while the next is read
+    return state
+
+
+def _combine_args(a: State, b: State) -> State:
+    later = (b["index"] >= 0) & ((b["key"] > a["key"]) | (a["index"] < 0))
+    return {name: np.where(later, b[name], a[name]) for name in a}
+
+
+def _finish_arg(state: State, image: np.ndarray, fill: Any) -> None:
+    copy_array(state, image, "index")
+    fill_empty(image, state["index"] < 0, fill)
+
+
+def _argument(name: str, validity: Validity | None = None, fill: Any = None) -> Statistic:
+    return Statistic(
+        name=name,
+        chunk=partial(_arg, name=name, validity=validity),
+        combine=_combine_args,
+        finalize=partial(_finish_arg, fill=fill),
+        dtype="int64",
+        state_nbytes=16,
+        in_place=True,
+        leave_out=partial(_argument, name),
+        fill_value=fill,
+    )
+
+
+maximum, minimum, value_range = _extreme("max"), _extreme("min"), _range()
+argmax, argmin = _argument("argmax"), _argument("argmin")

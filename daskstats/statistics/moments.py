@@ -1,0 +1,156 @@
+"""Standard deviation and variance."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from .base import Part, Piece, State, Statistic, chunks_in_parts, run_in_parts
+from .shared import compiled, finisher, left_out, zero_counts
+from .sums import add_counts, add_sums, writable
+from .validity import Validity
+
+
+def fold_moments(
+    pieces: Iterable[Piece],
+    start: int,
+    state: State | None = None,
+    *,
+    validity: Validity | None = None,
+    extremes: tuple[str, ...] = (),
+) -> State:
+    """Sum small integers and their squares exactly; merge the moments of others."""
+    state = dict(state or {})
+    for piece in pieces:
+        if is_small(piece[0].dtype):
+            state, squares = _squares(piece, state, validity, extremes)
+            squares.run(0, state["sum"].size)
+            del squares
+        else:
+            more = _block_moments(piece, validity)
+            state = merge_moments(state, more) if state else more
+        del piece  # or it would live on while the next is read
+    return state
+
+
+def moments_in_parts(
+    piece: Piece, few: int, *, validity: Validity | None, extremes: tuple[str, ...] = ()
+) -> Iterator[Part]:
+    if not is_small(piece[0].dtype):
+        chunk = partial(fold_moments, validity=validity, extremes=extremes)
+        yield from chunks_in_parts(chunk, piece, few)
+        return
+    state, squares = _squares(piece, {}, validity, extremes)
+    yield from run_in_parts([squares], piece, few)
+    yield 0, piece[0].shape[1], state
+
+
+def _squares(
+    piece: Piece, state: State, validity: Validity | None, extremes: Sequence[str]
+) -> tuple[State, Any]:
+    """Return the state after a piece, and what does add it."""
+    kernels, fresh = compiled(), not state
+    if fresh:
+        shape, sign = piece[0].shape[1:], "i" if piece[0].dtype.kind == "i" else "u"
+        state = {"sum": kernels.leased(shape, f"{sign}8"), "squares": kernels.leased(shape, "u8")}
+        state["count"] = np.array(0)
+        if validity is not None:
+            state["valid"] = zero_counts(piece[0])
+        for name in extremes:
+            state[name] = kernels.begin_extreme(piece[0], name == "min", False)
+    valid = left_out(validity, piece[0], state.get("valid"))
+    high, low = state.get("max"), state.get("min")
+    adder = kernels.Squares(piece, state["sum"], state["squares"], valid, high, low, fresh)
+    count = np.asarray(state["count"] + sum(len(block) for block in piece))
+    return {**state, "count": count}, adder
+
+
+def _block_moments(piece: Piece, validity: Validity | None) -> State:
+    counts = {} if validity is None else {"valid": zero_counts(piece[0])}
+    valid = left_out(validity, piece[0], counts.get("valid"))
+    moments = compiled().block_moments(piece, valid)
+    return {"moments": moments, "count": np.array(sum(len(block) for block in piece)), **counts}
+
+
+def moments_size(frames: np.dtype, nframes: int, counted: bool) -> int:
+    return (16 if is_small(frames) else 32) + 4 * counted
+
+
+def merge_moments(a: State, b: State) -> State:
+    if "squares" in a:
+        return add_sums(a, b)
+    moments = compiled().merge_moments(a["moments"], b["moments"], _numbers(a), _numbers(b))
+    return {"moments": moments, "count": np.asarray(a["count"] + b["count"]), **add_counts(a, b)}
+
+
+def pack_squares(state: State) -> State:
+    """Make exact sums of small integers and their squares as narrow as what they hold."""
+    if "squares" not in state:
+        return state
+    narrow = dict(state)
+    if int(state["count"]) <= compiled().FRAMES_IN_32_BITS:
+        narrow["sum"] = state["sum"].astype(f"{state['sum'].dtype.kind}4", copy=False)
+    if state["squares"].max() < 1 << 32:
+        narrow["squares"] = state["squares"].astype("u4", copy=False)
+    return narrow
+
+
+def _numbers(state: State) -> Any:
+    """Return how many frames count: at each pixel, or at all of them."""
+    return state["valid"] if "valid" in state else int(state["count"])
+
+
+def _finish_moments(state: State, image: np.ndarray, ddof: float, root: bool) -> None:
+    counts = _numbers(state)
+    if "squares" in state:
+        with writable(image) as out:
+            compiled().variance(state["sum"], state["squares"], counts, ddof, root, out)
+        return
+    _, _, squares, rest = state["moments"]
+    found = np.maximum(np.where(np.isfinite(squares), squares + rest, squares), 0)
+    freedom = counts - ddof
+    found /= np.where(freedom > 0, freedom, np.nan)
+    np.copyto(image, np.sqrt(found, out=found) if root else found, casting="unsafe")
+
+
+def moments(name: str, ddof: float = 0) -> Statistic:
+    """Return "std" or "var" with ``count - ddof`` degrees of freedom.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ``ddof`` is not a number of at least 0.
+    """
+    if isinstance(ddof, bool | np.bool_) or not isinstance(ddof, Real):
+        raise TypeError(f"ddof must be a number, got {ddof!r}")
+    if not 0 <= float(ddof) < np.inf:
+        raise ValueError(f"ddof must be at least 0, got {ddof!r}")
+    return _deviation(name, float(ddof))
+
+
+def _deviation(
+    name: str, ddof: float, validity: Validity | None = None, fill: Any = None
+) -> Statistic:
+    finish = partial(_finish_moments, ddof=ddof, root=name == "std")
+    return Statistic(
+        name=name,
+        chunk=partial(fold_moments, validity=validity),
+        combine=merge_moments,
+        finalize=finisher(finish, validity, fill),
+        state_nbytes=partial(moments_size, counted=validity is not None),
+        in_place=True,
+        parts=partial(moments_in_parts, validity=validity),
+        pack=pack_squares,
+        leave_out=partial(_deviation, name, ddof),
+        fill_value=fill,
+    )
+
+
+def is_small(frames: np.dtype) -> bool:
+    """Whether frames are of integers whose squares are summed exactly."""
+    return frames.kind in "biu" and frames.itemsize <= 2
+
+
+std, var = moments("std"), moments("var")
