@@ -16,12 +16,10 @@ step is the finished s; the result is that of the last one. On threads the c are
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
-from itertools import cycle, pairwise, starmap
-from threading import Lock
+from functools import partial
+from itertools import cycle, pairwise
 from typing import Any
 from uuid import uuid4
 
@@ -33,14 +31,31 @@ from dask.base import tokenize
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, Layer
 
+from .lanes import Canvases, pass_steps
 from .memory import Share
 from .outputs import Output
 from .plan import Plan, Range, cut, ranges, split
-from .scratch import DamagedScratchError, SharedSpool, Spool, Written
+from .scratch import SharedSpool, Spool
 from .sources import Source
-from .sources.base import as_frames, check_dtype, check_frame
 from .sources.daskarrays import DaskSource
-from .statistics import State, Statistic
+from .statistics import Statistic
+from .work import (
+    Grid,
+    Kept,
+    Pixels,
+    Spooled,
+    advance,
+    chunk_to_send,
+    combine_all,
+    finish,
+    one_plane,
+    open_spool,
+    read_block,
+    read_frames,
+    rows_of,
+    spool_frames,
+    working,
+)
 
 # Tasks that each lane of rows has at most, so that dask's callbacks see the run go on, and the
 # bytes of frames that each of them should have: to schedule one takes some 0.1 ms of a core.
@@ -204,123 +219,6 @@ class Reader:
         return Task(
             None, Grid, List(*grid), runs, shape, self.series.dtype, rows[0] - edge, rows[1] - edge
         )
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """Rows of frames of a series that a task reads itself, some frames at a time."""
-
-    series: Source
-    start: int
-    stop: int
-    first: int
-    last: int
-    count: int
-
-    def __iter__(self) -> Iterator[list[np.ndarray]]:
-        return self.series.pieces(self.start, self.stop, self.first, self.last, self.count)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Rows of frames that other tasks have read."""
-
-    loads: Sequence[list[np.ndarray]]
-    first: int
-    last: int
-
-    def __iter__(self) -> Iterator[list[np.ndarray]]:
-        yield [block[:, self.first : self.last] for load in self.loads for block in load]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Rows of the blocks of a dask array, a list of neighbours in a row for each run of frames."""
-
-    blocks: Sequence[Sequence[np.ndarray]]
-    runs: Sequence[Range]
-    """first frame and end of each run"""
-    shape: tuple[int, int]
-    """of a frame in the blocks of a run, side by side"""
-    dtype: np.dtype
-    first: int
-    last: int
-
-    def __iter__(self) -> Iterator[list[np.ndarray]]:
-        for row, run in zip(self.blocks, self.runs, strict=True):
-            yield [self._block(row, *run)]
-
-    def _block(self, row: Sequence[np.ndarray], start: int, stop: int) -> np.ndarray:
-        block = np.concatenate(row, axis=1) if len(row) > 1 else np.asarray(row[0])
-        check_frame(block.shape, (stop - start, *self.shape), start)
-        check_dtype(block.dtype, self.dtype, start)
-        return as_frames(block[:, self.first : self.last], self.dtype)
-
-
-@dataclass(frozen=True)
-class Spooled:
-    """Rows of all frames that other tasks have written to disk."""
-
-    spool: Spool
-    written: Sequence[Written]
-    band: int
-    """its number"""
-
-    def __iter__(self) -> Iterator[list[np.ndarray]]:
-        try:
-            yield [self.spool.read(self.band, self.written)]
-        except DamagedScratchError:
-            self.spool.remove()
-            raise
-
-
-def working(share: Share, function: Callable, *arguments: Any) -> Any:
-    """Call a function while a run's share of the memory is held."""
-    with share.working():
-        return function(*arguments)
-
-
-def open_spool(spool: Spool, share: Share | None) -> Spool:
-    """Make a spool's directory, which lives as long as what is returned."""
-    # A run that gets no share leaves no directory either.
-    with share.working() if share is not None else nullcontext():
-        opened = spool.open()
-    # The share is given back when the directory and the buffers are gone.
-    opened.share = share
-    return opened
-
-
-def spool_frames(spool: Spool, pixels: Iterable, start: int, stop: int) -> Written:
-    """Write some frames to disk; if that fails, nothing stays there."""
-    found = spool.recorded(start, stop)
-    if found is not None:
-        return found
-    try:
-        buffer, done = spool.buffer(stop - start, spool.shape[1]), 0
-        for piece in pixels:
-            for block in piece:
-                buffer[done : done + len(block)] = block
-                done += len(block)
-            del piece, block  # or they would live on while the next are read
-        return spool.write(start, buffer)
-    except BaseException as error:
-        spool.remove(error)
-        raise
-
-
-def read_frames(pixels: Pixels) -> list[np.ndarray]:
-    """Read everything at once."""
-    return [block for piece in pixels for block in piece]
-
-
-def read_block(pixels: Pixels) -> np.ndarray:
-    """Read everything into one array; a view of the user's own array cannot be written to."""
-    blocks = read_frames(pixels)
-    if len(blocks) > 1:
-        return np.concatenate(blocks)
-    block = blocks[0].view()
-    block.flags.writeable = False
-    return block
 
 
 def _spool(series: Source, plan: Plan, token: str) -> Spool:
@@ -508,41 +406,6 @@ def few_blocks(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks,
     return tasks, groups
 
 
-class Canvases:
-    """The images of each step that the lanes of a running reduction write their rows into.
-
-    `deliver` is called with those of a step as soon as the last lane has written its rows, and
-    `hold` before a lane goes on to a step, to make it wait; whoever runs the tasks sets both.
-    """
-
-    def __init__(self, outputs: Sequence[Output], lanes: int, trails: bool, burst: int) -> None:
-        self.deliver: Callable[[int, list[np.ndarray]], Any] = lambda step, images: None
-        self.hold: Callable[[int], Any] = lambda step: None
-        self.outputs, self._lanes = outputs, lanes
-        self.trails, self.burst = trails, burst if trails else 1
-        self._images: dict[int, list[np.ndarray]] = {}
-        self._missing: dict[int, int] = {}
-        self._lock = Lock()
-
-    def rows(self, step: int, first: int, last: int) -> list[np.ndarray]:
-        """Return some rows of the images of a step, the same images for each lane."""
-        with self._lock:
-            if step not in self._images:
-                self._images[step] = [output.empty() for output in self.outputs]
-                self._missing[step] = self._lanes
-            return [image[..., first:last, :] for image in self._images[step]]
-
-    def passed(self, step: int) -> None:
-        """Count a lane that has written its rows of an image."""
-        with self._lock:
-            self._missing[step] -= 1
-            if self._missing[step]:
-                return
-            del self._missing[step]
-            images = self._images.pop(step)
-        self.deliver(step, images)
-
-
 def lanes(
     series: Source, statistic: Statistic, plan: Plan, outputs: Sequence[Output]
 ) -> tuple[Tasks, list[list[Key]], Canvases]:
@@ -711,100 +574,3 @@ def _combined_once(
         layer[key] = Task(key, combine_all, statistic, states, sent)
         combined.append(key)
     return combined
-
-
-def advance(statistic: Statistic, state: State | None, pixels: Any, start: int) -> State:
-    """Fold more frames into a state that no other task has."""
-    return statistic.advance(pixels, start, state)
-
-
-def rows_of(state: State, first: int, last: int) -> State:
-    """Return some rows of the state of one band."""
-    cut = {}
-    for key, band in state.items():
-        number, dot, edge = key.rpartition(".")  # of one of several statistics
-        cut[f"{number}{dot}{first}"] = band[..., first - int(edge) : last - int(edge), :]
-    return cut
-
-
-def chunk_to_send(statistic: Statistic, pixels: Any, start: int) -> State:
-    """Fold frames into a state that is sent elsewhere."""
-    return statistic.packed(statistic.chunk(pixels, start))
-
-
-def combine_all(statistic: Statistic, states: Sequence[State], sent: bool) -> State:
-    """Combine states that follow one another; the result may be sent elsewhere."""
-    state = reduce(statistic.combine, states)
-    return statistic.packed(state) if sent else state
-
-
-def pass_steps(
-    statistic: Statistic,
-    state: State | None,
-    view: Source,
-    plan: Plan,
-    steps: range,
-    canvases: Canvases,
-    first: int,
-) -> State | None:
-    """Take the state of a lane, a view of some rows, past some steps; write its rows of images."""
-    last = first + view.shape[0]
-    for burst in bursts(steps, canvases.burst):
-        canvases.hold(burst[-1])
-        images = [canvases.rows(step, first, last) for step in burst]
-        if canvases.trails:
-            state = _trailed(statistic, state, view, [plan.steps[step] for step in burst], images)
-        else:
-            state = _advanced(statistic, state, view, plan.steps[burst[0]], plan.piece)
-            every = zip(canvases.outputs, statistic.split(state), *images, strict=True)
-            for output, own, image in every:
-                output.write(own, image, first)
-        for step in burst:
-            canvases.passed(step)
-    return state
-
-
-def bursts(steps: range, size: int) -> list[range]:
-    """Return the steps that are passed at once; the very first alone, so that it comes early.
-
-    >>> bursts(range(0, 8), 4)
-    [range(0, 1), range(1, 5), range(5, 8)]
-    """
-    edges = [*range(steps.start + (steps.start == 0), steps.stop, size), steps.stop]
-    return list(starmap(range, pairwise([0, *edges] if steps.start == 0 else edges)))
-
-
-def _advanced(
-    statistic: Statistic, state: State | None, view: Source, step: Sequence[Range], piece: int
-) -> State:
-    start, stop = step[0][0], step[-1][1]
-    # A step of one block is taken at once, wherever it begins.
-    count = piece if len(step) > 1 else len(view)
-    return statistic.advance(Pixels(view, start, stop, 0, view.shape[0], count), start, state)
-
-
-def _trailed(
-    statistic: Statistic,
-    state: State | None,
-    view: Source,
-    steps: Sequence[Sequence[Range]],
-    images: Sequence[list[np.ndarray]],
-) -> State:
-    assert statistic.trail is not None
-    start, ends = steps[0][0][0], [step[-1][1] for step in steps]
-    (piece,) = view.pieces(start, ends[-1], 0, view.shape[0], len(view))
-    every = zip(ends, images, strict=True)
-    return statistic.trail(piece, state, [(end - start, image) for end, (image,) in every])
-
-
-def finish(
-    output: Output, statistic: Statistic, index: int, state: State, band: bool = False
-) -> np.ndarray:
-    """Return the image of one of the statistics of a state, or the rows of its one band."""
-    own = statistic.split(state)[index]
-    return output.band(own) if band else output.image(own)
-
-
-def one_plane(image: np.ndarray) -> np.ndarray:
-    """Return an image as a stack of one."""
-    return image[None]

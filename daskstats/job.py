@@ -14,6 +14,7 @@ from dask.array import Array
 from . import cluster, graph, memory, scratch, stream
 from . import plan as planning
 from .cluster import Workers
+from .lanes import Canvases
 from .memory import memory_limit
 from .outputs import Images, Output
 from .series import Source, as_series, count_chunks, count_frames, layout
@@ -193,7 +194,7 @@ class Job:
         tasks: dict,
         keys: list,
         steps: int,
-        canvases: graph.Canvases | None,
+        canvases: Canvases | None,
         at_once: bool,
     ) -> stream.AnyRun:
         try:
@@ -217,7 +218,7 @@ class Job:
         """Return what a snapshot has: an image, or a dict of them if several were asked for."""
         return self._named(images) if self.several else images[0]
 
-    def _lanes(self) -> tuple[graph.Tasks, list, graph.Canvases]:
+    def _lanes(self) -> tuple[graph.Tasks, list, Canvases]:
         return graph.lanes(self.series, self.statistic, self.plan, self.outputs)
 
     def _running(self) -> tuple[graph.Tasks, list, Callable[[Any], list[np.ndarray]]]:

@@ -29,7 +29,7 @@ from dask.system import CPU_COUNT
 
 from . import cluster
 from .cluster import ClusterRun, Workers
-from .graph import Canvases
+from .lanes import Canvases
 from .plan import WAITING
 
 T = TypeVar("T")

@@ -31,7 +31,7 @@ PUBLIC = [*stats.__all__, "max", "min", "sum", "range"]
 # Imports run downwards only: a room may import from the rooms that stand below it here.
 ROOMS = [
     *("__main__", "cli", "simulate", "__init__", "api", "job", "stream", "cluster"),
-    *("graph", "together", "outputs", "statistics"),
+    *("graph", "lanes", "work", "together", "outputs", "statistics"),
     *("scratch", "series", "sources", "sinks", "plan", "memory", "kernels", "leases", "holders"),
 ]
 

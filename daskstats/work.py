@@ -1,0 +1,175 @@
+"""What tasks do: get their pixels, fold them, combine states, and finish images.
+
+Nothing here knows dask: `graph` puts these functions and values into tasks.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from .memory import Share
+from .outputs import Output
+from .plan import Range
+from .scratch import DamagedScratchError, Spool, Written
+from .sources import Source
+from .sources.base import as_frames, check_dtype, check_frame
+from .statistics import State, Statistic
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Rows of frames of a series that a task reads itself, some frames at a time."""
+
+    series: Source
+    start: int
+    stop: int
+    first: int
+    last: int
+    count: int
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        return self.series.pieces(self.start, self.stop, self.first, self.last, self.count)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Rows of frames that other tasks have read."""
+
+    loads: Sequence[list[np.ndarray]]
+    first: int
+    last: int
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        yield [block[:, self.first : self.last] for load in self.loads for block in load]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of the blocks of a dask array, a list of neighbours in a row for each run of frames."""
+
+    blocks: Sequence[Sequence[np.ndarray]]
+    runs: Sequence[Range]
+    """first frame and end of each run"""
+    shape: tuple[int, int]
+    """of a frame in the blocks of a run, side by side"""
+    dtype: np.dtype
+    first: int
+    last: int
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        for row, run in zip(self.blocks, self.runs, strict=True):
+            yield [self._block(row, *run)]
+
+    def _block(self, row: Sequence[np.ndarray], start: int, stop: int) -> np.ndarray:
+        block = np.concatenate(row, axis=1) if len(row) > 1 else np.asarray(row[0])
+        check_frame(block.shape, (stop - start, *self.shape), start)
+        check_dtype(block.dtype, self.dtype, start)
+        return as_frames(block[:, self.first : self.last], self.dtype)
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """Rows of all frames that other tasks have written to disk."""
+
+    spool: Spool
+    written: Sequence[Written]
+    band: int
+    """its number"""
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        try:
+            yield [self.spool.read(self.band, self.written)]
+        except DamagedScratchError:
+            self.spool.remove()
+            raise
+
+
+def working(share: Share, function: Callable, *arguments: Any) -> Any:
+    """Call a function while a run's share of the memory is held."""
+    with share.working():
+        return function(*arguments)
+
+
+def open_spool(spool: Spool, share: Share | None) -> Spool:
+    """Make a spool's directory, which lives as long as what is returned."""
+    # A run that gets no share leaves no directory either.
+    with share.working() if share is not None else nullcontext():
+        opened = spool.open()
+    # The share is given back when the directory and the buffers are gone.
+    opened.share = share
+    return opened
+
+
+def spool_frames(spool: Spool, pixels: Iterable, start: int, stop: int) -> Written:
+    """Write some frames to disk; if that fails, nothing stays there."""
+    found = spool.recorded(start, stop)
+    if found is not None:
+        return found
+    try:
+        buffer, done = spool.buffer(stop - start, spool.shape[1]), 0
+        for piece in pixels:
+            for block in piece:
+                buffer[done : done + len(block)] = block
+                done += len(block)
+            del piece, block  # or they would live on while the next are read
+        return spool.write(start, buffer)
+    except BaseException as error:
+        spool.remove(error)
+        raise
+
+
+def read_frames(pixels: Pixels) -> list[np.ndarray]:
+    """Read everything at once."""
+    return [block for piece in pixels for block in piece]
+
+
+def read_block(pixels: Pixels) -> np.ndarray:
+    """Read everything into one array; a view of the user's own array cannot be written to."""
+    blocks = read_frames(pixels)
+    if len(blocks) > 1:
+        return np.concatenate(blocks)
+    block = blocks[0].view()
+    block.flags.writeable = False
+    return block
+
+
+def advance(statistic: Statistic, state: State | None, pixels: Any, start: int) -> State:
+    """Fold more frames into a state that no other task has."""
+    return statistic.advance(pixels, start, state)
+
+
+def rows_of(state: State, first: int, last: int) -> State:
+    """Return some rows of the state of one band."""
+    cut = {}
+    for key, band in state.items():
+        number, dot, edge = key.rpartition(".")  # of one of several statistics
+        cut[f"{number}{dot}{first}"] = band[..., first - int(edge) : last - int(edge), :]
+    return cut
+
+
+def chunk_to_send(statistic: Statistic, pixels: Any, start: int) -> State:
+    """Fold frames into a state that is sent elsewhere."""
+    return statistic.packed(statistic.chunk(pixels, start))
+
+
+def combine_all(statistic: Statistic, states: Sequence[State], sent: bool) -> State:
+    """Combine states that follow one another; the result may be sent elsewhere."""
+    state = reduce(statistic.combine, states)
+    return statistic.packed(state) if sent else state
+
+
+def finish(
+    output: Output, statistic: Statistic, index: int, state: State, band: bool = False
+) -> np.ndarray:
+    """Return the image of one of the statistics of a state, or the rows of its one band."""
+    own = statistic.split(state)[index]
+    return output.band(own) if band else output.image(own)
+
+
+def one_plane(image: np.ndarray) -> np.ndarray:
+    """Return an image as a stack of one."""
+    return image[None]
