@@ -27,11 +27,8 @@ from .validity import (
     begin,
     counts,
     end,
-    four,
     key_bits,
     note,
-    note_four,
-    one_of,
     pick,
     runs,
     take,
@@ -283,7 +280,7 @@ class Integers:
     def __init__(self, piece: Piece, into: np.ndarray, valid: Valid | None = None) -> None:
         self._frames = frames = plain(piece)
         like = np.empty(1, frames[0].dtype)
-        rules = None if valid is None else valid.rules(copies=4)
+        rules = None if valid is None else valid.rules()
         self._into: tuple = like, into.reshape(-1), rules
         self._add, most = _add_wide, 1 << 31
         if like.itemsize < 4:
@@ -307,12 +304,15 @@ def _add_narrow(addresses, like, accumulator, out, rules, start, stop):
         s[:] = 0
         begin(rules, o.size)
         for f in range(0, n - 3, 4):
-            a, b, c, d = four(addresses, f, like, first, o.size, rules, 0)
+            a = take(addresses[f], like, first, o.size, rules, 0)
+            b = take(addresses[f + 1], like, first, o.size, rules, 1)
+            c = take(addresses[f + 2], like, first, o.size, rules, 2)
+            d = take(addresses[f + 3], like, first, o.size, rules, 3)
             for p in range(o.size):
                 # Casts keep numba from widening to 64 bits.
-                w, x = wide(one_of(a, p, rules)), wide(one_of(b, p, rules))
-                y, z = wide(one_of(c, p, rules)), wide(one_of(d, p, rules))
-                note_four(rules, p, a, b, c, d)
+                w, x = wide(pick(a[p], rules)), wide(pick(b[p], rules))
+                y, z = wide(pick(c[p], rules)), wide(pick(d[p], rules))
+                note(rules, p, a[p], b[p], c[p], d[p])
                 s[p] += wide(w + x) + wide(y + z)
         for f in range(n - n % 4, n):
             a = take(addresses[f], like, first, o.size, rules, 0)
@@ -331,11 +331,14 @@ def _add_wide(addresses, like, out, rules, start, stop):
         o = out[first : min(first + TILE, stop)]
         begin(rules, o.size)
         for f in range(0, n - 3, 4):
-            a, b, c, d = four(addresses, f, like, first, o.size, rules, 0)
+            a = take(addresses[f], like, first, o.size, rules, 0)
+            b = take(addresses[f + 1], like, first, o.size, rules, 1)
+            c = take(addresses[f + 2], like, first, o.size, rules, 2)
+            d = take(addresses[f + 3], like, first, o.size, rules, 3)
             for p in range(o.size):
-                w, x = wide(one_of(a, p, rules)), wide(one_of(b, p, rules))
-                y, z = wide(one_of(c, p, rules)), wide(one_of(d, p, rules))
-                note_four(rules, p, a, b, c, d)
+                w, x = wide(pick(a[p], rules)), wide(pick(b[p], rules))
+                y, z = wide(pick(c[p], rules)), wide(pick(d[p], rules))
+                note(rules, p, a[p], b[p], c[p], d[p])
                 o[p] += w + x + y + z
         for f in range(n - n % 4, n):
             a = take(addresses[f], like, first, o.size, rules, 0)

@@ -18,15 +18,13 @@ from .frames import (
     plain,
 )
 from .validity import (
+    PADDING,
     Valid,
     begin,
     count_valid,
     counted,
     end,
-    four,
     note,
-    note_four,
-    one_of,
     pick,
     runs,
     take,
@@ -54,10 +52,11 @@ class Squares:
         self._frames = frames = plain(piece)
         like = np.empty(1, frames[0].dtype)
         high, low = (None if e is None else e.view(like.dtype).reshape(-1) for e in (top, bottom))
-        accumulator = np.empty(TILE, np.uint32 if like.dtype.kind == "u" else np.int32)
-        rules = None if valid is None else valid.rules(copies=8)
+        tile = np.empty((3, TILE + PADDING), np.uint32)
+        signed = tile[0].view(np.uint32 if like.dtype.kind == "u" else np.int32)
+        rules = None if valid is None else valid.rules()
         sums = into.reshape(-1), squares.reshape(-1)
-        self._into = like, accumulator, *sums, high, low, rules
+        self._into = like, tile, signed, *sums, high, low, rules
         self._parts = list(runs(addresses(frames), valid, FRAMES_IN_32_BITS))
         self._fresh = fresh
 
@@ -68,23 +67,35 @@ class Squares:
 
 
 @compiled
-def _add_squares(addresses, like, accumulator, out, squares, high, low, rules, fresh, start, stop):
-    n, narrow = addresses.size, accumulator.dtype.type
+def _add_squares(addresses, like, tile, signed, out, squares, high, low, rules, fresh, start, stop):
+    """Add sums of 32 bits for each tile: of values, of squares, and of the upper half of these.
+
+    The sum of squares may overflow; what of it is not in the other one is below 2^32. With 32 bits
+    twice as many values are worked on at once as with 64.
+    """
+    n = addresses.size
     for first in range(start, stop, TILE):
         o = out[first : min(first + TILE, stop)]
         q = squares[first : min(first + TILE, stop)]
-        s = accumulator[: o.size]
-        s[:] = 0
         if fresh:
             o[:] = 0
             q[:] = 0
+        sums, wrapped, uppers = tile[0, : o.size], tile[1, : o.size], tile[2, : o.size]
+        for p in range(o.size):
+            sums[p] = wrapped[p] = uppers[p] = 0
         tops, bottoms = part_of(high, first), part_of(low, first)
         begin(rules, o.size)
         # Eight frames at once: sums are read and written for each group, and would take half of
         # the time for four.
         for f in range(0, n - 7, 8):
-            a, b, c, d = four(addresses, f, like, first, o.size, rules, 0)
-            e, g, h, i = four(addresses, f + 4, like, first, o.size, rules, 4)
+            a = take(addresses[f], like, first, o.size, rules, 0)
+            b = take(addresses[f + 1], like, first, o.size, rules, 1)
+            c = take(addresses[f + 2], like, first, o.size, rules, 2)
+            d = take(addresses[f + 3], like, first, o.size, rules, 3)
+            e = take(addresses[f + 4], like, first, o.size, rules, 4)
+            g = take(addresses[f + 5], like, first, o.size, rules, 5)
+            h = take(addresses[f + 6], like, first, o.size, rules, 6)
+            i = take(addresses[f + 7], like, first, o.size, rules, 7)
             for p in range(o.size):
                 if high is not None:
                     most = larger(larger(a[p], b[p]), larger(c[p], d[p]))
@@ -94,18 +105,19 @@ def _add_squares(addresses, like, accumulator, out, squares, high, low, rules, f
                     least = smaller(smaller(a[p], b[p]), smaller(c[p], d[p]))
                     less = smaller(smaller(e[p], g[p]), smaller(h[p], i[p]))
                     bottoms[p] = smaller(smaller(least, less), bottoms[p])
-                r, t = narrow(one_of(a, p, rules)), narrow(one_of(b, p, rules))
-                u, v = narrow(one_of(c, p, rules)), narrow(one_of(d, p, rules))
-                w, x = narrow(one_of(e, p, rules)), narrow(one_of(g, p, rules))
-                y, z = narrow(one_of(h, p, rules)), narrow(one_of(i, p, rules))
-                note_four(rules, p, a, b, c, d)
-                note_four(rules, p, e, g, h, i)
-                s[p] += narrow(narrow(r + t) + narrow(u + v)) + narrow(
-                    narrow(w + x) + narrow(y + z)
-                )
-                q[p] += (square(r) + square(t) + (square(u) + square(v))) + (
-                    square(w) + square(x) + (square(y) + square(z))
-                )
+                note(rules, p, a[p], b[p], c[p], d[p])
+                note(rules, p, e[p], g[p], h[p], i[p])
+                r, t = np.uint32(pick(a[p], rules)), np.uint32(pick(b[p], rules))
+                u, v = np.uint32(pick(c[p], rules)), np.uint32(pick(d[p], rules))
+                w, x = np.uint32(pick(e[p], rules)), np.uint32(pick(g[p], rules))
+                y, z = np.uint32(pick(h[p], rules)), np.uint32(pick(i[p], rules))
+                sums[p] = plus(sums[p], plus(four(r, t, u, v), four(w, x, y, z)))
+                r, t, u, v = square(r), square(t), square(u), square(v)
+                w, x, y, z = square(w), square(x), square(y), square(z)
+                wrapped[p] = plus(wrapped[p], plus(four(r, t, u, v), four(w, x, y, z)))
+                r, t, u, v = upper(r), upper(t), upper(u), upper(v)
+                w, x, y, z = upper(w), upper(x), upper(y), upper(z)
+                uppers[p] = plus(uppers[p], plus(four(r, t, u, v), four(w, x, y, z)))
         for f in range(n - n % 8, n):
             a = take(addresses[f], like, first, o.size, rules, 0)
             for p in range(o.size):
@@ -113,19 +125,41 @@ def _add_squares(addresses, like, accumulator, out, squares, high, low, rules, f
                     tops[p] = larger(a[p], tops[p])
                 if low is not None:
                     bottoms[p] = smaller(a[p], bottoms[p])
-                w = narrow(pick(a[p], rules))
                 note(rules, p, a[p])
-                s[p] += w
-                q[p] += square(w)
+                w = np.uint32(pick(a[p], rules))
+                sums[p] = plus(sums[p], w)
+                w = square(w)
+                wrapped[p] = plus(wrapped[p], w)
+                uppers[p] = plus(uppers[p], upper(w))
         for p in range(o.size):
-            o[p] += s[p]
+            o[p] += signed[p]
+            above = np.uint64(uppers[p]) << np.uint64(16)
+            q[p] += above + np.uint64(np.uint32(wrapped[p] - np.uint32(above)))
         end(rules, first, o.size)
 
 
 @compiled
+def plus(a, b):
+    """Add in 32 bits: numba would widen to 64."""
+    return np.uint32(a + b)
+
+
+@compiled
+def four(a, b, c, d):
+    """Add four in 32 bits."""
+    return plus(plus(a, b), plus(c, d))
+
+
+@compiled
 def square(value):
-    """Return the square of a value of 16 bits: it fits into 32, the sum of two may not."""
-    return np.uint64(np.uint32(value * value))
+    """Return the square of a value of 16 bits, which fits into 32."""
+    return np.uint32(value * value)
+
+
+@compiled
+def upper(value):
+    """Return the upper 16 of 32 bits."""
+    return np.uint32(value >> np.uint32(16))
 
 
 def part_of(values, first):

@@ -4,29 +4,30 @@ A *key* is an unsigned integer of the same order as the value: the bits with the
 negative floats, whose magnitude runs the other way, all bits flipped. What is left out is a few
 *arcs* (first key, length) of the circle of all keys: a saturated value lies next to the smallest
 one, the positive NaNs next to the negative ones, so that one arc is nearly always enough, and the
-test of a value one subtraction and one comparison. Without rules there is none; what tests for no
-arc, for one, and for several is compiled for each.
+test of a value one subtraction and one comparison. Beside the longest arc, two single keys can be
+tested for, by one comparison each. What has no test, one, or three is compiled for each.
 
-Of more arcs than are tested for, `take` copies a few short rows of pixels into first-level cache,
-with a value of the first arc in place of what the others leave out.
+Of what is beyond these, `take` copies a few short rows of pixels into first-level cache, with a
+value of the longest arc in its place.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import ceil, floor, inf, isfinite, isinf
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from .frames import LONG_TILE, TILE, Piece, addresses, compiled, plain, view
+from .frames import LONG_TILE, Piece, addresses, compiled, plain, view
 
 Arc = tuple[int, int]
 """(first key, length): keys that follow one another; 0 comes after the largest"""
 
-# Arcs that each value is tested for where there is more than one.
-TESTED = 3
+# Pixels between the rows of copies, or those of all rows would share a few places of each cache.
+PADDING = 32
 
 # Frames that a counter of 1 or 2 bytes can count, in whole groups of four.
 MOST_FRAMES = {1: 252, 2: 65532}
@@ -197,23 +198,19 @@ class Valid:
         self.keys, self.counts = keys, counts.reshape(-1)
         self.arcs = merge_arcs(arcs, keys.circle)
 
-    def rules(self, neutral: Any = 0, copies: int = 0) -> tuple:
-        """Return what compiled code needs: ``neutral`` stands for what is left out.
-
-        ``copies`` is the number of frames that a sum takes at once, from `four`.
-        """
+    def rules(self, neutral: Any = 0) -> tuple:
+        """Return what compiled code needs: ``neutral`` stands for what is left out."""
         unsigned, seen = self.keys.unsigned, self.keys.seen
-        left_out = np.array(self.keys.bits(self.arcs[0][0]) if self.arcs else 0, unsigned)
-        tested, others = self._split()
-        # Those that are cleaned, and those that all but the tested arcs are taken from.
-        rows = (copies if len(self.arcs) > 1 else 0) + ((copies or 4) if len(others) else 0)
+        (tests, length), others = self._tests()
+        left_out = np.array(self.keys.bits(self._longest[0]), unsigned)
         return (
-            *tested,
+            tests,
+            length,
             others,
             left_out.view(seen)[()],
             seen.type(neutral),
             np.empty(LONG_TILE, unsigned),
-            np.empty((rows, TILE + 32 if copies else LONG_TILE), seen),
+            np.empty((8 if len(others) else 0, LONG_TILE + PADDING), seen),
             self.counts,
         )
 
@@ -221,18 +218,35 @@ class Valid:
         """Return the same for keys of floats and bits of integers; what is left out is last."""
         unsigned, most = self.keys.unsigned, self.keys.circle - 1
         last = most if self.keys.floats else self.keys.bits(most)
-        tested, others = self._split()
+        (tests, length), others = self._tests()
         spare = np.empty((1 if len(others) else 0, LONG_TILE), unsigned)
-        return *tested, others, tested[0][0], unsigned.type(last), self.counts, spare
+        return tests, length, others, tests[0], unsigned.type(last), self.counts, spare
 
-    def _split(self) -> tuple[tuple[tuple, tuple], np.ndarray]:
-        """Return first keys and lengths of the arcs that are tested for, and the other arcs."""
-        cast = self.keys.unsigned.type
-        arcs = [self._turned(arc) for arc in self.arcs or [(0, 0)]]
-        tested = arcs[:TESTED] + [(0, 0)] * (TESTED - len(arcs) if len(arcs) > 1 else 0)
-        starts, lengths = zip(*tested, strict=True)
-        others = np.array(arcs[TESTED:], self.keys.unsigned).reshape(-1, 2)
-        return (tuple(map(cast, starts)), tuple(map(cast, lengths))), others
+    @property
+    def _longest(self) -> Arc:
+        return max(self.arcs, key=itemgetter(1), default=(0, 0))
+
+    def _tests(self) -> tuple[tuple[tuple, Any], np.ndarray]:
+        """Return what values are tested for, and the arcs for which there is no test.
+
+        The tests are one key that an arc begins with, and its length; if there are more arcs, two
+        keys that are left out by themselves follow the first one.
+        """
+        cast, arcs = self.keys.unsigned.type, [arc for arc in self.arcs if arc != self._longest]
+        start, length = self._turned(self._longest)
+        single: list[int] = []
+        others: list[Arc] = []
+        for arc in sorted(arcs, key=itemgetter(1)):
+            first, count = self._turned(arc)
+            if len(single) + count <= 2:
+                single += [(first + step) % self.keys.circle for step in range(count)]
+            else:
+                others.append((first, count))
+        if arcs:
+            # The beginning of the arc is left out anyway.
+            single += [start] * (2 - len(single))
+        tests = tuple(map(cast, [start, *single]))
+        return (tests, cast(length)), np.array(others, self.keys.unsigned).reshape(-1, 2)
 
     def _turned(self, arc: Arc) -> Arc:
         """Return an arc of the bits of integers: their keys are these, turned round the circle."""
@@ -283,12 +297,12 @@ def _overload_end(rules, first, count):
 
 
 def several(rules):
-    """Whether compiled code tests for several arcs."""
+    """Whether compiled code tests for more than one arc."""
     return rules is not types.none and rules.types[0].count > 1
 
 
 def take(address, like, first, count, rules, row):
-    """Return pixels of a frame; of more arcs than are tested for, in row 0 to 3 of a copy."""
+    """Return pixels of a frame; of more keys than are tested for, in row 0 to 7 of a copy."""
     raise NotImplementedError("only compiled code calls this")
 
 
@@ -310,7 +324,7 @@ def _overload_take(address, like, first, count, rules, row):
 
 @compiled
 def _gather_arcs(x, rules, out):
-    """Put a value of the first arc in place of what the other arcs leave out."""
+    """Put a value of the longest arc in place of what the other arcs leave out."""
     others, canonical = rules[2], rules[3]
     cast = others.dtype.type
     # A loop, because numba takes a second to compile what assigns one array to a part of another.
@@ -320,69 +334,6 @@ def _gather_arcs(x, rules, out):
         start, length = others[i, 0], others[i, 1]
         for p in range(out.size):
             out[p] = canonical if cast(key_bits(out[p]) - start) < length else out[p]
-
-
-def four(addresses, frame, like, first, count, rules, row):
-    """Return pixels of four frames for a sum; with several arcs copies, 0 where nothing counts.
-
-    Loops over sums are over wider numbers than the frames', and would test fewer values at once.
-    """
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(four)
-def _overload_four(addresses, frame, like, first, count, rules, row):
-    def taken(addresses, frame, like, first, count, rules, row):
-        return (
-            view(addresses[frame], like, first, count),
-            view(addresses[frame + 1], like, first, count),
-            view(addresses[frame + 2], like, first, count),
-            view(addresses[frame + 3], like, first, count),
-        )
-
-    def cleaned(addresses, frame, like, first, count, rules, row):
-        rows = rules[6]
-        a, b = rows[row][:count], rows[row + 1][:count]
-        c, d = rows[row + 2][:count], rows[row + 3][:count]
-        # What is taken from other arcs is in the second half of the rows.
-        spare = row + rows.shape[0] // 2
-        w = take(addresses[frame], like, first, count, rules, spare)
-        x = take(addresses[frame + 1], like, first, count, rules, spare + 1)
-        y = take(addresses[frame + 2], like, first, count, rules, spare + 2)
-        z = take(addresses[frame + 3], like, first, count, rules, spare + 3)
-        for p in range(count):
-            note(rules, p, w[p], x[p], y[p], z[p])
-            a[p], b[p] = pick(w[p], rules), pick(x[p], rules)
-            c[p], d[p] = pick(y[p], rules), pick(z[p], rules)
-        return a, b, c, d
-
-    return cleaned if several(rules) else taken
-
-
-def one_of(values, pixel, rules):
-    """Return a pixel of one of `four`, 0 if it does not count."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(one_of)
-def _overload_one_of(values, pixel, rules):
-    if several(rules):
-        return lambda values, pixel, rules: values[pixel]
-    return lambda values, pixel, rules: pick(values[pixel], rules)
-
-
-def note_four(rules, pixel, a, b, c, d):
-    """Count the valid ones of a pixel's values in `four`, unless that is done."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(note_four)
-def _overload_note_four(rules, pixel, a, b, c, d):
-    if several(rules):
-        return lambda rules, pixel, a, b, c, d: None
-    return lambda rules, pixel, a, b, c, d: note(
-        rules, pixel, a[pixel], b[pixel], c[pixel], d[pixel]
-    )
 
 
 def merged(x, rules):
@@ -460,22 +411,22 @@ def _overload_note(rules, pixel, *values):
 
 
 def is_valid(value, rules):
-    """Whether a value counts: whether it is in none of the arcs that are tested for."""
+    """Whether a value counts: whether it is nothing that is tested for."""
     raise NotImplementedError("only compiled code calls this")
 
 
 @overload(is_valid)
 def _overload_is_valid(value, rules):
-    def in_none_of_one(value, rules):
+    def outside(value, rules):
         cast = rules[2].dtype.type
-        return cast(key_bits(value) - rules[0][0]) >= rules[1][0]
+        return cast(key_bits(value) - rules[0][0]) >= rules[1]
 
-    def in_none_of_three(value, rules):
-        cast, (one, two, three), (x, y, z) = rules[2].dtype.type, rules[0], rules[1]
+    def outside_and_other(value, rules):
+        cast, (start, one, two) = rules[2].dtype.type, rules[0]
         key = key_bits(value)
-        return (cast(key - one) >= x) & (cast(key - two) >= y) & (cast(key - three) >= z)
+        return (cast(key - start) >= rules[1]) & (key != one) & (key != two)
 
-    return in_none_of_three if several(rules) else in_none_of_one
+    return outside_and_other if several(rules) else outside
 
 
 @intrinsic

@@ -38,8 +38,9 @@ Part = tuple[int, int, State] | None
 # is shared by the cores, large beside the cost of calling them.
 CACHED = 2 << 20
 
-# So many times as many rows are taken where a state is made for each part: that is more work.
-ANEW = 4
+# So many times as many rows make a turn that is more work: of a state that is made anew, or of
+# valid values, which are counted first.
+LONG_TURN = 4
 
 # Frames that float16 is widened for at once.
 FEW_FRAMES = 8
@@ -273,13 +274,13 @@ def can_hold(value: Any, dtype: np.dtype) -> bool:
 
 def chunks_in_parts(chunk: Callable[..., State], piece: Piece, few: int) -> Iterator[Part]:
     """Yield the state of some rows of a piece after the other; what is begun anew takes more."""
-    height, several = piece[0].shape[1], few * ANEW
+    height, several = piece[0].shape[1], few * LONG_TURN
     for first in range(0, height, several):
         last = min(first + several, height)
         rows = [block[:, first:last] for block in piece]
         yield first, last, chunk(_few_frames(rows), 0)
         # To stay in step with others.
-        yield from repeat(None, ANEW - 1)
+        yield from repeat(None, LONG_TURN - 1)
 
 
 def rows_in_cache(piece: Piece) -> int:

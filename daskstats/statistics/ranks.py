@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .base import (
+    LONG_TURN,
     Part,
     Piece,
     State,
@@ -96,7 +97,7 @@ def _percentiles(
 def _percentile_band(pieces: Iterable[Piece], start: int, parts: Callable, several: bool) -> State:
     """Find percentiles in one loop over all pixels, or in several that take turns."""
     piece = [block for piece in pieces for block in piece]
-    few = rows_in_cache(piece) if several else piece[0].shape[1]
+    few = LONG_TURN * rows_in_cache(piece) if several else piece[0].shape[1]
     *_, (_, _, state) = parts(piece, few)
     return {str(start): state["0"]}
 
