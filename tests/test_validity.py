@@ -503,6 +503,38 @@ def test_arcs_hold_the_keys_that_are_left_out(dtype, rng):
         np.testing.assert_array_equal(np.array(found)[number], wanted[number])
 
 
+@settings(derandomize=True, deadline=None, max_examples=80)
+@given(
+    dtype=st.sampled_from(["u1", "i1", "u2"]),
+    # Near each other and at both ends, so that some meet and some are by themselves.
+    invalid=st.lists(
+        st.sampled_from([-128, -127, -1, 0, 1, 2, 7, 9, 10, 127, 254, 255]), max_size=7
+    ),
+    saturation=st.sampled_from([None, -126, 3, 100, 255]),
+)
+def test_any_number_of_values_is_left_out(dtype, invalid, saturation):
+    """However many arcs and single keys they are: counted, summed and ranked as numpy does."""
+    size = 2 ** (8 * np.dtype(dtype).itemsize)
+    values = np.arange(size, dtype=f"u{np.dtype(dtype).itemsize}").view(dtype)
+    # The last frames are one by one beyond the groups of eight that compiled code takes at once.
+    frames = np.stack([np.roll(values, 37 * shift) for shift in range(10)])[:, None]
+    validity = check_validity(invalid, saturation)
+    out = np.isin(frames, invalid) | (frames >= (2**40 if saturation is None else saturation))
+    kept = np.ma.masked_array(frames.astype("f8"), out)
+    expected = {
+        "count": (~out).sum(axis=0),
+        "sum": kept.sum(axis=0).filled(-200),
+        "max": kept.max(axis=0).filled(-200),
+        "range": (kept.max(axis=0) - kept.min(axis=0)).filled(-200),
+        "median": np.ma.median(kept, axis=0).filled(-200),
+        "var": kept.var(axis=0).filled(-200),
+    }
+    for name, image in expected.items():
+        statistic = as_statistic(name).excluding(validity, -200)
+        found = statistic.image(statistic.chunk([[frames]], 0), image.shape, np.dtype("f8"))
+        np.testing.assert_allclose(found, image, rtol=1e-12, atol=1e-9, err_msg=name)
+
+
 def test_rules_see_all_bits_of_nan():
     """Quiet or signalling, of either sign."""
     bits = np.array([0x7F800001, 0xFFC00000, 0xFFFFFFFF, 0x7FFFFFFF, 0x7F800000, 0xFF800000], "u4")

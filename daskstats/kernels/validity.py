@@ -188,7 +188,7 @@ class Valid:
     ----------
     arcs : sequence of (int, int)
         Keys that are left out.
-    dtype : dtype
+    keys : Keys
         Of the frames.
     counts : ndarray
         uint32; folds add the frames that were valid.
@@ -218,7 +218,8 @@ class Valid:
         """Return the same for keys of floats and bits of integers; what is left out is last."""
         unsigned, most = self.keys.unsigned, self.keys.circle - 1
         last = most if self.keys.floats else self.keys.bits(most)
-        (tests, length), others = self._tests()
+        # Always those for several arcs: code for one alone would take seconds more to compile.
+        (tests, length), others = self._tests(always=True)
         spare = np.empty((1 if len(others) else 0, LONG_TILE), unsigned)
         return tests, length, others, tests[0], unsigned.type(last), self.counts, spare
 
@@ -226,7 +227,7 @@ class Valid:
     def _longest(self) -> Arc:
         return max(self.arcs, key=itemgetter(1), default=(0, 0))
 
-    def _tests(self) -> tuple[tuple[tuple, Any], np.ndarray]:
+    def _tests(self, always: bool = False) -> tuple[tuple[tuple, Any], np.ndarray]:
         """Return what values are tested for, and the arcs for which there is no test.
 
         The tests are one key that an arc begins with, and its length; if there are more arcs, two
@@ -242,7 +243,7 @@ class Valid:
                 single += [(first + step) % self.keys.circle for step in range(count)]
             else:
                 others.append((first, count))
-        if arcs:
+        if arcs or (always and self.arcs):
             # The beginning of the arc is left out anyway.
             single += [start] * (2 - len(single))
         tests = tuple(map(cast, [start, *single]))
