@@ -148,7 +148,7 @@ def _clip_once(
     like = np.empty(1, piece[0].dtype)
     # Frames are compared in their own dtype, but 64-bit integers as float64, the sums' dtype.
     tile = np.empty((2, CLIP_TILE), "f8" if like.itemsize == 8 else like.dtype)
-    fixed = addresses(piece), like, valid.rules()
+    fixed = addresses(piece), like, valid.rules() if valid.arcs else None
     _clip_all(*fixed, tile, tuple(bounds), centre, float(sigma), mean, low, high, tuple(clipped))
     return mean, low, high, clipped
 

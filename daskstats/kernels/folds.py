@@ -30,6 +30,7 @@ from .validity import (
     key_bits,
     note,
     pick,
+    rules_of,
     runs,
     take,
 )
@@ -71,10 +72,11 @@ class Extremes:
         out = into.view(frames[0].dtype).reshape(-1)
         ends = np.array([end for end, _ in trail], np.int64)
         images = addresses([image[None] for _, image in trail]) if trail else NOWHERE
-        rules = None if valid is None else valid.rules(farthest(into.dtype, least))
+        every = addresses(frames)
+        rules = rules_of(valid, every.size, farthest(into.dtype, least))
         # Compiled code is made for a type: None for the maximum, a bool for the minimum.
         self._into = out, ends, images, least or None, rules
-        self._parts = list(runs(addresses(frames), valid))
+        self._parts = list(runs(every, valid))
 
     def run(self, first: int, last: int) -> None:
         """Fold the pixels from ``first`` to ``last - 1``."""
@@ -219,7 +221,7 @@ def _fold_arg(
     frames = plain(piece)
     like = np.empty(1, frames[0].dtype)
     keys = Keys(piece[0].dtype, wide=True)
-    rules = None if valid is None else valid.rules()
+    rules = None if valid is None or not valid.arcs else valid.rules()
     flip = best.dtype.type(0 if keys.floats else keys.flip)
     most = MOST_FRAMES.get(like.itemsize, 1 << 30)
     for part in runs(addresses(frames), valid, most):
@@ -280,14 +282,15 @@ class Integers:
     def __init__(self, piece: Piece, into: np.ndarray, valid: Valid | None = None) -> None:
         self._frames = frames = plain(piece)
         like = np.empty(1, frames[0].dtype)
-        rules = None if valid is None else valid.rules()
+        every = addresses(frames)
+        rules = rules_of(valid, every.size, few=True)
         self._into: tuple = like, into.reshape(-1), rules
         self._add, most = _add_wide, 1 << 31
         if like.itemsize < 4:
             accumulator = np.empty(TILE, np.uint32 if like.dtype.kind == "u" else np.int32)
             self._add, most = _add_narrow, FRAMES_IN_32_BITS
             self._into = like, accumulator, into.reshape(-1), rules
-        self._parts = list(runs(addresses(frames), valid, most))
+        self._parts = list(runs(every, valid, most))
 
     def run(self, first: int, last: int) -> None:
         """Add the pixels from ``first`` to ``last - 1`` of all frames of the piece."""
@@ -353,8 +356,8 @@ def add_limbs(piece: Piece, low: np.ndarray, high: np.ndarray, valid: Valid | No
 
     Neither sum can overflow before 2^32 frames.
     """
-    rules = None if valid is None else valid.rules()
-    _add_limbs(addresses(piece), low.reshape(-1), high.reshape(-1), rules)
+    every = addresses(piece)
+    _add_limbs(every, low.reshape(-1), high.reshape(-1), rules_of(valid, every.size))
 
 
 @compiled
@@ -382,9 +385,9 @@ def add_floats(
     The rounding error of every addition is found exactly and summed as well.
     """
     frames = plain(piece)
-    like = np.empty(1, frames[0].dtype)
-    rules = None if valid is None else valid.rules()
-    _add_floats(addresses(frames), like, total.reshape(-1), rest.reshape(-1), rules)
+    every, like = addresses(frames), np.empty(1, frames[0].dtype)
+    rules = rules_of(valid, every.size)
+    _add_floats(every, like, total.reshape(-1), rest.reshape(-1), rules)
 
 
 @compiled

@@ -26,6 +26,7 @@ from .validity import (
     end,
     note,
     pick,
+    rules_of,
     runs,
     take,
 )
@@ -54,10 +55,11 @@ class Squares:
         high, low = (None if e is None else e.view(like.dtype).reshape(-1) for e in (top, bottom))
         tile = np.empty((3, TILE + PADDING), np.uint32)
         signed = tile[0].view(np.uint32 if like.dtype.kind == "u" else np.int32)
-        rules = None if valid is None else valid.rules()
+        every = addresses(frames)
+        rules = rules_of(valid, every.size, few=True)
         sums = into.reshape(-1), squares.reshape(-1)
         self._into = like, tile, signed, *sums, high, low, rules
-        self._parts = list(runs(addresses(frames), valid, FRAMES_IN_32_BITS))
+        self._parts = list(runs(every, valid, FRAMES_IN_32_BITS))
         self._fresh = fresh
 
     def run(self, first: int, last: int) -> None:
@@ -225,10 +227,11 @@ def block_moments(piece: Piece, valid: Valid | None = None) -> np.ndarray:
     state = leased_zeros((4, *shape), np.float64)
     like = np.empty(1, frames[0].dtype)
     every = addresses(frames)
-    if valid is None:
+    if valid is not None:
+        count_valid(piece, valid)
+    if valid is None or not valid.arcs:
         _block_moments(every, like, every.size, *state.reshape(4, -1), None)
     else:
-        count_valid(piece, valid)
         _block_moments(every, like, valid.counts, *state.reshape(4, -1), valid.rules())
     return state
 

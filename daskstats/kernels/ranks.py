@@ -93,7 +93,7 @@ class OrderStatistics:
         _select(*self._wanted, first, last)
 
     def values(self) -> np.ndarray:
-        """Return the values (ranks, rows, cols), of the frames' dtype."""
+        """Return the values (ranks, rows, cols), which the keys become: call it once."""
         values = _values(self._out, self._dtype, self._sign)
         if self._missing.any():
             values[:, self._missing] = np.nan

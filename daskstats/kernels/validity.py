@@ -26,6 +26,8 @@ from .frames import LONG_TILE, Piece, addresses, compiled, plain, view
 Arc = tuple[int, int]
 """(first key, length): keys that follow one another; 0 comes after the largest"""
 
+NO_ARCS = np.empty((0, 2), np.uint64)
+
 # Pixels between the rows of copies, or those of all rows would share a few places of each cache.
 PADDING = 32
 
@@ -198,10 +200,14 @@ class Valid:
         self.keys, self.counts = keys, counts.reshape(-1)
         self.arcs = merge_arcs(arcs, keys.circle)
 
-    def rules(self, neutral: Any = 0) -> tuple:
-        """Return what compiled code needs: ``neutral`` stands for what is left out."""
+    def rules(self, neutral: Any = 0, few: bool = False) -> tuple:
+        """Return what compiled code needs: ``neutral`` stands for what is left out.
+
+        Code that tests for several arcs serves for one as well, unless ``few`` asks for the least:
+        that is compiled on its own.
+        """
         unsigned, seen = self.keys.unsigned, self.keys.seen
-        (tests, length), others = self._tests()
+        (tests, length), others = self._tests(few)
         left_out = np.array(self.keys.bits(self._longest[0]), unsigned)
         return (
             tests,
@@ -217,21 +223,24 @@ class Valid:
     def rank_rules(self) -> tuple:
         """Return the same for keys of floats and bits of integers; what is left out is last."""
         unsigned, most = self.keys.unsigned, self.keys.circle - 1
-        last = most if self.keys.floats else self.keys.bits(most)
-        # Always those for several arcs: code for one alone would take seconds more to compile.
-        (tests, length), others = self._tests(always=True)
+        last = unsigned.type(most if self.keys.floats else self.keys.bits(most))
+        if not self.arcs:
+            # To put the last key in its own place leaves nothing out.
+            tests, length, others = (last, last, last), unsigned.type(1), NO_ARCS.astype(unsigned)
+        else:
+            (tests, length), others = self._tests()
         spare = np.empty((1 if len(others) else 0, LONG_TILE), unsigned)
-        return tests, length, others, tests[0], unsigned.type(last), self.counts, spare
+        return tests, length, others, tests[0], last, self.counts, spare
 
     @property
     def _longest(self) -> Arc:
         return max(self.arcs, key=itemgetter(1), default=(0, 0))
 
-    def _tests(self, always: bool = False) -> tuple[tuple[tuple, Any], np.ndarray]:
+    def _tests(self, few: bool = False) -> tuple[tuple[tuple, Any], np.ndarray]:
         """Return what values are tested for, and the arcs for which there is no test.
 
-        The tests are one key that an arc begins with, and its length; if there are more arcs, two
-        keys that are left out by themselves follow the first one.
+        The tests are one key that an arc begins with, and its length; two keys that are left out
+        by themselves follow the first one, unless ``few`` are asked for and that is all there is.
         """
         cast, arcs = self.keys.unsigned.type, [arc for arc in self.arcs if arc != self._longest]
         start, length = self._turned(self._longest)
@@ -243,7 +252,7 @@ class Valid:
                 single += [(first + step) % self.keys.circle for step in range(count)]
             else:
                 others.append((first, count))
-        if arcs or (always and self.arcs):
+        if arcs or not few:
             # The beginning of the arc is left out anyway.
             single += [start] * (2 - len(single))
         tests = tuple(map(cast, [start, *single]))
@@ -252,6 +261,18 @@ class Valid:
     def _turned(self, arc: Arc) -> Arc:
         """Return an arc of the bits of integers: their keys are these, turned round the circle."""
         return arc if self.keys.floats else (self.keys.bits(arc[0]), arc[1])
+
+
+def rules_of(
+    valid: Valid | None, nframes: int, neutral: Any = 0, few: bool = False
+) -> tuple | None:
+    """Return `Valid.rules` for so many frames; if all values count, count them here, and None."""
+    if valid is None:
+        return None
+    if not valid.arcs:
+        valid.counts += np.uint32(nframes)
+        return None
+    return valid.rules(neutral, few)
 
 
 def runs(every: np.ndarray, valid: Valid | None, most: int = 1 << 31) -> Iterator[np.ndarray]:
@@ -465,8 +486,9 @@ class Count:
 
     def __init__(self, piece: Piece, valid: Valid) -> None:
         self._frames = frames = plain(piece)
-        self._fixed = np.empty(1, valid.keys.seen), valid.rules()
-        self._parts = list(runs(addresses(frames), valid))
+        every = addresses(frames)
+        self._fixed = np.empty(1, valid.keys.seen), rules_of(valid, every.size)
+        self._parts = list(runs(every, valid)) if valid.arcs else []
 
     def run(self, first: int, last: int) -> None:
         """Count the pixels from ``first`` to ``last - 1``."""
