@@ -199,14 +199,16 @@ def _variance(sums, squares, counts, ddof, root, out):
         n, s = np.int64(at(counts, p)), np.int64(sums[p])
         count = np.float64(n)
         freedom = count - ddof
-        # Squares are moved to the integer next to the mean, where they are small and exact.
-        middle = np.int64(np.rint(np.float64(s) / max(count, 1.0)))
+        # Squares are moved to an integer near the mean, where they are small and exact.
+        part = 1.0 / max(count, 1.0)
+        middle = np.int64(np.rint(np.float64(s) * part))
         r = s - middle * n
         m = np.int64(squares[p]) - middle * (s + r)
-        if np.float64(m) * count < 2.0**53:
-            v = np.float64(m * n - r * r) / (count * freedom)
-        else:
-            v = (np.float64(m) - np.float64(r) * np.float64(r) / count) / freedom
+        # One division for both cases: it takes most of the time.
+        exact = np.float64(m) * count < 2.0**53
+        fraction = np.float64(m * n - r * r)
+        rounded = np.float64(m) - np.float64(r) * np.float64(r) * part
+        v = (fraction if exact else rounded) / (count * freedom if exact else freedom)
         v = v if freedom > 0 else np.nan
         out[p] = np.sqrt(v) if root else v
 
