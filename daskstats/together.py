@@ -16,7 +16,7 @@ from dask.base import tokenize
 
 from .outputs import band_pool
 from .statistics import Statistic
-from .statistics.base import Piece, State, finish_rows, place_rows, rows_in_cache
+from .statistics.base import Part, Piece, State, finish_rows, place_rows, rows_in_cache
 from .statistics.extremes import combine_extremes, fold_extremes
 from .statistics.moments import (
     fold_moments,
@@ -152,10 +152,9 @@ def _sizes(frames: np.dtype, nframes: int, folds: tuple) -> int:
 def _row_wise(
     members: Sequence[Statistic], dtypes: Sequence[np.dtype], frames: np.dtype
 ) -> Together:
-    folded = [member for member in members if member.along == "frames"]
-    folds = _folds(folded, frames)
-    states = sum(fold.state_size(frames, 1 << 40) for fold in folds)
-    folds += [member for member in members if member.along == "rows"]
+    folds = _folds(members, frames)
+    folded = [fold for fold in folds if fold.along == "frames"]
+    states = sum(fold.state_size(frames, 1 << 40) for fold in folded)
     images = tuple(_by_rows(*each) for each in zip(members, dtypes, strict=True))
     finished = sum(int(image.state_size(frames, 0)) for image in images)
     return Together(
@@ -214,17 +213,18 @@ def _band_of_all(
     every: list[list] = [[] for _ in folds]
     for member, place, image in zip(members, places, images, strict=True):
         every[place].append((member, image))
-    walks = [_rows_of(fold, piece, few, own) for fold, own in zip(folds, every, strict=True)]
+    parts = (fold.in_parts(piece, few, start) for fold in folds)
+    walks = [_write_rows(own, targets) for own, targets in zip(parts, every, strict=True)]
     for _ in zip_longest(*walks):
         pass
     return {f"{index}.{start}": image for index, image in enumerate(images)}
 
 
-def _rows_of(
-    fold: Statistic, piece: Piece, few: int, images: Sequence[tuple[Statistic, np.ndarray]]
+def _write_rows(
+    parts: Iterable[Part], images: Sequence[tuple[Statistic, np.ndarray]]
 ) -> Iterator[None]:
-    """Fold a few rows at a time, and write the images of those that are done."""
-    for part in fold.in_parts(piece, few):
+    """Write the rows of images as soon as they are done, and pause after each few."""
+    for part in parts:
         if part is not None:
             first, last, state = part
             for member, image in images:

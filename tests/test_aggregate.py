@@ -165,6 +165,7 @@ def test_a_mask_of_nothing_and_of_everything(frames):
     [
         ({"mask": MASK}, ValueError, "give a fill_value"),
         ({"mask": MASK, "fill_value": -1}, ValueError, "fill_value -1 cannot be held"),
+        ({"mask": MASK, "fill_value": 2**64}, ValueError, "fill_value 18446744073709551616 cannot"),
         ({"mask": MASK[:5]}, ValueError, r"mask has shape \(5, 13\), expected \(17, 13\)"),
         ({"mask": MASK.astype(int)}, TypeError, "mask must be an array of bool"),
         ({"invalid": "x"}, TypeError, "invalid must be a number"),
@@ -254,3 +255,40 @@ def test_a_statistic_of_ones_own(frames):
     np.testing.assert_array_equal(last.image, expected)
     with pytest.raises(TypeError, match="lit cannot leave out values"):
         stats.aggregate(frames, [statistic], invalid=3)
+
+
+DARK = np.arange(3000 * 100).reshape(3000, 100) % 7
+
+
+def band(pieces, start):
+    block = np.concatenate([block for piece in pieces for block in piece])
+    rows = DARK[start : start + block.shape[1]]
+    return {str(start): np.median(block - rows.astype("f8"), axis=0)}
+
+
+def place(a, b):
+    return {**a, **b}
+
+
+def write_band(state, image):
+    for first, rows in state.items():
+        image[int(first) : int(first) + len(rows)] = rows
+
+
+def test_a_row_wise_statistic_of_ones_own(rng):
+    """It is told which rows it gets, alone and with others."""
+    statistic = stats.Statistic("dark", band, place, write_band, along="rows", dtype="float64")
+    frames = rng.poisson(50, (20, *DARK.shape)).astype("u2")
+    expected = np.median(frames - DARK.astype("f8"), axis=0)
+    for others in ([], ["max"], ["median", "std"]):
+        (images,) = dask.compute(stats.aggregate(frames, [statistic, *others]))
+        np.testing.assert_array_equal(images["dark"], expected)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "i4"])
+def test_float64_images_of_deviations_are_the_same_too(rng, dtype):
+    """Sums of squares that lie half-way between two float64 are rounded one way, however cut."""
+    frames = (rng.normal(size=(40, 70, 900)) * 50).astype(dtype)
+    (images,) = dask.compute(stats.aggregate(frames, ["var", "std", "median"], dtype="f8"))
+    for name, image in images.items():
+        np.testing.assert_array_equal(image, own(frames, name, dtype="f8"))

@@ -221,7 +221,7 @@ def _fold_arg(
     frames = plain(piece)
     like = np.empty(1, frames[0].dtype)
     keys = Keys(piece[0].dtype, wide=True)
-    rules = None if valid is None or not valid.arcs else valid.rules()
+    rules = rules_of(valid, sum(map(len, frames)))
     flip = best.dtype.type(0 if keys.floats else keys.flip)
     most = MOST_FRAMES.get(like.itemsize, 1 << 30)
     for part in runs(addresses(frames), valid, most):

@@ -1,10 +1,10 @@
-"""Which values count: arcs of keys that are left out, and frames cleaned of them in cache.
+"""Which values count: arcs of keys that are left out, and how compiled code tests for them.
 
 A *key* is an unsigned integer of the same order as the value: the bits with the sign flipped; of
 negative floats, whose magnitude runs the other way, all bits flipped. What is left out is a few
 *arcs* (first key, length) of the circle of all keys: a saturated value lies next to the smallest
 one, the positive NaNs next to the negative ones, so that one arc is nearly always enough, and the
-test of a value one subtraction and one comparison. Beside the longest arc, two single keys can be
+test of a value one subtraction and one comparison. Beside the longest arc, two more keys can be
 tested for, by one comparison each. What has no test, one, or three is compiled for each.
 
 Of what is beyond these, `take` copies a few short rows of pixels into first-level cache, with a
@@ -206,6 +206,7 @@ class Valid:
         Code that tests for several arcs serves for one as well, unless ``few`` asks for the least:
         that is compiled on its own.
         """
+        assert self.arcs, "where all values count there is nothing to test for"
         unsigned, seen = self.keys.unsigned, self.keys.seen
         (tests, length), others = self._tests(few)
         left_out = np.array(self.keys.bits(self._longest[0]), unsigned)
@@ -234,13 +235,13 @@ class Valid:
 
     @property
     def _longest(self) -> Arc:
-        return max(self.arcs, key=itemgetter(1), default=(0, 0))
+        return max(self.arcs, key=itemgetter(1))
 
     def _tests(self, few: bool = False) -> tuple[tuple[tuple, Any], np.ndarray]:
         """Return what values are tested for, and the arcs for which there is no test.
 
-        The tests are one key that an arc begins with, and its length; two keys that are left out
-        by themselves follow the first one, unless ``few`` are asked for and that is all there is.
+        The tests are one key that the longest arc begins with, and its length. Two more keys, of
+        shorter arcs, follow the first one, unless ``few`` are asked for and there is one arc.
         """
         cast, arcs = self.keys.unsigned.type, [arc for arc in self.arcs if arc != self._longest]
         start, length = self._turned(self._longest)
@@ -319,7 +320,7 @@ def _overload_end(rules, first, count):
 
 
 def several(rules):
-    """Whether compiled code tests for more than one arc."""
+    """Whether compiled code tests for more than the longest arc."""
     return rules is not types.none and rules.types[0].count > 1
 
 

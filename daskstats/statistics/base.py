@@ -15,10 +15,10 @@ frames of a band of rows, and its state holds that band under the number of its 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import repeat
-from math import floor
-from numbers import Real
+from math import floor, isfinite
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -165,10 +165,14 @@ class Statistic:
             return self.chunk(pieces, start, state)
         return self.combine(state, self.chunk(pieces, start))
 
-    def in_parts(self, piece: Piece, few: int) -> Iterator[Part]:
-        """Fold all frames of a piece, a few rows at a time; others may do so in between."""
-        make = self.parts or partial(chunks_in_parts, self.chunk)
-        return make(piece, few)
+    def in_parts(self, piece: Piece, few: int, start: int = 0) -> Iterator[Part]:
+        """Fold all frames of a band of rows, a few rows at a time; others may do so in between.
+
+        The rows are numbered from 0, whatever the number ``start`` of the first one is.
+        """
+        if self.parts is not None:
+            return self.parts(piece, few)
+        return chunks_in_parts(self.chunk, piece, few, start if self.along == "rows" else None)
 
     def packed(self, state: State) -> State:
         """Return a state as it is sent to another process."""
@@ -258,27 +262,41 @@ def _is_float(dtype: np.dtype) -> bool:
     return dtype.kind == "f" and dtype.itemsize <= 8
 
 
+def _is_finite(value: Any) -> bool:
+    # Of integers beyond 64 bits numpy cannot tell.
+    return isinstance(value, Integral) or isfinite(value)
+
+
 def can_hold(value: Any, dtype: np.dtype) -> bool:
     """Whether a number can stand in an image: for floats short of becoming infinite."""
     if dtype.kind == "f":
         try:
             with np.errstate(over="ignore"):
-                return bool(np.isfinite(dtype.type(value)) or not np.isfinite(value))
+                return bool(np.isfinite(dtype.type(value)) or not _is_finite(value))
         except OverflowError:
             return False
-    if dtype.kind not in "biu" or not np.isfinite(value) or value != floor(value):
+    if dtype.kind not in "biu" or not _is_finite(value) or value != floor(value):
         return False
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     return bool(low <= value <= high)
 
 
-def chunks_in_parts(chunk: Callable[..., State], piece: Piece, few: int) -> Iterator[Part]:
-    """Yield the state of some rows of a piece after the other; what is begun anew takes more."""
+def chunks_in_parts(
+    chunk: Callable[..., State], piece: Piece, few: int, start: int | None = None
+) -> Iterator[Part]:
+    """Yield the state of some rows of a piece after the other; what is begun anew takes more.
+
+    ``start`` is the number of the first row for a row-wise statistic, None for others.
+    """
     height, several = piece[0].shape[1], few * LONG_TURN
     for first in range(0, height, several):
         last = min(first + several, height)
-        rows = [block[:, first:last] for block in piece]
-        yield first, last, chunk(_few_frames(rows), 0)
+        rows = _few_frames([block[:, first:last] for block in piece])
+        if start is None:
+            yield first, last, chunk(rows, 0)
+        else:
+            (band,) = chunk(rows, start + first).values()
+            yield first, last, {"0": band}
         # To stay in step with others.
         yield from repeat(None, LONG_TURN - 1)
 

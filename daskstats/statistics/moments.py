@@ -109,6 +109,9 @@ def _finish_moments(state: State, image: np.ndarray, ddof: float, root: bool) ->
             compiled().variance(state["sum"], state["squares"], counts, ddof, root, out)
         return
     _, _, squares, rest = state["moments"]
+    # Errors of some 2^-100, which depend on the cut, must not decide which way a tie is rounded.
+    grain = squares * 2.0**-38
+    rest = (rest + grain) - grain
     found = np.maximum(np.where(np.isfinite(squares), squares + rest, squares), 0)
     freedom = counts - ddof
     found /= np.where(freedom > 0, freedom, np.nan)
