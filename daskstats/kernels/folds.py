@@ -73,7 +73,7 @@ class Extremes:
         ends = np.array([end for end, _ in trail], np.int64)
         images = addresses([image[None] for _, image in trail]) if trail else NOWHERE
         every = addresses(frames)
-        rules = rules_of(valid, every.size, farthest(into.dtype, least))
+        rules = rules_of(valid, every.size, farthest(into.dtype, least), few=True)
         # Compiled code is made for a type: None for the maximum, a bool for the minimum.
         self._into = out, ends, images, least or None, rules
         self._parts = list(runs(every, valid))
