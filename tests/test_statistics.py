@@ -72,10 +72,10 @@ def check_statistic(statistic, frames):
 
 def check_parts(statistic, frames):
     """However few rows are folded at a time, the rows of the image are those of the whole."""
-    shape = statistic.image_shape(*frames.shape[1:])
-    expected = statistic.image(statistic.chunk([[frames]], 0), shape, np.dtype("f8"))
+    shape, dtype = statistic.image_shape(*frames.shape[1:]), statistic.image_dtype(frames.dtype)
+    expected = statistic.image(statistic.chunk([[frames]], 0), shape, dtype)
     for few in (1, 3, frames.shape[1] + 1):
-        image, done = np.zeros(shape), 0
+        image, done = np.zeros(shape, dtype), 0
         for part in statistic.in_parts([frames[:2], frames[2:]], few):
             if part is not None:
                 first, last, state = part
