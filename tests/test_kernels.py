@@ -75,12 +75,18 @@ def check_order_statistics(piece, frames, ranks):
     assert found.dtype == frames.dtype
 
 
+def extreme(piece, least, into=None, trail=()):
+    into = kernels.begin_extreme(piece[0], least, False) if into is None else into
+    kernels.Extremes(piece, into, least, None, trail).run(0, into.size)
+    return into
+
+
 def check_trail(piece, frames, ends):
     """Extremes of the first few frames are written while all are folded."""
-    for fold, reduce in ((kernels.fold_max, np.max), (kernels.fold_min, np.min)):
+    for least, reduce in ((False, np.max), (True, np.min)):
         images = [np.zeros((2, *frames.shape[1:]), frames.dtype) for _ in ends]
         trail = [(end, image[0]) for end, image in zip(ends, images, strict=True)]
-        whole = fold(piece, None, None, trail)
+        whole = extreme(piece, least, None, trail)
         np.testing.assert_array_equal(whole, reduce(frames, axis=0))
         for end, image in zip(ends, images, strict=True):
             np.testing.assert_array_equal(image[0], reduce(frames[:end], axis=0))
@@ -88,8 +94,8 @@ def check_trail(piece, frames, ends):
 
 
 def check_folds(piece, frames):
-    np.testing.assert_array_equal(kernels.fold_max(piece, None), frames.max(axis=0))
-    np.testing.assert_array_equal(kernels.fold_min(piece, frames[0].copy()), frames.min(axis=0))
+    np.testing.assert_array_equal(extreme(piece, False), frames.max(axis=0))
+    np.testing.assert_array_equal(extreme(piece, True, frames[0].copy()), frames.min(axis=0))
     if frames.dtype.kind in "biu" and frames.dtype.itemsize <= 4:
         into = np.ones(frames.shape[1:], "i8" if frames.dtype.kind == "i" else "u8")
         kernels.Integers(piece, into).run(0, into.size)

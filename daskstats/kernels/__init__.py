@@ -20,8 +20,6 @@ from .folds import (
     divide,
     fold_argmax,
     fold_argmin,
-    fold_max,
-    fold_min,
 )
 from .frames import FRAMES_IN_32_BITS, leased, leased_zeros
 from .moments import Squares, block_moments, merge_moments, variance
@@ -48,8 +46,6 @@ __all__ = [
     "divide",
     "fold_argmax",
     "fold_argmin",
-    "fold_max",
-    "fold_min",
     "interpolate",
     "leased",
     "leased_zeros",

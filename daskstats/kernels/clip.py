@@ -20,7 +20,7 @@ from numba import types
 from numba.extending import overload
 
 from .frames import Piece, addresses, compiled, plain, view
-from .ranks import count_frames, order_statistics_of_valid
+from .ranks import SAMPLE, OrderStatistics, count_frames
 from .validity import Arc, Keys, Valid, count_valid, counts, take
 
 # Bytes of the frames of a group of pixels that goes through all rounds at once, in the last-level
@@ -115,8 +115,10 @@ def _median(piece: Piece, valid: Valid, bounds: Bounds) -> np.ndarray:
     ranks = bounds.below + (bounds.kept - 1) // 2
     after = bounds.below + bounds.kept // 2
     ranks[none] = after[none] = -1
-    points = [(0.5, ranks), (None, after)]
-    low, high = order_statistics_of_valid(piece, points, valid, True).reshape(2, -1)
+    middle = [SAMPLE // 2, -1]
+    found = OrderStatistics(piece, np.array([ranks, after]), middle, valid.rank_rules(), False)
+    found.run(0, ranks.size)
+    low, high = found.values().reshape(2, -1)
     with np.errstate(all="ignore"):  # of what pixels without a value have in place of ranks
         centre = (low.astype("f8") + high) / 2
     centre[none] = np.nan

@@ -49,7 +49,7 @@ class Extremes:
     Parameters
     ----------
     piece : list of ndarray
-        Frames of any dtype but float16.
+        Frames; those of float16 are widened, all of them at once.
     into : ndarray
         (rows, cols) of the frames' dtype: the extreme so far, which is overwritten.
     least : bool
@@ -69,42 +69,23 @@ class Extremes:
         trail: Trail = (),
     ) -> None:
         self._frames = frames = plain(piece)
-        out = into.view(frames[0].dtype).reshape(-1)
+        self._narrow = into.reshape(-1) if into.dtype == np.float16 else None
+        (wide,) = plain([into[None]])
         ends = np.array([end for end, _ in trail], np.int64)
         images = addresses([image[None] for _, image in trail]) if trail else NOWHERE
         every = addresses(frames)
         rules = rules_of(valid, every.size, farthest(into.dtype, least), few=True)
         # Compiled code is made for a type: None for the maximum, a bool for the minimum.
-        self._into = out, ends, images, least or None, rules
+        self._out = wide.reshape(-1)
+        self._fixed = ends, images, least or None, rules
         self._parts = list(runs(every, valid))
 
     def run(self, first: int, last: int) -> None:
         """Fold the pixels from ``first`` to ``last - 1``."""
         for part in self._parts:
-            _extreme(part, *self._into, first, last)
-
-
-def fold_max(
-    piece: Piece, into: np.ndarray | None, valid: Valid | None = None, trail: Trail = ()
-) -> np.ndarray:
-    """Return the maximum over the frames of a piece and ``into``, as `Extremes` finds it."""
-    return _fold(piece, into, False, valid, trail)
-
-
-def fold_min(
-    piece: Piece, into: np.ndarray | None, valid: Valid | None = None, trail: Trail = ()
-) -> np.ndarray:
-    """Return the minimum over the frames of a piece and ``into``, as `Extremes` finds it."""
-    return _fold(piece, into, True, valid, trail)
-
-
-def farthest(dtype: np.dtype, least: bool) -> Any:
-    """Return the value that every other is beyond: the lowest, or the highest for a minimum."""
-    if dtype.kind == "f":
-        return np.inf if least else -np.inf
-    if dtype.kind == "b":
-        return least
-    return np.iinfo(dtype).max if least else np.iinfo(dtype).min
+            _extreme(part, self._out, *self._fixed, first, last)
+        if self._narrow is not None:
+            self._narrow[first:last] = self._out[first:last]
 
 
 def begin_extreme(block: np.ndarray, least: bool, valid: bool) -> np.ndarray:
@@ -114,18 +95,13 @@ def begin_extreme(block: np.ndarray, least: bool, valid: bool) -> np.ndarray:
     return into
 
 
-def _fold(
-    piece: Piece, into: np.ndarray | None, least: bool, valid: Valid | None, trail: Trail
-) -> np.ndarray:
-    if into is None:
-        into = begin_extreme(piece[0], least, valid is not None)
-    if into.dtype != np.float16:
-        Extremes(piece, into, least, valid, trail).run(0, into.size)
-    else:
-        wide = into.astype(np.float32)
-        Extremes(plain(piece), wide, least, valid).run(0, wide.size)
-        into[...] = wide
-    return into
+def farthest(dtype: np.dtype, least: bool) -> Any:
+    """Return the value that every other is beyond: the lowest, or the highest for a minimum."""
+    if dtype.kind == "f":
+        return np.inf if least else -np.inf
+    if dtype.kind == "b":
+        return least
+    return np.iinfo(dtype).max if least else np.iinfo(dtype).min
 
 
 @compiled

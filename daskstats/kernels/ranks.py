@@ -50,7 +50,8 @@ class OrderStatistics:
     piece : list of ndarray
         All frames of a band of rows.
     ranks : sequence of int, or ndarray
-        In rising order; or int32 (ranks, pixels) and ``guesses``.
+        In rising order; or int32 (ranks, pixels) and ``guesses``. What is returned for rank -1,
+        of a pixel without a value, means nothing.
     guesses : sequence of int, optional
         For each rank the frame of the sorted sample that it is near to; -1: it is the rank before,
         or the next one.
@@ -108,36 +109,6 @@ def _near(ranks: Sequence[int], nframes: int) -> list[int]:
         guesses.append(-1 if follows else rank * SAMPLE // nframes)
         searched = searched if follows else rank
     return guesses
-
-
-def order_statistics_of_valid(
-    piece: Piece, points: Sequence[tuple[float | None, np.ndarray]], valid: Valid, skipna: bool
-) -> np.ndarray:
-    """Return the values of ranks that differ from pixel to pixel, among those that are valid.
-
-    Parameters
-    ----------
-    piece : list of ndarray
-        All frames of a band of rows.
-    points : sequence of (float, ndarray)
-        The part of the valid values that is about below the rank, and int32 ranks (rows, cols).
-        None instead of a part says that each rank is that of the point before, or the next. A
-        pixel of rank -1 has no value: what is returned there means nothing.
-    valid : Valid
-        What is left out.
-    skipna : bool
-        Whether NaN is; otherwise a pixel with one in any frame is NaN.
-
-    Returns
-    -------
-    ndarray
-        (points, rows, cols) of the frames' dtype.
-    """
-    ranks = np.array([ranks.reshape(-1) for _, ranks in points], np.int32)
-    guesses = [-1 if part is None else min(SAMPLE - 1, int(part * SAMPLE)) for part, _ in points]
-    found = OrderStatistics(piece, ranks, guesses, valid.rank_rules(), not skipna)
-    found.run(0, ranks.shape[1])
-    return found.values()
 
 
 class ValidPercentile:

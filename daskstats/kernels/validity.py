@@ -26,8 +26,6 @@ from .frames import LONG_TILE, Piece, addresses, compiled, plain, view
 Arc = tuple[int, int]
 """(first key, length): keys that follow one another; 0 comes after the largest"""
 
-NO_ARCS = np.empty((0, 2), np.uint64)
-
 # Pixels between the rows of copies, or those of all rows would share a few places of each cache.
 PADDING = 32
 
@@ -209,7 +207,7 @@ class Valid:
         assert self.arcs, "where all values count there is nothing to test for"
         unsigned, seen = self.keys.unsigned, self.keys.seen
         (tests, length), others = self._tests(few)
-        left_out = np.array(self.keys.bits(self._longest[0]), unsigned)
+        left_out = np.array(self.keys.bits(self._by_length()[-1][0]), unsigned)
         return (
             tests,
             length,
@@ -227,15 +225,14 @@ class Valid:
         last = unsigned.type(most if self.keys.floats else self.keys.bits(most))
         if not self.arcs:
             # To put the last key in its own place leaves nothing out.
-            tests, length, others = (last, last, last), unsigned.type(1), NO_ARCS.astype(unsigned)
+            tests, length, others = (last, last, last), unsigned.type(1), np.empty((0, 2), unsigned)
         else:
             (tests, length), others = self._tests()
         spare = np.empty((1 if len(others) else 0, LONG_TILE), unsigned)
         return tests, length, others, tests[0], last, self.counts, spare
 
-    @property
-    def _longest(self) -> Arc:
-        return max(self.arcs, key=itemgetter(1))
+    def _by_length(self) -> list[Arc]:
+        return sorted(self.arcs, key=itemgetter(1))
 
     def _tests(self, few: bool = False) -> tuple[tuple[tuple, Any], np.ndarray]:
         """Return what values are tested for, and the arcs for which there is no test.
@@ -243,11 +240,11 @@ class Valid:
         The tests are one key that the longest arc begins with, and its length. Two more keys, of
         shorter arcs, follow the first one, unless ``few`` are asked for and there is one arc.
         """
-        cast, arcs = self.keys.unsigned.type, [arc for arc in self.arcs if arc != self._longest]
-        start, length = self._turned(self._longest)
+        cast, (*arcs, longest) = self.keys.unsigned.type, self._by_length()
+        start, length = self._turned(longest)
         single: list[int] = []
         others: list[Arc] = []
-        for arc in sorted(arcs, key=itemgetter(1)):
+        for arc in arcs:
             first, count = self._turned(arc)
             if len(single) + count <= 2:
                 single += [(first + step) % self.keys.circle for step in range(count)]

@@ -22,40 +22,47 @@ def fold_extremes(
     """Fold extremes; with a validity also the number of valid frames."""
     state = dict(state or {})
     for piece in pieces:
-        if validity is not None and not state:
-            state["valid"] = zero_counts(piece[0])
-        counts = state.get("valid")
-        for name in names:
-            valid = left_out(validity, piece[0], counts)
-            state[name] = getattr(compiled(), f"fold_{name}")(piece, state.get(name), valid)
-            counts = None  # the next one need not count again
-        del piece  # or it would live on while the next is read
+        state, loops = _begin(piece, state, names, validity)
+        for loop in loops:
+            loop.run(0, state[names[0]].size)
+        del piece, loops  # or they would live on while the next is read
     return state
 
 
 def _extremes_in_parts(
     piece: Piece, few: int, *, names: tuple[str, ...], validity: Validity | None = None
 ) -> Iterator[Part]:
-    if piece[0].dtype == np.float16:
+    if piece[0].dtype == np.float16:  # which is widened, a few frames at a time
         chunk = partial(fold_extremes, names=names, validity=validity)
         yield from chunks_in_parts(chunk, piece, few)
         return
-    kernels, counted = compiled(), validity is not None
-    state = {name: kernels.begin_extreme(piece[0], name == "min", counted) for name in names}
-    valid = [left_out(validity, piece[0], None) for _ in names]
-    if counted:
-        state["valid"] = zero_counts(piece[0])
-        valid[0] = left_out(validity, piece[0], state["valid"])
-    every = zip(names, valid, strict=True)
-    loops = [kernels.Extremes(piece, state[name], name == "min", own) for name, own in every]
+    state, loops = _begin(piece, {}, names, validity)
     yield from run_in_parts(loops, piece, few)
     yield 0, piece[0].shape[1], state
 
 
+def _begin(
+    piece: Piece, state: State, names: tuple[str, ...], validity: Validity | None, trail: Any = ()
+) -> tuple[State, list]:
+    """Return the state that loops fold a piece into, and the loops: one for each extreme."""
+    kernels, counted = compiled(), validity is not None
+    if not state:
+        state = {name: kernels.begin_extreme(piece[0], name == "min", counted) for name in names}
+        if counted:
+            state["valid"] = zero_counts(piece[0])
+    loops, counts = [], state.get("valid")
+    for name in names:
+        valid = left_out(validity, piece[0], counts)
+        loops.append(kernels.Extremes(piece, state[name], name == "min", valid, trail))
+        counts = None  # the next one need not count again
+    return state, loops
+
+
 def _leave_trail(piece: Piece, state: State | None, images: list, *, name: str) -> State:
     """Fold an extreme, and write what it is after some of the frames."""
-    fold = getattr(compiled(), f"fold_{name}")
-    return {name: fold(piece, state[name] if state else None, None, images)}
+    state, (loop,) = _begin(piece, state or {}, (name,), None, images)
+    loop.run(0, state[name].size)
+    return state
 
 
 UFUNCS = {"max": np.maximum, "min": np.minimum, "valid": np.add}
