@@ -10,9 +10,9 @@ from numba.extending import overload
 from .frames import LONG_TILE, TILE, Piece, addresses, at, compiled, dividing, leased, plain, view
 from .validity import Valid, merged, pick
 
-# Order statistics: pixels of a block whose counters stay in registers and first-level cache, the
-# most pixels of a tile, and its bytes (half of a second-level cache).
-BLOCK, LARGEST_TILE, TILE_NBYTES = 256, 2048, 1 << 19
+# Pixels of a block, at most and at least, and the bytes of its tile: for the counters, and for all
+# frames with a part of each key, in a second-level cache.
+MOST_BLOCK, LEAST_BLOCK, TILE_NBYTES = 1024, 256, 1 << 18
 
 # Frames of the sample that says where a pixel's values lie, and a network that sorts as many
 # (D. E. Knuth, The Art of Computer Programming, volume 3, section 5.3.4; 19 comparisons).
@@ -38,12 +38,12 @@ MARGIN = 1.75
 class OrderStatistics:
     """The values of some ranks (0 is the smallest) at each pixel, found some pixels at a time.
 
-    Every value is first turned into an unsigned key of the same order. In a tile of pixels, a
+    Every value is first turned into an unsigned key of the same order. In a block of pixels, a
     sample of frames tells where the keys of a pixel lie; 8 bits around there are cut out of all
-    frames, and the wanted one of them is found bit by bit: each bit counts the frames that are
-    below a trial value, one compare and one add per frame, without a branch. Where the keys
-    spread further than 8 bits, the next 7 follow in a further round. A pixel that the sample was
-    wrong about is done alone, or the tile from the top bits on if there are many.
+    frames into a tile, and the wanted one of them is found bit by bit: each bit counts the frames
+    that are below a trial value, one compare and one add per frame, without a branch. Where the
+    keys spread further than 8 bits, the next 7 follow in a further round. A pixel that the sample
+    was wrong about is done alone, or the block from the top bits on if there are many.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class OrderStatistics:
         self._frames = [block.view(unsigned) for block in piece]
         every = addresses(self._frames)
         self._out = leased((len(guesses), pixels), unsigned)
-        tile = leased((_tile_blocks(every.size, pixels), every.size, BLOCK), np.uint8)
+        tile = np.empty((every.size, _block(every.size, pixels)), np.uint8)
         self._sign = unsigned.type(1 << (8 * dtype.itemsize - 1))
         flip = unsigned.type(0) if dtype.kind in "ub" else self._sign
         self._missing = np.zeros(pixels if dtype.kind == "f" and find_nan else 0, np.bool_)
@@ -200,10 +200,10 @@ def _interpolate(below, above, weights, out):
         out[p] = a if weight == 0 else low if weight < 0.5 else high
 
 
-def _tile_blocks(nframes: int, pixels: int) -> int:
-    """Return how many blocks make a tile."""
-    most = max(1, min(LARGEST_TILE // BLOCK, TILE_NBYTES // (BLOCK * nframes)))
-    return min(most, -(-pixels // BLOCK))
+def _block(nframes: int, pixels: int) -> int:
+    """Return how many pixels make a block."""
+    most = min(MOST_BLOCK, TILE_NBYTES // nframes, -(-pixels // LEAST_BLOCK) * LEAST_BLOCK)
+    return max(1, most // LEAST_BLOCK) * LEAST_BLOCK
 
 
 def _values(keys: np.ndarray, dtype: np.dtype, sign: np.unsignedinteger) -> np.ndarray:
@@ -230,21 +230,20 @@ def _find_missing(addresses, like, infinity, magnitude, missing, start, stop):
 
 @compiled
 def _select(addresses, ranks, guesses, flip, floating, tile, out, rules, start, stop):
-    """Fill some pixels of out (ranks, pixels) with keys, tile by tile."""
-    size = tile.shape[0] * BLOCK
-    like = out[0]
-    sample = np.empty((SAMPLE, size), like.dtype)
-    keys = np.empty(size, like.dtype)
-    base = np.empty(size, like.dtype)
-    found = np.empty(size, np.uint8)
-    wrong = np.empty(size, np.bool_)
-    wanted = np.zeros(size, np.int32)
+    """Fill some pixels of out (ranks, pixels) with keys, block by block."""
+    like, block = out[0], tile.shape[1]
+    sample = np.empty((SAMPLE, block), like.dtype)
+    keys = np.empty(block, like.dtype)
+    base = np.empty(block, like.dtype)
+    found = np.empty(block, np.uint8)
+    wrong = np.empty(block, np.bool_)
+    wanted = np.zeros(block, np.int32)
     single = np.empty(addresses.size, like.dtype)
-    for first in range(start, stop, size):
-        g = min(size, stop - first)
+    for first in range(start, stop, block):
+        g = min(block, stop - first)
         k, b, w = keys[:g], base[:g], wrong[:g]
         spread = _sample(addresses, first, flip, floating, sample, g, rules)
-        bits = np.int64(MOST_BITS)
+        bits, bad = np.int64(MOST_BITS), 0
         for r in range(guesses.size):
             rank = ranks_of(ranks, r, first, wanted[:g], wanted)
             o = out[r, first : first + g]
@@ -256,14 +255,13 @@ def _select(addresses, ranks, guesses, flip, floating, tile, out, rules, start, 
                 )
             else:
                 guess = sample[guesses[r]][:g]
-                w[:] = False
-                bits = _find(
+                bits, bad = _find(
                     *(addresses, first, rank, flip, floating, guess, spread, k, b, found, w, tile),
                     rules,
                 )
                 for p in range(g):
                     o[p] = b[p] + like.dtype.type(found[p])
-            for p in range(g):
+            for p in range(g if bad else 0):
                 if w[p]:
                     o[p] = _alone(addresses, first + p, at(rank, p), flip, floating, single, rules)
 
@@ -365,9 +363,11 @@ def _overload_fill_gaps(sample, count, rules):
 def _find(
     addresses, first, rank, flip, floating, guess, spread, keys, base, found, wrong, tile, rules
 ):
-    """Find the keys of a rank, as ``base + found``, in rounds of up to 8 and then 7 bits each."""
+    """Find the keys of a rank, as ``base + found``, in rounds of up to 8 and then 7 bits each.
+
+    Returned are the bits of the last round, and how many pixels are marked as wrong.
+    """
     cast, g = base.dtype.type, base.size
-    filled = found[: (g + BLOCK - 1) // BLOCK * BLOCK]
     widest = 8 * base.itemsize - MOST_BITS
     # Variables of one type: with a constant among them each callee would be compiled twice.
     shift, bits, most = 0, np.int64(LEAST_BITS if widest else MOST_BITS), np.int64(MOST_BITS)
@@ -376,7 +376,7 @@ def _find(
             bits += 1
         else:
             shift += 1
-    guessing = True
+    guessing, bad = True, 0
     while True:
         # All top bits leave nothing to guess; less might not hold the key.
         certain = shift == widest and bits == most
@@ -385,18 +385,18 @@ def _find(
             for p in range(g):
                 base[p] = cast(0) if certain else cast(max(guess[p], half) - half)
         _cut(addresses, first, flip, floating, shift, bits, keys, base, tile, rules)
-        _descend(tile, rank, bits, filled)
+        _descend(tile, rank, bits, found)
         if guessing:
             bad, last = 0, (1 << bits) - 1
             for p in range(g):
-                outside = found[p] == last or (found[p] == 0 and base[p] > 0)
-                wrong[p] = not certain and outside and at(rank, p) >= 0
+                outside = (found[p] == last) | ((found[p] == 0) & (base[p] > 0))
+                wrong[p] = outside & (at(rank, p) >= 0) & (not certain)
                 bad += wrong[p]
             if bad * 16 > g:
                 shift, bits = widest, most
                 continue
         if shift == 0:
-            return bits
+            return bits, bad
         for p in range(g):
             base[p] += cast(cast(found[p]) << cast(shift))
         guessing, shift, bits = False, max(0, shift - 7), most
@@ -414,10 +414,7 @@ def _cut(addresses, first, flip, floating, shift, bits, keys, base, tile, rules)
             _keys(x, flip, True, keys)
             x, turn = keys, zero
         x = merged(x, rules)
-        for block in range((g + BLOCK - 1) // BLOCK):
-            start = block * BLOCK
-            stop = start + BLOCK
-            _cut_block(x[start:stop], turn, base[start:stop], shift, bits, tile[block, f], rules)
+        _cut_block(x, turn, base, shift, bits, tile[f], rules)
 
 
 @compiled
@@ -439,39 +436,40 @@ def _cut_block(x, flip, base, shift, bits, out, rules):
 @compiled
 def _descend(tile, rank, bits, found):
     """Find the largest value that at most ``rank`` frames are below, bit by bit."""
-    trial = np.empty(BLOCK, np.uint8)
-    below = np.empty(BLOCK, np.int32)
-    few = np.empty(BLOCK, np.uint8)
-    for block in range(found.size // BLOCK):
-        v = found[block * BLOCK : (block + 1) * BLOCK]
-        v[:] = 0
-        for place in range(bits - 1, -1, -1):
-            for p in range(BLOCK):
-                trial[p] = v[p] | np.uint8(1 << place)
-            _count_below(tile[block], trial, few, below)
-            for p in range(BLOCK):
-                if below[p] <= at(rank, block * BLOCK + p):
-                    v[p] = trial[p]
+    trial = np.empty(found.size, np.uint8)
+    below = np.empty(found.size, np.int32)
+    few = np.empty(found.size, np.uint8)
+    found[:] = 0
+    for place in range(bits - 1, -1, -1):
+        for p in range(found.size):
+            trial[p] = found[p] | np.uint8(1 << place)
+        _count_below(tile, trial, few, below)
+        for p in range(found.size):
+            if below[p] <= at(rank, p):
+                found[p] = trial[p]
 
 
 @compiled
 def _count_below(frames, trial, few, below):
-    """Count the frames below a trial value, in 8 bits for up to 252 frames at a time."""
+    """Count the frames below a trial value, in 8 bits for up to 248 frames at a time."""
     n, one = frames.shape[0], np.uint8
     below[:] = 0
-    for start in range(0, n, 252):
-        stop = min(n, start + 252)
+    for start in range(0, n, 248):
+        stop = min(n, start + 248)
         few[:] = 0
-        for f in range(start, stop - 3, 4):
+        for f in range(start, stop - 7, 8):
             a, b, c, d = frames[f], frames[f + 1], frames[f + 2], frames[f + 3]
-            for p in range(BLOCK):
+            e, g, h, i = frames[f + 4], frames[f + 5], frames[f + 6], frames[f + 7]
+            for p in range(trial.size):
                 t = trial[p]
-                few[p] += one(one(a[p] < t) + one(b[p] < t)) + one(one(c[p] < t) + one(d[p] < t))
-        for f in range(stop - (stop - start) % 4, stop):
+                w = one(one(a[p] < t) + one(b[p] < t)) + one(one(c[p] < t) + one(d[p] < t))
+                x = one(one(e[p] < t) + one(g[p] < t)) + one(one(h[p] < t) + one(i[p] < t))
+                few[p] += one(w + x)
+        for f in range(stop - (stop - start) % 8, stop):
             a = frames[f]
-            for p in range(BLOCK):
+            for p in range(trial.size):
                 few[p] += one(a[p] < trial[p])
-        for p in range(BLOCK):
+        for p in range(trial.size):
             below[p] += few[p]
 
 
@@ -481,23 +479,18 @@ def _follow(
 ):
     """Find the keys of a rank after those of the rank before, ``below``, were found."""
     g = out.size
-    lacking, last = False, np.uint8((1 << bits) - 1)
-    upto = np.empty(BLOCK, np.int32)
-    few = np.empty(BLOCK, np.uint8)
-    above = np.empty(BLOCK, np.uint8)
-    for start in range(0, g, BLOCK):
-        v = found[start : start + BLOCK]
-        _next_in_tile(tile[start // BLOCK], v, few, upto, above)
-        for p in range(min(BLOCK, g - start)):
-            if upto[p] > at(rank, start + p):
-                out[start + p] = below[start + p]
-            elif above[p] < last:
-                out[start + p] = base[start + p] + base.dtype.type(above[p])
-            else:
-                lacking = True
-                out[start + p] = ~base.dtype.type(0)
-                # What is larger than the tile's range is looked for in the frames themselves.
-                v[p] = LACKING
+    lacking, last = 0, np.uint8((1 << bits) - 1)
+    upto = np.empty(found.size, np.int32)
+    few = np.empty(found.size, np.uint8)
+    above = np.empty(found.size, np.uint8)
+    _next_in_tile(tile, found, few, upto, above)
+    for p in range(g):
+        same = upto[p] > at(rank, p)
+        out[p] = below[p] if same else base[p] + base.dtype.type(above[p])
+        # What is larger than the tile's range is looked for in the frames themselves.
+        lacks = (not same) & (above[p] >= last)
+        found[p] = np.uint8(LACKING) if lacks else found[p]
+        lacking += lacks
     if lacking:
         _next_in_frames(addresses, first, flip, floating, below, keys, found, out, rules)
 
@@ -509,13 +502,23 @@ def _next_in_tile(frames, found, few, upto, above):
     upto[:] = 0
     above[:] = last
     for start in range(0, n, 252):
+        stop = min(n, start + 252)
         few[:] = 0
-        for f in range(start, min(n, start + 252)):
+        for f in range(start, stop - 3, 4):
+            a, b, c, d = frames[f], frames[f + 1], frames[f + 2], frames[f + 3]
+            for p in range(found.size):
+                v = found[p]
+                w, x = one(one(a[p] <= v) + one(b[p] <= v)), one(one(c[p] <= v) + one(d[p] <= v))
+                few[p] += one(w + x)
+                w, x = a[p] if a[p] > v else last, b[p] if b[p] > v else last
+                y, z = c[p] if c[p] > v else last, d[p] if d[p] > v else last
+                above[p] = min(min(min(w, x), min(y, z)), above[p])
+        for f in range(stop - (stop - start) % 4, stop):
             a = frames[f]
-            for p in range(BLOCK):
+            for p in range(found.size):
                 few[p] += one(a[p] <= found[p])
                 above[p] = min(above[p], a[p] if a[p] > found[p] else last)
-        for p in range(BLOCK):
+        for p in range(found.size):
             upto[p] += few[p]
 
 

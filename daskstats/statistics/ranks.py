@@ -85,7 +85,7 @@ def _percentiles(
         along="rows",
         state_nbytes=8 * planes,
         scratch=scratch,
-        # A tile is at most 512 KiB, or 256 pixels of all frames; samples of it are half of that.
+        # A tile is at most 256 KiB, or 256 pixels of all frames.
         tile=(loops << 20, loops * 288),
         planes=None if plain else planes,
         parts=parts,
