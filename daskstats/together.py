@@ -8,7 +8,7 @@ rows: a few rows of each while these are in a cache, until the images of the ban
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import zip_longest
+from itertools import repeat, zip_longest
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,31 @@ from dask.base import tokenize
 
 from .outputs import band_pool
 from .statistics import Statistic
-from .statistics.base import Part, Piece, State, finish_rows, place_rows, rows_in_cache
+from .statistics.base import Piece, State, finish_rows, place_rows
 from .statistics.extremes import combine_extremes, fold_extremes
 from .statistics.moments import (
+    begin_moments,
     fold_moments,
     is_small,
-    moments_in_parts,
     moments_size,
     pack_squares,
 )
+from .statistics.shared import compiled
 from .statistics.sums import add_sums, finish_sum, fold_sums
+
+# Bytes of a few rows that several loops pass over before the next: small enough for a cache that
+# is shared by the cores, large beside the cost of calling them.
+CACHED = 2 << 20
+
+# So many times as many rows make a turn of what makes its state anew.
+LONG_TURN = 4
+
+# Frames that float16 is widened for at once.
+FEW_FRAMES = 8
+
+
+Target = tuple[Statistic, np.ndarray]
+"""a statistic and its image"""
 
 
 @dataclass(frozen=True)
@@ -205,34 +220,80 @@ def _band_of_all(
     """Compute the rows of all images, a few of each fold's after those of the others."""
     piece = [block for piece in pieces for block in piece]
     shape = piece[0].shape[1:]
-    few = rows_in_cache(piece)
+    few = _rows_in_cache(piece)
     images = [
         band_pool.array(member.image_shape(*shape), dtype)
         for member, dtype in zip(members, dtypes, strict=True)
     ]
-    every: list[list] = [[] for _ in folds]
+    targets: list[list] = [[] for _ in folds]
     for member, place, image in zip(members, places, images, strict=True):
-        every[place].append((member, image))
-    parts = (fold.in_parts(piece, few, start) for fold in folds)
-    walks = [_write_rows(own, targets) for own, targets in zip(parts, every, strict=True)]
+        targets[place].append((member, image))
+    begun = [fold.begun(piece) for fold in folds]
+    loops = compiled().sharing(loop for each in begun if each for loop in each[0])
+    if len(loops) == 1 and None not in begun:
+        few = shape[0]  # nobody else has a turn
+    walks: list[Iterator] = [_run_in_turn(loops, piece, few)] if loops else []
+    for fold, each, own in zip(folds, begun, targets, strict=True):
+        if each is None:
+            walks.append(_fold_in_turn(fold, piece, few, start, own))
     for _ in zip_longest(*walks):
         pass
+    for each, own in zip(begun, targets, strict=True):
+        if each is not None:
+            _write_rows(each[1](), 0, shape[0], own)
     return {f"{index}.{start}": image for index, image in enumerate(images)}
 
 
-def _write_rows(
-    parts: Iterable[Part], images: Sequence[tuple[Statistic, np.ndarray]]
-) -> Iterator[None]:
-    """Write the rows of images as soon as they are done, and pause after each few."""
-    for part in parts:
-        if part is not None:
-            first, last, state = part
-            for member, image in images:
-                rows = image[..., first:last, :]
-                if member.along == "rows" and member.finalize is not finish_rows:
-                    rows[...] = 0
-                member.write(state, rows)
+def _rows_in_cache(piece: Piece) -> int:
+    """Return how many rows of a piece are passed over by several loops before the next ones."""
+    return max(1, CACHED // sum(block[:, :1].nbytes for block in piece))
+
+
+def _run_in_turn(loops: Sequence[Any], piece: Piece, few: int) -> Iterator[None]:
+    """Run loops over a few rows at a time."""
+    rows, cols = piece[0].shape[1:]
+    for first in range(0, rows, few):
+        for loop in loops:
+            loop.run(first * cols, min(first + few, rows) * cols)
         yield
+
+
+def _fold_in_turn(
+    fold: Statistic, piece: Piece, few: int, start: int, targets: Sequence[Target]
+) -> Iterator[None]:
+    """Fold some rows of a piece after the other and write their rows of images."""
+    height, several = piece[0].shape[1], few * LONG_TURN
+    for first in range(0, height, several):
+        last = min(first + several, height)
+        rows = _few_frames([block[:, first:last] for block in piece])
+        if fold.along == "rows":
+            (band,) = fold.chunk(rows, start + first).values()
+            state = {"0": band}
+        else:
+            state = fold.chunk(rows, 0)
+        _write_rows(state, first, last, targets)
+        # To stay in step with others.
+        yield from repeat(None, LONG_TURN)
+
+
+def _few_frames(piece: Piece) -> Iterable[Piece]:
+    """Return all frames as one piece, or a few at a time where a fold would copy them."""
+    if piece[0].dtype != np.float16:
+        return [piece]
+    return (
+        [block[edge : edge + FEW_FRAMES]]
+        for block in piece
+        for edge in range(0, len(block), FEW_FRAMES)
+    )
+
+
+def _write_rows(state: State, first: int, last: int, targets: Sequence[Target]) -> None:
+    """Write the rows of images that are finished from a state."""
+    for member, image in targets:
+        rows = image[..., first:last, :]
+        if member.along == "rows" and member.finalize is not finish_rows:
+            rows[...] = 0
+        member.write(state, rows)
 
 
 # ---------------------------------------------------------------------- one fold for several
@@ -292,7 +353,7 @@ def joined(folds: Sequence[Statistic], frames: np.dtype) -> list[Statistic]:
         finalize=finish_sum,
         state_nbytes=partial(_joined_size, extremes=len(names)),
         in_place=True,
-        parts=partial(moments_in_parts, **options),
+        begin=partial(begin_moments, **options),
         pack=pack_squares,
     )
     return [one, *(fold for fold in folds if fold not in both)]

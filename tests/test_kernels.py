@@ -59,6 +59,7 @@ def check_case(data):
     ranks = data.draw(st.sets(st.integers(0, nframes - 1), min_size=1, max_size=5))
     check_order_statistics(piece, frames, sorted(ranks))
     check_order_statistics(piece, frames, sorted({(nframes - 1) // 2, nframes // 2}))
+    check_squares_along(piece, frames, sorted(ranks))
     check_folds(piece, frames)
     if dtype != "f2":
         check_trail(piece, frames, sorted({ranks.pop() + 1, nframes}))
@@ -73,6 +74,26 @@ def check_order_statistics(piece, frames, ranks):
     found = order.values()
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == frames.dtype
+
+
+def check_squares_along(piece, frames, ranks):
+    """Squares are summed while order statistics are found, and neither is any different."""
+    if frames.dtype.kind not in "biu" or frames.dtype.itemsize > 2:
+        return
+    shape, wide = frames.shape[1:], "i8" if frames.dtype.kind == "i" else "u8"
+    sums, squares = np.full(shape, 7, wide), np.full(shape, 7, "u8")
+    top = kernels.begin_extreme(piece[0], False, False)
+    adder = kernels.Squares(piece, sums, squares, None, top, fresh=True)
+    order = kernels.OrderStatistics(piece, ranks)
+    assert kernels.sharing([adder, order]) == [order]
+    half = top.size // 2
+    order.run(0, half)
+    order.run(half, top.size)
+    np.testing.assert_array_equal(order.values(), np.sort(frames, axis=0)[ranks])
+    values = frames.astype("i8")
+    np.testing.assert_array_equal(sums, values.sum(axis=0))
+    np.testing.assert_array_equal(squares, (values**2).sum(axis=0))
+    np.testing.assert_array_equal(top, frames.max(axis=0))
 
 
 def extreme(piece, least, into=None, trail=()):
@@ -125,6 +146,7 @@ def test_tiles_of_many_pixels(kind, dtype):
     rng = np.random.default_rng(3)
     frames = frames_of(rng, kind, (41, 7, 701), dtype)
     check_order_statistics([frames], frames, [0, 1, 2, 20, 21, 40])
+    check_squares_along([frames], frames, [20, 40])
     check_folds([frames], frames)
     check_trail([frames], frames, [1, 3, 20, 41])
 
@@ -139,6 +161,8 @@ def test_any_number_of_frames(nframes):
     rng = np.random.default_rng(4)
     frames = rng.integers(0, 500, (nframes, 1, 3)).astype("u2")
     check_order_statistics([frames], frames, sorted({0, nframes // 2, nframes - 1}))
+    if nframes <= kernels.FRAMES_IN_32_BITS:
+        check_squares_along([frames], frames, [nframes // 2])
     check_folds([frames], frames)
 
 
@@ -150,6 +174,26 @@ def test_more_frames_than_32_bits_hold():
     squares = np.zeros((1, 2), "u8")
     kernels.Squares([frames], into, squares).run(0, into.size)
     assert squares.tolist() == [[65535**2 * 70_000, 70_000]]
+
+
+def test_loops_that_cannot_share_are_left_apart():
+    """Squares that leave values out or go on with sums, and those of too many frames."""
+    frames = np.random.default_rng(7).integers(0, 50, (9, 2, 30)).astype("u2")
+    many = np.broadcast_to(frames[:1, :1, :2], (70_000, 1, 2))
+    keys = kernels.Keys(frames.dtype)
+    valid = kernels.Valid(keys.equal_to(3), keys, np.zeros(60, "u4"))
+    for piece, left_out, fresh in (
+        (frames, valid, True),
+        (frames, None, False),
+        (many, None, True),
+    ):
+        sums, squares = (np.zeros(piece.shape[1:], "u8") for _ in range(2))
+        adder = kernels.Squares([piece], sums, squares, left_out, fresh=fresh)
+        order = kernels.OrderStatistics([piece], [4])
+        assert kernels.sharing([adder, order]) == [adder, order]
+    both = [kernels.OrderStatistics([frames], [rank]) for rank in (1, 4)]
+    adder = kernels.Squares([frames], *(np.zeros((2, 30), "u8") for _ in range(2)), fresh=True)
+    assert kernels.sharing([*both, adder]) == both
 
 
 @pytest.mark.parametrize("dtype", ["i1", "i2", "u1", "u2"])

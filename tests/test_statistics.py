@@ -67,23 +67,23 @@ def check_statistic(statistic, frames):
         packed = statistic.packed(statistic.combine(*pair))
         np.testing.assert_array_equal(statistic.image(packed, shape, dtype), images[1])
     assert pickle.dumps((first, second)) == before, "a state that was packed has changed"
-    check_parts(statistic, frames)
+    check_loops(statistic, frames)
 
 
-def check_parts(statistic, frames):
-    """However few rows are folded at a time, the rows of the image are those of the whole."""
+def check_loops(statistic, frames):
+    """However few pixels loops pass over at a time, the image is that of the whole."""
     shape, dtype = statistic.image_shape(*frames.shape[1:]), statistic.image_dtype(frames.dtype)
     expected = statistic.image(statistic.chunk([[frames]], 0), shape, dtype)
-    for few in (1, 3, frames.shape[1] + 1):
-        image, done = np.zeros(shape, dtype), 0
-        for part in statistic.in_parts([frames[:2], frames[2:]], few):
-            if part is not None:
-                first, last, state = part
-                assert first == done < last, "parts follow each other"
-                statistic.write(state, image[..., first:last, :])
-                done = last
-        assert done == frames.shape[1]
-        np.testing.assert_array_equal(image, expected)
+    pixels = frames[0].size
+    for few in (1, 3, pixels + 1):
+        begun = statistic.begun([frames[:2], frames[2:]])
+        if begun is None:
+            return
+        loops, state = begun
+        for first in range(0, pixels, few):
+            for loop in loops:
+                loop.run(first, min(first + few, pixels))
+        np.testing.assert_array_equal(statistic.image(state(), shape, dtype), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

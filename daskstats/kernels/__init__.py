@@ -23,19 +23,18 @@ from .folds import (
 )
 from .frames import FRAMES_IN_32_BITS, leased, leased_zeros
 from .moments import Squares, block_moments, merge_moments, variance
-from .ranks import OrderStatistics, ValidPercentile, interpolate
-from .validity import Count, Keys, Valid, count_valid
+from .ranks import OrderStatistics, ValidPercentiles, interpolate, sharing
+from .validity import Keys, Valid, count_valid
 
 __all__ = [
     "FRAMES_IN_32_BITS",
-    "Count",
     "Extremes",
     "Integers",
     "Keys",
     "OrderStatistics",
     "Squares",
     "Valid",
-    "ValidPercentile",
+    "ValidPercentiles",
     "add_floats",
     "add_limbs",
     "begin_extreme",
@@ -50,5 +49,6 @@ __all__ = [
     "leased",
     "leased_zeros",
     "merge_moments",
+    "sharing",
     "variance",
 ]

@@ -1,14 +1,17 @@
 """Order statistics: the values of given ranks at each pixel, without sorting."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from math import prod
+from typing import Any
 
 import numpy as np
 from numba import types
 from numba.extending import overload
 
 from .frames import LONG_TILE, TILE, Piece, addresses, at, compiled, dividing, leased, plain, view
-from .validity import Valid, merged, pick
+from .moments import Squares, squares_of_tile
+from .validity import Valid, count_block, counting_of, merged, pick
 
 # Pixels of a block, at most and at least, and the bytes of its tile: for the counters, and for all
 # frames with a part of each key, in a second-level cache.
@@ -85,13 +88,26 @@ class OrderStatistics:
         infinity = np.array(np.inf, dtype).view(unsigned)[()] if dtype.kind == "f" else flip
         self._nan = every, self._out[0], infinity, unsigned.type(self._sign - 1)
         keys = flip, dtype.kind == "f", tile
-        self._wanted = every, np.asarray(ranks), np.array(guesses), *keys, self._out, rules
+        self.wanted = every, np.asarray(ranks), np.array(guesses), *keys, self._out, rules
+        """what compiled code is told"""
+        self._along: tuple | None = None
+
+    def take_along(self, squares: Squares) -> bool:
+        """Sum the squares of the same frames as well if that can be done, and say whether it is."""
+        free = self._along is None and self.wanted[-1] is None
+        along = squares.of_tiles() if free else None
+        self._along = along or self._along
+        return along is not None
 
     def run(self, first: int, last: int) -> None:
         """Find the values of the pixels from ``first`` to ``last - 1``."""
+        self.find_missing(first, last)
+        _select(*self.wanted, self._along, first, last)
+
+    def find_missing(self, first: int, last: int) -> None:
+        """Look for NaN in the pixels from ``first`` to ``last - 1``, if that matters."""
         if self._missing.size:
             _find_missing(*self._nan, self._missing, first, last)
-        _select(*self._wanted, first, last)
 
     def values(self) -> np.ndarray:
         """Return the values (ranks, rows, cols), which the keys become: call it once."""
@@ -99,6 +115,19 @@ class OrderStatistics:
         if self._missing.any():
             values[:, self._missing] = np.nan
         return values.reshape(-1, *self._shape)
+
+
+def sharing(loops: Iterable[Any]) -> list[Any]:
+    """Return loops over the same frames that do what these do, as few as can be.
+
+    Squares of small integers are summed from what is cut out of the frames for order statistics.
+    """
+    loops = list(loops)
+    for order in [loop for loop in loops if isinstance(loop, OrderStatistics)]:
+        loops = [
+            loop for loop in loops if not (isinstance(loop, Squares) and order.take_along(loop))
+        ]
+    return loops
 
 
 def _near(ranks: Sequence[int], nframes: int) -> list[int]:
@@ -111,53 +140,80 @@ def _near(ranks: Sequence[int], nframes: int) -> list[int]:
     return guesses
 
 
-class ValidPercentile:
-    """A percentile of the valid values of each pixel, whose number differs, some pixels at a time.
+class ValidPercentiles:
+    """Percentiles of the valid values of each pixel, whose number differs, some pixels at a time.
 
     Parameters
     ----------
     piece : list of ndarray
         All frames of a band of rows.
-    percentile : float
+    percentiles : sequence of float
         From 0 to 100.
     valid : Valid
-        What is left out, and how many frames count at each pixel by the time it is run.
+        What is left out; how many frames count at each pixel is added to its counts.
     skipna : bool
         Whether NaN is left out; otherwise a pixel with one in any frame is NaN.
+    counted : bool
+        Whether the frames have been counted before.
 
     Examples
     --------
     >>> from daskstats.kernels import Keys
     >>> frames = np.array([7, 9, 3, 8], "u1")[:, None, None]
     >>> keys = Keys(frames.dtype)
-    >>> valid = Valid(keys.equal_to(9), keys, np.array([[3]], "u4"))
-    >>> found = ValidPercentile([frames], 75, valid, True)
+    >>> valid = Valid(keys.equal_to(9), keys, np.array([[0]], "u4"))
+    >>> found = ValidPercentiles([frames], [75], valid, True)
     >>> found.run(0, 1)
-    >>> [values.item() for values in found.neighbours()]
+    >>> [values.item() for values in found.neighbours()[0]]
     [7, 8, 0.5]
     """
 
-    def __init__(self, piece: Piece, percentile: float, valid: Valid, skipna: bool) -> None:
-        self._counts, self._part = valid.counts, percentile / 100
+    def __init__(
+        self,
+        piece: Piece,
+        percentiles: Sequence[float],
+        valid: Valid,
+        skipna: bool,
+        counted: bool = False,
+    ) -> None:
+        parts = np.array(percentiles) / 100
         # The least and the largest value are at a rank, and have no neighbour to look at.
-        guesses = [min(SAMPLE - 1, int(self._part * SAMPLE)), -1][: 1 + (0 < percentile < 100)]
-        self._ranks = leased((len(guesses), self._counts.size), np.int32)
-        self._weights = leased(piece[0].shape[1:], np.float64)
-        self._order = OrderStatistics(piece, self._ranks, guesses, valid.rank_rules(), not skipna)
+        pairs = [[min(SAMPLE - 1, int(part * SAMPLE)), -1][: 1 + (0 < part < 1)] for part in parts]
+        self._rows = np.cumsum([0, *map(len, pairs)])
+        ranks = leased((self._rows[-1], valid.counts.size), np.int32)
+        guesses = [guess for pair in pairs for guess in pair]
+        self._weights = leased((len(pairs), *piece[0].shape[1:]), np.float64)
+        self._order = OrderStatistics(piece, ranks, guesses, valid.rank_rules(), not skipna)
+        counting = None if counted else counting_of(piece, valid)
+        weights = self._weights.reshape(len(pairs), -1)
+        self._fixed = counting, valid.counts, parts, self._rows, ranks, weights
 
     def run(self, first: int, last: int) -> None:
         """Find the values of the pixels from ``first`` to ``last - 1``."""
-        weights = self._weights.reshape(-1)
-        _ranks_among(self._counts, self._part, self._ranks, weights, first, last)
-        self._order.run(first, last)
+        self._order.find_missing(first, last)
+        _select_valid(*self._fixed, self._order.wanted, first, last)
 
-    def neighbours(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """Return the values below, those above if needed, and the weight of these; see `rank_of`.
+    def neighbours(self) -> list[tuple[np.ndarray, np.ndarray | None, np.ndarray]]:
+        """Return, for each percentile, the values below, those above if needed, and their weight.
 
-        Where nothing counts they mean nothing.
+        See `rank_of`. Where nothing counts they mean nothing.
         """
         values = self._order.values()
-        return values[0], values[1] if len(values) > 1 else None, self._weights
+        return [
+            (values[row], values[row + 1] if end - row > 1 else None, weights)
+            for (row, end), weights in zip(pairwise(self._rows), self._weights, strict=True)
+        ]
+
+
+@compiled
+def _select_valid(counting, counts, parts, rows, ranks, weights, wanted, start, stop):
+    """Count valid frames, and find ranks and their keys, block by block."""
+    for first in range(start, stop, MOST_BLOCK):
+        last = min(first + MOST_BLOCK, stop)
+        count_block(counting, first, last)
+        for q in range(parts.size):
+            _ranks_among(counts, parts[q], ranks[rows[q] : rows[q + 1]], weights[q], first, last)
+        _select(*wanted, None, first, last)
 
 
 @dividing
@@ -229,7 +285,7 @@ def _find_missing(addresses, like, infinity, magnitude, missing, start, stop):
 
 
 @compiled
-def _select(addresses, ranks, guesses, flip, floating, tile, out, rules, start, stop):
+def _select(addresses, ranks, guesses, flip, floating, tile, out, rules, along, start, stop):
     """Fill some pixels of out (ranks, pixels) with keys, block by block."""
     like, block = out[0], tile.shape[1]
     sample = np.empty((SAMPLE, block), like.dtype)
@@ -255,12 +311,15 @@ def _select(addresses, ranks, guesses, flip, floating, tile, out, rules, start, 
                 )
             else:
                 guess = sample[guesses[r]][:g]
-                bits, bad = _find(
-                    *(addresses, first, rank, flip, floating, guess, spread, k, b, found, w, tile),
-                    rules,
+                least = np.int64(MOST_BITS if along is not None and r == 0 else LEAST_BITS)
+                bits, bad, whole = _find(
+                    *(addresses, first, rank, flip, floating, guess, spread, least, k, b, found, w),
+                    *(tile, rules),
                 )
                 for p in range(g):
                     o[p] = b[p] + like.dtype.type(found[p])
+                if along is not None and r == 0:
+                    squares_of_tile(tile, b, flip, whole, *along, first)
             for p in range(g if bad else 0):
                 if w[p]:
                     o[p] = _alone(addresses, first + p, at(rank, p), flip, floating, single, rules)
@@ -361,42 +420,66 @@ def _overload_fill_gaps(sample, count, rules):
 
 @compiled
 def _find(
-    addresses, first, rank, flip, floating, guess, spread, keys, base, found, wrong, tile, rules
+    addresses,
+    first,
+    rank,
+    flip,
+    floating,
+    guess,
+    spread,
+    least,
+    keys,
+    base,
+    found,
+    wrong,
+    tile,
+    rules,
 ):
     """Find the keys of a rank, as ``base + found``, in rounds of up to 8 and then 7 bits each.
 
-    Returned are the bits of the last round, and how many pixels are marked as wrong.
+    The tile of the first round has at least so many bits, though fewer may be searched. Returned
+    are the bits of the last round, how many pixels are marked as wrong, and whether the tile has
+    all keys that are within 8 bits.
     """
     cast, g = base.dtype.type, base.size
     widest = 8 * base.itemsize - MOST_BITS
     # Variables of one type: with a constant among them each callee would be compiled twice.
-    shift, bits, most = 0, np.int64(LEAST_BITS if widest else MOST_BITS), np.int64(MOST_BITS)
+    shift, most = 0, np.int64(MOST_BITS)
+    bits = np.int64(LEAST_BITS if widest else MOST_BITS)
     while MARGIN * spread > np.float64(((1 << (bits - 1)) - 1) << shift) and shift < widest:
         if bits < most:
             bits += 1
         else:
             shift += 1
+    lowest = np.zeros(found.size, np.uint8)
     guessing, bad = True, 0
     while True:
         # All top bits leave nothing to guess; less might not hold the key.
         certain = shift == widest and bits == most
+        cut = max(bits, least) if guessing else bits
         if guessing:
-            half = cast(cast((1 << (bits - 1)) - 1) << cast(shift))
+            half = cast(cast((1 << (cut - 1)) - 1) << cast(shift))
             for p in range(g):
                 base[p] = cast(0) if certain else cast(max(guess[p], half) - half)
-        _cut(addresses, first, flip, floating, shift, bits, keys, base, tile, rules)
+            near = cast((1 << (bits - 1)) - 1)
+            for p in range(g if cut > bits else 0):
+                lowest[p] = max(cast(guess[p] - base[p]), near) - near
+        _cut(addresses, first, flip, floating, shift, cut, keys, base, tile, rules)
+        found[:] = lowest
         _descend(tile, rank, bits, found)
         if guessing:
             bad, last = 0, (1 << bits) - 1
             for p in range(g):
-                outside = (found[p] == last) | ((found[p] == 0) & (base[p] > 0))
-                wrong[p] = outside & (at(rank, p) >= 0) & (not certain)
+                low = (found[p] == lowest[p]) & (cast(base[p] + lowest[p]) > 0)
+                high = found[p] - lowest[p] == last
+                wrong[p] = (low | high) & (at(rank, p) >= 0) & (not certain)
                 bad += wrong[p]
             if bad * 16 > g:
                 shift, bits = widest, most
+                lowest[:] = 0
                 continue
         if shift == 0:
-            return bits, bad
+            return cut, bad, guessing and cut == most
         for p in range(g):
             base[p] += cast(cast(found[p]) << cast(shift))
         guessing, shift, bits = False, max(0, shift - 7), most
@@ -435,14 +518,13 @@ def _cut_block(x, flip, base, shift, bits, out, rules):
 
 @compiled
 def _descend(tile, rank, bits, found):
-    """Find the largest value that at most ``rank`` frames are below, bit by bit."""
+    """Find the largest value that at most ``rank`` frames are below, bit by bit from the found."""
     trial = np.empty(found.size, np.uint8)
     below = np.empty(found.size, np.int32)
     few = np.empty(found.size, np.uint8)
-    found[:] = 0
     for place in range(bits - 1, -1, -1):
         for p in range(found.size):
-            trial[p] = found[p] | np.uint8(1 << place)
+            trial[p] = found[p] + np.uint8(1 << place)
         _count_below(tile, trial, few, below)
         for p in range(found.size):
             if below[p] <= at(rank, p):

@@ -479,19 +479,21 @@ def _overload_key_bits(value):
     return key
 
 
-class Count:
-    """The number of valid frames at each pixel, added to the counts of what says which are."""
+def counting_of(piece: Piece, valid: Valid) -> tuple | None:
+    """Return what `count_block` needs to count frames that are not widened; else count them here.
 
-    def __init__(self, piece: Piece, valid: Valid) -> None:
-        self._frames = frames = plain(piece)
-        every = addresses(frames)
-        self._fixed = np.empty(1, valid.keys.seen), rules_of(valid, every.size)
-        self._parts = list(runs(every, valid)) if valid.arcs else []
-
-    def run(self, first: int, last: int) -> None:
-        """Count the pixels from ``first`` to ``last - 1``."""
-        for part in self._parts:
-            _count_valid(part, *self._fixed, first, last)
+    That is None where all values count.
+    """
+    rules = rules_of(valid, sum(map(len, piece)))
+    if rules is None:
+        return None
+    seen = valid.keys.seen
+    return (
+        addresses(plain(piece)),
+        MOST_FRAMES.get(seen.itemsize, 1 << 31),
+        np.empty(1, seen),
+        rules,
+    )
 
 
 def count_valid(piece: Piece, valid: Valid) -> None:
@@ -499,24 +501,41 @@ def count_valid(piece: Piece, valid: Valid) -> None:
     # Frames of float16 are widened: one at a time, for the memory.
     narrow = piece[0].dtype == np.float16
     for part in ([frame[None]] for block in piece for frame in block) if narrow else [piece]:
-        Count(part, valid).run(0, valid.counts.size)
+        frames = plain(part)
+        counting = counting_of(frames, valid)
+        if counting is not None:
+            _count_valid(*counting, 0, valid.counts.size)
+
+
+def count_block(counting, start, stop):
+    """Add to the counts of some pixels, unless there is nothing to count."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(count_block)
+def _overload_count_block(counting, start, stop):
+    if counting is types.none:
+        return lambda counting, start, stop: None
+    return lambda counting, start, stop: _count_valid(*counting, start, stop)
 
 
 @compiled
-def _count_valid(addresses, like, rules, start, stop):
-    n = addresses.size
-    for first in range(start, stop, LONG_TILE):
-        size = min(LONG_TILE, stop - first)
-        begin(rules, size)
-        for f in range(0, n - 3, 4):
-            a = take(addresses[f], like, first, size, rules, 0)
-            b = take(addresses[f + 1], like, first, size, rules, 1)
-            c = take(addresses[f + 2], like, first, size, rules, 2)
-            d = take(addresses[f + 3], like, first, size, rules, 3)
-            for p in range(size):
-                note(rules, p, a[p], b[p], c[p], d[p])
-        for f in range(n - n % 4, n):
-            a = take(addresses[f], like, first, size, rules, 0)
-            for p in range(size):
-                note(rules, p, a[p])
-        end(rules, first, size)
+def _count_valid(addresses, most, like, rules, start, stop):
+    for begun in range(0, addresses.size, most):
+        every = addresses[begun : begun + most]
+        n = every.size
+        for first in range(start, stop, LONG_TILE):
+            size = min(LONG_TILE, stop - first)
+            begin(rules, size)
+            for f in range(0, n - 3, 4):
+                a = take(every[f], like, first, size, rules, 0)
+                b = take(every[f + 1], like, first, size, rules, 1)
+                c = take(every[f + 2], like, first, size, rules, 2)
+                d = take(every[f + 3], like, first, size, rules, 3)
+                for p in range(size):
+                    note(rules, p, a[p], b[p], c[p], d[p])
+            for f in range(n - n % 4, n):
+                a = take(every[f], like, first, size, rules, 0)
+                for p in range(size):
+                    note(rules, p, a[p])
+            end(rules, first, size)

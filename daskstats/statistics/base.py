@@ -13,10 +13,9 @@ A row-wise statistic (``along="rows"``) is the same algebra on the other axis: `
 frames of a band of rows, and its state holds that band under the number of its first row.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from itertools import repeat
 from math import floor, isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -31,19 +30,8 @@ State = dict[str, np.ndarray]
 Piece = list[np.ndarray]
 """arrays (frames, rows, cols) that follow one another"""
 
-Part = tuple[int, int, State] | None
-"""the first of some rows, their end, and their state; None: it comes with that of later rows"""
-
-# Bytes of a few rows that several loops pass over before the next: small enough for a cache that
-# is shared by the cores, large beside the cost of calling them.
-CACHED = 2 << 20
-
-# So many times as many rows make a turn that is more work: of a state that is made anew, or of
-# valid values, which are counted first.
-LONG_TURN = 4
-
-# Frames that float16 is widened for at once.
-FEW_FRAMES = 8
+Begun = tuple[list[Any], Callable[[], State]]
+"""loops with ``run(first pixel, last pixel)``, and what returns the state when they have passed"""
 
 # What counts and frame numbers stay below, so that their images may be of 32 bits.
 MOST_FRAMES = (1 << 31) - 1
@@ -111,8 +99,8 @@ class Statistic:
     trail: Callable[[Piece, State | None, list], State] | None = None
     """where the image is the state's one array: (piece, state of one's own, [(frames, image), ...])
     to the state after the piece, having written each image after so many of its frames"""
-    parts: Callable[[Piece, int], Iterator[Part]] | None = None
-    """(piece, number of rows): what ``in_parts`` yields, for what is dear to begin anew"""
+    begin: Callable[[Piece], Begun | None] | None = None
+    """(all frames of a band of rows) to what passes over them some pixels at a time, or to None"""
     pack: Callable[[State], State] | None = None
     """(state) to one of fewer bytes to be sent, which ``combine`` and ``finalize`` take as well"""
     leave_out: Callable[[Validity, Any], "Statistic"] | None = None
@@ -165,14 +153,12 @@ class Statistic:
             return self.chunk(pieces, start, state)
         return self.combine(state, self.chunk(pieces, start))
 
-    def in_parts(self, piece: Piece, few: int, start: int = 0) -> Iterator[Part]:
-        """Fold all frames of a band of rows, a few rows at a time; others may do so in between.
+    def begun(self, piece: Piece) -> Begun | None:
+        """Return the loops over all frames of a band of rows, and what returns the state then.
 
-        The rows are numbered from 0, whatever the number ``start`` of the first one is.
+        None where nothing is gained: `chunk` may be called for a few rows after the other.
         """
-        if self.parts is not None:
-            return self.parts(piece, few)
-        return chunks_in_parts(self.chunk, piece, few, start if self.along == "rows" else None)
+        return None if self.begin is None else self.begin(piece)
 
     def packed(self, state: State) -> State:
         """Return a state as it is sent to another process."""
@@ -279,51 +265,6 @@ def can_hold(value: Any, dtype: np.dtype) -> bool:
         return False
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     return bool(low <= value <= high)
-
-
-def chunks_in_parts(
-    chunk: Callable[..., State], piece: Piece, few: int, start: int | None = None
-) -> Iterator[Part]:
-    """Yield the state of some rows of a piece after the other; what is begun anew takes more.
-
-    ``start`` is the number of the first row for a row-wise statistic, None for others.
-    """
-    height, several = piece[0].shape[1], few * LONG_TURN
-    for first in range(0, height, several):
-        last = min(first + several, height)
-        rows = _few_frames([block[:, first:last] for block in piece])
-        if start is None:
-            yield first, last, chunk(rows, 0)
-        else:
-            (band,) = chunk(rows, start + first).values()
-            yield first, last, {"0": band}
-        # To stay in step with others.
-        yield from repeat(None, LONG_TURN - 1)
-
-
-def rows_in_cache(piece: Piece) -> int:
-    """Return how many rows of a piece are passed over by several loops before the next ones."""
-    return max(1, CACHED // sum(block[:, :1].nbytes for block in piece))
-
-
-def run_in_parts(loops: Sequence[Any], piece: Piece, few: int) -> Iterator[None]:
-    """Run compiled loops over a few rows at a time."""
-    rows, cols = piece[0].shape[1:]
-    for first in range(0, rows, few):
-        for loop in loops:
-            loop.run(first * cols, min(first + few, rows) * cols)
-        yield
-
-
-def _few_frames(piece: Piece) -> Iterable[Piece]:
-    """Return all frames as one piece, or a few at a time where a fold would copy them."""
-    if piece[0].dtype != np.float16:
-        return [piece]
-    return (
-        [block[edge : edge + FEW_FRAMES]]
-        for block in piece
-        for edge in range(0, len(block), FEW_FRAMES)
-    )
 
 
 def place_rows(a: State, b: State) -> State:

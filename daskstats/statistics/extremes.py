@@ -1,12 +1,12 @@
 """Maximum, minimum, their difference, and the frames that they are in."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .base import Part, Piece, State, Statistic, chunks_in_parts, run_in_parts
+from .base import Begun, Piece, State, Statistic
 from .shared import applied, compiled, copy_array, fill_empty, finisher, left_out, zero_counts
 from .validity import Validity
 
@@ -22,26 +22,23 @@ def fold_extremes(
     """Fold extremes; with a validity also the number of valid frames."""
     state = dict(state or {})
     for piece in pieces:
-        state, loops = _begin(piece, state, names, validity)
+        state, loops = _loops(piece, state, names, validity)
         for loop in loops:
             loop.run(0, state[names[0]].size)
         del piece, loops  # or they would live on while the next is read
     return state
 
 
-def _extremes_in_parts(
-    piece: Piece, few: int, *, names: tuple[str, ...], validity: Validity | None = None
-) -> Iterator[Part]:
+def _begin_extremes(
+    piece: Piece, *, names: tuple[str, ...], validity: Validity | None = None
+) -> Begun | None:
     if piece[0].dtype == np.float16:  # which is widened, a few frames at a time
-        chunk = partial(fold_extremes, names=names, validity=validity)
-        yield from chunks_in_parts(chunk, piece, few)
-        return
-    state, loops = _begin(piece, {}, names, validity)
-    yield from run_in_parts(loops, piece, few)
-    yield 0, piece[0].shape[1], state
+        return None
+    state, loops = _loops(piece, {}, names, validity)
+    return loops, lambda: state
 
 
-def _begin(
+def _loops(
     piece: Piece, state: State, names: tuple[str, ...], validity: Validity | None, trail: Any = ()
 ) -> tuple[State, list]:
     """Return the state that loops fold a piece into, and the loops: one for each extreme."""
@@ -60,7 +57,7 @@ def _begin(
 
 def _leave_trail(piece: Piece, state: State | None, images: list, *, name: str) -> State:
     """Fold an extreme, and write what it is after some of the frames."""
-    state, (loop,) = _begin(piece, state or {}, (name,), None, images)
+    state, (loop,) = _loops(piece, state or {}, (name,), None, images)
     loop.run(0, state[name].size)
     return state
 
@@ -85,7 +82,7 @@ def _extreme(name: str, validity: Validity | None = None, fill: Any = None) -> S
         dtype=None,
         state_nbytes=partial(_frame_size, arrays=1, counted=validity is not None),
         in_place=True,
-        parts=partial(_extremes_in_parts, names=(name,), validity=validity),
+        begin=partial(_begin_extremes, names=(name,), validity=validity),
         trail=partial(_leave_trail, name=name) if validity is None else None,
         leave_out=partial(_extreme, name),
         fill_value=fill,
@@ -101,7 +98,7 @@ def _range(validity: Validity | None = None, fill: Any = None) -> Statistic:
         dtype="float64",
         state_nbytes=partial(_frame_size, arrays=2, counted=validity is not None),
         in_place=True,
-        parts=partial(_extremes_in_parts, names=("max", "min"), validity=validity),
+        begin=partial(_begin_extremes, names=("max", "min"), validity=validity),
         leave_out=_range,
         fill_value=fill,
     )

@@ -1,13 +1,13 @@
 """Standard deviation and variance."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from .base import Part, Piece, State, Statistic, chunks_in_parts, run_in_parts
+from .base import Begun, Piece, State, Statistic
 from .shared import compiled, finisher, left_out, zero_counts
 from .sums import add_counts, add_sums, writable
 from .validity import Validity
@@ -35,16 +35,13 @@ def fold_moments(
     return state
 
 
-def moments_in_parts(
-    piece: Piece, few: int, *, validity: Validity | None, extremes: tuple[str, ...] = ()
-) -> Iterator[Part]:
+def begin_moments(
+    piece: Piece, *, validity: Validity | None, extremes: tuple[str, ...] = ()
+) -> Begun | None:
     if not is_small(piece[0].dtype):
-        chunk = partial(fold_moments, validity=validity, extremes=extremes)
-        yield from chunks_in_parts(chunk, piece, few)
-        return
+        return None
     state, squares = _squares(piece, {}, validity, extremes)
-    yield from run_in_parts([squares], piece, few)
-    yield 0, piece[0].shape[1], state
+    return [squares], lambda: state
 
 
 def _squares(
@@ -144,7 +141,7 @@ def _deviation(
         finalize=finisher(finish, validity, fill),
         state_nbytes=partial(moments_size, counted=validity is not None),
         in_place=True,
-        parts=partial(moments_in_parts, validity=validity),
+        begin=partial(begin_moments, validity=validity),
         pack=pack_squares,
         leave_out=partial(_deviation, name, ddof),
         fill_value=fill,

@@ -1,6 +1,6 @@
 """Percentiles, the median, and the average of what is near to it: by bands of rows."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import partial
 from math import floor
@@ -9,17 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import (
-    LONG_TURN,
-    Part,
-    Piece,
-    State,
-    Statistic,
-    finish_rows,
-    place_rows,
-    rows_in_cache,
-    run_in_parts,
-)
+from .base import Begun, Piece, State, Statistic, finish_rows, place_rows
 from .shared import compiled, fill_empty, left_out
 from .validity import Validity, check_number
 
@@ -63,77 +53,76 @@ def _percentiles(
     fill: Any = None,
 ) -> Statistic:
     planes = 1 if plain else len(percentiles)
-    parts, loops = partial(_percentiles_in_parts, percentiles=percentiles, plain=plain), 1
+    begin = partial(_begin_percentiles, percentiles=percentiles, plain=plain)
     # Keys, values and, in float64, both neighbours, their difference and what lies between.
     scratch = 64 * planes
     if validity is not None:
-        parts = partial(
-            _valid_percentiles_in_parts,
+        begin = partial(
+            _begin_valid_percentiles,
             percentiles=percentiles,
             plain=plain,
             validity=validity,
             fill=fill,
         )
-        loops = planes
         # The same, ranks and weights; counts.
         scratch = 80 * planes + 8
     return Statistic(
         name=name,
-        chunk=partial(_percentile_band, parts=parts, several=validity is not None),
+        chunk=partial(_percentile_band, begin=begin),
         combine=place_rows,
         finalize=finish_rows,
         along="rows",
         state_nbytes=8 * planes,
         scratch=scratch,
         # A tile is at most 256 KiB, or 256 pixels of all frames.
-        tile=(loops << 20, loops * 288),
+        tile=(1 << 20, 288),
         planes=None if plain else planes,
-        parts=parts,
+        begin=begin,
         leave_out=partial(_percentiles, name, percentiles, plain),
         fill_value=fill,
     )
 
 
-def _percentile_band(pieces: Iterable[Piece], start: int, parts: Callable, several: bool) -> State:
-    """Find percentiles in one loop over all pixels, or in several that take turns."""
+def _percentile_band(pieces: Iterable[Piece], start: int, begin: Callable[[Piece], Begun]) -> State:
     piece = [block for piece in pieces for block in piece]
-    few = LONG_TURN * rows_in_cache(piece) if several else piece[0].shape[1]
-    *_, (_, _, state) = parts(piece, few)
-    return {str(start): state["0"]}
+    (loop,), state = begin(piece)
+    loop.run(0, piece[0][0].size)
+    return {str(start): state()["0"]}
 
 
-def _percentiles_in_parts(
-    piece: Piece, few: int, percentiles: tuple, plain: bool
-) -> Iterator[Part]:
+def _begin_percentiles(piece: Piece, percentiles: tuple, plain: bool) -> Begun:
     nframes = sum(len(block) for block in piece)
     points = [rank_of(q, nframes) for q in percentiles]
     ranks = sorted({rank for rank, weight in points} | {r + 1 for r, weight in points if weight})
-    found = compiled().OrderStatistics(piece, ranks)
-    yield from run_in_parts([found], piece, few)
-    values = dict(zip(ranks, found.values(), strict=True))
-    band = [interpolate(values[r], values.get(r + 1), weight) for r, weight in points]
-    yield 0, piece[0].shape[1], {"0": band[0] if plain else np.stack(band)}
+    order = compiled().OrderStatistics(piece, ranks)
+
+    def state() -> State:
+        values = dict(zip(ranks, order.values(), strict=True))
+        planes = [interpolate(values[r], values.get(r + 1), weight) for r, weight in points]
+        return {"0": planes[0] if plain else np.stack(planes)}
+
+    return [order], state
 
 
-def _valid_percentiles_in_parts(
-    piece: Piece, few: int, percentiles: tuple, plain: bool, validity: Validity, fill: Any
-) -> Iterator[Part]:
+def _begin_valid_percentiles(
+    piece: Piece, percentiles: tuple, plain: bool, validity: Validity, fill: Any
+) -> Begun:
     """Find percentiles among the valid values of each pixel, whose number differs."""
     kernels = compiled()
-    counts = np.zeros(piece[0].shape[1:], "u4")
-    wide, keys = left_out(validity, piece[0], counts), kernels.Keys(piece[0].dtype)
+    counts, narrow = np.zeros(piece[0].shape[1:], "u4"), piece[0].dtype == np.float16
+    if narrow:  # which is widened to be counted
+        kernels.count_valid(piece, left_out(validity, piece[0], counts))
+    keys = kernels.Keys(piece[0].dtype)
     valid = kernels.Valid(keys.left_out(validity), keys, counts)
-    found = [kernels.ValidPercentile(piece, q, valid, validity.skipna) for q in percentiles]
-    if piece[0].dtype == np.float16:  # which is widened to be counted
-        kernels.count_valid(piece, wide)
-        loops: list[Any] = found
-    else:
-        loops = [kernels.Count(piece, wide), *found]
-    yield from run_in_parts(loops, piece, few)
-    planes = [interpolate(*each.neighbours()) for each in found]
-    band = planes[0] if plain else np.stack(planes)
-    fill_empty(band, counts == 0, fill)
-    yield 0, len(counts), {"0": band}
+    found = kernels.ValidPercentiles(piece, percentiles, valid, validity.skipna, counted=narrow)
+
+    def state() -> State:
+        planes = [interpolate(*neighbours) for neighbours in found.neighbours()]
+        band = planes[0] if plain else np.stack(planes)
+        fill_empty(band, counts == 0, fill)
+        return {"0": band}
+
+    return [found], state
 
 
 def rank_of(percentile: float, nframes: int) -> tuple[int, float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import Part, Piece, State, Statistic, chunks_in_parts, run_in_parts
+from .base import Begun, Piece, State, Statistic
 from .shared import applied, compiled, finisher, left_out, zero_counts
 from .validity import Validity
 
@@ -41,15 +41,13 @@ def fold_sums(
     return {**state, "count": np.array(count)}
 
 
-def _sums_in_parts(piece: Piece, few: int, *, validity: Validity | None = None) -> Iterator[Part]:
+def _begin_sums(piece: Piece, *, validity: Validity | None = None) -> Begun | None:
     if piece[0].dtype.kind == "f" or piece[0].dtype.itemsize == 8:
-        yield from chunks_in_parts(partial(fold_sums, validity=validity), piece, few)
-        return
+        return None
     nframes = sum(len(block) for block in piece)
-    state = _zero_sums(piece[0], nframes, validity)
+    state = {**_zero_sums(piece[0], nframes, validity), "count": np.array(nframes)}
     valid = left_out(validity, piece[0], state.get("valid"))
-    yield from run_in_parts([compiled().Integers(piece, state["sum"], valid)], piece, few)
-    yield 0, piece[0].shape[1], {**state, "count": np.array(nframes)}
+    return [compiled().Integers(piece, state["sum"], valid)], lambda: state
 
 
 def _zero_sums(block: np.ndarray, nframes: int, validity: Validity | None = None) -> State:
@@ -148,7 +146,7 @@ def _summed(
         dtype=dtype,
         state_nbytes=partial(_sums_size, counted=validity is not None),
         in_place=True,
-        parts=partial(_sums_in_parts, validity=validity),
+        begin=partial(_begin_sums, validity=validity),
         leave_out=partial(_summed, name, dtype, finish),
         fill_value=fill,
     )
