@@ -3,6 +3,7 @@
 from math import prod
 
 import numpy as np
+from llvmlite import ir
 from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
@@ -21,6 +22,10 @@ FRAMES_IN_32_BITS = 1 << 16
 
 # No wrapper for C is made, which nobody calls: compiling takes a tenth less.
 compiled = njit(nogil=True, cache=True, no_cfunc_wrapper=True)
+
+# A call hands over every field of every array in its arguments: for a few hundred pixels that takes
+# longer than the work.
+inlined = njit(nogil=True, cache=True, no_cfunc_wrapper=True, forceinline=True)
 
 # Division by zero gives NaN or infinity, as numpy's: looking for it would keep LLVM from vectors.
 dividing = njit(nogil=True, cache=True, no_cfunc_wrapper=True, error_model="numpy")
@@ -50,6 +55,21 @@ def copy_bytes(typingctx, target, source, count):
         return context.get_dummy_value()
 
     return types.void(types.uint64, types.uint64, types.int64), codegen
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Ask for a line of cache that will be read, without waiting for it."""
+
+    def codegen(context, builder, signature, arguments):
+        line, integer = builder.inttoptr(arguments[0], cgutils.voidptr_t), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, integer, integer, integer])
+        ask = builder.module.declare_intrinsic("llvm.prefetch", (cgutils.voidptr_t,), kind)
+        # To be read, in the second of three levels, data.
+        builder.call(ask, [line, integer(0), integer(2), integer(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.uint64), codegen
 
 
 @compiled

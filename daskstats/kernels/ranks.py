@@ -3,19 +3,36 @@
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .frames import LONG_TILE, TILE, Piece, addresses, at, compiled, dividing, leased, plain, view
+from .frames import TILE, Piece, addresses, at, compiled, inlined, leased, plain, prefetch, view
 from .moments import Squares, squares_of_tile
-from .validity import Valid, count_block, counting_of, merged, pick
+from .validity import (
+    MOST_FRAMES,
+    Valid,
+    begin,
+    clear,
+    end,
+    has_strays,
+    note,
+    pick,
+    replace_strays,
+)
 
 # Pixels of a block, at most and at least, and the bytes of its tile: for the counters, and for all
 # frames with a part of each key, in a second-level cache.
 MOST_BLOCK, LEAST_BLOCK, TILE_NBYTES = 1024, 256, 1 << 18
+
+# Where values are left out, a block is at most so many times smaller, so that what was asked for is
+# still in cache: more work with each value, and the processor reads less ahead by itself.
+SMALLER = 2
+
+# Bytes of a line of a cache, on most processors.
+LINE = 64
 
 # Frames of the sample that says where a pixel's values lie, and a network that sorts as many
 # (D. E. Knuth, The Art of Computer Programming, volume 3, section 5.3.4; 19 comparisons).
@@ -30,12 +47,30 @@ NETWORK = (
 # Bits of a tile of order statistics, at most and at least; its ends stand for what lies outside.
 MOST_BITS, LEAST_BITS = 8, 5
 
+# Frames whose valid values a counter as wide as their keys can count.
+COUNTED = MOST_FRAMES[1]
+
 # Marks, among the values found in a tile, a pixel whose next value is not in the tile.
 LACKING = 255
 
 # Half the range of a tile must be so many times the spread of the sample, for less than one pixel
 # in a thousand to be outside.
 MARGIN = 1.75
+
+
+class Among(NamedTuple):
+    """Ranks among the valid values of each pixel: how they follow from the number of these."""
+
+    counts: np.ndarray
+    """of each pixel: written before a rank is wanted"""
+    parts: np.ndarray
+    """for each rank the fraction of the way from the least to the largest value"""
+    steps: np.ndarray
+    """for each rank 0, or 1 if it is the next one"""
+    planes: np.ndarray
+    """for each rank the row of weights"""
+    weights: np.ndarray
+    """(percentiles, pixels): how far the way is from the rank to the next one"""
 
 
 class OrderStatistics:
@@ -52,9 +87,9 @@ class OrderStatistics:
     ----------
     piece : list of ndarray
         All frames of a band of rows.
-    ranks : sequence of int, or ndarray
-        In rising order; or int32 (ranks, pixels) and ``guesses``. What is returned for rank -1,
-        of a pixel without a value, means nothing.
+    ranks : sequence of int, ndarray, or Among
+        In rising order; or, with ``guesses``, int32 (ranks, pixels) or what the valid values are
+        counted for. What is returned for rank -1, of a pixel without a value, means nothing.
     guesses : sequence of int, optional
         For each rank the frame of the sorted sample that it is near to; -1: it is the rank before,
         or the next one.
@@ -67,13 +102,15 @@ class OrderStatistics:
     def __init__(
         self,
         piece: Piece,
-        ranks: Sequence[int] | np.ndarray,
-        guesses: Sequence[int] | None = None,
+        ranks: Sequence[int] | np.ndarray | Among,
+        guesses: Sequence[int] | np.ndarray | None = None,
         rules: tuple | None = None,
         find_nan: bool = True,
     ) -> None:
+        if not isinstance(ranks, Among):
+            ranks = np.asarray(ranks)
         if guesses is None:
-            guesses = _near(list(ranks), count_frames(piece))
+            guesses = _near([int(rank) for rank in ranks], count_frames(piece))
         dtype = self._dtype = piece[0].dtype
         unsigned = np.dtype(f"u{dtype.itemsize}")
         self._shape = piece[0].shape[1:]
@@ -81,14 +118,14 @@ class OrderStatistics:
         self._frames = [block.view(unsigned) for block in piece]
         every = addresses(self._frames)
         self._out = leased((len(guesses), pixels), unsigned)
-        tile = np.empty((every.size, _block(every.size, pixels)), np.uint8)
+        tile = np.empty((every.size, _block(every.size, pixels, rules is not None)), np.uint8)
         self._sign = unsigned.type(1 << (8 * dtype.itemsize - 1))
         flip = unsigned.type(0) if dtype.kind in "ub" else self._sign
         self._missing = np.zeros(pixels if dtype.kind == "f" and find_nan else 0, np.bool_)
         infinity = np.array(np.inf, dtype).view(unsigned)[()] if dtype.kind == "f" else flip
         self._nan = every, self._out[0], infinity, unsigned.type(self._sign - 1)
         keys = flip, dtype.kind == "f", tile
-        self.wanted = every, np.asarray(ranks), np.array(guesses), *keys, self._out, rules
+        self.wanted = every, ranks, np.array(guesses), *keys, self._out, rules
         """what compiled code is told"""
         self._along: tuple | None = None
 
@@ -150,11 +187,9 @@ class ValidPercentiles:
     percentiles : sequence of float
         From 0 to 100.
     valid : Valid
-        What is left out; how many frames count at each pixel is added to its counts.
+        What is left out, and where the number of frames that count at each pixel is written.
     skipna : bool
         Whether NaN is left out; otherwise a pixel with one in any frame is NaN.
-    counted : bool
-        Whether the frames have been counted before.
 
     Examples
     --------
@@ -169,29 +204,24 @@ class ValidPercentiles:
     """
 
     def __init__(
-        self,
-        piece: Piece,
-        percentiles: Sequence[float],
-        valid: Valid,
-        skipna: bool,
-        counted: bool = False,
+        self, piece: Piece, percentiles: Sequence[float], valid: Valid, skipna: bool
     ) -> None:
-        parts = np.array(percentiles) / 100
         # The least and the largest value are at a rank, and have no neighbour to look at.
-        pairs = [[min(SAMPLE - 1, int(part * SAMPLE)), -1][: 1 + (0 < part < 1)] for part in parts]
-        self._rows = np.cumsum([0, *map(len, pairs)])
-        ranks = leased((self._rows[-1], valid.counts.size), np.int32)
-        guesses = [guess for pair in pairs for guess in pair]
-        self._weights = leased((len(pairs), *piece[0].shape[1:]), np.float64)
-        self._order = OrderStatistics(piece, ranks, guesses, valid.rank_rules(), not skipna)
-        counting = None if counted else counting_of(piece, valid)
-        weights = self._weights.reshape(len(pairs), -1)
-        self._fixed = counting, valid.counts, parts, self._rows, ranks, weights
+        both = [[0, 1][: 1 + (0 < q < 100)] for q in percentiles]
+        self._rows = np.cumsum([0, *map(len, both)])
+        parts = np.repeat(np.array(percentiles) / 100, np.diff(self._rows))
+        steps = np.concatenate(both)
+        guesses = np.where(steps, -1, np.minimum(SAMPLE - 1, parts * SAMPLE)).astype(int)
+        self._weights = leased((len(both), *piece[0].shape[1:]), np.float64)
+        planes = np.cumsum(steps == 0) - 1
+        weights = self._weights.reshape(len(both), -1)
+        ranks = Among(valid.counts, parts, steps, planes, weights)
+        rules = valid.rank_rules(count=True)
+        self._order = OrderStatistics(piece, ranks, guesses, rules, not skipna)
 
     def run(self, first: int, last: int) -> None:
         """Find the values of the pixels from ``first`` to ``last - 1``."""
-        self._order.find_missing(first, last)
-        _select_valid(*self._fixed, self._order.wanted, first, last)
+        self._order.run(first, last)
 
     def neighbours(self) -> list[tuple[np.ndarray, np.ndarray | None, np.ndarray]]:
         """Return, for each percentile, the values below, those above if needed, and their weight.
@@ -203,31 +233,6 @@ class ValidPercentiles:
             (values[row], values[row + 1] if end - row > 1 else None, weights)
             for (row, end), weights in zip(pairwise(self._rows), self._weights, strict=True)
         ]
-
-
-@compiled
-def _select_valid(counting, counts, parts, rows, ranks, weights, wanted, start, stop):
-    """Count valid frames, and find ranks and their keys, block by block."""
-    for first in range(start, stop, MOST_BLOCK):
-        last = min(first + MOST_BLOCK, stop)
-        count_block(counting, first, last)
-        for q in range(parts.size):
-            _ranks_among(counts, parts[q], ranks[rows[q] : rows[q + 1]], weights[q], first, last)
-        _select(*wanted, None, first, last)
-
-
-@dividing
-def _ranks_among(counts, part, ranks, weights, start, stop):
-    """Fill in the rank below a part of so many values, the next one, and the weight of that."""
-    for p in range(start, stop):
-        last = np.float64(counts[p]) - 1.0
-        position = last * part
-        rank = min(np.floor(position), last)
-        weights[p] = position - rank if last >= 0 else 0.0
-        ranks[0, p] = np.int32(rank) if last >= 0 else np.int32(-1)
-    if ranks.shape[0] > 1:
-        for p in range(start, stop):
-            ranks[1, p] = min(ranks[0, p] + 1, np.int32(counts[p]) - 1)
 
 
 def count_frames(piece: Piece) -> int:
@@ -256,9 +261,11 @@ def _interpolate(below, above, weights, out):
         out[p] = a if weight == 0 else low if weight < 0.5 else high
 
 
-def _block(nframes: int, pixels: int) -> int:
+def _block(nframes: int, pixels: int, testing: bool) -> int:
     """Return how many pixels make a block."""
-    most = min(MOST_BLOCK, TILE_NBYTES // nframes, -(-pixels // LEAST_BLOCK) * LEAST_BLOCK)
+    smaller = SMALLER if testing else 1
+    most = min(MOST_BLOCK, TILE_NBYTES // nframes) // smaller
+    most = min(most, -(-pixels // LEAST_BLOCK) * LEAST_BLOCK)
     return max(1, most // LEAST_BLOCK) * LEAST_BLOCK
 
 
@@ -300,10 +307,11 @@ def _select(addresses, ranks, guesses, flip, floating, tile, out, rules, along, 
         k, b, w = keys[:g], base[:g], wrong[:g]
         spread = _sample(addresses, first, flip, floating, sample, g, rules)
         bits, bad = np.int64(MOST_BITS), 0
+        later = max(0, min(block, stop - first - block))
         for r in range(guesses.size):
-            rank = ranks_of(ranks, r, first, wanted[:g], wanted)
             o = out[r, first : first + g]
             if guesses[r] < 0:
+                rank = ranks_of(ranks, r, first, wanted[:g], wanted)
                 below = out[r - 1, first : first + g]
                 _follow(
                     *(addresses, first, rank, flip, floating, bits, below, k, b, found, tile, o),
@@ -312,10 +320,11 @@ def _select(addresses, ranks, guesses, flip, floating, tile, out, rules, along, 
             else:
                 guess = sample[guesses[r]][:g]
                 least = np.int64(MOST_BITS if along is not None and r == 0 else LEAST_BITS)
-                bits, bad, whole = _find(
-                    *(addresses, first, rank, flip, floating, guess, spread, least, k, b, found, w),
-                    *(tile, rules),
+                rank, bits, bad, whole = _find(
+                    *(addresses, first, ranks, r, flip, floating, guess, spread, least, k, b),
+                    *(found, w, wanted, tile, rules, later),
                 )
+                later = 0
                 for p in range(g):
                     o[p] = b[p] + like.dtype.type(found[p])
                 if along is not None and r == 0:
@@ -326,12 +335,21 @@ def _select(addresses, ranks, guesses, flip, floating, tile, out, rules, along, 
 
 
 def ranks_of(ranks, row, first, wanted, padded):
-    """Return the rank of all pixels, or those of the pixels of a tile, with room to its end."""
+    """Return the rank of all pixels, or those of the pixels of a block, with room to its end."""
     raise NotImplementedError("only compiled code calls this")
 
 
 @overload(ranks_of)
 def _overload_ranks_of(ranks, row, first, wanted, padded):
+    if isinstance(ranks, types.BaseNamedTuple):
+
+        def among(ranks, row, first, wanted, padded):
+            counts = ranks.counts[first : first + wanted.size]
+            weights = ranks.weights[ranks.planes[row], first : first + wanted.size]
+            _rank_among(counts, ranks.parts[row], ranks.steps[row], weights, wanted)
+            return padded
+
+        return among
     if ranks.ndim == 1:
         return lambda ranks, row, first, wanted, padded: ranks[row]
 
@@ -344,17 +362,36 @@ def _overload_ranks_of(ranks, row, first, wanted, padded):
 
 
 @compiled
+def _rank_among(counts, part, step, weights, ranks):
+    """Fill in the rank below a part of so many values, or the next one, and the weight of that."""
+    for p in range(ranks.size):
+        last = np.float64(counts[p]) - 1.0
+        position = last * part
+        rank = min(np.floor(position), last)
+        weights[p] = position - rank if last >= 0 else 0.0
+        ranks[p] = np.int32(min(rank + step, last)) if last >= 0 else np.int32(-1)
+
+
+@compiled
 def _valid_keys(x, flip, floating, rules, out):
     """Turn the bits of values into keys; that of what is left out is the largest."""
-    for start in range(0, out.size, LONG_TILE):
-        o = out[start : start + LONG_TILE]
-        y, turn = x[start : start + o.size], flip
-        if floating:
-            _keys(y, flip, True, o)
-            y, turn = o, out.dtype.type(0)
-        y = merged(y, rules)
-        for p in range(o.size):
-            o[p] = pick(y[p], rules) ^ turn
+    strays = has_strays(rules)
+    if floating:
+        _keys(x, flip, True, out)
+    if strays:
+        _copy_but_strays(x, floating, rules, out)
+    turn = out.dtype.type(0) if floating else flip
+    for p in range(out.size):
+        out[p] = pick(out[p] if floating or strays else x[p], rules) ^ turn
+
+
+@compiled
+def _copy_but_strays(x, floating, rules, keys):
+    """Copy the bits of integers, or keep the keys of floats, but for what no test is for."""
+    if floating:
+        replace_strays(keys, rules, keys)
+    else:
+        replace_strays(x, rules, keys)
 
 
 @compiled
@@ -422,7 +459,8 @@ def _overload_fill_gaps(sample, count, rules):
 def _find(
     addresses,
     first,
-    rank,
+    ranks,
+    row,
     flip,
     floating,
     guess,
@@ -432,14 +470,16 @@ def _find(
     base,
     found,
     wrong,
+    wanted,
     tile,
     rules,
+    later,
 ):
     """Find the keys of a rank, as ``base + found``, in rounds of up to 8 and then 7 bits each.
 
     The tile of the first round has at least so many bits, though fewer may be searched. Returned
-    are the bits of the last round, how many pixels are marked as wrong, and whether the tile has
-    all keys that are within 8 bits.
+    are the rank, the bits of the last round, how many pixels are marked as wrong, and whether the
+    tile has all keys that are within 8 bits.
     """
     cast, g = base.dtype.type, base.size
     widest = 8 * base.itemsize - MOST_BITS
@@ -464,7 +504,9 @@ def _find(
             near = cast((1 << (bits - 1)) - 1)
             for p in range(g if cut > bits else 0):
                 lowest[p] = max(cast(guess[p] - base[p]), near) - near
-        _cut(addresses, first, flip, floating, shift, cut, keys, base, tile, rules)
+        _cut(addresses, first, flip, floating, shift, cut, keys, base, tile, rules, later)
+        later = 0
+        rank = ranks_of(ranks, row, first, wanted[:g], wanted)
         found[:] = lowest
         _descend(tile, rank, bits, found)
         if guessing:
@@ -479,40 +521,60 @@ def _find(
                 lowest[:] = 0
                 continue
         if shift == 0:
-            return cut, bad, guessing and cut == most
+            return rank, cut, bad, guessing and cut == most
         for p in range(g):
             base[p] += cast(cast(found[p]) << cast(shift))
         guessing, shift, bits = False, max(0, shift - 7), most
 
 
 @compiled
-def _cut(addresses, first, flip, floating, shift, bits, keys, base, tile, rules):
-    """Fill the tile with a few bits of every key: (key - base) >> shift, from 0 to 2^bits - 1."""
-    g, cast = base.size, base.dtype.type
-    zero = cast(0)
-    for f in range(addresses.size):
-        x = view(addresses[f], base, first, g)
-        turn = flip
-        if floating:
-            _keys(x, flip, True, keys)
-            x, turn = keys, zero
-        x = merged(x, rules)
-        _cut_block(x, turn, base, shift, bits, tile[f], rules)
+def _cut(addresses, first, flip, floating, shift, bits, keys, base, tile, rules, later):
+    """Fill the tile with a few bits of every key: (key - base) >> shift, from 0 to 2^bits - 1.
+
+    Valid keys are counted, where that is wanted. So many pixels ``later`` of the next block are
+    asked for: the search leaves the memory idle, and each frame is too far from the one before
+    for the processor to read ahead by itself.
+    """
+    n, g = addresses.size, base.size
+    # To hand the rules over for each frame would take longer than its work.
+    strays = has_strays(rules)
+    turn = base.dtype.type(0) if floating else flip
+    ahead = np.uint64((first + g) * base.itemsize)
+    clear(rules, first, g)
+    for start in range(0, n, COUNTED):
+        begin(rules, g)
+        for f in range(start, min(n, start + COUNTED)):
+            x = view(addresses[f], base, first, g)
+            for byte in range(0, later * base.itemsize, LINE):
+                prefetch(addresses[f] + ahead + np.uint64(byte))
+            if floating:
+                _keys(x, flip, True, keys)
+            if strays:
+                _copy_but_strays(x, floating, rules, keys)
+            # Two calls, because a variable for one or the other would count references.
+            if floating or strays:
+                _cut_block(keys, turn, base, shift, bits, tile[f], rules)
+            else:
+                _cut_block(x, turn, base, shift, bits, tile[f], rules)
+        end(rules, first, g)
 
 
-@compiled
+@inlined
 def _cut_block(x, flip, base, shift, bits, out, rules):
     # The casts keep numba from widening to 64 bits.
     cast = base.dtype.type
-    last = cast((1 << bits) - 1)
-    places = cast(shift & (8 * base.itemsize - 1))
+    last, places = cast((1 << bits) - 1), cast(shift & (8 * base.itemsize - 1))
     if shift == 0:
         for p in range(x.size):
-            k = cast(pick(x[p], rules) ^ flip)
+            value = x[p]
+            note(rules, p, value)
+            k = cast(pick(value, rules) ^ flip)
             out[p] = np.uint8(min(cast(max(k, base[p]) - base[p]), last))
     else:
         for p in range(x.size):
-            k = cast(pick(x[p], rules) ^ flip)
+            value = x[p]
+            note(rules, p, value)
+            k = cast(pick(value, rules) ^ flip)
             out[p] = np.uint8(min(cast(cast(max(k, base[p]) - base[p]) >> places), last))
 
 

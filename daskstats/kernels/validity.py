@@ -219,8 +219,11 @@ class Valid:
             self.counts,
         )
 
-    def rank_rules(self) -> tuple:
-        """Return the same for keys of floats and bits of integers; what is left out is last."""
+    def rank_rules(self, count: bool = False) -> tuple:
+        """Return the same for keys of floats and bits of integers; what is left out is last.
+
+        Only if ``count`` is set are the frames counted that are valid.
+        """
         unsigned, most = self.keys.unsigned, self.keys.circle - 1
         last = unsigned.type(most if self.keys.floats else self.keys.bits(most))
         if not self.arcs:
@@ -228,8 +231,9 @@ class Valid:
             tests, length, others = (last, last, last), unsigned.type(1), np.empty((0, 2), unsigned)
         else:
             (tests, length), others = self._tests()
-        spare = np.empty((1 if len(others) else 0, LONG_TILE), unsigned)
-        return tests, length, others, tests[0], last, self.counts, spare
+        few, copies = np.empty(LONG_TILE, unsigned), np.empty((0, 0), unsigned)
+        counts = self.counts if count else self.counts[:0]
+        return tests, length, others, tests[0], last, few, copies, counts
 
     def _by_length(self) -> list[Arc]:
         return sorted(self.arcs, key=itemgetter(1))
@@ -298,6 +302,24 @@ def _overload_begin(rules, count):
     return start
 
 
+def clear(rules, first, count):
+    """Forget what has been counted of so many pixels, from ``first`` on."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(clear)
+def _overload_clear(rules, first, count):
+    if rules is types.none:
+        return lambda rules, first, count: None
+
+    def forget(rules, first, count):
+        counts = rules[7][first : first + count]
+        for p in range(counts.size):
+            counts[p] = 0
+
+    return forget
+
+
 def end(rules, first, count):
     """End a tile of so many pixels, from ``first`` on: keep what has been counted."""
     raise NotImplementedError("only compiled code calls this")
@@ -356,24 +378,28 @@ def _gather_arcs(x, rules, out):
             out[p] = canonical if cast(key_bits(out[p]) - start) < length else out[p]
 
 
-def merged(x, rules):
-    """Return keys, or a copy without what no test is for; at most LONG_TILE of them."""
+def has_strays(rules):
+    """Whether there are keys that are left out and that no test is for."""
     raise NotImplementedError("only compiled code calls this")
 
 
-@overload(merged)
-def _overload_merged(x, rules):
+@overload(has_strays)
+def _overload_has_strays(rules):
     if not several(rules):
-        return lambda x, rules: x
+        return lambda rules: False
+    return lambda rules: rules[2].shape[0] > 0
 
-    def gathered(x, rules):
-        if rules[2].shape[0]:
-            out = rules[6][0][: x.size]
-            _gather_arcs(x, rules, out)
-            return out
-        return x
 
-    return gathered
+def replace_strays(x, rules, out):
+    """Copy keys, with one of the longest arc in place of those that no test is for."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(replace_strays)
+def _overload_replace_strays(x, rules, out):
+    if not several(rules):
+        return lambda x, rules, out: None
+    return lambda x, rules, out: _gather_arcs(x, rules, out)
 
 
 def pick(value, rules):
@@ -479,63 +505,33 @@ def _overload_key_bits(value):
     return key
 
 
-def counting_of(piece: Piece, valid: Valid) -> tuple | None:
-    """Return what `count_block` needs to count frames that are not widened; else count them here.
-
-    That is None where all values count.
-    """
-    rules = rules_of(valid, sum(map(len, piece)))
-    if rules is None:
-        return None
-    seen = valid.keys.seen
-    return (
-        addresses(plain(piece)),
-        MOST_FRAMES.get(seen.itemsize, 1 << 31),
-        np.empty(1, seen),
-        rules,
-    )
-
-
 def count_valid(piece: Piece, valid: Valid) -> None:
     """Add the number of valid frames at each pixel to the counts."""
     # Frames of float16 are widened: one at a time, for the memory.
     narrow = piece[0].dtype == np.float16
     for part in ([frame[None]] for block in piece for frame in block) if narrow else [piece]:
         frames = plain(part)
-        counting = counting_of(frames, valid)
-        if counting is not None:
-            _count_valid(*counting, 0, valid.counts.size)
-
-
-def count_block(counting, start, stop):
-    """Add to the counts of some pixels, unless there is nothing to count."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(count_block)
-def _overload_count_block(counting, start, stop):
-    if counting is types.none:
-        return lambda counting, start, stop: None
-    return lambda counting, start, stop: _count_valid(*counting, start, stop)
+        every, like = addresses(frames), np.empty(1, valid.keys.seen)
+        rules = rules_of(valid, every.size)
+        for some in runs(every, valid) if rules is not None else ():
+            _count_valid(some, like, rules)
 
 
 @compiled
-def _count_valid(addresses, most, like, rules, start, stop):
-    for begun in range(0, addresses.size, most):
-        every = addresses[begun : begun + most]
-        n = every.size
-        for first in range(start, stop, LONG_TILE):
-            size = min(LONG_TILE, stop - first)
-            begin(rules, size)
-            for f in range(0, n - 3, 4):
-                a = take(every[f], like, first, size, rules, 0)
-                b = take(every[f + 1], like, first, size, rules, 1)
-                c = take(every[f + 2], like, first, size, rules, 2)
-                d = take(every[f + 3], like, first, size, rules, 3)
-                for p in range(size):
-                    note(rules, p, a[p], b[p], c[p], d[p])
-            for f in range(n - n % 4, n):
-                a = take(every[f], like, first, size, rules, 0)
-                for p in range(size):
-                    note(rules, p, a[p])
-            end(rules, first, size)
+def _count_valid(addresses, like, rules):
+    n, pixels = addresses.size, rules[7].size
+    for first in range(0, pixels, LONG_TILE):
+        size = min(LONG_TILE, pixels - first)
+        begin(rules, size)
+        for f in range(0, n - 3, 4):
+            a = take(addresses[f], like, first, size, rules, 0)
+            b = take(addresses[f + 1], like, first, size, rules, 1)
+            c = take(addresses[f + 2], like, first, size, rules, 2)
+            d = take(addresses[f + 3], like, first, size, rules, 3)
+            for p in range(size):
+                note(rules, p, a[p], b[p], c[p], d[p])
+        for f in range(n - n % 4, n):
+            a = take(addresses[f], like, first, size, rules, 0)
+            for p in range(size):
+                note(rules, p, a[p])
+        end(rules, first, size)

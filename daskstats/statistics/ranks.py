@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .base import Begun, Piece, State, Statistic, finish_rows, place_rows
-from .shared import compiled, fill_empty, left_out
+from .shared import compiled, fill_empty
 from .validity import Validity, check_number
 
 
@@ -109,12 +109,11 @@ def _begin_valid_percentiles(
 ) -> Begun:
     """Find percentiles among the valid values of each pixel, whose number differs."""
     kernels = compiled()
-    counts, narrow = np.zeros(piece[0].shape[1:], "u4"), piece[0].dtype == np.float16
-    if narrow:  # which is widened to be counted
-        kernels.count_valid(piece, left_out(validity, piece[0], counts))
-    keys = kernels.Keys(piece[0].dtype)
+    counts, keys = np.zeros(piece[0].shape[1:], "u4"), kernels.Keys(piece[0].dtype)
     valid = kernels.Valid(keys.left_out(validity), keys, counts)
-    found = kernels.ValidPercentiles(piece, percentiles, valid, validity.skipna, counted=narrow)
+    if not valid.arcs:
+        return _begin_percentiles(piece, percentiles, plain)
+    found = kernels.ValidPercentiles(piece, percentiles, valid, validity.skipna)
 
     def state() -> State:
         planes = [interpolate(*neighbours) for neighbours in found.neighbours()]
