@@ -47,6 +47,8 @@ class Pool:
         Pieces to keep at most; one that is not used again soon is pushed out by others.
     largest : int, optional
         Bytes of the largest piece to keep.
+    nbytes : int, optional
+        Bytes of all pieces that are kept, at most.
 
     Examples
     --------
@@ -56,9 +58,9 @@ class Pool:
     True
     """
 
-    def __init__(self, pieces: int, largest: int | None = None) -> None:
+    def __init__(self, pieces: int, largest: int | None = None, nbytes: int | None = None) -> None:
         self._free: deque[np.ndarray] = deque(maxlen=pieces)
-        self._largest = largest
+        self._largest, self._nbytes = largest, nbytes
 
     def array(
         self, shape: tuple[int, ...], dtype: DTypeLike, nbytes: int | None = None
@@ -84,6 +86,10 @@ class Pool:
         """Keep memory for the next array."""
         if self._largest is None or memory.nbytes <= self._largest:
             self._free.append(memory)
+        if self._nbytes is not None:
+            with suppress(IndexError):  # other threads were faster
+                while sum(piece.nbytes for piece in self._free.copy()) > self._nbytes:
+                    self._free.popleft()
 
 
 def _fresh(nbytes: int) -> np.ndarray:

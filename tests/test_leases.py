@@ -60,6 +60,16 @@ def test_only_a_few_and_no_large_pieces_are_kept():
     assert [memory.nbytes for memory in pool._free] == [500, 500]
 
 
+def test_no_more_bytes_are_kept_than_allowed():
+    pool = Pool(pieces=9, nbytes=1000)
+    arrays = [pool.array((size,), "u1") for size in (100, 300, 600, 400, 1001)]
+    kept = []
+    while arrays:
+        del arrays[0]
+        kept.append([memory.nbytes for memory in pool._free])
+    assert kept == [[100], [100, 300], [100, 300, 600], [600, 400], []]
+
+
 def test_memory_of_another_size_stays_for_the_next():
     pool = Pool(pieces=4)
     place = pool.array((8,), "u1").ctypes.data
