@@ -125,26 +125,21 @@ class OrderStatistics:
         infinity = np.array(np.inf, dtype).view(unsigned)[()] if dtype.kind == "f" else flip
         self._nan = every, self._out[0], infinity, unsigned.type(self._sign - 1)
         keys = flip, dtype.kind == "f", tile
-        self.wanted = every, ranks, np.array(guesses), *keys, self._out, rules
-        """what compiled code is told"""
+        self._wanted = every, ranks, np.array(guesses), *keys, self._out, rules
         self._along: tuple | None = None
 
     def take_along(self, squares: Squares) -> bool:
         """Sum the squares of the same frames as well if that can be done, and say whether it is."""
-        free = self._along is None and self.wanted[-1] is None
+        free = self._along is None and self._wanted[-1] is None
         along = squares.of_tiles() if free else None
         self._along = along or self._along
         return along is not None
 
     def run(self, first: int, last: int) -> None:
         """Find the values of the pixels from ``first`` to ``last - 1``."""
-        self.find_missing(first, last)
-        _select(*self.wanted, self._along, first, last)
-
-    def find_missing(self, first: int, last: int) -> None:
-        """Look for NaN in the pixels from ``first`` to ``last - 1``, if that matters."""
         if self._missing.size:
             _find_missing(*self._nan, self._missing, first, last)
+        _select(*self._wanted, self._along, first, last)
 
     def values(self) -> np.ndarray:
         """Return the values (ranks, rows, cols), which the keys become: call it once."""
@@ -377,7 +372,7 @@ def _valid_keys(x, flip, floating, rules, out):
     """Turn the bits of values into keys; that of what is left out is the largest."""
     strays = has_strays(rules)
     if floating:
-        _keys(x, flip, True, out)
+        _keys(x, flip, out)
     if strays:
         _copy_but_strays(x, floating, rules, out)
     turn = out.dtype.type(0) if floating else flip
@@ -395,21 +390,17 @@ def _copy_but_strays(x, floating, rules, keys):
 
 
 @compiled
-def _keys(x, flip, floating, out):
-    """Turn the bits of values into unsigned integers of the same order.
+def _keys(x, flip, out):
+    """Turn the bits of floats into unsigned integers of the same order.
 
     That is the bits with the sign flipped; of negative floats, whose magnitude runs the other
     way, all bits flipped.
     """
     cast = out.dtype.type
-    if floating:
-        top = cast(8 * out.itemsize - 1)
-        for p in range(out.size):
-            negative = cast(cast(0) - cast(x[p] >> top))
-            out[p] = x[p] ^ cast(negative | flip)
-    else:
-        for p in range(out.size):
-            out[p] = x[p] ^ flip
+    top = cast(8 * out.itemsize - 1)
+    for p in range(out.size):
+        negative = cast(cast(0) - cast(x[p] >> top))
+        out[p] = x[p] ^ cast(negative | flip)
 
 
 @compiled
@@ -548,7 +539,7 @@ def _cut(addresses, first, flip, floating, shift, bits, keys, base, tile, rules,
             for byte in range(0, later * base.itemsize, LINE):
                 prefetch(addresses[f] + ahead + np.uint64(byte))
             if floating:
-                _keys(x, flip, True, keys)
+                _keys(x, flip, keys)
             if strays:
                 _copy_but_strays(x, floating, rules, keys)
             # Two calls, because a variable for one or the other would count references.

@@ -313,9 +313,7 @@ def _overload_clear(rules, first, count):
         return lambda rules, first, count: None
 
     def forget(rules, first, count):
-        counts = rules[7][first : first + count]
-        for p in range(counts.size):
-            counts[p] = 0
+        rules[7][first : first + count] = 0
 
     return forget
 
