@@ -9,14 +9,18 @@ from numba.extending import overload
 
 from .frames import (
     LONG_TILE,
+    STRETCH,
     TILE,
     Piece,
     addresses,
+    ask_ahead,
     at,
     compiled,
     copy_bytes,
     dividing,
+    inlined,
     leased,
+    part_of,
     plain,
 )
 from .validity import (
@@ -32,6 +36,7 @@ from .validity import (
     rules_of,
     runs,
     take,
+    take_four,
 )
 
 Trail = Sequence[tuple[int, np.ndarray]]
@@ -133,36 +138,42 @@ def _overload_beyond(x, y, least):
 @compiled
 def _extreme(addresses, out, ends, images, least, rules, start, stop):
     for first in range(start, stop, LONG_TILE):
-        o, begun = out[first : min(first + LONG_TILE, stop)], 0
+        o, begun = part_of(out, first, min(LONG_TILE, stop - first)), 0
         offset = np.uint64(first * o.itemsize)
-        begin(rules, o.size)
+        few = begin(rules, o.size)
         for step in range(ends.size):
-            _extreme_of_tile(addresses[begun : ends[step]], first, o, least, rules)
+            _extreme_of_tile(addresses[begun : ends[step]], first, o, few, least, rules)
             copy_bytes(images[step] + offset, o.ctypes.data, o.size * o.itemsize)
             begun = ends[step]
-        _extreme_of_tile(addresses[begun:], first, o, least, rules)
-        end(rules, first, o.size)
+        _extreme_of_tile(addresses[begun:], first, o, few, least, rules)
+        end(rules, first, few)
 
 
 @compiled
-def _extreme_of_tile(addresses, first, o, least, rules):
-    n = addresses.size
+def _extreme_of_tile(addresses, first, o, few, least, rules):
+    n, step = addresses.size, LONG_TILE if rules is None else STRETCH // o.itemsize
     for f in range(0, n - 3, 4):
-        a = take(addresses[f], o, first, o.size, rules, 0)
-        b = take(addresses[f + 1], o, first, o.size, rules, 1)
-        c = take(addresses[f + 2], o, first, o.size, rules, 2)
-        d = take(addresses[f + 3], o, first, o.size, rules, 3)
-        for p in range(o.size):
-            w, x = pick(a[p], rules), pick(b[p], rules)
-            y, z = pick(c[p], rules), pick(d[p], rules)
-            note(rules, p, a[p], b[p], c[p], d[p])
-            most = beyond(beyond(w, x, least), beyond(y, z, least), least)
-            o[p] = beyond(most, o[p], least)
+        for q in range(0, o.size, step):
+            m = min(step, o.size - q)
+            if rules is not None:
+                ask_ahead(addresses, f, 4, o, first + q)
+            four = take_four(addresses, f, o, first + q, m, rules, 0)
+            _extreme_of_four(*four, part_of(o, q, m), part_of(few, q, m), least, rules)
     for f in range(n - n % 4, n):
         a = take(addresses[f], o, first, o.size, rules, 0)
         for p in range(o.size):
-            note(rules, p, a[p])
+            note(rules, few, p, a[p])
             o[p] = beyond(pick(a[p], rules), o[p], least)
+
+
+@inlined
+def _extreme_of_four(a, b, c, d, o, few, least, rules):
+    for p in range(o.size):
+        w, x = pick(a[p], rules), pick(b[p], rules)
+        y, z = pick(c[p], rules), pick(d[p], rules)
+        note(rules, few, p, a[p], b[p], c[p], d[p])
+        most = beyond(beyond(w, x, least), beyond(y, z, least), least)
+        o[p] = beyond(most, o[p], least)
 
 
 # ---------------------------------------------------------------------- where extremes are
@@ -285,63 +296,78 @@ def _add_narrow(addresses, like, halves, out, rules, start, stop):
     2^16. So nothing is widened, and twice as many values are worked on at once.
     """
     n, half = addresses.size, halves.dtype.type
+    step = LONG_TILE if rules is None else STRETCH // like.itemsize
     for first in range(start, stop, halves.shape[1]):
         o = out[first : min(first + halves.shape[1], stop)]
-        sums, uppers = halves[0, : o.size], halves[1, : o.size]
-        begin(rules, o.size)
+        sums, uppers = part_of(halves[0], 0, o.size), part_of(halves[1], 0, o.size)
+        few = begin(rules, o.size)
         for begun in range(0, n, FRAMES_IN_HALVES):
             end_of_run = min(n, begun + FRAMES_IN_HALVES)
             for p in range(o.size):
                 sums[p] = uppers[p] = 0
             for f in range(begun, end_of_run - 3, 4):
-                a = take(addresses[f], like, first, o.size, rules, 0)
-                b = take(addresses[f + 1], like, first, o.size, rules, 1)
-                c = take(addresses[f + 2], like, first, o.size, rules, 2)
-                d = take(addresses[f + 3], like, first, o.size, rules, 3)
-                for p in range(o.size):
-                    # Casts keep numba from widening to 64 bits.
-                    note(rules, p, a[p], b[p], c[p], d[p])
-                    w = half(pick(a[p], rules))
-                    x = half(pick(b[p], rules))
-                    y = half(pick(c[p], rules))
-                    z = half(pick(d[p], rules))
-                    sums[p] += half(half(w + x) + half(y + z))
-                    uppers[p] += half(half((w >> 8) + (x >> 8)) + half((y >> 8) + (z >> 8)))
+                for q in range(0, o.size, step):
+                    m = min(step, o.size - q)
+                    if rules is not None:
+                        ask_ahead(addresses, f, 4, like, first + q)
+                    four = take_four(addresses, f, like, first + q, m, rules, 0)
+                    both = part_of(sums, q, m), part_of(uppers, q, m)
+                    _add_four_narrow(*four, *both, part_of(few, q, m), rules)
             for f in range(end_of_run - (end_of_run - begun) % 4, end_of_run):
                 a = take(addresses[f], like, first, o.size, rules, 0)
                 for p in range(o.size):
-                    note(rules, p, a[p])
+                    note(rules, few, p, a[p])
                     w = half(pick(a[p], rules))
                     sums[p] += w
                     uppers[p] += half(w >> 8)
             for p in range(o.size):
                 above = np.int64(uppers[p]) << 8
                 o[p] += above + np.int64(np.uint16(np.int64(sums[p]) - above))
-        end(rules, first, o.size)
+        end(rules, first, few)
+
+
+@inlined
+def _add_four_narrow(a, b, c, d, sums, uppers, few, rules):
+    half = sums.dtype.type
+    for p in range(sums.size):
+        # Casts keep numba from widening to 64 bits.
+        note(rules, few, p, a[p], b[p], c[p], d[p])
+        w, x = half(pick(a[p], rules)), half(pick(b[p], rules))
+        y, z = half(pick(c[p], rules)), half(pick(d[p], rules))
+        sums[p] += half(half(w + x) + half(y + z))
+        uppers[p] += half(half((w >> 8) + (x >> 8)) + half((y >> 8) + (z >> 8)))
 
 
 @compiled
 def _add_wide(addresses, like, out, rules, start, stop):
     n, wide = addresses.size, out.dtype.type
+    step = LONG_TILE if rules is None else STRETCH // like.itemsize
     for first in range(start, stop, TILE):
-        o = out[first : min(first + TILE, stop)]
-        begin(rules, o.size)
+        o = part_of(out, first, min(TILE, stop - first))
+        few = begin(rules, o.size)
         for f in range(0, n - 3, 4):
-            a = take(addresses[f], like, first, o.size, rules, 0)
-            b = take(addresses[f + 1], like, first, o.size, rules, 1)
-            c = take(addresses[f + 2], like, first, o.size, rules, 2)
-            d = take(addresses[f + 3], like, first, o.size, rules, 3)
-            for p in range(o.size):
-                w, x = wide(pick(a[p], rules)), wide(pick(b[p], rules))
-                y, z = wide(pick(c[p], rules)), wide(pick(d[p], rules))
-                note(rules, p, a[p], b[p], c[p], d[p])
-                o[p] += w + x + y + z
+            for q in range(0, o.size, step):
+                m = min(step, o.size - q)
+                if rules is not None:
+                    ask_ahead(addresses, f, 4, like, first + q)
+                four = take_four(addresses, f, like, first + q, m, rules, 0)
+                _add_four_wide(*four, part_of(o, q, m), part_of(few, q, m), rules)
         for f in range(n - n % 4, n):
             a = take(addresses[f], like, first, o.size, rules, 0)
             for p in range(o.size):
-                note(rules, p, a[p])
+                note(rules, few, p, a[p])
                 o[p] += wide(pick(a[p], rules))
-        end(rules, first, o.size)
+        end(rules, first, few)
+
+
+@inlined
+def _add_four_wide(a, b, c, d, o, few, rules):
+    wide = o.dtype.type
+    for p in range(o.size):
+        w, x = wide(pick(a[p], rules)), wide(pick(b[p], rules))
+        y, z = wide(pick(c[p], rules)), wide(pick(d[p], rules))
+        note(rules, few, p, a[p], b[p], c[p], d[p])
+        o[p] += w + x + y + z
 
 
 def add_limbs(piece: Piece, low: np.ndarray, high: np.ndarray, valid: Valid | None = None) -> None:
@@ -359,15 +385,15 @@ def _add_limbs(addresses, low, high, rules):
     for first in range(0, low.size, TILE):
         lo = low[first : first + TILE]
         hi = high[first : first + TILE]
-        begin(rules, lo.size)
+        few = begin(rules, lo.size)
         for f in range(addresses.size):
             x = take(addresses[f], high, first, lo.size, rules, 0)
             for p in range(lo.size):
-                note(rules, p, x[p])
+                note(rules, few, p, x[p])
                 value = pick(x[p], rules)
                 lo[p] += np.uint64(value & mask)
                 hi[p] += value >> half
-        end(rules, first, lo.size)
+        end(rules, first, few)
 
 
 def add_floats(
@@ -399,15 +425,15 @@ def _add_floats(addresses, like, total, rest, rules):
     for first in range(0, total.size, TILE):
         t = total[first : first + TILE]
         r = rest[first : first + TILE]
-        begin(rules, t.size)
+        few = begin(rules, t.size)
         for f in range(addresses.size):
             x = take(addresses[f], like, first, t.size, rules, 0)
             for p in range(t.size):
-                note(rules, p, x[p])
+                note(rules, few, p, x[p])
                 s, e = two_sum(t[p], np.float64(pick(x[p], rules)))
                 t[p] = s
                 r[p] += e
-        end(rules, first, t.size)
+        end(rules, first, few)
 
 
 def combine_sums(a: np.ndarray, rest_a: np.ndarray, b: np.ndarray, rest_b: np.ndarray) -> tuple:

@@ -7,14 +7,18 @@ from numba.extending import overload
 from .folds import larger, smaller, two_sum
 from .frames import (
     FRAMES_IN_32_BITS,
+    STRETCH,
     TILE,
     Piece,
     addresses,
+    ask_ahead,
     at,
     compiled,
     dividing,
+    inlined,
     leased,
     leased_zeros,
+    part_of,
     plain,
     view,
 )
@@ -30,6 +34,7 @@ from .validity import (
     rules_of,
     runs,
     take,
+    take_four,
 )
 
 
@@ -85,51 +90,36 @@ def _add_squares(addresses, like, tile, signed, out, squares, high, low, rules, 
     The sum of squares may overflow; what of it is not in the other one is below 2^32. With 32 bits
     twice as many values are worked on at once as with 64.
     """
-    n = addresses.size
+    n, step = addresses.size, STRETCH // like.itemsize
     for first in range(start, stop, TILE):
-        o = out[first : min(first + TILE, stop)]
-        q = squares[first : min(first + TILE, stop)]
+        o = part_of(out, first, min(TILE, stop - first))
+        q = part_of(squares, first, o.size)
         if fresh:
             o[:] = 0
             q[:] = 0
-        sums, wrapped, uppers = tile[0, : o.size], tile[1, : o.size], tile[2, : o.size]
+        sums, wrapped = part_of(tile[0], 0, o.size), part_of(tile[1], 0, o.size)
+        uppers = part_of(tile[2], 0, o.size)
         for p in range(o.size):
             sums[p] = wrapped[p] = uppers[p] = 0
-        tops, bottoms = part_of(high, first), part_of(low, first)
-        begin(rules, o.size)
+        tops, bottoms = part_of(high, first, o.size), part_of(low, first, o.size)
+        few = begin(rules, o.size)
         # Eight frames at once: sums are read and written for each group, and would take half of
         # the time for four.
         for f in range(0, n - 7, 8):
-            a = take(addresses[f], like, first, o.size, rules, 0)
-            b = take(addresses[f + 1], like, first, o.size, rules, 1)
-            c = take(addresses[f + 2], like, first, o.size, rules, 2)
-            d = take(addresses[f + 3], like, first, o.size, rules, 3)
-            e = take(addresses[f + 4], like, first, o.size, rules, 4)
-            g = take(addresses[f + 5], like, first, o.size, rules, 5)
-            h = take(addresses[f + 6], like, first, o.size, rules, 6)
-            i = take(addresses[f + 7], like, first, o.size, rules, 7)
-            for p in range(o.size):
-                if high is not None:
-                    most = larger(larger(a[p], b[p]), larger(c[p], d[p]))
-                    more = larger(larger(e[p], g[p]), larger(h[p], i[p]))
-                    tops[p] = larger(larger(most, more), tops[p])
-                if low is not None:
-                    least = smaller(smaller(a[p], b[p]), smaller(c[p], d[p]))
-                    less = smaller(smaller(e[p], g[p]), smaller(h[p], i[p]))
-                    bottoms[p] = smaller(smaller(least, less), bottoms[p])
-                note(rules, p, a[p], b[p], c[p], d[p])
-                note(rules, p, e[p], g[p], h[p], i[p])
-                r, t = np.uint32(pick(a[p], rules)), np.uint32(pick(b[p], rules))
-                u, v = np.uint32(pick(c[p], rules)), np.uint32(pick(d[p], rules))
-                w, x = np.uint32(pick(e[p], rules)), np.uint32(pick(g[p], rules))
-                y, z = np.uint32(pick(h[p], rules)), np.uint32(pick(i[p], rules))
-                sums[p] = plus(sums[p], plus(four(r, t, u, v), four(w, x, y, z)))
-                r, t, u, v = square(r), square(t), square(u), square(v)
-                w, x, y, z = square(w), square(x), square(y), square(z)
-                wrapped[p] = plus(wrapped[p], plus(four(r, t, u, v), four(w, x, y, z)))
-                r, t, u, v = upper(r), upper(t), upper(u), upper(v)
-                w, x, y, z = upper(w), upper(x), upper(y), upper(z)
-                uppers[p] = plus(uppers[p], plus(four(r, t, u, v), four(w, x, y, z)))
+            for begun in range(0, o.size, step):
+                m = min(step, o.size - begun)
+                ask_ahead(addresses, f, 8, like, first + begun)
+                first_four = take_four(addresses, f, like, first + begun, m, rules, 0)
+                last_four = take_four(addresses, f + 4, like, first + begun, m, rules, 4)
+                three = (
+                    part_of(sums, begun, m),
+                    part_of(wrapped, begun, m),
+                    part_of(uppers, begun, m),
+                )
+                two = part_of(tops, begun, m), part_of(bottoms, begun, m)
+                _add_eight_squares(
+                    *first_four, *last_four, *three, *two, part_of(few, begun, m), rules
+                )
         for f in range(n - n % 8, n):
             a = take(addresses[f], like, first, o.size, rules, 0)
             for p in range(o.size):
@@ -137,7 +127,7 @@ def _add_squares(addresses, like, tile, signed, out, squares, high, low, rules, 
                     tops[p] = larger(a[p], tops[p])
                 if low is not None:
                     bottoms[p] = smaller(a[p], bottoms[p])
-                note(rules, p, a[p])
+                note(rules, few, p, a[p])
                 w = np.uint32(pick(a[p], rules))
                 sums[p] = plus(sums[p], w)
                 w = square(w)
@@ -147,7 +137,33 @@ def _add_squares(addresses, like, tile, signed, out, squares, high, low, rules, 
             o[p] += signed[p]
             above = np.uint64(uppers[p]) << np.uint64(16)
             q[p] += above + np.uint64(np.uint32(wrapped[p] - np.uint32(above)))
-        end(rules, first, o.size)
+        end(rules, first, few)
+
+
+@inlined
+def _add_eight_squares(a, b, c, d, e, g, h, i, sums, wrapped, uppers, tops, bottoms, few, rules):
+    for p in range(sums.size):
+        if tops is not None:
+            most = larger(larger(a[p], b[p]), larger(c[p], d[p]))
+            more = larger(larger(e[p], g[p]), larger(h[p], i[p]))
+            tops[p] = larger(larger(most, more), tops[p])
+        if bottoms is not None:
+            least = smaller(smaller(a[p], b[p]), smaller(c[p], d[p]))
+            less = smaller(smaller(e[p], g[p]), smaller(h[p], i[p]))
+            bottoms[p] = smaller(smaller(least, less), bottoms[p])
+        note(rules, few, p, a[p], b[p], c[p], d[p])
+        note(rules, few, p, e[p], g[p], h[p], i[p])
+        r, t = np.uint32(pick(a[p], rules)), np.uint32(pick(b[p], rules))
+        u, v = np.uint32(pick(c[p], rules)), np.uint32(pick(d[p], rules))
+        w, x = np.uint32(pick(e[p], rules)), np.uint32(pick(g[p], rules))
+        y, z = np.uint32(pick(h[p], rules)), np.uint32(pick(i[p], rules))
+        sums[p] = plus(sums[p], plus(four(r, t, u, v), four(w, x, y, z)))
+        r, t, u, v = square(r), square(t), square(u), square(v)
+        w, x, y, z = square(w), square(x), square(y), square(z)
+        wrapped[p] = plus(wrapped[p], plus(four(r, t, u, v), four(w, x, y, z)))
+        r, t, u, v = upper(r), upper(t), upper(u), upper(v)
+        w, x, y, z = upper(w), upper(x), upper(y), upper(z)
+        uppers[p] = plus(uppers[p], plus(four(r, t, u, v), four(w, x, y, z)))
 
 
 @compiled
@@ -287,18 +303,6 @@ def _square_alone(tile, column, base, addresses, like, out, squares, high, low, 
         most, least = max(most, value), min(least, value)
     out[pixel], squares[pixel] = total, square_sum
     high[pixel], low[pixel] = most, least
-
-
-def part_of(values, first):
-    """Return the pixels of a tile, or None where there are no values."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(part_of)
-def _overload_part_of(values, first):
-    if isinstance(values, types.Array):
-        return lambda values, first: values[first : first + TILE]
-    return lambda values, first: None
 
 
 def variance(

@@ -9,7 +9,19 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .frames import TILE, Piece, addresses, at, compiled, inlined, leased, plain, prefetch, view
+from .frames import (
+    LINE,
+    TILE,
+    Piece,
+    addresses,
+    at,
+    compiled,
+    inlined,
+    leased,
+    plain,
+    prefetch,
+    view,
+)
 from .moments import Squares, squares_of_tile
 from .validity import (
     MOST_FRAMES,
@@ -30,9 +42,6 @@ MOST_BLOCK, LEAST_BLOCK, TILE_NBYTES = 1024, 256, 1 << 18
 # Where values are left out, a block is at most so many times smaller, so that what was asked for is
 # still in cache: more work with each value, and the processor reads less ahead by itself.
 SMALLER = 2
-
-# Bytes of a line of a cache, on most processors.
-LINE = 64
 
 # Frames of the sample that says where a pixel's values lie, and a network that sorts as many
 # (D. E. Knuth, The Art of Computer Programming, volume 3, section 5.3.4; 19 comparisons).
@@ -533,7 +542,7 @@ def _cut(addresses, first, flip, floating, shift, bits, keys, base, tile, rules,
     ahead = np.uint64((first + g) * base.itemsize)
     clear(rules, first, g)
     for start in range(0, n, COUNTED):
-        begin(rules, g)
+        few = begin(rules, g)
         for f in range(start, min(n, start + COUNTED)):
             x = view(addresses[f], base, first, g)
             for byte in range(0, later * base.itemsize, LINE):
@@ -544,27 +553,27 @@ def _cut(addresses, first, flip, floating, shift, bits, keys, base, tile, rules,
                 _copy_but_strays(x, floating, rules, keys)
             # Two calls, because a variable for one or the other would count references.
             if floating or strays:
-                _cut_block(keys, turn, base, shift, bits, tile[f], rules)
+                _cut_block(keys, turn, base, shift, bits, tile[f], few, rules)
             else:
-                _cut_block(x, turn, base, shift, bits, tile[f], rules)
-        end(rules, first, g)
+                _cut_block(x, turn, base, shift, bits, tile[f], few, rules)
+        end(rules, first, few)
 
 
 @inlined
-def _cut_block(x, flip, base, shift, bits, out, rules):
+def _cut_block(x, flip, base, shift, bits, out, few, rules):
     # The casts keep numba from widening to 64 bits.
     cast = base.dtype.type
     last, places = cast((1 << bits) - 1), cast(shift & (8 * base.itemsize - 1))
     if shift == 0:
         for p in range(x.size):
             value = x[p]
-            note(rules, p, value)
+            note(rules, few, p, value)
             k = cast(pick(value, rules) ^ flip)
             out[p] = np.uint8(min(cast(max(k, base[p]) - base[p]), last))
     else:
         for p in range(x.size):
             value = x[p]
-            note(rules, p, value)
+            note(rules, few, p, value)
             k = cast(pick(value, rules) ^ flip)
             out[p] = np.uint8(min(cast(cast(max(k, base[p]) - base[p]) >> places), last))
 

@@ -21,7 +21,18 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from .frames import LONG_TILE, Piece, addresses, compiled, plain, view
+from .frames import (
+    LONG_TILE,
+    STRETCH,
+    Piece,
+    addresses,
+    ask_ahead,
+    compiled,
+    inlined,
+    part_of,
+    plain,
+    view,
+)
 
 Arc = tuple[int, int]
 """(first key, length): keys that follow one another; 0 comes after the largest"""
@@ -286,7 +297,7 @@ def runs(every: np.ndarray, valid: Valid | None, most: int = 1 << 31) -> Iterato
 
 
 def begin(rules, count):
-    """Begin a tile of so many pixels: nothing is counted."""
+    """Begin a tile of so many pixels: return counters for `note`, all of them 0."""
     raise NotImplementedError("only compiled code calls this")
 
 
@@ -296,8 +307,9 @@ def _overload_begin(rules, count):
         return lambda rules, count: None
 
     def start(rules, count):
-        few = rules[5]
-        few[:count] = 0
+        few = part_of(rules[5], 0, count)
+        few[:] = 0
+        return few
 
     return start
 
@@ -318,18 +330,18 @@ def _overload_clear(rules, first, count):
     return forget
 
 
-def end(rules, first, count):
-    """End a tile of so many pixels, from ``first`` on: keep what has been counted."""
+def end(rules, first, few):
+    """End a tile, from pixel ``first`` on: keep what has been counted."""
     raise NotImplementedError("only compiled code calls this")
 
 
 @overload(end)
-def _overload_end(rules, first, count):
+def _overload_end(rules, first, few):
     if rules is types.none:
-        return lambda rules, first, count: None
+        return lambda rules, first, few: None
 
-    def stop(rules, first, count):
-        few, counts = rules[5], rules[7][first : first + count]
+    def stop(rules, first, few):
+        counts = rules[7][first : first + few.size]
         for p in range(counts.size):  # none, if nobody wants them
             counts[p] += few[p]
 
@@ -354,12 +366,23 @@ def _overload_take(address, like, first, count, rules, row):
     def taken(address, like, first, count, rules, row):
         x = view(address, like, first, count)
         if rules[2].shape[0]:
-            out = rules[6][row][:count]
+            out = part_of(rules[6][row], 0, count)
             _gather_arcs(x, rules, out)
             return out
         return x
 
     return taken
+
+
+@inlined
+def take_four(addresses, f, like, first, count, rules, row):
+    """Return pixels of four frames from number ``f`` on; copies are in rows from ``row`` on."""
+    return (
+        take(addresses[f], like, first, count, rules, row),
+        take(addresses[f + 1], like, first, count, rules, row + 1),
+        take(addresses[f + 2], like, first, count, rules, row + 2),
+        take(addresses[f + 3], like, first, count, rules, row + 3),
+    )
 
 
 @compiled
@@ -436,18 +459,18 @@ def _overload_counts(value, rules):
     return lambda value, rules: is_valid(value, rules)
 
 
-def note(rules, pixel, *values):
+def note(rules, few, pixel, *values):
     """Count the valid ones of a pixel's values."""
     raise NotImplementedError("only compiled code calls this")
 
 
 @overload(note)
-def _overload_note(rules, pixel, *values):
+def _overload_note(rules, few, pixel, *values):
     if rules is types.none:
-        return lambda rules, pixel, *values: None
+        return lambda rules, few, pixel, *values: None
 
-    def count(rules, pixel, *values):
-        few, cast = rules[5], rules[5].dtype.type
+    def count(rules, few, pixel, *values):
+        cast = few.dtype.type
         for value in values:
             few[pixel] += cast(is_valid(value, rules))
 
@@ -517,19 +540,23 @@ def count_valid(piece: Piece, valid: Valid) -> None:
 
 @compiled
 def _count_valid(addresses, like, rules):
-    n, pixels = addresses.size, rules[7].size
+    n, pixels, step = addresses.size, rules[7].size, STRETCH // like.itemsize
     for first in range(0, pixels, LONG_TILE):
-        size = min(LONG_TILE, pixels - first)
-        begin(rules, size)
+        few = begin(rules, min(LONG_TILE, pixels - first))
         for f in range(0, n - 3, 4):
-            a = take(addresses[f], like, first, size, rules, 0)
-            b = take(addresses[f + 1], like, first, size, rules, 1)
-            c = take(addresses[f + 2], like, first, size, rules, 2)
-            d = take(addresses[f + 3], like, first, size, rules, 3)
-            for p in range(size):
-                note(rules, p, a[p], b[p], c[p], d[p])
+            for q in range(0, few.size, step):
+                m = min(step, few.size - q)
+                ask_ahead(addresses, f, 4, like, first + q)
+                four = take_four(addresses, f, like, first + q, m, rules, 0)
+                _count_four(*four, part_of(few, q, m), rules)
         for f in range(n - n % 4, n):
-            a = take(addresses[f], like, first, size, rules, 0)
-            for p in range(size):
-                note(rules, p, a[p])
-        end(rules, first, size)
+            a = take(addresses[f], like, first, few.size, rules, 0)
+            for p in range(few.size):
+                note(rules, few, p, a[p])
+        end(rules, first, few)
+
+
+@inlined
+def _count_four(a, b, c, d, few, rules):
+    for p in range(few.size):
+        note(rules, few, p, a[p], b[p], c[p], d[p])
