@@ -13,6 +13,7 @@ from .frames import (
     TILE,
     Piece,
     addresses,
+    aligned,
     ask_ahead,
     at,
     compiled,
@@ -277,7 +278,7 @@ class Integers:
         self._add = _add_wide
         if like.itemsize < 4:
             # Sums of 16 bits leave room for a longer tile, which is read the faster.
-            halves = np.empty((2, LONG_TILE // 2), f"{'u' if like.dtype.kind == 'u' else 'i'}2")
+            halves = aligned((2, LONG_TILE // 2), f"{'u' if like.dtype.kind == 'u' else 'i'}2")
             self._add = _add_narrow
             self._into = like, halves, into.reshape(-1), rules
         self._parts = list(runs(every, valid))

@@ -154,6 +154,17 @@ SMALL = 128 << 10
 _states = Pool(pieces=16, largest=8 << 20, nbytes=64 << 20)
 
 
+def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Return an uninitialised array that begins with a line of cache.
+
+    Elsewhere every other load of half a line or more is of two lines: a search took a fifth longer.
+    """
+    nbytes = prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(nbytes + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + nbytes].view(dtype).reshape(shape)
+
+
 def leased(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """Return an uninitialised array, in recycled memory unless it is small."""
     if prod(shape) * np.dtype(dtype).itemsize < SMALL:

@@ -11,6 +11,7 @@ from .frames import (
     TILE,
     Piece,
     addresses,
+    aligned,
     ask_ahead,
     at,
     compiled,
@@ -59,7 +60,7 @@ class Squares:
         self._frames = frames = plain(piece)
         like = np.empty(1, frames[0].dtype)
         high, low = (None if e is None else e.view(like.dtype).reshape(-1) for e in (top, bottom))
-        tile = np.empty((3, TILE + PADDING), np.uint32)
+        tile = aligned((3, TILE + PADDING), np.uint32)
         signed = tile[0].view(np.uint32 if like.dtype.kind == "u" else np.int32)
         every = addresses(frames)
         rules = rules_of(valid, every.size, few=True)

@@ -14,6 +14,7 @@ from .frames import (
     TILE,
     Piece,
     addresses,
+    aligned,
     at,
     compiled,
     inlined,
@@ -127,7 +128,8 @@ class OrderStatistics:
         self._frames = [block.view(unsigned) for block in piece]
         every = addresses(self._frames)
         self._out = leased((len(guesses), pixels), unsigned)
-        tile = np.empty((every.size, _block(every.size, pixels, rules is not None)), np.uint8)
+        block = _block(every.size, pixels, rules is not None)
+        tile = aligned((every.size, block), np.uint8)
         self._sign = unsigned.type(1 << (8 * dtype.itemsize - 1))
         flip = unsigned.type(0) if dtype.kind in "ub" else self._sign
         self._missing = np.zeros(pixels if dtype.kind == "f" and find_nan else 0, np.bool_)

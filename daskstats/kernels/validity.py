@@ -26,6 +26,7 @@ from .frames import (
     STRETCH,
     Piece,
     addresses,
+    aligned,
     ask_ahead,
     compiled,
     inlined,
@@ -225,8 +226,8 @@ class Valid:
             others,
             left_out.view(seen)[()],
             seen.type(neutral),
-            np.empty(LONG_TILE, unsigned),
-            np.empty((8 if len(others) else 0, LONG_TILE + PADDING), seen),
+            aligned((LONG_TILE,), unsigned),
+            aligned((8 if len(others) else 0, LONG_TILE + PADDING), seen),
             self.counts,
         )
 
@@ -242,7 +243,7 @@ class Valid:
             tests, length, others = (last, last, last), unsigned.type(1), np.empty((0, 2), unsigned)
         else:
             (tests, length), others = self._tests()
-        few, copies = np.empty(LONG_TILE, unsigned), np.empty((0, 0), unsigned)
+        few, copies = aligned((LONG_TILE,), unsigned), np.empty((0, 0), unsigned)
         counts = self.counts if count else self.counts[:0]
         return tests, length, others, tests[0], last, few, copies, counts
 
