@@ -42,9 +42,9 @@ from .validity import (
 class Squares:
     """Exact sums of 64 bits of frames of at most 16 bits, and of their squares.
 
-    ``fresh`` sums are begun by the first run; before that there may be anything in them.
-    Extremes are folded into ``top`` and ``bottom`` at the same time, where given: with the maximum
-    27 ms instead of 53 for frames in the outer cache.
+    ``fresh`` sums and extremes are begun by the first run; before that there may be anything in
+    them. Extremes are folded into ``top`` and ``bottom`` at the same time, where given: with the
+    maximum 27 ms instead of 53 for frames in the outer cache.
     """
 
     def __init__(
@@ -95,14 +95,20 @@ def _add_squares(addresses, like, tile, signed, out, squares, high, low, rules, 
     for first in range(start, stop, TILE):
         o = part_of(out, first, min(TILE, stop - first))
         q = part_of(squares, first, o.size)
+        tops, bottoms = part_of(high, first, o.size), part_of(low, first, o.size)
         if fresh:
             o[:] = 0
             q[:] = 0
+            x = view(addresses[0], like, first, o.size)
+            for p in range(o.size):
+                if high is not None:
+                    tops[p] = x[p]
+                if low is not None:
+                    bottoms[p] = x[p]
         sums, wrapped = part_of(tile[0], 0, o.size), part_of(tile[1], 0, o.size)
         uppers = part_of(tile[2], 0, o.size)
         for p in range(o.size):
             sums[p] = wrapped[p] = uppers[p] = 0
-        tops, bottoms = part_of(high, first, o.size), part_of(low, first, o.size)
         few = begin(rules, o.size)
         # Eight frames at once: sums are read and written for each group, and would take half of
         # the time for four.
@@ -193,13 +199,14 @@ def upper(value):
 
 @compiled
 def squares_of_tile(
-    tile, base, flip, whole, addresses, like, room, signed, out, squares, high, low, first
+    tile, base, flip, whole, means, addresses, like, room, signed, out, squares, high, low, first
 ):
     """Sum values and squares from a tile of 8 bits above a base (what is beyond is at its ends).
 
     With 16 bits for most sums that takes a third of the time that the frames would. Pixels with
     values that may be beyond the tile are summed alone, or the block from the frames if there are
-    many, or if the tile has not the ``whole`` values.
+    many, or if the tile has not the ``whole`` values. If it has, ``means`` are those of its bytes,
+    which is next to the mean of a pixel if that has a few values far beyond the tile.
     """
     n, g = tile.shape[0], base.size
     total, square_sum = np.zeros(g, np.int64), np.zeros(g, np.int64)
@@ -213,11 +220,8 @@ def squares_of_tile(
             inside = narrow | ((most[p] < 255) & ((least[p] > 0) | (base[p] == 0)))
             beyond[p] = not inside
             lost += not inside
+            means[p] = np.uint8(np.float64(total[p]) / n)
     if lost * 16 > g:
-        h, w = high[first : first + g], low[first : first + g]
-        x = view(addresses[0], like, first, g)
-        for p in range(g):
-            h[p] = w[p] = x[p]
         _add_squares(
             *(addresses, like, room, signed, out, squares, high, low, None, True, first, first + g)
         )

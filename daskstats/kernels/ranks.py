@@ -68,6 +68,11 @@ LACKING = 255
 MARGIN = 1.75
 
 
+# One pixel of so many may be done alone; if more are not next to the mean, the block is searched
+# again, and the next ones with one bit more about the mean than these, at first.
+FEW_ALONE, BITS_ABOUT_MEAN = 512, 3
+
+
 class Among(NamedTuple):
     """Ranks among the valid values of each pixel: how they follow from the number of these."""
 
@@ -308,6 +313,7 @@ def _select(addresses, ranks, guesses, flip, floating, tile, out, rules, along, 
     wrong = np.empty(block, np.bool_)
     wanted = np.zeros(block, np.int32)
     single = np.empty(addresses.size, like.dtype)
+    about = np.int64(BITS_ABOUT_MEAN)
     for first in range(start, stop, block):
         g = min(block, stop - first)
         k, b, w = keys[:g], base[:g], wrong[:g]
@@ -326,15 +332,13 @@ def _select(addresses, ranks, guesses, flip, floating, tile, out, rules, along, 
             else:
                 guess = sample[guesses[r]][:g]
                 least = np.int64(MOST_BITS if along is not None and r == 0 else LEAST_BITS)
-                rank, bits, bad, whole = _find(
+                rank, bits, bad, about = _find(
                     *(addresses, first, ranks, r, flip, floating, guess, spread, least, k, b),
-                    *(found, w, wanted, tile, rules, later),
+                    *(found, w, wanted, tile, rules, later, along, r == 0, about),
                 )
                 later = 0
                 for p in range(g):
                     o[p] = b[p] + like.dtype.type(found[p])
-                if along is not None and r == 0:
-                    squares_of_tile(tile, b, flip, whole, *along, first)
             for p in range(g if bad else 0):
                 if w[p]:
                     o[p] = _alone(addresses, first + p, at(rank, p), flip, floating, single, rules)
@@ -476,12 +480,16 @@ def _find(
     tile,
     rules,
     later,
+    along,
+    summing,
+    about,
 ):
     """Find the keys of a rank, as ``base + found``, in rounds of up to 8 and then 7 bits each.
 
-    The tile of the first round has at least so many bits, though fewer may be searched. Returned
-    are the rank, the bits of the last round, how many pixels are marked as wrong, and whether the
-    tile has all keys that are within 8 bits.
+    The tile of the first round has at least so many bits, though fewer may be searched: so many
+    ``about`` the mean, for a rank in the middle, if the values are summed ``along``. Returned are
+    the rank, the bits of the last round, how many pixels are marked as wrong, and how many bits
+    about the mean to search the next time.
     """
     cast, g = base.dtype.type, base.size
     widest = 8 * base.itemsize - MOST_BITS
@@ -493,7 +501,7 @@ def _find(
             bits += 1
         else:
             shift += 1
-    lowest = np.zeros(found.size, np.uint8)
+    lowest = np.empty(found.size, np.uint8)
     guessing, bad = True, 0
     while True:
         # All top bits leave nothing to guess; less might not hold the key.
@@ -503,30 +511,66 @@ def _find(
             half = cast(cast((1 << (cut - 1)) - 1) << cast(shift))
             for p in range(g):
                 base[p] = cast(0) if certain else cast(max(guess[p], half) - half)
-            near = cast((1 << (bits - 1)) - 1)
-            for p in range(g if cut > bits else 0):
-                lowest[p] = max(cast(guess[p] - base[p]), near) - near
+            _begin_about_guess(guess, base, bits, cut, lowest)
         _cut(addresses, first, flip, floating, shift, cut, keys, base, tile, rules, later)
         later = 0
         rank = ranks_of(ranks, row, first, wanted[:g], wanted)
+        if along is not None and summing:
+            summing, whole = False, shift == 0 and cut == most
+            squares_of_tile(tile, base, flip, whole, found, *along, first)
+            middle = abs(2 * at(rank, 0) + 1 - addresses.size) * 8 <= addresses.size
+            if whole and middle and about < bits:
+                _begin_below(found, about, lowest)
+                found[:] = lowest
+                _descend(tile, rank, about, found)
+                bad = _mark_ends(found, lowest, base, about, rank, wrong)
+                if bad * FEW_ALONE <= g:
+                    return rank, cut, bad, about
+                about += 1
+                _begin_about_guess(guess, base, bits, cut, lowest)
         found[:] = lowest
         _descend(tile, rank, bits, found)
         if guessing:
-            bad, last = 0, (1 << bits) - 1
-            for p in range(g):
-                low = (found[p] == lowest[p]) & (cast(base[p] + lowest[p]) > 0)
-                high = found[p] - lowest[p] == last
-                wrong[p] = (low | high) & (at(rank, p) >= 0) & (not certain)
-                bad += wrong[p]
+            wrong[:] = False
+            bad = 0 if certain else _mark_ends(found, lowest, base, bits, rank, wrong)
             if bad * 16 > g:
                 shift, bits = widest, most
-                lowest[:] = 0
                 continue
         if shift == 0:
-            return rank, cut, bad, guessing and cut == most
+            return rank, cut, bad, about
         for p in range(g):
             base[p] += cast(cast(found[p]) << cast(shift))
         guessing, shift, bits = False, max(0, shift - 7), most
+
+
+@compiled
+def _begin_about_guess(guess, base, bits, cut, lowest):
+    """Begin the search of so many bits about a guess, if the tile has more of them."""
+    cast = base.dtype.type
+    lowest[:] = 0
+    near = cast((1 << (bits - 1)) - 1)
+    for p in range(base.size if cut > bits else 0):
+        lowest[p] = max(cast(guess[p] - base[p]), near) - near
+
+
+@compiled
+def _begin_below(means, bits, lowest):
+    """Begin the search of so many bits about the means of a tile, or at an end of it."""
+    half, most = np.uint8((1 << (bits - 1)) - 1), np.uint8(256 - (1 << bits))
+    for p in range(lowest.size):
+        lowest[p] = min(np.uint8(max(means[p], half) - half), most)
+
+
+@compiled
+def _mark_ends(found, lowest, base, bits, rank, wrong):
+    """Mark the pixels whose key may be beyond what was searched, and return how many they are."""
+    bad, last = 0, (1 << bits) - 1
+    for p in range(base.size):
+        low = (found[p] == lowest[p]) & (base.dtype.type(base[p] + lowest[p]) > 0)
+        high = found[p] - lowest[p] == last
+        wrong[p] = (low | high) & (at(rank, p) >= 0)
+        bad += wrong[p]
+    return bad
 
 
 @compiled

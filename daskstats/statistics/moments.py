@@ -56,7 +56,7 @@ def _squares(
         if validity is not None:
             state["valid"] = zero_counts(piece[0])
         for name in extremes:
-            state[name] = kernels.begin_extreme(piece[0], name == "min", False)
+            state[name] = kernels.leased(shape, piece[0].dtype)
     valid = left_out(validity, piece[0], state.get("valid"))
     high, low = state.get("max"), state.get("min")
     adder = kernels.Squares(piece, state["sum"], state["squares"], valid, high, low, fresh)
