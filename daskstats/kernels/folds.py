@@ -82,7 +82,7 @@ class Extremes:
         ends = np.array([end for end, _ in trail], np.int64)
         images = addresses([image[None] for _, image in trail]) if trail else NOWHERE
         every = addresses(frames)
-        rules = rules_of(valid, every.size, farthest(into.dtype, least), few=True)
+        rules = rules_of(valid, every.size, farthest(into.dtype, least))
         # Compiled code is made for a type: None for the maximum, a bool for the minimum.
         self._out = wide.reshape(-1)
         self._fixed = ends, images, least or None, rules
@@ -273,7 +273,7 @@ class Integers:
         self._frames = frames = plain(piece)
         like = np.empty(1, frames[0].dtype)
         every = addresses(frames)
-        rules = rules_of(valid, every.size, few=True)
+        rules = rules_of(valid, every.size)
         self._into: tuple = like, into.reshape(-1), rules
         self._add = _add_wide
         if like.itemsize < 4:

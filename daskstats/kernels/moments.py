@@ -23,6 +23,7 @@ from .frames import (
     plain,
     view,
 )
+from .tiles import sum_tile
 from .validity import (
     PADDING,
     Valid,
@@ -214,7 +215,7 @@ def squares_of_tile(
     beyond = np.zeros(g, np.bool_)
     lost = g
     if whole:
-        _sum_tile(tile, total, square_sum, most, least)
+        sum_tile(tile, total, square_sum, most, least)
         lost, narrow = 0, base.itemsize == 1
         for p in range(g):
             inside = narrow | ((most[p] < 255) & ((least[p] > 0) | (base[p] == 0)))
@@ -236,58 +237,6 @@ def squares_of_tile(
         if beyond[p]:
             b = np.int64(base[p]) - np.int64(flip)
             _square_alone(tile, p, b, addresses, like, out, squares, high, low, first + p)
-
-
-@compiled
-def _sum_tile(tile, total, squares, most, least):
-    """Sum bytes and their squares, and find the extremes.
-
-    Squares are those of the difference from 128, at most 2^14, so that three fit into 16 bits.
-    Their sum may overflow, as in `_add_squares`; what is not in that of the upper bytes does not.
-    """
-    n, g, narrow = tile.shape[0], total.size, np.uint16
-    sums = np.empty(g, np.uint16)
-    wrapped = np.empty(g, np.uint16)
-    uppers = np.empty(g, np.uint16)
-    for start in range(0, n, 252):
-        stop = min(n, start + 252)
-        for p in range(g):
-            sums[p] = wrapped[p] = uppers[p] = 0
-        for f in range(start, stop - 5, 6):
-            a, b, c = tile[f], tile[f + 1], tile[f + 2]
-            d, e, h = tile[f + 3], tile[f + 4], tile[f + 5]
-            for p in range(g):
-                u, v, w, x, y, z = a[p], b[p], c[p], d[p], e[p], h[p]
-                most[p] = max(max(max(u, v), max(w, x)), max(max(y, z), most[p]))
-                least[p] = min(min(min(u, v), min(w, x)), min(min(y, z), least[p]))
-                sums[p] += narrow(narrow(u) + narrow(v) + narrow(w))
-                sums[p] += narrow(narrow(x) + narrow(y) + narrow(z))
-                one = narrow(centred_square(u) + centred_square(v) + centred_square(w))
-                two = narrow(centred_square(x) + centred_square(y) + centred_square(z))
-                wrapped[p] += narrow(one + two)
-                uppers[p] += narrow(narrow(one >> 8) + narrow(two >> 8))
-        for f in range(stop - (stop - start) % 6, stop):
-            a = tile[f]
-            for p in range(g):
-                most[p] = max(most[p], a[p])
-                least[p] = min(least[p], a[p])
-                sums[p] += narrow(a[p])
-                one = centred_square(a[p])
-                wrapped[p] += one
-                uppers[p] += narrow(one >> 8)
-        for p in range(g):
-            above = np.int64(uppers[p]) << 8
-            total[p] += sums[p]
-            squares[p] += above + np.int64(narrow(wrapped[p] - narrow(above)))
-    for p in range(g):
-        squares[p] += 256 * total[p] - n * np.int64(128 * 128)
-
-
-@compiled
-def centred_square(value):
-    """Return the square of the difference of a byte from 128, in 16 bits."""
-    from_middle = np.uint16(np.uint16(value) - np.uint16(128))
-    return np.uint16(from_middle * from_middle)
 
 
 @compiled

@@ -24,6 +24,7 @@ from .frames import (
     view,
 )
 from .moments import Squares, squares_of_tile
+from .tiles import LACKING, descend, next_in_tile
 from .validity import (
     MOST_FRAMES,
     Valid,
@@ -59,9 +60,6 @@ MOST_BITS, LEAST_BITS = 8, 5
 
 # Frames whose valid values a counter as wide as their keys can count.
 COUNTED = MOST_FRAMES[1]
-
-# Marks, among the values found in a tile, a pixel whose next value is not in the tile.
-LACKING = 255
 
 # Half the range of a tile must be so many times the spread of the sample, for less than one pixel
 # in a thousand to be outside.
@@ -332,10 +330,26 @@ def _select(addresses, ranks, guesses, flip, floating, tile, out, rules, along, 
             else:
                 guess = sample[guesses[r]][:g]
                 least = np.int64(MOST_BITS if along is not None and r == 0 else LEAST_BITS)
-                rank, bits, bad, about = _find(
-                    *(addresses, first, ranks, r, flip, floating, guess, spread, least, k, b),
-                    *(found, w, wanted, tile, rules, later, along, r == 0, about),
+                shift, bits, cut = _cut_about(
+                    *(addresses, first, flip, floating, guess, spread, least, k, b, tile, rules),
+                    later,
                 )
+                rank = ranks_of(ranks, r, first, wanted[:g], wanted)
+                seen = False
+                if along is not None and r == 0:
+                    whole = shift == 0 and cut == MOST_BITS
+                    squares_of_tile(tile, b, flip, whole, found, *along, first)
+                    middle = abs(2 * at(rank, 0) + 1 - addresses.size) * 8 <= addresses.size
+                    if whole and middle and about < bits:
+                        bad = _search_about_means(tile, b, rank, about, found, w)
+                        seen = bad * FEW_ALONE <= g
+                        about += not seen
+                if not seen:
+                    cut, bad = _search(
+                        *(addresses, first, rank, flip, floating, shift, bits, cut, guess, k, b),
+                        *(found, w, tile, rules),
+                    )
+                bits = cut
                 later = 0
                 for p in range(g):
                     o[p] = b[p] + like.dtype.type(found[p])
@@ -462,34 +476,13 @@ def _overload_fill_gaps(sample, count, rules):
 
 
 @compiled
-def _find(
-    addresses,
-    first,
-    ranks,
-    row,
-    flip,
-    floating,
-    guess,
-    spread,
-    least,
-    keys,
-    base,
-    found,
-    wrong,
-    wanted,
-    tile,
-    rules,
-    later,
-    along,
-    summing,
-    about,
+def _cut_about(
+    addresses, first, flip, floating, guess, spread, least, keys, base, tile, rules, later
 ):
-    """Find the keys of a rank, as ``base + found``, in rounds of up to 8 and then 7 bits each.
+    """Cut a tile about a guess, and return how it is cut: see `_cut`.
 
-    The tile of the first round has at least so many bits, though fewer may be searched: so many
-    ``about`` the mean, for a rank in the middle, if the values are summed ``along``. Returned are
-    the rank, the bits of the last round, how many pixels are marked as wrong, and how many bits
-    about the mean to search the next time.
+    The tile has at least so many bits, though fewer may be searched: its shift, the bits to be
+    searched and its own are returned.
     """
     cast, g = base.dtype.type, base.size
     widest = 8 * base.itemsize - MOST_BITS
@@ -501,64 +494,79 @@ def _find(
             bits += 1
         else:
             shift += 1
-    lowest = np.empty(found.size, np.uint8)
-    guessing, bad = True, 0
-    while True:
-        # All top bits leave nothing to guess; less might not hold the key.
-        certain = shift == widest and bits == most
-        cut = max(bits, least) if guessing else bits
-        if guessing:
-            half = cast(cast((1 << (cut - 1)) - 1) << cast(shift))
-            for p in range(g):
-                base[p] = cast(0) if certain else cast(max(guess[p], half) - half)
-            _begin_about_guess(guess, base, bits, cut, lowest)
+    cut = max(bits, least)
+    half = cast(cast((1 << (cut - 1)) - 1) << cast(shift))
+    # All top bits leave nothing to guess.
+    certain = shift == widest and bits == most
+    for p in range(g):
+        base[p] = cast(0) if certain else cast(max(guess[p], half) - half)
+    _cut(addresses, first, flip, floating, shift, cut, keys, base, tile, rules, later)
+    return shift, bits, cut
+
+
+@compiled
+def _search(
+    addresses,
+    first,
+    rank,
+    flip,
+    floating,
+    shift,
+    bits,
+    cut,
+    guess,
+    keys,
+    base,
+    found,
+    wrong,
+    tile,
+    rules,
+):
+    """Find the keys of a rank, as ``base + found``, in rounds of up to 8 and then 7 bits each.
+
+    The tile is that of `_cut_about`, and in the end that of the last round, whose bits are returned
+    with the number of pixels that are marked as wrong.
+    """
+    cast, g = base.dtype.type, base.size
+    widest, most = 8 * base.itemsize - MOST_BITS, np.int64(MOST_BITS)
+    lowest = np.zeros(found.size, np.uint8)
+    near = cast((1 << (bits - 1)) - 1)
+    for p in range(g if cut > bits else 0):
+        lowest[p] = max(cast(guess[p] - base[p]), near) - near
+    found[:] = lowest
+    descend(tile, rank, bits, found)
+    bad, later = 0, np.int64(0)
+    wrong[:] = False
+    if shift < widest or bits < most:
+        bad = _mark_ends(found, lowest, base, bits, rank, wrong)
+    if bad * 16 > g:
+        shift, cut, bad = widest, most, 0
+        wrong[:] = False
+        base[:] = found[:] = 0
         _cut(addresses, first, flip, floating, shift, cut, keys, base, tile, rules, later)
-        later = 0
-        rank = ranks_of(ranks, row, first, wanted[:g], wanted)
-        if along is not None and summing:
-            summing, whole = False, shift == 0 and cut == most
-            squares_of_tile(tile, base, flip, whole, found, *along, first)
-            middle = abs(2 * at(rank, 0) + 1 - addresses.size) * 8 <= addresses.size
-            if whole and middle and about < bits:
-                _begin_below(found, about, lowest)
-                found[:] = lowest
-                _descend(tile, rank, about, found)
-                bad = _mark_ends(found, lowest, base, about, rank, wrong)
-                if bad * FEW_ALONE <= g:
-                    return rank, cut, bad, about
-                about += 1
-                _begin_about_guess(guess, base, bits, cut, lowest)
-        found[:] = lowest
-        _descend(tile, rank, bits, found)
-        if guessing:
-            wrong[:] = False
-            bad = 0 if certain else _mark_ends(found, lowest, base, bits, rank, wrong)
-            if bad * 16 > g:
-                shift, bits = widest, most
-                continue
-        if shift == 0:
-            return rank, cut, bad, about
+        descend(tile, rank, cut, found)
+    while shift > 0:
         for p in range(g):
             base[p] += cast(cast(found[p]) << cast(shift))
-        guessing, shift, bits = False, max(0, shift - 7), most
+        shift, cut = max(0, shift - 7), most
+        found[:] = 0
+        _cut(addresses, first, flip, floating, shift, cut, keys, base, tile, rules, later)
+        descend(tile, rank, cut, found)
+    return cut, bad
 
 
 @compiled
-def _begin_about_guess(guess, base, bits, cut, lowest):
-    """Begin the search of so many bits about a guess, if the tile has more of them."""
-    cast = base.dtype.type
-    lowest[:] = 0
-    near = cast((1 << (bits - 1)) - 1)
-    for p in range(base.size if cut > bits else 0):
-        lowest[p] = max(cast(guess[p] - base[p]), near) - near
+def _search_about_means(tile, base, rank, bits, found, wrong):
+    """Find the keys of a rank among so many bits about the means of a tile, which are replaced.
 
-
-@compiled
-def _begin_below(means, bits, lowest):
-    """Begin the search of so many bits about the means of a tile, or at an end of it."""
+    Returned is how many pixels are marked as wrong.
+    """
     half, most = np.uint8((1 << (bits - 1)) - 1), np.uint8(256 - (1 << bits))
-    for p in range(lowest.size):
-        lowest[p] = min(np.uint8(max(means[p], half) - half), most)
+    lowest = np.empty(found.size, np.uint8)
+    for p in range(found.size):
+        found[p] = lowest[p] = min(np.uint8(max(found[p], half) - half), most)
+    descend(tile, rank, bits, found)
+    return _mark_ends(found, lowest, base, bits, rank, wrong)
 
 
 @compiled
@@ -625,45 +633,6 @@ def _cut_block(x, flip, base, shift, bits, out, few, rules):
 
 
 @compiled
-def _descend(tile, rank, bits, found):
-    """Find the largest value that at most ``rank`` frames are below, bit by bit from the found."""
-    trial = np.empty(found.size, np.uint8)
-    below = np.empty(found.size, np.int32)
-    few = np.empty(found.size, np.uint8)
-    for place in range(bits - 1, -1, -1):
-        for p in range(found.size):
-            trial[p] = found[p] + np.uint8(1 << place)
-        _count_below(tile, trial, few, below)
-        for p in range(found.size):
-            if below[p] <= at(rank, p):
-                found[p] = trial[p]
-
-
-@compiled
-def _count_below(frames, trial, few, below):
-    """Count the frames below a trial value, in 8 bits for up to 248 frames at a time."""
-    n, one = frames.shape[0], np.uint8
-    below[:] = 0
-    for start in range(0, n, 248):
-        stop = min(n, start + 248)
-        few[:] = 0
-        for f in range(start, stop - 7, 8):
-            a, b, c, d = frames[f], frames[f + 1], frames[f + 2], frames[f + 3]
-            e, g, h, i = frames[f + 4], frames[f + 5], frames[f + 6], frames[f + 7]
-            for p in range(trial.size):
-                t = trial[p]
-                w = one(one(a[p] < t) + one(b[p] < t)) + one(one(c[p] < t) + one(d[p] < t))
-                x = one(one(e[p] < t) + one(g[p] < t)) + one(one(h[p] < t) + one(i[p] < t))
-                few[p] += one(w + x)
-        for f in range(stop - (stop - start) % 8, stop):
-            a = frames[f]
-            for p in range(trial.size):
-                few[p] += one(a[p] < trial[p])
-        for p in range(trial.size):
-            below[p] += few[p]
-
-
-@compiled
 def _follow(
     addresses, first, rank, flip, floating, bits, below, keys, base, found, tile, out, rules
 ):
@@ -673,7 +642,7 @@ def _follow(
     upto = np.empty(found.size, np.int32)
     few = np.empty(found.size, np.uint8)
     above = np.empty(found.size, np.uint8)
-    _next_in_tile(tile, found, few, upto, above)
+    next_in_tile(tile, found, few, upto, above)
     for p in range(g):
         same = upto[p] > at(rank, p)
         out[p] = below[p] if same else base[p] + base.dtype.type(above[p])
@@ -683,33 +652,6 @@ def _follow(
         lacking += lacks
     if lacking:
         _next_in_frames(addresses, first, flip, floating, below, keys, found, out, rules)
-
-
-@compiled
-def _next_in_tile(frames, found, few, upto, above):
-    """Count the frames up to the found value, and find the least of those above it."""
-    n, one, last = frames.shape[0], np.uint8, np.uint8(LACKING)
-    upto[:] = 0
-    above[:] = last
-    for start in range(0, n, 252):
-        stop = min(n, start + 252)
-        few[:] = 0
-        for f in range(start, stop - 3, 4):
-            a, b, c, d = frames[f], frames[f + 1], frames[f + 2], frames[f + 3]
-            for p in range(found.size):
-                v = found[p]
-                w, x = one(one(a[p] <= v) + one(b[p] <= v)), one(one(c[p] <= v) + one(d[p] <= v))
-                few[p] += one(w + x)
-                w, x = a[p] if a[p] > v else last, b[p] if b[p] > v else last
-                y, z = c[p] if c[p] > v else last, d[p] if d[p] > v else last
-                above[p] = min(min(min(w, x), min(y, z)), above[p])
-        for f in range(stop - (stop - start) % 4, stop):
-            a = frames[f]
-            for p in range(found.size):
-                few[p] += one(a[p] <= found[p])
-                above[p] = min(above[p], a[p] if a[p] > found[p] else last)
-        for p in range(found.size):
-            upto[p] += few[p]
 
 
 @compiled
