@@ -19,7 +19,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .frames import Piece, addresses, compiled, plain, view
+from .frames import Piece, addresses, compiled, internal, plain, view
 from .ranks import SAMPLE, OrderStatistics, count_frames
 from .validity import Arc, Keys, Valid, count_valid, counts, take
 
@@ -221,7 +221,7 @@ def _overload_values_within(low, high, like):
     return integers
 
 
-@compiled
+@internal
 def _sum_within(addresses, like, first, rules, low, high, centre, sums, squares, within):
     """Sum what is within bounds about the centre, and the squares, two frames at a time."""
     n, cast = addresses.size, low.dtype.type
@@ -251,7 +251,7 @@ def _sum_within(addresses, like, first, rules, low, high, centre, sums, squares,
             within[p] += np.int32(held)
 
 
-@compiled
+@internal
 def _count_within(addresses, like, first, rules, low, high, below, within):
     cast = low.dtype.type
     below[:] = 0

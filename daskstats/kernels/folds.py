@@ -20,6 +20,7 @@ from .frames import (
     copy_bytes,
     dividing,
     inlined,
+    internal,
     leased,
     part_of,
     plain,
@@ -112,13 +113,13 @@ def farthest(dtype: np.dtype, least: bool) -> Any:
     return np.iinfo(dtype).max if least else np.iinfo(dtype).min
 
 
-@compiled
+@internal
 def larger(x, y):
     """Return the larger one, NaN if either is."""
     return x if x > y or x != x else y
 
 
-@compiled
+@internal
 def smaller(x, y):
     """Return the smaller one, NaN if either is."""
     return x if x < y or x != x else y
@@ -150,7 +151,7 @@ def _extreme(addresses, out, ends, images, least, rules, start, stop):
         end(rules, first, few)
 
 
-@compiled
+@internal
 def _extreme_of_tile(addresses, first, o, few, least, rules):
     n, step = addresses.size, LONG_TILE if rules is None else STRETCH // o.itemsize
     for f in range(0, n - 3, 4):
@@ -410,7 +411,7 @@ def add_floats(
     _add_floats(every, like, total.reshape(-1), rest.reshape(-1), rules)
 
 
-@compiled
+@internal
 def two_sum(a, b):
     """Return a + b rounded, and the rounding error.
 

@@ -31,9 +31,13 @@ FRAMES_IN_32_BITS = 1 << 16
 # No wrapper for C is made, which nobody calls: compiling takes a tenth less.
 compiled = njit(nogil=True, cache=True, no_cfunc_wrapper=True)
 
+# What only compiled code calls is part of what calls it: machine code of its own, kept on disk, and
+# a wrapper for Python would be made for nobody.
+internal = njit(nogil=True, no_cfunc_wrapper=True, no_cpython_wrapper=True)
+
 # A call hands over every field of every array in its arguments: for a few hundred pixels that takes
 # longer than the work.
-inlined = njit(nogil=True, cache=True, no_cfunc_wrapper=True, forceinline=True)
+inlined = njit(nogil=True, no_cfunc_wrapper=True, no_cpython_wrapper=True, forceinline=True)
 
 # Division by zero gives NaN or infinity, as numpy's: looking for it would keep LLVM from vectors.
 dividing = njit(nogil=True, cache=True, no_cfunc_wrapper=True, error_model="numpy")

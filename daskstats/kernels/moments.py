@@ -17,6 +17,7 @@ from .frames import (
     compiled,
     dividing,
     inlined,
+    internal,
     leased,
     leased_zeros,
     part_of,
@@ -174,31 +175,31 @@ def _add_eight_squares(a, b, c, d, e, g, h, i, sums, wrapped, uppers, tops, bott
         uppers[p] = plus(uppers[p], plus(four(r, t, u, v), four(w, x, y, z)))
 
 
-@compiled
+@internal
 def plus(a, b):
     """Add in 32 bits: numba would widen to 64."""
     return np.uint32(a + b)
 
 
-@compiled
+@internal
 def four(a, b, c, d):
     """Add four in 32 bits."""
     return plus(plus(a, b), plus(c, d))
 
 
-@compiled
+@internal
 def square(value):
     """Return the square of a value of 16 bits, which fits into 32."""
     return np.uint32(value * value)
 
 
-@compiled
+@internal
 def upper(value):
     """Return the upper 16 of 32 bits."""
     return np.uint32(value >> np.uint32(16))
 
 
-@compiled
+@internal
 def squares_of_tile(
     tile, base, flip, whole, means, addresses, like, room, signed, out, squares, high, low, first
 ):
@@ -239,7 +240,7 @@ def squares_of_tile(
             _square_alone(tile, p, b, addresses, like, out, squares, high, low, first + p)
 
 
-@compiled
+@internal
 def _square_alone(tile, column, base, addresses, like, out, squares, high, low, pixel):
     """Sum the values of one pixel and their squares, and find its extremes.
 
@@ -336,7 +337,7 @@ def merge_moments(
     return out
 
 
-@compiled
+@internal
 def two_product(a, b):
     """Return a * b rounded, and the rounding error.
 
@@ -395,7 +396,7 @@ def _overload_as_pair(x):
     return lambda x: (np.float64(x), 0.0)
 
 
-@compiled
+@internal
 def _divide(a, rest, n):
     """Return (a + rest) / n as two float64."""
     quotient = a / n

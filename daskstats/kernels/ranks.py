@@ -18,6 +18,7 @@ from .frames import (
     at,
     compiled,
     inlined,
+    internal,
     leased,
     plain,
     prefetch,
@@ -385,7 +386,7 @@ def _overload_ranks_of(ranks, row, first, wanted, padded):
     return copied
 
 
-@compiled
+@internal
 def _rank_among(counts, part, step, weights, ranks):
     """Fill in the rank below a part of so many values, or the next one, and the weight of that."""
     for p in range(ranks.size):
@@ -396,7 +397,7 @@ def _rank_among(counts, part, step, weights, ranks):
         ranks[p] = np.int32(min(rank + step, last)) if last >= 0 else np.int32(-1)
 
 
-@compiled
+@internal
 def _valid_keys(x, flip, floating, rules, out):
     """Turn the bits of values into keys; that of what is left out is the largest."""
     strays = has_strays(rules)
@@ -409,7 +410,7 @@ def _valid_keys(x, flip, floating, rules, out):
         out[p] = pick(out[p] if floating or strays else x[p], rules) ^ turn
 
 
-@compiled
+@internal
 def _copy_but_strays(x, floating, rules, keys):
     """Copy the bits of integers, or keep the keys of floats, but for what no test is for."""
     if floating:
@@ -418,7 +419,7 @@ def _copy_but_strays(x, floating, rules, keys):
         replace_strays(x, rules, keys)
 
 
-@compiled
+@internal
 def _keys(x, flip, out):
     """Turn the bits of floats into unsigned integers of the same order.
 
@@ -432,7 +433,7 @@ def _keys(x, flip, out):
         out[p] = x[p] ^ cast(negative | flip)
 
 
-@compiled
+@internal
 def _sample(addresses, first, flip, floating, sample, g, rules):
     """Sort the keys of a few frames at g pixels; return how far the middle six lie apart."""
     n = addresses.size
@@ -475,7 +476,7 @@ def _overload_fill_gaps(sample, count, rules):
     return fill
 
 
-@compiled
+@internal
 def _cut_about(
     addresses, first, flip, floating, guess, spread, least, keys, base, tile, rules, later
 ):
@@ -504,7 +505,7 @@ def _cut_about(
     return shift, bits, cut
 
 
-@compiled
+@internal
 def _search(
     addresses,
     first,
@@ -555,7 +556,7 @@ def _search(
     return cut, bad
 
 
-@compiled
+@internal
 def _search_about_means(tile, base, rank, bits, found, wrong):
     """Find the keys of a rank among so many bits about the means of a tile, which are replaced.
 
@@ -569,7 +570,7 @@ def _search_about_means(tile, base, rank, bits, found, wrong):
     return _mark_ends(found, lowest, base, bits, rank, wrong)
 
 
-@compiled
+@internal
 def _mark_ends(found, lowest, base, bits, rank, wrong):
     """Mark the pixels whose key may be beyond what was searched, and return how many they are."""
     bad, last = 0, (1 << bits) - 1
@@ -581,7 +582,7 @@ def _mark_ends(found, lowest, base, bits, rank, wrong):
     return bad
 
 
-@compiled
+@internal
 def _cut(addresses, first, flip, floating, shift, bits, keys, base, tile, rules, later):
     """Fill the tile with a few bits of every key: (key - base) >> shift, from 0 to 2^bits - 1.
 
@@ -632,7 +633,7 @@ def _cut_block(x, flip, base, shift, bits, out, few, rules):
             out[p] = np.uint8(min(cast(cast(max(k, base[p]) - base[p]) >> places), last))
 
 
-@compiled
+@internal
 def _follow(
     addresses, first, rank, flip, floating, bits, below, keys, base, found, tile, out, rules
 ):
@@ -654,7 +655,7 @@ def _follow(
         _next_in_frames(addresses, first, flip, floating, below, keys, found, out, rules)
 
 
-@compiled
+@internal
 def _next_in_frames(addresses, first, flip, floating, below, keys, found, out, rules):
     """Find the least key above ``below`` for the pixels that are marked as lacking one."""
     least = np.empty(out.size, out.dtype)
@@ -670,7 +671,7 @@ def _next_in_frames(addresses, first, flip, floating, below, keys, found, out, r
             out[p] = least[p]
 
 
-@compiled
+@internal
 def _alone(addresses, pixel, rank, flip, floating, keys, rules):
     """Find the key of a rank at one pixel, bit by bit."""
     cast, n = keys.dtype.type, addresses.size

@@ -6,13 +6,13 @@ counts and sums in as few bits as hold them, for as many frames as these allow.
 
 import numpy as np
 
-from .frames import at, compiled
+from .frames import at, internal
 
 # Stands for a value that is not in the tile, among those found in it.
 LACKING = 255
 
 
-@compiled
+@internal
 def descend(tile, rank, bits, found):
     """Find the largest value that at most ``rank`` frames are below, bit by bit from the found."""
     trial = np.empty(found.size, np.uint8)
@@ -27,7 +27,7 @@ def descend(tile, rank, bits, found):
                 found[p] = trial[p]
 
 
-@compiled
+@internal
 def _count_below(tile, trial, few, below):
     """Count the frames below a trial value, in 8 bits for up to 248 frames at a time."""
     n, one = tile.shape[0], np.uint8
@@ -51,7 +51,7 @@ def _count_below(tile, trial, few, below):
             below[p] += few[p]
 
 
-@compiled
+@internal
 def next_in_tile(tile, found, few, upto, above):
     """Count the frames up to the found value, and find the least of those above it."""
     n, one, last = tile.shape[0], np.uint8, np.uint8(LACKING)
@@ -78,7 +78,7 @@ def next_in_tile(tile, found, few, upto, above):
             upto[p] += few[p]
 
 
-@compiled
+@internal
 def sum_tile(tile, total, squares, most, least):
     """Sum bytes and their squares, and find the extremes.
 
@@ -123,7 +123,7 @@ def sum_tile(tile, total, squares, most, least):
         squares[p] += 256 * total[p] - n * np.int64(128 * 128)
 
 
-@compiled
+@internal
 def _centred_square(value):
     """Return the square of the difference of a byte from 128, in 16 bits."""
     from_middle = np.uint16(np.uint16(value) - np.uint16(128))

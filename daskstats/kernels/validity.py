@@ -30,6 +30,7 @@ from .frames import (
     ask_ahead,
     compiled,
     inlined,
+    internal,
     part_of,
     plain,
     view,
@@ -386,7 +387,7 @@ def take_four(addresses, f, like, first, count, rules, row):
     )
 
 
-@compiled
+@internal
 def _gather_arcs(x, rules, out):
     """Put a value of the longest arc in place of what the other arcs leave out."""
     others, canonical = rules[2], rules[3]
