@@ -65,7 +65,7 @@ class Squares:
         tile = aligned((3, TILE + PADDING), np.uint32)
         signed = tile[0].view(np.uint32 if like.dtype.kind == "u" else np.int32)
         every = addresses(frames)
-        rules = rules_of(valid, every.size, few=True)
+        rules = rules_of(valid, every.size)
         sums = into.reshape(-1), squares.reshape(-1)
         self._into = like, tile, signed, *sums, high, low, rules
         self._parts = list(runs(every, valid, FRAMES_IN_32_BITS))

@@ -5,7 +5,8 @@ negative floats, whose magnitude runs the other way, all bits flipped. What is l
 *arcs* (first key, length) of the circle of all keys: a saturated value lies next to the smallest
 one, the positive NaNs next to the negative ones, so that one arc is nearly always enough, and the
 test of a value one subtraction and one comparison. Beside the longest arc, two more keys can be
-tested for, by one comparison each. What has no test, one, or three is compiled for each.
+tested for, by one comparison each. Code is compiled with no test, or with all three: for one arc
+its beginning is tested for three times.
 
 Of what is beyond these, `take` copies a few short rows of pixels into first-level cache, with a
 value of the longest arc in its place.
@@ -211,15 +212,11 @@ class Valid:
         self.keys, self.counts = keys, counts.reshape(-1)
         self.arcs = merge_arcs(arcs, keys.circle)
 
-    def rules(self, neutral: Any = 0, few: bool = False) -> tuple:
-        """Return what compiled code needs: ``neutral`` stands for what is left out.
-
-        Code that tests for several arcs serves for one as well, unless ``few`` asks for the least:
-        that is compiled on its own.
-        """
+    def rules(self, neutral: Any = 0) -> tuple:
+        """Return what compiled code needs: ``neutral`` stands for what is left out."""
         assert self.arcs, "where all values count there is nothing to test for"
         unsigned, seen = self.keys.unsigned, self.keys.seen
-        (tests, length), others = self._tests(few)
+        (tests, length), others = self._tests()
         left_out = np.array(self.keys.bits(self._by_length()[-1][0]), unsigned)
         return (
             tests,
@@ -251,11 +248,11 @@ class Valid:
     def _by_length(self) -> list[Arc]:
         return sorted(self.arcs, key=itemgetter(1))
 
-    def _tests(self, few: bool = False) -> tuple[tuple[tuple, Any], np.ndarray]:
+    def _tests(self) -> tuple[tuple[tuple, Any], np.ndarray]:
         """Return what values are tested for, and the arcs for which there is no test.
 
-        The tests are one key that the longest arc begins with, and its length. Two more keys, of
-        shorter arcs, follow the first one, unless ``few`` are asked for and there is one arc.
+        The tests are one key that the longest arc begins with, two more of shorter arcs, and the
+        length of the longest.
         """
         cast, (*arcs, longest) = self.keys.unsigned.type, self._by_length()
         start, length = self._turned(longest)
@@ -267,9 +264,8 @@ class Valid:
                 single += [(first + step) % self.keys.circle for step in range(count)]
             else:
                 others.append((first, count))
-        if arcs or not few:
-            # The beginning of the arc is left out anyway.
-            single += [start] * (2 - len(single))
+        # The beginning of the arc is left out anyway.
+        single += [start] * (2 - len(single))
         tests = tuple(map(cast, [start, *single]))
         return (tests, cast(length)), np.array(others, self.keys.unsigned).reshape(-1, 2)
 
@@ -278,16 +274,14 @@ class Valid:
         return arc if self.keys.floats else (self.keys.bits(arc[0]), arc[1])
 
 
-def rules_of(
-    valid: Valid | None, nframes: int, neutral: Any = 0, few: bool = False
-) -> tuple | None:
+def rules_of(valid: Valid | None, nframes: int, neutral: Any = 0) -> tuple | None:
     """Return `Valid.rules` for so many frames; if all values count, count them here, and None."""
     if valid is None:
         return None
     if not valid.arcs:
         valid.counts += np.uint32(nframes)
         return None
-    return valid.rules(neutral, few)
+    return valid.rules(neutral)
 
 
 def runs(every: np.ndarray, valid: Valid | None, most: int = 1 << 31) -> Iterator[np.ndarray]:
@@ -350,11 +344,6 @@ def _overload_end(rules, first, few):
     return stop
 
 
-def several(rules):
-    """Whether compiled code tests for more than the longest arc."""
-    return rules is not types.none and rules.types[0].count > 1
-
-
 def take(address, like, first, count, rules, row):
     """Return pixels of a frame; of more keys than are tested for, in row 0 to 7 of a copy."""
     raise NotImplementedError("only compiled code calls this")
@@ -362,7 +351,7 @@ def take(address, like, first, count, rules, row):
 
 @overload(take)
 def _overload_take(address, like, first, count, rules, row):
-    if not several(rules):
+    if rules is types.none:
         return lambda address, like, first, count, rules, row: view(address, like, first, count)
 
     def taken(address, like, first, count, rules, row):
@@ -408,7 +397,7 @@ def has_strays(rules):
 
 @overload(has_strays)
 def _overload_has_strays(rules):
-    if not several(rules):
+    if rules is types.none:
         return lambda rules: False
     return lambda rules: rules[2].shape[0] > 0
 
@@ -420,7 +409,7 @@ def replace_strays(x, rules, out):
 
 @overload(replace_strays)
 def _overload_replace_strays(x, rules, out):
-    if not several(rules):
+    if rules is types.none:
         return lambda x, rules, out: None
     return lambda x, rules, out: _gather_arcs(x, rules, out)
 
@@ -479,23 +468,12 @@ def _overload_note(rules, few, pixel, *values):
     return count
 
 
+@internal
 def is_valid(value, rules):
     """Whether a value counts: whether it is nothing that is tested for."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(is_valid)
-def _overload_is_valid(value, rules):
-    def outside(value, rules):
-        cast = rules[2].dtype.type
-        return cast(key_bits(value) - rules[0][0]) >= rules[1]
-
-    def outside_and_other(value, rules):
-        cast, (start, one, two) = rules[2].dtype.type, rules[0]
-        key = key_bits(value)
-        return (cast(key - start) >= rules[1]) & (key != one) & (key != two)
-
-    return outside_and_other if several(rules) else outside
+    cast, (start, one, two) = rules[2].dtype.type, rules[0]
+    key = key_bits(value)
+    return (cast(key - start) >= rules[1]) & (key != one) & (key != two)
 
 
 @intrinsic
