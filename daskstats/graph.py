@@ -16,7 +16,7 @@ step is the finished s; the result is that of the last one. On threads the c are
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle, pairwise
@@ -27,9 +27,10 @@ import numpy as np
 from dask._task_spec import DataNode, List, Task, TaskRef
 from dask.array import Array
 from dask.array.optimization import optimize
-from dask.base import tokenize
+from dask.base import clone_key, tokenize
 from dask.core import flatten
-from dask.highlevelgraph import HighLevelGraph, Layer
+from dask.graph_manipulation import chunks as manipulated
+from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 
 from .lanes import Canvases, pass_steps
 from .memory import Share
@@ -64,6 +65,29 @@ TASKS_OF_A_LANE, LANE_NBYTES = 16, 128 << 20
 Key = tuple
 
 
+class TaskLayer(MaterializedLayer):
+    """A layer of tasks that `dask.graph_manipulation` can clone and bind.
+
+    dask's own layers look for keys in lists and tuples only, not in the arguments of a `Task`: a
+    clone would go on to depend on the tasks of the original.
+    """
+
+    def clone(self, keys: set, seed: Hashable, bind_to: Any = None) -> tuple["TaskLayer", bool]:
+        """Return the layer with new names for some keys, and whether it was bound to a key."""
+        cloned, bound = {}, False
+        for key, task in self.items():
+            if key not in keys:
+                cloned[key] = task
+                continue
+            others = {k: clone_key(k, seed) for k in task.dependencies if k in keys}
+            name = clone_key(key, seed)
+            cloned[name] = task.substitute(others, key=name)
+            if bind_to is not None and not others:
+                cloned[name] = Task(name, manipulated.bind, cloned[name], TaskRef(bind_to))
+                bound = True
+        return TaskLayer(cloned), bound
+
+
 @dataclass
 class Tasks:
     """Layers of a graph as they are built, each with the names of the layers it depends on."""
@@ -91,7 +115,11 @@ class Tasks:
 
     def array(self, name: str, chunks: tuple, dtype: np.dtype) -> Array:
         """Return the dask array whose blocks are the keys of a layer."""
-        graph = HighLevelGraph(self.layers, self.dependencies)
+        layers = {
+            key: layer if isinstance(layer, Layer) else TaskLayer(layer)
+            for key, layer in self.layers.items()
+        }
+        graph = HighLevelGraph(layers, self.dependencies)
         meta = np.empty((0,) * len(chunks), dtype)
         return Array(graph, name, chunks=chunks, meta=meta)
 
@@ -411,9 +439,10 @@ def lanes(
 ) -> tuple[Tasks, list[list[Key]], Canvases]:
     """Return the tasks of a running reduction of frames in memory, their keys, and the images.
 
-    Each lane of rows has one state, which it alone reads and overwrites as it passes the steps,
-    and writes its rows of each image: next to no memory is moved beside the frames themselves.
-    For that the tasks must run in threads of one process, and each of them once::
+    Each lane of rows has one state, which its tasks fold in place as they pass the steps (the few
+    tasks of a lane start with a copy each), and writes its rows of each image: next to no memory is
+    moved apart from the frames themselves. The images are shared, so the tasks must run in threads
+    of one process, and each of them once::
 
         rows   0 ..  511    steps 0, 1, 2, 3 --- steps 4, 5, 6, 7 --- ...
         rows 512 .. 1023    steps 0, 1, 2, 3 --- steps 4, 5, 6, 7 --- ...

@@ -1,7 +1,7 @@
 """Lanes of rows: how threads of one process pass all steps of frames that are in memory.
 
-Each lane has one state, which it alone reads and overwrites, and writes its rows of the images of
-each step. Nothing here knows dask: `graph.lanes` makes the tasks.
+Each lane has a state, which each of its tasks copies and then folds in place, and writes its rows
+of the images of each step. Nothing here knows dask: `graph.lanes` makes the tasks.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from .outputs import Output
 from .plan import Plan, Range
 from .sources import Source
 from .statistics import State, Statistic
+from .statistics.base import copy_state
 from .work import Pixels
 
 
@@ -62,8 +63,11 @@ def pass_steps(
     canvases: Canvases,
     first: int,
 ) -> State | None:
-    """Take the state of a lane, a view of some rows, past some steps; write its rows of images."""
-    last = first + view.shape[0]
+    """Take a copy of a lane's state past some steps; write the rows of their images.
+
+    ``view`` holds the lane's rows of all frames. Within the task the state is folded in place.
+    """
+    last, state = first + view.shape[0], copy_state(state)
     for burst in bursts(steps, canvases.burst):
         canvases.hold(burst[-1])
         images = [canvases.rows(step, first, last) for step in burst]

@@ -184,8 +184,8 @@ class Plan:
     disk_nbytes: int = 0
     """bytes of scratch data, at most"""
     chains: int = 0
-    """tasks of a step that run at once, each of which goes on with the state of one before; 0: each
-    has its own state, and they are combined as a tree"""
+    """tasks of a step that run at once, each of which folds on in a copy of the state of the one
+    before; 0: each has its own state, and they are combined as a tree"""
     burst: int = 1
     """steps that a lane of rows may pass at once; images of as many wait, and are being made"""
     processes: int = 0
@@ -328,8 +328,7 @@ def fold(
     running : bool
         Whether intermediate images are wanted, which wait for a consumer.
     chained : bool
-        Whether a task may overwrite the state of one before: in one process, where each task runs
-        once.
+        Whether a task folds on in a copy of the state of the one before, as within one process.
     processes : int
         Workers of a cluster; ``workers`` and ``limit`` are those of each. 0: this process alone.
     fan_in : int
@@ -421,13 +420,13 @@ def in_flight(
         # A task that combines waits for several, and the running state is combined anew.
         return workers + WAITING + 4, 3
     if not running:
-        # Each worker's, and two combined; the image comes when these are gone.
-        return workers + 1, 1
+        # Each worker's and the one that it is a copy of, or two combined; then comes the image.
+        return max(2 * workers, workers + 1), 1
     if layout.in_memory:
-        # Lanes share one state, and fill the images that wait, beside the consumer's.
-        return 1, workers + WAITING + 2
-    # Each worker's, those that wait, and the running state combined with the next.
-    return workers + WAITING + 3, 2
+        # Lanes share one state and its copy, and fill the images that wait and the consumer's.
+        return 2, workers + WAITING + 2
+    # Each worker's and its origin, those that wait, and the running state combined with the next.
+    return 2 * workers + WAITING + 3, 2
 
 
 def fetched(layout: Layout, nframes: int) -> int:

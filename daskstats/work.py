@@ -18,6 +18,7 @@ from .scratch import DamagedScratchError, Spool, Written
 from .sources import Source
 from .sources.base import as_frames, check_dtype, check_frame
 from .statistics import State, Statistic
+from .statistics.base import copy_state
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,8 @@ def read_block(pixels: Pixels) -> np.ndarray:
 
 
 def advance(statistic: Statistic, state: State | None, pixels: Any, start: int) -> State:
-    """Fold more frames into a state that no other task has."""
-    return statistic.advance(pixels, start, state)
+    """Fold more frames into a copy of the state of another task."""
+    return statistic.advance(pixels, start, copy_state(state))
 
 
 def rows_of(state: State, first: int, last: int) -> State:

@@ -272,20 +272,20 @@ COST = Cost(state=7, image=5, scratch=3, tile=41)
 @pytest.mark.parametrize(
     ("changes", "options", "states", "images", "terms"),
     [
-        # 11 workers, two states combined, one image; each reads a piece of 8, one being fetched
-        ({}, {}, 12, 1, 11 * (1 + 8) * FRAME),
+        # 11 workers, each with a state and its copy, one image; a piece of 8, one being fetched
+        ({}, {}, 22, 1, 11 * (1 + 8) * FRAME),
         # 13 frames are decoded together, and copied as a piece of 13
-        ({"frame_unit": 13}, {}, 12, 1, 11 * (13 + 13) * FRAME),
+        ({"frame_unit": 13}, {}, 22, 1, 11 * (13 + 13) * FRAME),
         # 3 together: pieces are two units
-        ({"frame_unit": 3}, {}, 12, 1, 11 * (3 + 6) * FRAME),
+        ({"frame_unit": 3}, {}, 22, 1, 11 * (3 + 6) * FRAME),
         # what a library holds while it reads
-        ({"buffers": 1.5}, {}, 12, 1, 11 * (1 + 8 + 12) * FRAME),
+        ({"buffers": 1.5}, {}, 22, 1, 11 * (1 + 8 + 12) * FRAME),
         # views cost nothing
-        ({"in_memory": True}, {}, 12, 1, 0),
+        ({"in_memory": True}, {}, 22, 1, 0),
         # steps that wait for a consumer, and the running state before and after
-        ({}, {"running": True}, 11 + plan.WAITING + 3, 2, 11 * (1 + 8) * FRAME),
-        # lanes have one state, and images that wait
-        ({"in_memory": True}, {"running": True}, 1, 11 + plan.WAITING + 2, 0),
+        ({}, {"running": True}, 22 + plan.WAITING + 3, 2, 11 * (1 + 8) * FRAME),
+        # lanes have one state and its copy, and images that wait
+        ({"in_memory": True}, {"running": True}, 2, 11 + plan.WAITING + 2, 0),
         # partial states that are combined as a tree
         ({}, {"chained": False}, 11 + plan.WAITING + 4, 3, 11 * (1 + 8) * FRAME),
     ],
@@ -312,7 +312,7 @@ def test_a_whole_cluster_works_on_the_first_step(unit, first):
         (101, 101, PLENTY, plan.LARGEST_BURST),  # small steps are passed several at once
         (101, 3, PLENTY, 3),  # but no more than there are
         (10**7, 60, PLENTY, 1),  # and large ones alone
-        (101, 101, plan.with_losses((7 + 15 * 5) * PIXELS), 1),  # or where memory is short
+        (101, 101, plan.with_losses((2 * 7 + 15 * 5) * PIXELS), 1),  # or where memory is short
     ],
 )
 def test_bursts_of_steps(nframes, steps, limit, burst):
@@ -320,7 +320,7 @@ def test_bursts_of_steps(nframes, steps, limit, burst):
     made = fold(layout, COST, steps, 11, limit, running=True)
     images = 11 + plan.WAITING + 2 + 2 * (burst - 1)
     assert made.burst == burst
-    assert made.nbytes == plan.with_losses((7 + images * 5) * PIXELS) <= limit
+    assert made.nbytes == plan.with_losses((2 * 7 + images * 5) * PIXELS) <= limit
 
 
 CHUNK = plan.LARGEST_CHUNK

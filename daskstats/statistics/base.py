@@ -146,7 +146,10 @@ class Statistic:
         return self.leave_out(validity, fill_value)
 
     def advance(self, pieces: Iterable[Piece], start: int, state: State | None) -> State:
-        """Fold more frames into a state that nobody else has; it may be overwritten."""
+        """Fold more frames into a state that nobody else has; it may be overwritten.
+
+        The result of another task is copied first: see `copy_state`.
+        """
         if state is None:
             return self.chunk(pieces, start)
         if self.in_place:
@@ -265,6 +268,15 @@ def can_hold(value: Any, dtype: np.dtype) -> bool:
         return False
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     return bool(low <= value <= high)
+
+
+def copy_state(state: State | None) -> State | None:
+    """Return a copy of a state, for a task that folds further frames into it.
+
+    A task never changes the result of another: dask may keep that result (a cache, `persist`), or
+    run the task again (a retry, the death of a worker), which would count frames twice.
+    """
+    return None if state is None else {name: array.copy() for name, array in state.items()}
 
 
 def place_rows(a: State, b: State) -> State:
