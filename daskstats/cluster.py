@@ -38,11 +38,6 @@ TASKS_PER_THREAD, TASKS_BEYOND = 2, 2
 # fetch it is given up, because its worker may have died; the next one is given twice as long.
 POLL, TRANSFER = 0.5, 2.0
 
-# A worker begins to spill at 60 % of its limit, and its process takes so much with numba, dask and
-# the kernels loaded (measured: 300 MiB resident).
-SAFE, PROCESS_NBYTES = 0.6, 320 << 20
-
-
 # A local cluster gives up a worker's place for good if, so long after its death, the new worker has
 # just died as well; ours goes on starting workers.
 LASTING = {"distributed.deploy.lost-worker-timeout": "1h"}
@@ -102,7 +97,7 @@ class Workers:
         """
         if self.memory is None:
             return None
-        return max(0, int(min(fraction * self.memory, SAFE * self.memory - PROCESS_NBYTES)))
+        return min(int(fraction * self.memory), memory.worker_room(self.memory))
 
 
 def look_at(client: Any) -> Workers:

@@ -49,6 +49,7 @@ from .work import (
     chunk_to_send,
     combine_all,
     finish,
+    keep_frames,
     one_plane,
     open_spool,
     read_block,
@@ -189,7 +190,12 @@ class Reader:
         layer = self._tasks.add(name, self.after)
         for start, stop in cut(0, layout.nframes, self.plan.piece, layout.frame_unit):
             key = (name, len(layer))
-            layer[key] = self.task(key, read_frames, self.frames(start, stop))
+            pixels = self.frames(start, stop)
+            layer[key] = (
+                Task(key, keep_frames, *self._working[1:], pixels)
+                if self._working
+                else Task(key, read_frames, pixels)
+            )
         self._kept = [TaskRef(key) for key in layer]
         self.after = [name, *self._shares]
 

@@ -187,6 +187,7 @@ class Job:
             ),
             length=steps,
             release=lambda: self._release(tasks),
+            waiting=self.share.consuming,
         )
 
     def _start(

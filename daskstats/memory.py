@@ -2,12 +2,13 @@
 
 import ctypes
 import dataclasses
+import logging
 import math
 import numbers
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any
 
 import dask
 import psutil
-from dask.utils import parse_bytes
+from dask.utils import parse_bytes, parse_timedelta
+
+from . import runs
 
 try:
     import resource
@@ -192,11 +195,34 @@ def rlimit_free() -> Iterator[int]:
 # as when several lazy images are computed together.
 PATIENCE = 0.5
 
+# Seconds of waiting after which the log says for what.
+TELL_AFTER = 5.0
+
 # No thread of this process.
 ELSEWHERE = -1
 
 # Bytes of a run that may have left something behind that is worth a few milliseconds.
 WORTH_TRIMMING = 1 << 24
+
+# A worker begins to spill at 60 % of its limit, and its process takes so much with numba, dask and
+# the kernels loaded (measured: 300 MiB resident).
+SAFE, PROCESS_NBYTES = 0.6, 320 << 20
+
+log = logging.getLogger("daskstats")
+
+
+def worker_room(limit: int) -> int:
+    """Return the bytes that tasks may take in a worker of a cluster that has a memory limit.
+
+    >>> worker_room(1 << 30) >> 20
+    294
+    """
+    return max(0, int(SAFE * limit - PROCESS_NBYTES))
+
+
+def waiting_timeout() -> float:
+    """Return the seconds to wait for memory that an iterator holds and nobody advances."""
+    return parse_timedelta(dask.config.get("daskstats.memory-timeout", "60 s"))
 
 
 @dataclass(eq=False)
@@ -210,9 +236,11 @@ class Holding:
     thread: int = 0
     """of the consumer of its images; 0: none, tasks only"""
     tasks: list[int] = dataclasses.field(default_factory=list)
-    """threads of those that work now"""
+    """threads of those that work now, the consumer included while it waits for an image"""
     worked: float = 0
     """when one last did"""
+    runs: frozenset = frozenset()
+    """the calls of dask's scheduler of which one is its own, if it has no consumer"""
 
 
 _holdings: set[Holding] = set()
@@ -221,6 +249,7 @@ _changed = threading.Condition()
 
 def left(limit: int) -> int:
     """Return what the runs of this process that are known now leave of a limit."""
+    _end_what_is_over()
     with _changed:
         return max(0, limit - sum(holding.nbytes for holding in _holdings))
 
@@ -253,6 +282,8 @@ class Share:
         self.caller = threading.get_ident() if caller is None else caller
         self._holding = Holding(nbytes)
         self._end = weakref.finalize(self, _forget, self._holding)
+        self._at_failure: list[Callable[[], object]] = []
+        self._told = self._failed = False
 
     def reserve(self) -> None:
         """Let calls that are planned from now on know of this one."""
@@ -265,50 +296,109 @@ class Share:
         Raises
         ------
         MemoryError
-            If this thread consumes or works for others, which could not go on meanwhile.
+            If this thread consumes or works for others, which could not go on meanwhile, or if
+            the others are iterators that nobody advances.
         """
         self.caller = self._holding.thread = threading.get_ident()
         with _changed:
-            # A computation that has failed lives on as long as somebody keeps its traceback.
-            while not (self._fits() or _idle(self._holding)):
-                self._check()
-                _changed.wait(PATIENCE / 4)
+            self._wait()
             self._take()
 
-    def _check(self) -> None:
-        """Raise MemoryError if those that are waited for wait for this one."""
-        others = [
-            other.nbytes
-            for other in _begun(self._holding)
-            if self.caller == other.thread or self.caller in other.tasks
-        ]
-        if others:
-            raise MemoryError(
-                f"{self.nbytes >> 20} MiB do not fit beside the {sum(others) >> 20} MiB of "
-                f"the {len(others)} iterators or computations that are open, with a memory limit "
-                f"of {self.limit >> 20} MiB: close them, raise memory_limit, or give each "
-                f"a part of it"
-            )
+    @contextmanager
+    def consuming(self) -> Iterator[None]:
+        """Say, while the consumer waits for an image, that the run goes on."""
+        me = threading.get_ident()
+        with _changed:
+            self._holding.tasks.append(me)
+            if self._holding.thread:
+                self.caller = self._holding.thread = me  # it may be another one than before
+        try:
+            yield
+        finally:
+            self._worked(me)
 
     @contextmanager
     def working(self) -> Iterator[None]:
         """Hold the share for a task, once there is room for its run; errors as of `begin`."""
+        me = threading.get_ident()
         with _changed:
-            while not (self._holding.begun or self._fits() or _idle(self._holding)):
-                self._check()
-                _changed.wait(PATIENCE / 4)
+            if not self._holding.begun or self._holding not in _holdings:
+                run = runs.of_this_task()
+                if self._holding.begun and run <= self._holding.runs:
+                    raise RuntimeError("the computation that this task belongs to has ended")
+                self._wait(run)
+                self._holding.runs = run
             self._take()
-            self._holding.tasks.append(threading.get_ident())
+            self._holding.tasks.append(me)
+        _watch_for_end(self)
         try:
             yield
+        except BaseException:
+            self._failed = True
+            raise
         finally:
-            with _changed:
-                self._holding.tasks.remove(threading.get_ident())
-                self._holding.worked = time.monotonic()
+            self._worked(me)
+
+    def _worked(self, thread: int) -> None:
+        with _changed:
+            self._holding.tasks.remove(thread)
+            self._holding.worked = time.monotonic()
+
+    def _wait(self, run: frozenset = frozenset()) -> None:
+        """Wait, with the lock held, until there is room, or until the task's run has ended."""
+        began = time.monotonic()
+        # A computation that has failed lives on as long as somebody keeps its traceback.
+        while not (self._fits() or _idle(self._holding)):
+            self._check()
+            if run and run.isdisjoint(runs.going_on()):
+                raise RuntimeError("the computation has ended while a task of it waited for memory")
+            if not self._told and time.monotonic() - began > TELL_AFTER:
+                self._told = True
+                log.warning("%s", self._needs("waiting for them to end"))
+            _changed.wait(PATIENCE / 4)
+
+    def _check(self) -> None:
+        """Raise MemoryError if those that are waited for wait for this one, or for nobody."""
+        others = _begun(self._holding)
+        mine = [o for o in others if self.caller == o.thread or self.caller in o.tasks]
+        if mine:
+            raise MemoryError(
+                self._needs("close them, raise memory_limit, or give each a part of it", mine)
+            )
+        left_alone = [other for other in others if _is_left_alone(other)]
+        if left_alone and self.nbytes + sum(o.nbytes for o in left_alone) > self.limit:
+            raise MemoryError(
+                self._needs(
+                    f"they are iterators whose thread has ended, or that nobody has advanced for "
+                    f"{waiting_timeout():.4g} s (daskstats.memory-timeout): close them",
+                    left_alone,
+                )
+            )
+
+    def _needs(self, remedy: str, others: list[Holding] | None = None) -> str:
+        others = _begun(self._holding) if others is None else others
+        held = sum(other.nbytes for other in others)
+        return (
+            f"{self.nbytes >> 20} MiB do not fit beside the {held >> 20} MiB of the {len(others)} "
+            f"iterators or computations that are open, with a memory limit of "
+            f"{self.limit >> 20} MiB: {remedy}"
+        )
 
     def release(self) -> None:
         """Give the memory back."""
         self._end()
+
+    def at_failure(self, action: Callable[[], object]) -> None:
+        """Have something given back when the run of a lazy image ends in an error."""
+        self._at_failure.append(action)
+
+    def end(self) -> None:
+        """End a run that is over but whose results are kept, by a traceback or a cache."""
+        if self._failed or runs.has_traceback(self._holding.runs):
+            while self._at_failure:
+                with suppress(Exception):
+                    self._at_failure.pop()()
+        _forget(self._holding)
 
     def _fits(self) -> bool:
         others = sum(other.nbytes for other in _begun(self._holding))
@@ -335,6 +425,14 @@ def _idle(mine: Holding) -> bool:
     return not busy and time.monotonic() - newest > PATIENCE
 
 
+def _is_left_alone(holding: Holding) -> bool:
+    """Whether an iterator will not be advanced any more, as far as can be told."""
+    if not holding.thread or holding.tasks:
+        return False
+    alive = any(thread.ident == holding.thread for thread in threading.enumerate())
+    return not alive or time.monotonic() - holding.worked > waiting_timeout()
+
+
 def _forget(holding: Holding) -> None:
     if holding.begun and holding.nbytes >= WORTH_TRIMMING:
         _trim()
@@ -347,3 +445,38 @@ def _trim() -> None:
     """Let glibc give the system back what the threads of a run have freed, before the next one."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+# ---------------------------------------------------------------------- the end of a lazy run
+
+_watched: "weakref.WeakSet[Share]" = weakref.WeakSet()
+_watching = threading.Lock()
+
+
+def _watch_for_end(share: Share) -> None:
+    """Give a share back when its run has ended, whoever keeps the results of the run."""
+    if share in _watched or not share._holding.runs:
+        return
+    with _watching:
+        first = not _watched
+        _watched.add(share)
+    if first:
+        threading.Thread(target=_watch, name="daskstats-watch", daemon=True).start()
+
+
+def _watch() -> None:
+    going_on = True
+    while going_on:
+        time.sleep(PATIENCE / 4)
+        going_on = _end_what_is_over()
+
+
+def _end_what_is_over() -> bool:
+    """End the shares whose runs have ended, and return whether there are others."""
+    with _watching:
+        live = runs.going_on() if _watched else frozenset()
+        over = [share for share in _watched if share._holding.runs.isdisjoint(live)]
+        for share in over:
+            _watched.discard(share)
+            share.end()
+        return bool(_watched)

@@ -343,7 +343,7 @@ def fold(
     --------
     >>> layout = Layout(nframes=100, rows=2048, cols=2048, itemsize=2)
     >>> print(fold(layout, Cost(state=8, image=4), steps=10, workers=2, limit=4 << 30))
-    fold: 10 blocks of 10 frames, 2 at once; each frame read 1 time; at most 285.6 MiB of 4096 MiB
+    fold: 10 blocks of 10 frames, 2 at once; each frame read 1 time; at most 320.8 MiB of 4096 MiB
     """
     pixels = layout.rows * layout.cols
     unit = min(layout.frame_unit, layout.nframes)

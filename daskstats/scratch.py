@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -199,6 +199,12 @@ class Spool:
         for opened in list(self._opened):
             assert opened._lease is not None
             opened._lease.end(cause)
+
+    @property
+    def removal(self) -> Callable[[], None]:
+        """The function that removes an open spool's directory; it does not keep the spool alive."""
+        assert self._lease is not None, "only an open spool of this process is removed"
+        return self._lease.end
 
     def buffer(self, nframes: int, nrows: int) -> np.ndarray:
         """Return an array for some rows of some frames, in memory that groups and bands share."""

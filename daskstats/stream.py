@@ -12,6 +12,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
@@ -482,7 +483,8 @@ class Stream(Iterator[T]):
 
     ``len(stream)`` is the number of all images, so that progress bars know the total. The run
     starts at the first `next`. It ends with the last image, with `close`, with the ``with`` block,
-    when the iterator is deleted, or when a task fails.
+    when the iterator is deleted, or when a task fails. Several threads may call `next`: each image
+    goes to one of them.
     """
 
     def __init__(
@@ -491,34 +493,49 @@ class Stream(Iterator[T]):
         finish: Callable[[int, Any], T],
         length: int,
         release: Callable[[], Any] = lambda: None,
+        waiting: Callable[[], AbstractContextManager] = nullcontext,
     ) -> None:
         self._start, self._finish, self._release = start, finish, release
+        self._waiting = waiting
         self._length, self._position = length, 0
         self._run: AnyRun | None = None
         self._closed = False
+        self._lock = threading.Lock()
         self._stop: weakref.finalize = weakref.finalize(self, release)
 
     def __len__(self) -> int:
         return self._length
 
     def __next__(self) -> T:
-        if self._closed or self._position == self._length:
-            self.close()
-            raise StopIteration
-        try:
-            if self._run is None:
-                self._run = self._start()
-                self._stop.detach()
-                self._stop = weakref.finalize(self, _end, self._run.stop, self._release)
-            state = self._run.next()
-            item = self._finish(self._position, state)
-        except BaseException:
-            self.close()
-            raise
-        self._position += 1
-        if self._position == self._length:
-            self.close()
-        return item
+        with self._lock:
+            if self._closed or self._position == self._length:
+                self.close()
+                raise StopIteration
+            try:
+                with self._waiting():
+                    item = self._next()
+            except BaseException as error:
+                # Another thread that closes the iterator ends the wait for an image.
+                over = self._closed and isinstance(error, Exception)
+                self.close()
+                if over:
+                    raise StopIteration from None
+                raise
+            self._position += 1
+            if self._position == self._length:
+                self.close()
+            return item
+
+    def _next(self) -> T:
+        run = self._run
+        if run is None:
+            run = self._run = self._start()
+            self._stop.detach()
+            self._stop = weakref.finalize(self, _end, run.stop, self._release)
+            if self._closed:  # by another thread, while this one waited for memory
+                self._stop()
+                raise StopIteration
+        return self._finish(self._position, run.next())
 
     def close(self) -> None:
         """Stop the run; nothing is left of it. Further calls do nothing."""

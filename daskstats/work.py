@@ -4,16 +4,16 @@ Nothing here knows dask: `graph` puts these functions and values into tasks.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from .memory import Share
+from . import runs
+from .memory import Share, worker_room
 from .outputs import Output
-from .plan import Range
+from .plan import MemoryLimitError, Range, mebibytes
 from .scratch import DamagedScratchError, Spool, Written
 from .sources import Source
 from .sources.base import as_frames, check_dtype, check_frame
@@ -45,6 +45,8 @@ class Kept:
     last: int
 
     def __iter__(self) -> Iterator[list[np.ndarray]]:
+        if not all(self.loads):
+            raise RuntimeError("frames that were kept in memory have been given back: compute anew")
         yield [block[:, self.first : self.last] for load in self.loads for block in load]
 
 
@@ -91,17 +93,39 @@ class Spooled:
 
 def working(share: Share, function: Callable, *arguments: Any) -> Any:
     """Call a function while a run's share of the memory is held."""
+    check_worker(share)
     with share.working():
         return function(*arguments)
 
 
+def check_worker(share: Share) -> None:
+    """Refuse to run a task on a worker that has less memory than the task was planned for.
+
+    Raises
+    ------
+    MemoryLimitError
+        If it was planned for the threads of a process with more memory.
+    """
+    worker = runs.current_worker()
+    limit = worker.memory_manager.memory_limit if worker is not None else None
+    if limit and share.nbytes > worker_room(limit):
+        raise MemoryLimitError(
+            f"this image was planned for the threads of one process, with {mebibytes(share.nbytes)}"
+            f" of memory, but worker {worker.address} has {mebibytes(limit)}, of which tasks may "
+            f"take {mebibytes(worker_room(limit))}: make the image while the client is active, so "
+            f"that it is planned for the workers"
+        )
+
+
 def open_spool(spool: Spool, share: Share | None) -> Spool:
-    """Make a spool's directory, which lives as long as what is returned."""
+    """Make a spool's directory, which lives as long as what is returned, or until its run fails."""
+    if share is None:
+        return spool.open()
     # A run that gets no share leaves no directory either.
-    with share.working() if share is not None else nullcontext():
-        opened = spool.open()
+    opened = working(share, spool.open)
     # The share is given back when the directory and the buffers are gone.
     opened.share = share
+    share.at_failure(opened.removal)
     return opened
 
 
@@ -119,8 +143,16 @@ def spool_frames(spool: Spool, pixels: Iterable, start: int, stop: int) -> Writt
             del piece, block  # or they would live on while the next are read
         return spool.write(start, buffer)
     except BaseException as error:
-        spool.remove(error)
+        if runs.current_worker() is None:  # which may be asked to try again
+            spool.remove(error)
         raise
+
+
+def keep_frames(share: Share, pixels: Pixels) -> list[np.ndarray]:
+    """Read frames that stay in memory until the run has ended, also if it fails."""
+    blocks = working(share, read_frames, pixels)
+    share.at_failure(blocks.clear)
+    return blocks
 
 
 def read_frames(pixels: Pixels) -> list[np.ndarray]:

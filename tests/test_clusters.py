@@ -21,7 +21,7 @@ from clusters import (
 from dask.utils import key_split
 
 import daskstats as stats
-from daskstats import api, cluster, scratch
+from daskstats import api, cluster, memory, scratch
 
 NAMES = ("max", "min", "sum", "average", "std", "median")
 
@@ -264,7 +264,7 @@ def test_workers_stay_below_the_threshold(tmp_path, name, nframes):
             *_, image = getattr(stats, f"{name}_iter")(scan, 20)
         assert settle(client) == (0, 0, 0)
     assert image.shape == scan.shape
-    assert max(watch.peaks.values()) < cluster.SAFE * limit
+    assert max(watch.peaks.values()) < memory.SAFE * limit
     assert (len(watch.peaks), watch.states) == (2, {"running"})
     assert set(scan.reads().values()) == {1}
 
@@ -528,3 +528,50 @@ def test_what_is_only_on_the_disk_of_a_worker_holds_scratch(shared, monkeypatch)
     time.sleep(0.2)
     assert len(list(shared.iterdir())) == 1
     del spool
+
+
+@pytest.mark.parametrize(
+    ("name", "nframes", "side"), [("average", 32, 3000), ("median", 4000, 256)]
+)
+def test_an_image_planned_for_more_memory_than_the_workers_have_is_refused(name, nframes, side):
+    """It was made before there was a client, for the threads of this process."""
+    frames = np.random.default_rng(0).integers(0, 1000, (64, 64, 64), "u2")
+    with dask.config.set(scheduler="threads"):
+        lazy = getattr(stats, name)(Frames(frames))
+        large = getattr(stats, name)(Repeated(nframes, (side, side)), memory_limit="2 GiB")
+    with local_cluster(1, 1, memory_limit="700 MiB") as client:
+        assert np.array_equal(lazy.compute(), getattr(stats, name)(Frames(frames)).compute())
+        began = time.monotonic()
+        with pytest.raises(MemoryError, match="make the image while the client is active") as error:
+            large.compute()
+        assert time.monotonic() - began < 30
+        assert client.cluster.workers[0].worker_address in str(error.value)
+        assert client.submit(int, "1").result() == 1, "the worker lives"
+
+
+class Frames:
+    """Frames of an array, which are sent with the series."""
+
+    def __init__(self, frames):
+        self.frames, self.shape, self.dtype = frames, frames.shape[1:], frames.dtype
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __getitem__(self, index):
+        return self.frames[index].copy()
+
+
+class Repeated:
+    """Frames that are made as they are read."""
+
+    dtype = np.dtype("u2")
+
+    def __init__(self, nframes, shape):
+        self.nframes, self.shape = nframes, shape
+
+    def __len__(self):
+        return self.nframes
+
+    def __getitem__(self, index):
+        return np.full(self.shape, index, self.dtype)

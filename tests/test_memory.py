@@ -544,3 +544,84 @@ def test_iterators_in_step_share_the_limit():
         *(stats.average_iter(list(frames), 4, memory_limit=SHARED) for _ in range(4)), strict=True
     ):
         assert len(images) == 4
+
+
+# ---------------------------------------------------------------------- iterators left alone
+
+
+def an_iterator():
+    """Return one that has begun and holds more than half of the limit."""
+    frames = [np.zeros((256, 512), "u2")] * 60
+    images = stats.average_iter(frames, 30, memory_limit="16 MiB")
+    next(images)
+    return images
+
+
+@pytest.mark.parametrize("start", ["iterate", "compute"])
+def test_a_call_says_what_it_waits_for_and_ends(monkeypatch, caplog, start):
+    monkeypatch.setattr(memory, "TELL_AFTER", 0.2)
+    opened: list = []
+    thread = threading.Thread(target=lambda: (opened.append(an_iterator()), gate.wait(20)))
+    gate = threading.Event()
+    thread.start()
+    while not opened:
+        time.sleep(0.01)
+    with (
+        opened[0],
+        dask.config.set({"daskstats.memory-timeout": "1 s"}),
+        pytest.raises(MemoryError, match=r"nobody has advanced for 1 s .*: close them"),
+    ):
+        begin(start)
+    gate.set()
+    thread.join()
+    while memory._holdings:  # the other task of the computation may still work
+        time.sleep(0.01)
+    assert [record.name for record in caplog.records] == ["daskstats"]
+    assert "waiting for them to end" in caplog.text
+    assert "16 MiB" in caplog.text
+
+
+def begin(start):
+    frames = [np.zeros((256, 512), "u2")] * 60
+    if start == "iterate":
+        next(stats.std_iter(frames, 30, memory_limit="16 MiB"))
+    else:
+        stats.std(frames, memory_limit="16 MiB").compute()
+
+
+def test_a_call_does_not_wait_for_an_iterator_whose_thread_has_ended():
+    opened: list = []
+    thread = threading.Thread(target=lambda: opened.append(an_iterator()))
+    thread.start()
+    thread.join()
+    with opened[0], pytest.raises(MemoryError, match="whose thread has ended"):
+        begin("iterate")
+    begin("iterate")
+
+
+def test_an_iterator_may_change_its_thread():
+    """The consumer is the thread that called next last; one that waits for an image counts."""
+    opened: list = []
+    thread = threading.Thread(target=lambda: opened.append(an_iterator()))
+    thread.start()
+    thread.join()
+    (images,) = opened
+    next(images)
+    with pytest.raises(MemoryError, match="do not fit"):
+        begin("iterate")
+    assert sum(1 for _ in images) == 28
+    begin("iterate")
+
+
+def test_a_call_waits_for_an_iterator_that_is_advanced():
+    images, done = an_iterator(), []
+    with dask.config.set({"daskstats.memory-timeout": "1 s"}):
+        thread = threading.Thread(target=lambda: (begin("compute"), done.append(True)))
+        thread.start()
+        for _ in range(len(images) - 2):
+            next(images)
+            time.sleep(0.05)  # more than the timeout in all
+            assert not done
+        images.close()
+        thread.join(20)
+    assert done

@@ -241,3 +241,67 @@ def test_frames_in_memory_may_be_left_at_any_moment(name, rng):
     images = stats.max_iter(frames, 40)
     seen = [int(image.max()) for image in images]
     assert seen == [int(frames[: stop + 1].max()) for stop in range(40)]
+
+
+# ---------------------------------------------------------------------- several threads
+
+EACH = {
+    "lanes": lambda: stats.sum_iter(np.ones((400, 4, 3), "u2"), 100),
+    "frames read one by one": lambda: stats.sum_iter(Slow(200, sleep=0.001), 100),
+    "rows": lambda: stats.median_iter(np.ones((9, 100, 3), "u2"), 100),
+}
+
+
+@pytest.mark.parametrize("kind", EACH)
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+def test_each_image_goes_to_one_of_several_threads(kind, scheduler):
+    taken: list[list] = [[] for _ in range(4)]
+    with dask.config.set(scheduler=scheduler):
+        images = EACH[kind]()
+        threads = [threading.Thread(target=own.extend, args=(images,)) for own in taken]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert not any(thread.is_alive() for thread in threads)
+    totals = sorted(float(image.sum()) for own in taken for image in own)
+    with dask.config.set(scheduler=scheduler):
+        assert totals == sorted(float(image.sum()) for image in EACH[kind]())
+
+
+def test_closing_ends_the_wait_of_another_thread():
+    gate, found = threading.Event(), []
+
+    class Stuck(Slow):
+        def __getitem__(self, index):
+            gate.wait(10)
+            return super().__getitem__(index)
+
+    images = stats.max_iter(Stuck(), 4)
+    threads = [threading.Thread(target=lambda: found.append(next(images, "end"))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    threading.Timer(0.1, gate.set).start()  # closing waits for the read that is under way
+    images.close()
+    for thread in threads:
+        thread.join(10)
+    assert found == ["end"] * 3
+
+
+def test_an_error_reaches_one_thread_and_ends_the_iterator_for_the_others():
+    images, found = stats.max_iter(Slow(fail_at=20), 40), []
+
+    def take():
+        try:
+            found.append(len(list(images)))
+        except RuntimeError as error:
+            found.append(str(error))
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(found) == 4
+    assert [text for text in found if isinstance(text, str)] == ["detector on fire"]
