@@ -1121,6 +1121,11 @@ def wrap(
         sources = cluster.count_sources(series, processes)
     nbytes = limit(memory_limit, scheduler)
     found = cut(shape, planning.Cost(), 1, threads, nbytes, processes=processes)
+    if found.in_pixels:
+        raise planning.MemoryLimitError(
+            f"one row of all {shape.nframes} frames for each of {threads} workers does not fit in "
+            f"{planning.mebibytes(nbytes)}: raise memory_limit, or wrap along frames"
+        )
     found = replace(found, sources=sources)
     share = memory.Share(found.nbytes, nbytes) if scheduler.shares_memory else None
     return graph.wrapped(series, found, share)

@@ -546,7 +546,7 @@ def produce(
             images = compute(job, name, options["quiet"])
             save(images)
         if not options["quiet"]:
-            shape = job.layout.nframes, *job.series.shape
+            shape = job.layout.nframes, job.layout.rows, job.layout.cols
             _close(name, shape, job.series.dtype, time.perf_counter() - began, output)
 
 

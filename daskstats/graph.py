@@ -379,7 +379,8 @@ def results(
     token = _token(series, statistic, plan, list(outputs))
     tasks = Tasks(share=share)
     (keys,) = _partials(tasks, series, statistic, plan, token)
-    if plan.along == "frames":
+    if plan.along == "frames" or plan.in_pixels:
+        # One block: parts of rows are no blocks of an image.
         keys = _combined(tasks, statistic, [keys], token, plan)
     return [
         _finished(tasks, statistic, keys, plan, output, index, f"{output.statistic.name}-{token}")
@@ -397,7 +398,7 @@ def _finished(
     name: str,
 ) -> Array:
     """Return the image of one output: a block for each band of rows, or for all."""
-    rowwise, planes = plan.along == "rows", output.shape[:-2]
+    rowwise, planes = plan.along == "rows" and not plan.in_pixels, output.shape[:-2]
     name = f"{name}-{index}" if index else name
     mine = Tasks({**tasks.layers}, {**tasks.dependencies})
     layer = mine.add(name, {key[0] for key in keys})

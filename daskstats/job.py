@@ -18,6 +18,7 @@ from .lanes import Canvases
 from .memory import memory_limit
 from .outputs import Images, Output
 from .series import Source, as_series, count_chunks, count_frames, layout
+from .sources.flat import flattened
 from .sources.selection import select
 from .statistics import Statistic, as_statistic, can_hold, check_validity
 from .stream import Scheduler, Snapshot, Stream
@@ -89,6 +90,9 @@ class Job:
         except planning.MemoryLimitError:
             # After them.
             self.plan = self._plan(nbytes, use_buffer, running)
+        if self.plan.in_pixels:
+            self.series = flattened(self.series)
+            self.outputs = [replace(output, in_pixels=True) for output in self.outputs]
         self.share = memory.Share(self.plan.nbytes, nbytes)
 
     def _plan(self, nbytes: int, use_buffer: bool, running: bool) -> planning.Plan:
@@ -236,7 +240,7 @@ class Job:
         return tasks, [[key] for key in keys], images.after
 
     def _snapshot(self, index: int, images: list[np.ndarray]) -> Snapshot:
-        done = self.plan.steps[index][-1][1]
+        done = self.plan.steps[index][-1][1] // self.plan.layout.width
         seen = np.arange(self.layout.rows)[:, None] < (done if self.rowwise else self.layout.rows)
         seen = np.broadcast_to(seen, (self.layout.rows, self.layout.cols))
         return Snapshot(self._image(images), done, self.total, seen)

@@ -33,6 +33,8 @@ class Output:
     """(rows, cols) bool: pixels that are left out of every frame"""
     fill: Any = None
     """what stands there"""
+    in_pixels: bool = False
+    """whether states are of columns of single pixels: the frames' rows one after the other"""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -68,6 +70,8 @@ class Output:
 
     def write(self, state: State, image: np.ndarray, first: int = 0) -> None:
         """Write a state into an image, or into its rows from ``first`` on."""
+        if self.in_pixels:
+            image = image.reshape(*image.shape[:-2], -1, 1)
         self.statistic.write(state, image)
         if self.statistic.along == "frames":
             self._leave_out(image, first)
@@ -90,11 +94,12 @@ class Output:
 
     def _leave_out(self, image: np.ndarray, first: int) -> None:
         if self.mask is not None:
-            image[..., self.mask[first : first + image.shape[-2]]] = self.fill
+            mask = self.mask.reshape(-1, 1) if self.in_pixels else self.mask
+            image[..., mask[first : first + image.shape[-2]]] = self.fill
 
     def __dask_tokenize__(self) -> Any:
         # The statistic is in the names of the states that images are made of.
-        return self.rows, self.cols, str(self.dtype), self.mask, self.fill
+        return self.rows, self.cols, str(self.dtype), self.mask, self.fill, self.in_pixels
 
 
 class Images:

@@ -106,6 +106,24 @@ class Layout:
     """bytes that exist while a frame is read beside those that are returned, for each of these"""
     again: bool = True
     """whether frames can be read again without being kept somewhere"""
+    width: int = 1
+    """pixels of a row of the frames where the rows of this layout are single pixels of them"""
+
+    def in_pixels(self) -> "Layout":
+        """Return the same frames as columns of single pixels, for bands that are parts of rows.
+
+        >>> Layout(nframes=9, rows=4, cols=5, itemsize=2, in_memory=True).in_pixels().rows
+        20
+        """
+        unit = 1 if self.in_memory else self.row_unit * self.cols
+        return replace(self, rows=self.rows * self.cols, cols=1, row_unit=unit, width=self.cols)
+
+    def whole_rows(self, nframes: int) -> int:
+        """Return the bytes of the rows that are read for a part of one, of some frames at once."""
+        if self.in_memory or self.width == 1:
+            return 0
+        frames = 2 * self.frame_unit + nframes * self.buffers
+        return int(frames * (self.row_unit + self.width) * self.itemsize)
 
     def reading(self, nframes: int) -> int:
         """Return what fetching some frames at once takes, beside the frames themselves."""
@@ -203,9 +221,15 @@ class Plan:
         """The axis that is cut: "frames" or "rows"."""
         return "frames" if self.strategy == "fold" else "rows"
 
+    @property
+    def in_pixels(self) -> bool:
+        """Whether bands are parts of rows: numbers of rows are those of pixels then."""
+        return self.layout.width > 1
+
     def __str__(self) -> str:
         sizes = {stop - start for start, stop in self.blocks}
-        unit = self.along if max(sizes) > 1 else self.along[:-1]
+        units = "pixels" if self.in_pixels else self.along
+        unit = units if max(sizes) > 1 else units[:-1]
         size = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
         blocks = f"{len(self.blocks)} block{'' if len(self.blocks) == 1 else 's'}"
         where = f" in each of {self.processes} processes" if self.processes > 1 else ""
@@ -528,7 +552,7 @@ def bands(
     Raises
     ------
     MemoryLimitError
-        If one row of all frames for each worker is too much.
+        If one pixel of all frames for each worker is too much.
 
     Examples
     --------
@@ -544,8 +568,27 @@ def bands(
     >>> plan.strategy, len(plan.blocks), plan.reads
     ('reread', 6, 6.0)
     """
-    request = Request(layout, cost, steps, workers, usable(limit), running, processes)
-    ways = [direct(request)] if layout.row_unit < layout.rows or layout.rows == 1 else []
+    whole = Request(layout, cost, steps, workers, usable(limit), running, processes)
+    every = [whole] if layout.cols == 1 else [whole, replace(whole, layout=layout.in_pixels())]
+    needed = []
+    for request in every:
+        ways, note = ways_to_bands(request, use_buffer, disk, shuffle)
+        for way in ways:
+            height = way.highest(request.limit, workers)
+            if height >= way.least:
+                return way_to_plan(request, way, height, disk, note, limit)
+        needed += [way.needed(way.least, workers) for way in ways]
+    check_limit(min(needed), limit, layout, "one pixel of all frames", workers)
+    raise AssertionError("unreachable")
+
+
+def ways_to_bands(
+    request: "Request", use_buffer: bool, disk: Disk | None, shuffle: int
+) -> tuple[list["Bands"], str]:
+    """Return the ways to get from frames to bands, best first, and why frames cannot be kept."""
+    layout, processes = request.layout, request.processes
+    can_read_rows = layout.row_unit < layout.rows or layout.rows == layout.width
+    ways = [direct(request)] if can_read_rows else []
     note = ""
     if not processes and (use_buffer or not layout.again):
         ways.append(resident(request))
@@ -557,13 +600,7 @@ def bands(
             ways.append(p2p(request, shuffle))
     if layout.again or processes:
         ways.append(reread(request))
-    for way in ways:
-        height = way.highest(request.limit, workers)
-        if height >= way.least:
-            return way_to_plan(request, way, height, disk, note, limit)
-    needed = min(way.needed(way.least, workers) for way in ways)
-    check_limit(needed, limit, layout, "one row of all frames", workers)
-    raise AssertionError("unreachable")
+    return ways, note
 
 
 @dataclass(frozen=True)
@@ -611,11 +648,13 @@ def direct(request: Request) -> Bands:
     layout = request.layout
     unit = min(layout.row_unit, layout.rows)
     piece = whole_units(layout)
-    fixed = request.images + request.tiles
+    fixed = request.images + request.tiles + request.workers * layout.whole_rows(piece)
     each = request.temporaries
     if not layout.in_memory:
         each += request.row + layout.reading(piece) // layout.rows
-    return Bands("direct", fixed, each, unit=unit, least=unit, piece=piece)
+    # A part of a row is read at the price of decoding the row again for other parts.
+    least = 1 if layout.width > 1 else unit
+    return Bands("direct", fixed, each, unit=unit, least=least, piece=piece)
 
 
 def resident(request: Request) -> Bands:
@@ -746,7 +785,9 @@ def cut_rows(
 
     Where a cut costs nothing, bands end where a step does, and an image needs only its own.
     """
-    layout, steps = request.layout, ranges(split(request.layout.rows, request.steps))
+    layout = request.layout
+    rows = ranges(split(layout.rows // layout.width, request.steps))
+    steps = [(first * layout.width, last * layout.width) for first, last in rows]
     kept = way.strategy == "resident" or (layout.in_memory and not request.processes)
     per_worker = TASKS_PER_WORKER_IN_MEMORY if kept else TASKS_PER_WORKER
     size = task_size(layout.rows, request.row, request.everyone, per_worker)
