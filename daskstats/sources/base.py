@@ -1,11 +1,17 @@
 """What every source has in common: its checks, its retries, its notes, its name in a graph."""
 
+import hashlib
 import operator
 import os
+import socket
+import sys
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -74,6 +80,17 @@ class Source:
     def view(self, start: int, stop: int, first: int, last: int) -> "Source | None":
         """Return such a part for a task in this process, which need not be sent anywhere."""
         return self.part(start, stop, first, last)
+
+    def files(self) -> tuple[Path, ...]:
+        """Return every file or directory that frames come from; none for an object in memory."""
+        return ()
+
+    def frames_without_data(self) -> np.ndarray:
+        """Return the indices, int64 and sorted, of the frames for which nothing was written.
+
+        They read as the fill value of their format; `warn_about_missing` says so.
+        """
+        return np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return self.nframes
@@ -146,35 +163,175 @@ class Source:
 
 
 class FileSource(Source):
-    """A source that is a file: it pickles as its path and opens again where it lands."""
+    """A source that is a file: sent elsewhere, it opens its file at the first read.
+
+    A subclass opens its file in ``__init__``, where an error is one of the call, and keeps it in
+    the attributes named in `handles`. Everything else it knows (shape, dtype, units) is sent, so
+    that nothing is opened, and nothing can fail, while a source is unpickled.
+    """
+
+    handles: tuple[str, ...] = ()
+    """names of the attributes that hold open files: not sent, and opened again by `open`"""
 
     def __init__(self, path: str | os.PathLike, **parameters: Any) -> None:
         # The working directory may change before the path is sent elsewhere.
         self.path = Path(path).absolute()
         self.parameters = parameters
 
-    def __reduce__(self):
-        return _reopen, (type(self), str(self.path), self.parameters)
+    def open(self) -> None:
+        """Set the attributes named in `handles`; called at the first use of one that is missing.
+
+        It raises an error if the file does not hold any more the frames that it held at the call.
+        """
+        raise NotImplementedError
+
+    def files(self) -> tuple[Path, ...]:
+        """Return every file or directory that frames come from.
+
+        That is the path itself, targets of links, and sources of virtual datasets.
+        """
+        return (self.path,)
+
+    def __getattr__(self, name: str) -> Any:
+        # Python comes here for missing attributes only.
+        if name not in type(self).handles:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        # `setdefault` is atomic: all threads get the same lock.
+        with vars(self).setdefault("_opening", RLock()):
+            if name not in vars(self):
+                with naming_place(self.path):
+                    self.open()
+        return vars(self)[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        left = {*type(self).handles, *UNSENT}
+        return {name: value for name, value in vars(self).items() if name not in left}
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]} in {self.path}>"
 
     def __dask_tokenize__(self) -> Any:
+        prints = [(str(file), *fingerprint(file)) for file in self.files()]
         parameters = sorted(self.parameters.items())
-        return type(self).__name__, str(self.path), *fingerprint(self.path), parameters
+        return type(self).__name__, str(self.path), prints, parameters
 
 
-def _reopen(cls: type[FileSource], path: str, parameters: dict) -> FileSource:
-    return cls(path, **parameters)
+# Attributes of a source that stay in this process: its lock, and its cached missing frames.
+UNSENT = ("_opening", "_missing")
 
 
-def fingerprint(path: Path) -> tuple[int, int]:
-    """Return (mtime in ns, size in bytes) of a file, or of the files of a directory."""
-    if path.is_dir():
-        stats = [file.stat() for file in path.rglob("*")]
-        return max((s.st_mtime_ns for s in stats), default=0), sum(s.st_size for s in stats)
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
+@contextmanager
+def naming_place(path: Path) -> Iterator[None]:
+    """Add a note to an error: which file was being opened, and in which process."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"while opening {path} on {place()}")
+        raise
+
+
+def place() -> str:
+    """Return the host and process, and the worker if this is one of a cluster, for people."""
+    text = f"{socket.gethostname()}, process {os.getpid()}"
+    distributed = sys.modules.get("distributed")
+    if distributed is not None:
+        with suppress(ValueError, AttributeError):  # it is no worker
+            return f"{text}, worker {distributed.get_worker().address}"
+    return text
+
+
+def fingerprint(path: Path) -> tuple[int | str, ...]:
+    """Return values that change when a file, or any file of a directory, changes.
+
+    Returns
+    -------
+    tuple
+        Of a file: times of its last change of content and of status in ns, inode and size. The
+        time of content can be set by anybody (``cp -p``), that of the status cannot. Of a
+        directory: a digest of the names and values of all files in it, and their number.
+    """
+    if not path.is_dir():
+        return _fingerprint(path.stat())
+    digest, count = hashlib.sha256(), 0
+    for name, stat in _tree(path):
+        digest.update(repr((name, _fingerprint(stat))).encode(errors="surrogateescape"))
+        count += 1
+    return digest.hexdigest(), count
+
+
+def _fingerprint(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size
+
+
+def _tree(path: Path) -> list[tuple[str, os.stat_result]]:
+    """Return the name and state of each file below a directory, in the order of their names.
+
+    A file that goes away meanwhile is left out. A directory behind a link is looked into, once.
+    """
+    found, waiting, seen = [], [str(path)], set()
+    while waiting:
+        directory = waiting.pop()
+        identity = os.path.realpath(directory)
+        if identity in seen:
+            continue
+        seen.add(identity)
+        with suppress(FileNotFoundError), os.scandir(directory) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    if entry.is_dir():
+                        waiting.append(entry.path)
+                    else:
+                        found.append((os.path.relpath(entry.path, path), entry.stat()))
+    return sorted(found)
+
+
+def warn_about_missing(source: Source, nframes: int | None = None) -> None:
+    """Warn that some of the first ``nframes`` frames of a source have no data."""
+    text = describe_missing(source, nframes)
+    if text:
+        warnings.warn(text, UserWarning, stacklevel=3)
+
+
+def describe_missing(source: Source, nframes: int | None = None) -> str:
+    """Return how many of the first ``nframes`` frames have no data, and how to leave them out.
+
+    The text is empty if all have.
+    """
+    total = len(source) if nframes is None else nframes
+    missing = source.frames_without_data()
+    missing = missing[missing < total]
+    if not missing.size:
+        return ""
+    files = source.files()
+    where = f" in {files[0]}" if files else ""
+    return (
+        f"{missing.size} of {total} frames have no data{where} and count as the fill value "
+        f"({_spans_text(missing)}): {_way_out(missing, total)}"
+    )
+
+
+def _way_out(missing: np.ndarray, total: int) -> str:
+    """Return how to leave frames out: as a slice where the others follow one another."""
+    kept = np.setdiff1d(np.arange(total), missing)
+    if not kept.size:
+        return "there is nothing else"
+    first, end = int(kept[0]), int(kept[-1]) + 1
+    if kept.size < end - first:
+        return "leave them out with frames=[...], the indices of the others"
+    if first == 0:
+        return f"leave them out with nframes={end} (--nframes {end})"
+    return f"leave them out with frames=slice({first}, {end}) (--frames {first}:{end})"
+
+
+def _spans_text(indices: np.ndarray, most: int = 5) -> str:
+    """Return indices for people.
+
+    >>> _spans_text(np.array([3, 4, 5, 9]))
+    'frames 3 to 5, 9'
+    """
+    spans = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
+    texts = [f"{s[0]} to {s[-1]}" if s.size > 1 else f"{s[0]}" for s in spans[:most]]
+    return f"frames {', '.join(texts)}" + (", ..." if len(spans) > most else "")
 
 
 def as_frames(block: np.ndarray, dtype: np.dtype) -> np.ndarray:

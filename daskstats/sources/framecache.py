@@ -47,18 +47,24 @@ class FrameCacheSource(FileSource):
 
     suffixes = (".npz",)
     row_unit = 1
+    handles = ("_archive",)
 
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path)
-        key = (str(self.path), *fingerprint(self.path))
-        with _lock:
-            archive = _archives.get(key)
-            if archive is None:
-                archive = _archives[key] = _parse(self.path)
-            _latest[:] = [archive]
-        self._archive = archive
+        self._archive = archive = parsed(self.path)
         self.nframes = check_count(len(archive.pixels))
         self.shape, self.dtype = archive.shape, archive.dtype
+
+    def open(self) -> None:
+        archive = parsed(self.path)
+        found = len(archive.pixels), archive.shape, archive.dtype
+        if found != (self.nframes, self.shape, self.dtype):
+            nframes, (rows, cols), dtype = found
+            raise ValueError(
+                f"{self.path} has changed since the call: it holds {nframes} frames of "
+                f"{rows} x {cols} {dtype}, and held {self!r}"
+            )
+        self._archive = archive
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         cols = self.shape[1]
@@ -68,6 +74,17 @@ class FrameCacheSource(FileSource):
             low, high = np.searchsorted(pixels, (first * cols, last * cols))
             flat[pixels[low:high] - first * cols] = self._archive.values[index][low:high]
         return [block]
+
+
+def parsed(path: Path) -> Archive:
+    """Return an archive, which is parsed unless this process has it."""
+    key = (str(path), *fingerprint(path))
+    with _lock:
+        archive = _archives.get(key)
+        if archive is None:
+            archive = _archives[key] = _parse(path)
+        _latest[:] = [archive]
+    return archive
 
 
 def _parse(path: Path) -> Archive:

@@ -15,6 +15,7 @@ class Hdf5Source(FileSource):
 
     suffixes = (".h5", ".hdf5", ".hdf", ".nxs")
     has_datasets = True
+    handles = ("_dataset",)
 
     def __init__(self, path: str | os.PathLike, dataset: str = "") -> None:
         h5py = import_h5py(path)
@@ -30,6 +31,9 @@ class Hdf5Source(FileSource):
             raise ValueError(f"{path} has no dataset {dataset!r}")
         FileSource.__init__(self, path, dataset=dataset)
         self._open(node)
+
+    def open(self) -> None:
+        self._dataset = Hdf5Source(self.path, **self.parameters)._dataset
 
     def _open(self, dataset: Any) -> None:
         if dataset.ndim not in (2, 3):
@@ -75,7 +79,13 @@ class Hdf5DatasetSource(Hdf5Source):
                 f"dataset {self._dataset.name!r} is not in a file that can be opened again: "
                 f"save it to a file and give its path"
             )
-        return Hdf5Source, (str(self.path), self._dataset.name)
+        return _restore, (self.__getstate__(),)
+
+
+def _restore(state: dict[str, Any]) -> Hdf5Source:
+    source = Hdf5Source.__new__(Hdf5Source)
+    vars(source).update(state)
+    return source
 
 
 def import_h5py(path: str | os.PathLike) -> Any:

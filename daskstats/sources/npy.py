@@ -6,24 +6,37 @@ from typing import Any
 import numpy as np
 
 from .arrays import ArraySource
-from .base import FileSource, Source
+from .base import FileSource, Source, naming_place
 
 
 class NpySource(FileSource, ArraySource):
     """A 3-D array in a ``.npy`` file; pages come in as they are read."""
 
     suffixes = (".npy",)
+    handles = ("_array",)
 
     def __init__(self, path: str | os.PathLike) -> None:
         FileSource.__init__(self, path)
+        array = self._map()
+        self._layout = layout_of(array)
+        ArraySource.__init__(self, array)
+
+    def _map(self) -> np.memmap:
         try:
-            array = np.lib.format.open_memmap(path, mode="r")
+            return np.lib.format.open_memmap(self.path, mode="r")
         except ValueError as error:
             raise ValueError(
-                f"{path} is not a .npy file of numbers, or is cut off: {error}"
+                f"{self.path} is not a .npy file of numbers, or is cut off: {error}"
             ) from error
-        self._offset = array.offset
-        ArraySource.__init__(self, array)
+
+    def open(self) -> None:
+        array = self._map()
+        if layout_of(array) != self._layout:
+            raise ValueError(
+                f"{self.path} has changed since the call: it holds an array of shape "
+                f"{array.shape} and {array.dtype}, and held {self!r}"
+            )
+        self._array = array
 
     def part(self, start: int, stop: int, first: int, last: int) -> Source | None:
         return None
@@ -31,8 +44,8 @@ class NpySource(FileSource, ArraySource):
     def view(self, start: int, stop: int, first: int, last: int) -> Source | None:
         return ArraySource.part(self, start, stop, first, last)
 
-    def __reduce__(self):
-        return ReadNpySource, (str(self.path),)
+    def __reduce__(self) -> Any:
+        return restore, (ReadNpySource, self.__getstate__() | {"in_memory": False})
 
 
 class ReadNpySource(NpySource):
@@ -42,16 +55,14 @@ class ReadNpySource(NpySource):
     file would be stopped for using too much, though the system could take all of it back.
     """
 
-    def __init__(self, path: str | os.PathLike) -> None:
-        super().__init__(path)
-        self._fortran = not self._array.flags.c_contiguous
-        self.in_memory = False
-
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
-        if self._fortran:
-            return [self._array[start:stop, first:last].copy()]
-        block = np.empty((stop - start, last - first, self.shape[1]), self._array.dtype)
-        with self.path.open("rb") as file:
+        array = self._array  # the file's header is checked before the first read
+        if not array.flags.c_contiguous:
+            return [array[start:stop, first:last].copy()]
+        block = np.empty((stop - start, last - first, self.shape[1]), array.dtype)
+        with naming_place(self.path):
+            file = self.path.open("rb")
+        with file:
             if block.shape[1] == self.shape[0]:
                 self._fill(file, block, start, 0)
             else:
@@ -61,7 +72,7 @@ class ReadNpySource(NpySource):
 
     def _fill(self, file: Any, block: np.ndarray, frame: int, row: int) -> None:
         rows, cols = self.shape
-        file.seek(self._offset + (frame * rows + row) * cols * block.itemsize)
+        file.seek(self._layout[0] + (frame * rows + row) * cols * block.itemsize)
         if file.readinto(block) != block.nbytes:
             raise ValueError(f"{self.path} is cut off in frame {frame}")
 
@@ -71,3 +82,15 @@ class ReadNpySource(NpySource):
     def __dask_tokenize__(self) -> Any:
         # It reads as the one that was sent does, whatever the way.
         return NpySource.__name__, *super().__dask_tokenize__()[1:]
+
+
+def restore(cls: type[NpySource], state: dict[str, Any]) -> NpySource:
+    """Return a source with attributes that were sent; nothing is opened."""
+    source = cls.__new__(cls)
+    vars(source).update(state)
+    return source
+
+
+def layout_of(array: np.memmap) -> tuple[Any, ...]:
+    """Return where the pixels of a mapped file are."""
+    return array.offset, array.shape, array.dtype.str, bool(array.flags.c_contiguous)

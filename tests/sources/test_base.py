@@ -1,8 +1,10 @@
 """What all sources have in common, on sources made for the purpose."""
 
 import os
+import pickle
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from helpers import check_series, make_frames
 
 from daskstats.sources import base, open_source, suffixes
-from daskstats.sources.base import Source
+from daskstats.sources.base import FileSource, Source
 
 
 class Recorded(Source):
@@ -184,3 +186,140 @@ def test_source_that_cannot_be_pickled_says_so_before_it_is_sent():
     source = Recorded(make_frames("u2"))
     source.lock = Lock()
     check_series(source, make_frames("u2"), pickles=False)
+
+
+def _replace_with_its_time_kept(path):
+    """Put a copy of equal size in the place of a file, as ``cp -p`` and ``mv`` do."""
+    stat = path.stat()
+    other = path.with_name("other")
+    other.write_bytes(bytes(reversed(path.read_bytes())))
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(path)
+    assert (path.stat().st_mtime_ns, path.stat().st_size) == (stat.st_mtime_ns, stat.st_size)
+
+
+def _overwrite_with_its_time_kept(path):
+    """Write other bytes into the same file and turn its time back."""
+    stat = path.stat()
+    time.sleep(0.02)  # longer than a tick of the clock of a file system
+    path.write_bytes(bytes(reversed(path.read_bytes())))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [_replace_with_its_time_kept, _overwrite_with_its_time_kept])
+@pytest.mark.parametrize("deep", [False, True])
+def test_fingerprint_of_a_file_replaced_at_equal_size_and_time(tmp_path, change, deep):
+    (tmp_path / "deep").mkdir()
+    file = tmp_path / "deep" / "chunk"
+    file.write_bytes(b"12345")
+    watched = tmp_path if deep else file
+    before = base.fingerprint(watched)
+    assert base.fingerprint(watched) == before
+    change(file)
+    assert base.fingerprint(watched) != before
+
+
+def test_fingerprint_of_a_directory_sees_names_and_exchanged_files(tmp_path):
+    first, second = tmp_path / "c0", tmp_path / "c1"
+    first.write_bytes(b"1")
+    second.write_bytes(b"2")
+    before = base.fingerprint(tmp_path)
+    first.rename(tmp_path / "c2")  # sizes, times and number of files stay
+    assert base.fingerprint(tmp_path) != before
+    (tmp_path / "c2").rename(first)
+    spare = tmp_path.parent / "spare"
+    first.rename(spare)
+    second.rename(first)
+    spare.rename(second)
+    assert base.fingerprint(tmp_path) != before
+
+
+def test_fingerprint_of_a_directory_with_a_loop_of_links(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "up").symlink_to(tmp_path)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    before = base.fingerprint(tmp_path)
+    (tmp_path / "deep" / "chunk").write_bytes(b"1")
+    assert base.fingerprint(tmp_path) != before
+
+
+class Opened(FileSource):
+    """A file source whose handle is made of its path, and which counts how often."""
+
+    handles = ("_file",)
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.nframes, self.shape, self.dtype = 4, (5, 6), np.dtype("u2")
+        self.opened = 0
+        self.open()
+
+    def open(self):
+        self.opened += 1
+        self.path.read_bytes()
+        time.sleep(0.01)
+        self._file = object()
+
+    def read(self, start, stop, first, last):
+        assert self._file is not None
+        return [np.zeros((stop - start, last - first, 6), "u2")]
+
+
+def test_a_file_is_opened_at_the_first_read_by_one_thread(tmp_path):
+    path = tmp_path / "scan"
+    path.write_bytes(b"")
+    source = pickle.loads(pickle.dumps(Opened(path)))
+    assert "_file" not in vars(source)
+    assert (len(source), source.shape, source.opened) == (4, (5, 6), 1)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(lambda _: source.read(0, 4, 0, 5), range(16)))) == 16
+    assert source.opened == 2
+
+
+def test_a_file_that_does_not_open_names_its_place(tmp_path):
+    path = tmp_path / "scan"
+    path.write_bytes(b"")
+    text = pickle.dumps(Opened(path))
+    path.unlink()
+    source = pickle.loads(text)
+    with pytest.raises(FileNotFoundError) as caught:
+        source.read(0, 4, 0, 5)
+    (note,) = caught.value.__notes__
+    assert str(path) in note
+    assert f"process {os.getpid()}" in note
+    path.write_bytes(b"")
+    source.read(0, 4, 0, 5)  # it is tried anew
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        source.other  # noqa: B018
+
+
+class Sparse(Recorded):
+    def __init__(self, missing):
+        super().__init__(make_frames("u2", 10))
+        self.missing = np.array(missing, np.int64)
+
+    def frames_without_data(self):
+        return self.missing
+
+
+@pytest.mark.parametrize(
+    ("missing", "nframes", "text"),
+    [
+        ([7, 8, 9], None, r"3 of 10 frames .*frames 7 to 9\).*nframes=7 \(--nframes 7\)"),
+        ([0, 1], None, r"2 of 10 frames .*slice\(2, 10\) \(--frames 2:10\)"),
+        ([0, 9], None, r"frames 0, 9\).*slice\(1, 9\) \(--frames 1:9\)"),
+        ([4], None, r"1 of 10 frames .*frames=\[\.\.\.\]"),
+        ([4, 9], 6, r"1 of 6 frames .*frames 4\)"),
+        (range(10), None, r"10 of 10 frames .*nothing else"),
+        ([1, 3, 5, 7, 9], None, r"frames 1, 3, 5, 7, 9\)"),
+        ([0, 2, 4, 6, 8, 9], None, r"frames 0, 2, 4, 6, 8 to 9\)"),
+    ],
+)
+def test_frames_without_data_are_told(missing, nframes, text):
+    with pytest.warns(UserWarning, match=text):
+        base.warn_about_missing(Sparse(missing), nframes)
+
+
+@pytest.mark.parametrize(("missing", "nframes"), [([], None), ([7, 8], 7)])
+def test_no_warning_where_all_frames_have_data(missing, nframes):
+    base.warn_about_missing(Sparse(missing), nframes)
