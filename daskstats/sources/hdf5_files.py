@@ -1,0 +1,119 @@
+"""HDF5 files: opened with h5py, and errors that say what is the matter with one."""
+
+import errno
+import importlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+# Bytes of decoded chunks that the library keeps for all datasets of a series together: enough for
+# the small chunks of frames that are read one by one. Its own default, 8 MiB since HDF5 2.0, is for
+# each dataset, and a virtual dataset may have thousands of sources.
+CACHE_NBYTES = 1 << 20
+
+# Filters that the package hdf5plugin brings, by their registered numbers.
+PLUGINS = {
+    305: "lzo",
+    307: "bzip2",
+    32000: "lzf",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32013: "zfp",
+    32015: "zstd",
+    32017: "sz",
+    32018: "fcidecomp",
+    32022: "jpeg",
+    32024: "sz3",
+    32026: "blosc2",
+    32028: "sperr",
+}
+
+
+def import_h5py(path: str | os.PathLike) -> Any:
+    """Import h5py, and the compression filters of hdf5plugin if they are installed."""
+    try:
+        h5py = importlib.import_module("h5py")
+    except ImportError as error:
+        raise ImportError(f"{path} needs h5py: pip install 'daskstats[io]'") from error
+    if importlib.util.find_spec("hdf5plugin"):
+        importlib.import_module("hdf5plugin")
+    return h5py
+
+
+def open_file(path: str | os.PathLike, swmr: bool = False, mode: str = "r", share: int = 1) -> Any:
+    """Open a file for reading.
+
+    Parameters
+    ----------
+    path : path
+    swmr : bool
+        Whether a single process may be writing it meanwhile, in HDF5's mode for that.
+    mode : str
+        "r+" where HDF5 itself will open it so: as a source of a virtual dataset in such a file.
+    share : int
+        Number of files that share the cache of decoded chunks.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, IsADirectoryError
+    BlockingIOError
+        If some process has it open for writing.
+    ValueError
+        If it is no HDF5 file, or cut off.
+    OSError
+        If too many files are open.
+    """
+    h5py = import_h5py(path)
+    try:
+        return h5py.File(path, mode, swmr=swmr, rdcc_nbytes=CACHE_NBYTES // max(1, share))
+    except OSError as error:
+        raise explained(error, path) from error
+
+
+def explained(error: OSError, path: str | os.PathLike) -> Exception:
+    """Return an error of HDF5's as one that says what is the matter with a file."""
+    text = str(error)
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(f"there is no file {path}")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return OSError(
+            f"{path} cannot be opened, too many files are open: raise the limit (ulimit -n)"
+        )
+    if isinstance(error, BlockingIOError) or "already open for" in text or "lock file" in text:
+        return BlockingIOError(
+            f"{path} is open for writing by some process, or by one that ended without closing "
+            f"it: wait until it is closed, or write it in SWMR mode"
+        )
+    if error.errno is not None:
+        return type(error)(f"{path} cannot be opened: {os.strerror(error.errno)}")
+    return ValueError(
+        f"{path} is not an HDF5 file, or is cut off, or its writer has not yet flushed it: {error}"
+    )
+
+
+def check_filters(dataset: Any) -> None:
+    """Refuse a dataset whose chunks are compressed by a filter that is not installed."""
+    h5py = import_h5py(dataset.file.filename)
+    properties = dataset.id.get_create_plist()
+    for index in range(properties.get_nfilters()):
+        code, _, _, name = properties.get_filter(index)
+        if h5py.h5z.filter_avail(code):
+            continue
+        known = PLUGINS.get(code)
+        text = known or name.decode(errors="replace").partition(";")[0] or "without a name"
+        way = (
+            "pip install hdf5plugin"
+            if known
+            else "install its plugin, and name the directory in HDF5_PLUGIN_PATH"
+        )
+        raise ImportError(
+            f"{dataset.file.filename}: dataset {dataset.name!r} is compressed by the HDF5 filter "
+            f"{text} ({code}), which is not installed: {way}"
+        )
+
+
+def absolute(file: Any) -> Path:
+    """Return the path of an open file."""
+    return Path(os.fsdecode(file.filename)).absolute()

@@ -1,0 +1,349 @@
+"""Which dataset of an HDF5 file is the image series, if none is named.
+
+A file of a beamline has hundreds of datasets: positions, masks, flat fields, tables, and one series
+of images, maybe behind links. The series is taken if a person would have no doubt; otherwise the
+error lists every dataset that could be meant.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from .hdf5_files import absolute, import_h5py, open_file
+from .hdf5_links import find_file, lengths, numbered, target_of
+
+# Names of datasets, or of groups they are in, that are never the series.
+CORRECTIONS = re.compile(
+    r"mask|flat|gain|bad_?pix|dead_?pix|hot_?pix|correction|efficien|pedestal|sensitiv|thumb|"
+    r"preview|calib|weight|error|sigma|std|variance",
+    re.IGNORECASE,
+)
+
+# Names of series of images without a sample, which are meant only if there are no others.
+BACKGROUNDS = re.compile(r"dark|drk|background|bkg|white|open_?beam|empty", re.IGNORECASE)
+
+# The datasets that the frames of a long series are spread over, by DECTRIS among others.
+NUMBERED = re.compile(r"data_(\d+)")
+
+# Names of links that would hold the series if they led anywhere.
+IMAGES = re.compile(r"(data|images?|frames?)(_?\d+)?", re.IGNORECASE)
+
+# A dataset with fewer columns is a table, and a small square one a matrix.
+FEWEST_COLUMNS, LARGEST_MATRIX = 5, 6
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A dataset that may be the series, or several that are one."""
+
+    names: tuple[str, ...]
+    datasets: list[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        first = self.datasets[0].shape
+        if len(self.datasets) == 1:
+            return first
+        return (sum(dataset.shape[0] for dataset in self.datasets), *first[1:])
+
+    @property
+    def name(self) -> str:
+        """Its name, or for several the group they are in: both can be named by the user."""
+        return self.names[0] if len(self.names) == 1 else self.names[0].rpartition("/")[0] or "/"
+
+    def __str__(self) -> str:
+        names = self.name if len(self.names) == 1 else f"{self.names[0]} to {self.names[-1]}"
+        return f"{names} {self.shape} {self.datasets[0].dtype}"
+
+
+@dataclass
+class Contents:
+    """The datasets of a file that may hold images, and links that lead nowhere."""
+
+    candidates: list[Candidate] = field(default_factory=list)
+    dangling: dict[str, str] = field(default_factory=dict)
+    """for the name of each such link where it leads"""
+
+    def __str__(self) -> str:
+        text = ", ".join(map(str, self.candidates))
+        if self.dangling:
+            links = ", ".join(f"{name} to {target}" for name, target in self.dangling.items())
+            text += f"{'; ' if text else ''}links that lead nowhere: {links}"
+        return text
+
+
+def find_datasets(group: Any, path: str | os.PathLike, base: str = "") -> tuple[str, ...]:
+    """Return the name of the dataset that is the image series, or of those it is spread over.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        What is searched: the file itself, or a group in it.
+    path : path
+        Of the file, for errors.
+    base : str
+        Name of the group.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or none without a doubt; all that may be meant are listed.
+    FileNotFoundError
+        If a link that holds it leads to a file that is not there.
+    """
+    found = contents(group, base)
+    every = without_sources(joined(found.candidates, found.dangling))
+    lost = [name for name in found.dangling if IMAGES.fullmatch(name.rpartition("/")[2])]
+    chosen = None if lost and not _covers(every) else chosen_series(every)
+    if chosen is None and not found.dangling:
+        chosen = chosen_image(every)
+    if chosen is None:
+        raise no_series(Contents(every, found.dangling), bool(lost), path)
+    return chosen.names
+
+
+def no_series(found: Contents, lost: bool, path: str | os.PathLike) -> Exception:
+    """Return an error that lists all datasets that could be meant."""
+    every = found.candidates
+    if not every:
+        kind = FileNotFoundError if found.dangling else ValueError
+        more = f": {found}" if found.dangling else ""
+        return kind(f"{path} has no numeric dataset of two or three dimensions{more}")
+    if lost and not any(map(is_series, every)):
+        return FileNotFoundError(f"{path}: {found}")
+    scans = [candidate for candidate in every if is_scan(candidate)]
+    # Tables and masks are listed where there is nothing better.
+    found.candidates = (
+        [candidate for candidate in every if is_series(candidate) or is_scan(candidate)]
+        or [candidate for candidate in every if like_detector(candidate.shape)]
+        or every
+    )
+    count = len(found.candidates)
+    more = f"; {how_to_reshape(path, scans[0])}" if scans else ""
+    return ValueError(
+        f"{path} has {count} dataset{'' if count == 1 else 's'}, "
+        f"name one as {path}::{found.candidates[0].name}: {found}{more}"
+    )
+
+
+def contents(group: Any, base: str = "") -> Contents:
+    """Return what a group has, all groups below and all links included."""
+    h5py = import_h5py(group.file.filename)
+    found = Contents()
+    for name, parent, node in _nodes(group, base.rstrip("/"), {group.id}):
+        if node is None:
+            link = parent.get(name.rpartition("/")[2], getlink=True)
+            found.dangling[name] = dangling_target(link, parent)
+        elif isinstance(node, h5py.Dataset) and is_numeric(node):
+            found.candidates.append(Candidate((name,), [node]))
+    return found
+
+
+def dangling_target(link: Any, parent: Any) -> str:
+    """Return where a link leads to; raise the error of a file that is there, but being written."""
+    own = absolute(parent.file)
+    filename = getattr(link, "filename", None)
+    there = filename and find_file(filename, own, os.environ.get("HDF5_EXT_PREFIX", ""))
+    if there:
+        with suppress(ValueError, KeyError):
+            open_file(there, parent.file.swmr_mode, parent.file.mode).close()
+    return target_of(link, own)
+
+
+def _nodes(group: Any, base: str, seen: set) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (name, group it is in, object) of all below a group, each once; None: not there."""
+    h5py = import_h5py(group.file.filename)
+    waiting = [(base, group)]
+    while waiting:
+        base, node = waiting.pop()
+        below = []
+        for key in node:
+            name = f"{base}/{key}"
+            try:
+                child = node[key]
+            except (KeyError, OSError):
+                yield name, node, None
+                continue
+            if child.id in seen or not isinstance(child, h5py.Group | h5py.Dataset):
+                continue
+            # They stay open, or another file might be given the number of one that was closed.
+            seen.add(child.id)
+            yield name, node, child
+            if isinstance(child, h5py.Group):
+                below.append((name, child))
+        waiting += reversed(below)
+
+
+def is_numeric(dataset: Any) -> bool:
+    return bool(
+        dataset.shape and dataset.ndim > 1 and dataset.size and dataset.dtype.kind in "biuf"
+    )
+
+
+# ---------------------------------------------------------------------- what is a series
+
+
+def is_series(candidate: Candidate) -> bool:
+    """Whether it looks like a series: three dimensions, and a frame like that of a detector."""
+    shape = without_singletons(candidate.shape)
+    return len(shape) == 3 and like_detector(shape) and not _named(candidate, CORRECTIONS)
+
+
+def is_scan(candidate: Candidate) -> bool:
+    """Whether it has frames along more than one axis."""
+    shape = without_singletons(candidate.shape)
+    return len(shape) > 3 and like_detector(shape) and not _named(candidate, CORRECTIONS)
+
+
+def is_image(candidate: Candidate) -> bool:
+    shape = without_singletons(candidate.shape)
+    doubts = _named(candidate, CORRECTIONS) or _named(candidate, BACKGROUNDS)
+    return len(shape) == 2 and like_detector(shape) and not doubts
+
+
+def like_detector(shape: tuple[int, ...]) -> bool:
+    """Whether the last two axes may be those of a detector, and not of a table or a matrix.
+
+    >>> like_detector((25, 8, 6)), like_detector((25, 2)), like_detector((100, 3, 3))
+    (True, False, False)
+    """
+    rows, cols = shape[-2:]
+    if min(rows, cols) < FEWEST_COLUMNS:
+        return False
+    return not rows == cols <= LARGEST_MATRIX
+
+
+def without_singletons(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape without axes of length one, beyond the first of three.
+
+    >>> without_singletons((25, 1, 8, 6)), without_singletons((1, 8, 6))
+    ((25, 8, 6), (1, 8, 6))
+    """
+    if len(shape) <= 3:
+        return shape
+    lead = [length for length in shape[:-2] if length != 1]
+    return (*(lead or [1]), *shape[-2:])
+
+
+def _named(candidate: Candidate, pattern: re.Pattern) -> bool:
+    return any(pattern.search(part) for part in candidate.names[0].split("/"))
+
+
+def chosen_series(every: list[Candidate]) -> Candidate | None:
+    """Return the only series; one of background only if there is none with a sample."""
+    found = [candidate for candidate in every if is_series(candidate)]
+    others = [candidate for candidate in found if not _named(candidate, BACKGROUNDS)]
+    scans = [candidate for candidate in every if is_scan(candidate)]
+    found = [*(others or found), *scans]
+    return found[0] if len(found) == 1 and not scans else None
+
+
+def chosen_image(every: list[Candidate]) -> Candidate | None:
+    """Return the only single image, where there is no series."""
+    found = [candidate for candidate in every if is_image(candidate)]
+    if len(found) != 1 or any(is_series(c) or is_scan(c) for c in every):
+        return None
+    return found[0]
+
+
+def _covers(every: list[Candidate]) -> bool:
+    """Whether a virtual dataset is there: it may need none of the links that lead nowhere."""
+    found = [candidate for candidate in every if is_series(candidate)]
+    return len(found) == 1 and found[0].datasets[0].is_virtual
+
+
+def how_to_reshape(path: str | os.PathLike, candidate: Candidate) -> str:
+    """Say how frames along several axes become a series."""
+    return (
+        f"{candidate.name} has frames along {len(candidate.shape) - 2} axes: "
+        f"{reshaping(path, candidate.name, candidate.shape)}"
+    )
+
+
+def reshaping(path: str | os.PathLike, name: str, shape: tuple[int, ...]) -> str:
+    """Return how to make one axis of frames of several."""
+    nframes, rows, cols = lengths(shape)
+    return (
+        f"reshape it to ({nframes}, {rows}, {cols}), frames in C order, as in "
+        f"dask.array.from_array(h5py.File({os.fspath(path)!r})[{name!r}])"
+        f".reshape(-1, {rows}, {cols})"
+    )
+
+
+# ---------------------------------------------------------------------- several that are one
+
+
+def joined(candidates: list[Candidate], dangling: dict[str, str]) -> list[Candidate]:
+    """Join the numbered parts of a series in one group; in order, and none may be missing."""
+    groups: dict[str, dict[int, Candidate]] = defaultdict(dict)
+    for candidate in candidates:
+        parent, _, last = candidate.names[0].rpartition("/")
+        match = NUMBERED.fullmatch(last)
+        if match:
+            groups[parent][int(match[1])] = candidate
+    result = list(candidates)
+    for parent, parts in groups.items():
+        numbers = sorted(parts)
+        lost = any(
+            name.rpartition("/")[0] == parent and NUMBERED.fullmatch(name.rpartition("/")[2])
+            for name in dangling
+        )
+        every = [parts[number] for number in numbers]
+        if (
+            lost
+            or len(numbers) < 2
+            or not _fit(every)
+            or any(b - a > 1 for a, b in pairwise(numbers))
+        ):
+            continue
+        whole = Candidate(
+            tuple(part.names[0] for part in every), [part.datasets[0] for part in every]
+        )
+        result[result.index(every[0])] = whole
+        result = [candidate for candidate in result if candidate not in every[1:]]
+    return result
+
+
+def _fit(parts: list[Candidate]) -> bool:
+    """Whether all parts are series of the same frames."""
+    kinds = {(part.shape[1:], part.datasets[0].dtype) for part in parts}
+    return len(kinds) == 1 and all(len(part.shape) == 3 for part in parts)
+
+
+def without_sources(candidates: list[Candidate]) -> list[Candidate]:
+    """Leave out what a virtual dataset among the candidates consists of."""
+    used = {
+        source
+        for candidate in candidates
+        for dataset in candidate.datasets
+        if dataset.is_virtual
+        for source in sources_of(dataset)
+    }
+    if not used:
+        return candidates
+    return [
+        candidate
+        for candidate in candidates
+        if not any(identity(dataset) in used for dataset in candidate.datasets)
+    ]
+
+
+def sources_of(dataset: Any) -> Iterator[tuple[Path, str]]:
+    """Yield the file and name of each source of a virtual dataset that is there."""
+    own = absolute(dataset.file)
+    for mapping in dataset.virtual_sources():
+        for number in range(1 if "%b" not in mapping.file_name + mapping.dset_name else 2):
+            name = mapping.file_name
+            path = own if name == "." else find_file(numbered(name, number), own)
+            if path is not None:
+                yield path.resolve(), f"/{numbered(mapping.dset_name, number).strip('/')}"
+
+
+def identity(dataset: Any) -> tuple[Path, str]:
+    return absolute(dataset.file).resolve(), dataset.name
