@@ -14,6 +14,7 @@ from . import cluster, graph, memory, stream
 from . import plan as planning
 from .job import Job, Options, check_query_planning, limit
 from .series import as_series, count_frames, layout
+from .sources.base import warn_about_missing
 from .statistics import Statistic, moments
 from .statistics import percentile as percentile_statistic
 from .stream import Snapshot, Stream
@@ -1112,6 +1113,7 @@ def wrap(
     if along not in ("frames", "rows"):
         raise ValueError(f'along must be "frames" or "rows", got {along!r}')
     series = as_series(ims, lock)
+    warn_about_missing(series, count_frames(nframes, series))
     scheduler = stream.current_scheduler()
     cut = planning.fold if along == "frames" else planning.bands
     shape = layout(series, count_frames(nframes, series))

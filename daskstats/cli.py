@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -21,6 +22,7 @@ from .job import Job, named
 from .series import count_frames
 from .simulate import DTYPES, check_arguments, simulate
 from .sources import Source, open_source
+from .sources.base import describe_missing
 from .sources.selection import select
 from .statistics import STATISTICS
 from .stream import current_scheduler
@@ -160,7 +162,9 @@ def problems(show_traceback: bool) -> Iterator[Stage]:
     """Turn any error into one line and an exit code, with a traceback only if asked for."""
     stage = Stage()
     try:
-        yield stage
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
+            yield stage
     except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
         raise
     except Exception as error:
@@ -539,9 +543,13 @@ def produce(
     with problems(options["traceback"]) as stage:
         began = time.perf_counter()
         check([_file_of(file) for file in (source, options["mask"]) if file])
+        mask_files = referred(options["mask"])
         options["mask"] = read_mask(options["mask"])
         with running_on(options):
-            job = plan_job(open_source(source), statistic, options)
+            series = open_source(source)
+            # What it refers to is the input as well.
+            check([str(file) for file in (*series.files(), *mask_files)])
+            job = plan_job(series, statistic, options)
             stage.compute()
             images = compute(job, name, options["quiet"])
             save(images)
@@ -572,8 +580,22 @@ def read_mask(name: str | None) -> np.ndarray | None:
     return mask != 0
 
 
+def referred(mask: str | None) -> tuple[Path, ...]:
+    """Return the files that the file of a mask refers to."""
+    if mask is None or Path(_file_of(mask)).suffix.lower() not in DATASETS:
+        return ()
+    return open_mask(mask).files() if Path(_file_of(mask)).is_file() else ()
+
+
+def open_mask(name: str) -> Source:
+    """Open the dataset of a mask; one that is not named is the only image of the file."""
+    if "::" in name:
+        return open_source(name)
+    return importlib.import_module("daskstats.sources.hdf5").Hdf5Source(name, only_image=True)
+
+
 def _read_dataset(name: str) -> np.ndarray:
-    source = open_source(name)
+    source = open_mask(name)
     if len(source) != 1:
         raise ValueError(f"the mask {name} has {len(source)} images, expected one")
     (block,) = source.read(0, 1, 0, source.shape[0])
@@ -776,6 +798,8 @@ def info(*, input: str, **options: Any) -> None:  # noqa: A002
         rows, cols = source.shape
         nframes = count_frames(options["nframes"], source)
         nbytes = nframes * rows * cols * source.dtype.itemsize
+        missing = describe_missing(source, nframes)
+        warnings.filterwarnings("ignore", ".* have no data")  # a line of its own says it
         shape = f"{rows} x {cols}"
         if source.shape != whole.shape:
             shape += f" of {whole.shape[0]} x {whole.shape[1]}"
@@ -784,6 +808,7 @@ def info(*, input: str, **options: Any) -> None:  # noqa: A002
             "shape": shape,
             "dtype": source.dtype,
             "size": f"{nbytes / 1e9:.3g} GB, {disk_usage(input) / 1e9:.3g} GB on disk",
+            **({"no data": missing} if missing else {}),
             "scratch": describe_scratch(),
             "frame-wise": describe_plan(whole, "average", options),
             "row-wise": describe_plan(whole, "median", options),

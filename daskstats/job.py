@@ -19,6 +19,7 @@ from .memory import memory_limit
 from .outputs import Images, Output
 from .series import Source, as_series, count_chunks, count_frames, layout
 from .sources.flat import flattened
+from .sources.base import warn_about_missing
 from .sources.selection import select
 from .statistics import Statistic, as_statistic, can_hold, check_validity
 from .stream import Scheduler, Snapshot, Stream
@@ -62,6 +63,7 @@ class Job:
         region = options.get("region")
         self.series: Source = select(whole, options.get("frames"), region)
         self.layout = layout(self.series, count_frames(nframes, self.series))
+        warn_about_missing(self.series, self.layout.nframes)
         frames, mask = (
             self.series.dtype,
             check_mask(options.get("mask"), whole, self.series, region),

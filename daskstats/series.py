@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -45,6 +46,12 @@ class LockedSource(Source):
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         with self._lock:
             return self._source.read(start, stop, first, last)
+
+    def files(self) -> tuple[Path, ...]:
+        return self._source.files()
+
+    def frames_without_data(self) -> np.ndarray:
+        return self._source.frames_without_data()
 
     def __dask_tokenize__(self) -> Any:
         return "locked", self._source.__dask_tokenize__()

@@ -289,7 +289,15 @@ def warn_about_missing(source: Source, nframes: int | None = None) -> None:
     """Warn that some of the first ``nframes`` frames of a source have no data."""
     text = describe_missing(source, nframes)
     if text:
-        warnings.warn(text, UserWarning, stacklevel=3)
+        warnings.warn(text, UserWarning, stacklevel=_frames_inside())
+
+
+def _frames_inside() -> int:
+    """Return the stack level at which a warning names the line that called this package."""
+    frame, level, package = sys._getframe(1), 1, __name__.partition(".")[0]
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(package):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def describe_missing(source: Source, nframes: int | None = None) -> str:

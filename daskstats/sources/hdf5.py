@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from .base import FileSource, Source, check_count, check_native, check_shape
-from .hdf5_files import absolute, import_h5py, open_file
+from .hdf5_files import NO_OBJECT, absolute, import_h5py, open_file
 from .hdf5_links import Storage, follow, inspect, span
 from .hdf5_lock import hdf5_lock
-from .hdf5_search import find_datasets, reshaping
+from .hdf5_search import find_datasets, find_image, reshaping
 
 __all__ = ["Hdf5DatasetSource", "Hdf5Source", "import_h5py"]
 
@@ -28,11 +29,14 @@ class Hdf5Source(FileSource):
     has_datasets = True
     handles = ("_parts",)
 
-    def __init__(self, path: str | os.PathLike, dataset: str = "") -> None:
+    def __init__(
+        self, path: str | os.PathLike, dataset: str = "", only_image: bool = False
+    ) -> None:
         import_h5py(path)
         FileSource.__init__(self, path, dataset=dataset)
+        find = self._find_image if only_image else self._find
         with hdf5_lock():
-            self._names, parts, files = opened(self.path, self._find)
+            self._names, parts, files = opened(self.path, find)
             self.parameters = {"dataset": self._names}
             self._set_parts(parts, files)
 
@@ -42,9 +46,13 @@ class Hdf5Source(FileSource):
         name = self.parameters["dataset"]
         if not name:
             return find_datasets(file, self.path)
-        if file.get(name, getclass=True) is h5py.Group:
-            return _in_group(file, name, self.path)
-        return (name,)
+        node = None
+        with suppress(*NO_OBJECT):  # `follow` says what is wrong with it
+            node = file[name]
+        return _in_group(file, name, self.path) if isinstance(node, h5py.Group) else (name,)
+
+    def _find_image(self, file: Any) -> tuple[str, ...]:
+        return find_image(file, self.path)
 
     def _set_parts(self, parts: list[Storage], files: list[Path]) -> None:
         """Take over shape, dtype and units of open datasets, and the files they are in."""

@@ -12,6 +12,10 @@ from typing import Any
 # each dataset, and a virtual dataset may have thousands of sources.
 CACHE_NBYTES = 1 << 20
 
+# Errors of h5py for a name that leads to no object: it is not there, behind a file that cannot be
+# opened, or in a circle of links.
+NO_OBJECT = (KeyError, OSError, RuntimeError)
+
 # Filters that the package hdf5plugin brings, by their registered numbers.
 PLUGINS = {
     305: "lzo",
@@ -67,9 +71,21 @@ def open_file(path: str | os.PathLike, swmr: bool = False, mode: str = "r", shar
     """
     h5py = import_h5py(path)
     try:
-        return h5py.File(path, mode, swmr=swmr, rdcc_nbytes=CACHE_NBYTES // max(1, share))
+        file = h5py.File(path, mode, swmr=swmr, rdcc_nbytes=CACHE_NBYTES // max(1, share))
     except OSError as error:
         raise explained(error, path) from error
+    if mode == "r" and not swmr:
+        check_length(file, path)
+    return file
+
+
+def check_length(file: Any, path: str | os.PathLike) -> None:
+    """Refuse a file that was cut off while this process had it open already."""
+    nbytes, expected = Path(path).stat().st_size, file.id.get_filesize()
+    if nbytes < expected:
+        raise ValueError(
+            f"{path} is not an HDF5 file, or is cut off: it has {nbytes} bytes of {expected}"
+        )
 
 
 def explained(error: OSError, path: str | os.PathLike) -> Exception:

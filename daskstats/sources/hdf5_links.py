@@ -584,13 +584,13 @@ def follow(file: Any, name: str, where: str = "", depth: int = 0) -> tuple[Any, 
     """
     h5py = import_h5py(file.filename)
     where = where or f"{absolute(file)} has no dataset {name!r}"
-    node, files = _walk(file, name, where, depth)
+    node, files = walk(file, name, where, depth)
     if not isinstance(node, h5py.Dataset):
         raise ValueError(f"{where}: there is no such dataset")
     return node, [*dict.fromkeys(files)]
 
 
-def _walk(group: Any, name: str, where: str, depth: int) -> tuple[Any, list[Path]]:
+def walk(group: Any, name: str, where: str, depth: int = 0) -> tuple[Any, list[Path]]:
     """Return the object of a name, component by component, and the files that links lead to."""
     h5py = import_h5py(group.file.filename)
     if depth > DEEPEST:
@@ -608,7 +608,7 @@ def _walk(group: Any, name: str, where: str, depth: int) -> tuple[Any, list[Path
         own, start = absolute(node.file), node
         if isinstance(link, h5py.ExternalLink):
             start = _linked_file(link, node, where)
-        node, passed = _walk(start, link.path, f"{where} ({own}::{node.name})", depth + 1)
+        node, passed = walk(start, link.path, f"{where} ({own}::{node.name})", depth + 1)
         files += passed
     return node, files
 

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from .hdf5_files import absolute, import_h5py, open_file
-from .hdf5_links import find_file, lengths, numbered, target_of
+from .hdf5_files import NO_OBJECT, absolute, import_h5py, open_file
+from .hdf5_links import find_file, follow, lengths, numbered, target_of, walk
 
 # Names of datasets, or of groups they are in, that are never the series.
 CORRECTIONS = re.compile(
@@ -108,6 +107,15 @@ def find_datasets(group: Any, path: str | os.PathLike, base: str = "") -> tuple[
     return chosen.names
 
 
+def find_image(file: Any, path: str | os.PathLike) -> tuple[str, ...]:
+    """Return the name of the only image of a file, be it a mask or a flat field."""
+    found = contents(file)
+    images = [c for c in found.candidates if like_detector(c.shape)] or found.candidates
+    if len(images) != 1:
+        raise no_series(Contents(images, found.dangling), False, path)
+    return images[0].names
+
+
 def no_series(found: Contents, lost: bool, path: str | os.PathLike) -> Exception:
     """Return an error that lists all datasets that could be meant."""
     every = found.candidates
@@ -150,9 +158,13 @@ def dangling_target(link: Any, parent: Any) -> str:
     own = absolute(parent.file)
     filename = getattr(link, "filename", None)
     there = filename and find_file(filename, own, os.environ.get("HDF5_EXT_PREFIX", ""))
-    if there:
-        with suppress(ValueError, KeyError):
-            open_file(there, parent.file.swmr_mode, parent.file.mode).close()
+    if not there:
+        return target_of(link, own)
+    try:
+        file = open_file(there, parent.file.swmr_mode, parent.file.mode)
+        walk(file, link.path, f"{there} has no {link.path!r}")
+    except (ValueError, FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        return f"{filename}::{link.path} ({error})"
     return target_of(link, own)
 
 
@@ -167,7 +179,7 @@ def _nodes(group: Any, base: str, seen: set) -> Iterator[tuple[str, Any, Any]]:
             name = f"{base}/{key}"
             try:
                 child = node[key]
-            except (KeyError, OSError):
+            except NO_OBJECT:
                 yield name, node, None
                 continue
             if child.id in seen or not isinstance(child, h5py.Group | h5py.Dataset):
@@ -325,25 +337,27 @@ def without_sources(candidates: list[Candidate]) -> list[Candidate]:
         if dataset.is_virtual
         for source in sources_of(dataset)
     }
-    if not used:
-        return candidates
     return [
         candidate
         for candidate in candidates
-        if not any(identity(dataset) in used for dataset in candidate.datasets)
+        if not any(dataset.id in used for dataset in candidate.datasets)
     ]
 
 
-def sources_of(dataset: Any) -> Iterator[tuple[Path, str]]:
-    """Yield the file and name of each source of a virtual dataset that is there."""
-    own = absolute(dataset.file)
-    for mapping in dataset.virtual_sources():
-        for number in range(1 if "%b" not in mapping.file_name + mapping.dset_name else 2):
-            name = mapping.file_name
-            path = own if name == "." else find_file(numbered(name, number), own)
+def sources_of(dataset: Any) -> Iterator[Any]:
+    """Yield h5py's identity of each source of a virtual dataset that can be opened.
+
+    Whoever reads the dataset says what is wrong with the others.
+    """
+    own, names = (
+        absolute(dataset.file),
+        dict.fromkeys(
+            (mapping.file_name, mapping.dset_name) for mapping in dataset.virtual_sources()
+        ),
+    )
+    for file_name, name in names:
+        with suppress(ValueError, OSError):
+            path = own if file_name == "." else find_file(numbered(file_name, 0), own)
             if path is not None:
-                yield path.resolve(), f"/{numbered(mapping.dset_name, number).strip('/')}"
-
-
-def identity(dataset: Any) -> tuple[Path, str]:
-    return absolute(dataset.file).resolve(), dataset.name
+                file = dataset.file if path == own else open_file(path, dataset.file.swmr_mode)
+                yield follow(file, numbered(name, 0))[0].id

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,12 @@ class SelectedSource(Source):
         if held is None:
             return None
         return _selected(held, frames - lowest, (0, last - first), self.cols)
+
+    def files(self) -> tuple[Path, ...]:
+        return self.source.files()
+
+    def frames_without_data(self) -> np.ndarray:
+        return np.flatnonzero(np.isin(self.frames, self.source.frames_without_data()))
 
     def __reduce__(self) -> Any:
         return type(self), (self.source, self.frames, self.rows, self.cols)
