@@ -1,6 +1,5 @@
 """What can be done from the command line: a command for each statistic, and some for all."""
 
-import importlib
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ import numpy as np
 
 from . import cluster, scratch, sinks
 from .job import Job, named
+from .packages import load
 from .series import count_frames
 from .simulate import DTYPES, check_arguments, simulate
 from .sources import Source, open_source
@@ -607,16 +607,16 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _read_tiff(path: Path) -> np.ndarray:
-    return importlib.import_module("tifffile").imread(path)
+    return load("tifffile").imread(path)
 
 
 def _read_png(path: Path) -> np.ndarray:
-    with importlib.import_module("PIL.Image").open(path) as image:
+    with load("PIL.Image").open(path) as image:
         return np.asarray(image)
 
 
 def _read_fabio(path: Path) -> np.ndarray:
-    with importlib.import_module("fabio").open(str(path)) as image:
+    with load("fabio").open(str(path)) as image:
         return np.asarray(image.data)
 
 
@@ -692,7 +692,7 @@ def running_on(options: dict[str, Any]) -> Iterator[None]:
 
 def connected(**where: Any) -> AbstractContextManager:
     """Return the client of a cluster that somebody else has started."""
-    return importlib.import_module("distributed").Client(**where, timeout=CONNECT_TIMEOUT)
+    return load("distributed").Client(**where, timeout=CONNECT_TIMEOUT)
 
 
 def existing(name: str) -> str:

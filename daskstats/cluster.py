@@ -19,7 +19,6 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import dask
@@ -28,6 +27,7 @@ from dask.utils import parse_bytes, parse_timedelta
 
 from . import memory
 from .graph import described
+from .packages import load
 from .plan import mebibytes
 
 # Tasks in flight for each thread of the cluster, and beyond: a finished state waits on its worker
@@ -127,7 +127,7 @@ def start_here(count: int) -> Iterator[Any]:
 
     They share the memory that is available now, and the processors.
     """
-    distributed = import_module("distributed")
+    distributed = load("distributed")
     here = "127.0.0.1"
     share = memory.available() // count
     buffer = min(1 << 30, int(SHUFFLE_PART * share))
@@ -179,7 +179,7 @@ def no_workers() -> TimeoutError:
 
 def sent_nbytes(series: Any) -> int:
     """Return the bytes that a series is sent as; refuse, beforehand, one that cannot be."""
-    dumps = import_module("distributed.protocol.pickle").dumps
+    dumps = load("distributed.protocol.pickle").dumps
     buffers: list = []
     try:
         return len(dumps(series, buffer_callback=buffers.append)) + sum(
@@ -290,7 +290,7 @@ class ClusterRun:
         self._futures: dict = {}
         self._threads = look_at(client).threads
         self._last_seen = self._looked = time.monotonic()
-        distributed = import_module("distributed")
+        distributed = load("distributed")
         self._killed = distributed.KilledWorker
         # From workers that were started here states come directly, and not by way of the scheduler.
         local = isinstance(client.cluster, distributed.LocalCluster)
@@ -456,6 +456,6 @@ def killer(blocks: list, error: Any) -> RuntimeError:
 
 def _leave_the_pool() -> None:
     """Let a worker run something else while one of its tasks waits for others here."""
-    if getattr(import_module("distributed.worker").thread_state, "key", None):
+    if getattr(load("distributed.worker").thread_state, "key", None):
         with suppress(KeyError):
-            import_module("distributed").secede()
+            load("distributed").secede()

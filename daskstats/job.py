@@ -18,8 +18,8 @@ from .lanes import Canvases
 from .memory import memory_limit
 from .outputs import Images, Output
 from .series import Source, as_series, count_chunks, count_frames, layout
-from .sources.flat import flattened
 from .sources.base import warn_about_missing
+from .sources.flat import flattened
 from .sources.selection import select
 from .statistics import Statistic, as_statistic, can_hold, check_validity
 from .stream import Scheduler, Snapshot, Stream

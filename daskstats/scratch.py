@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -36,6 +35,7 @@ import numpy as np
 
 from . import holders
 from .leases import Pool
+from .packages import load, loaded
 
 PREFIX = "daskstats-scratch-"
 
@@ -169,7 +169,7 @@ class Spool:
         self.share: Any = None
         """what must not be given back before this is no more"""
         # Loaded before the run begins, so that at exit it ends after the run.
-        import zarr  # noqa: F401
+        load("zarr")
 
     def open(self) -> "Spool":
         """Return a spool like this one with a new directory, which is removed with it.
@@ -279,11 +279,10 @@ class Spool:
         return self._lease if self._lease is not None else nullcontext()
 
     def _fill(self, rows: np.ndarray, few: Sequence["Written"], first: int) -> None:
-        from zarr.core.buffer import default_buffer_prototype
-
         frames = slice(few[0].start, few[-1].stop)
         where = frames, slice(first, first + rows.shape[1]), slice(None)
-        out = default_buffer_prototype().nd_buffer.from_numpy_array(rows[frames])
+        prototype = load("zarr.core.buffer").default_buffer_prototype()
+        out = prototype.nd_buffer.from_numpy_array(rows[frames])
         self._opened_array().get_basic_selection(where, out=out)
 
     def _check(self, band: int, written: "Written") -> None:
@@ -309,9 +308,7 @@ class Spool:
         return self.directory / "c" / f"{start // self.group}" / f"{band}" / "0"
 
     def _create(self, directory: Path) -> Any:
-        import zarr
-
-        return zarr.create_array(
+        return load("zarr").create_array(
             directory,
             shape=self.shape,
             chunks=(self.group, self.height, self.shape[2]),
@@ -325,12 +322,10 @@ class Spool:
     def _opened_array(self) -> Any:
         """Return the array; where the spool was sent to, it is opened again."""
         if self._array is None:
-            import zarr
-
             assert self.directory is not None, "only an open spool has an array"
             if (self.directory / "zarr.json").read_bytes() != self._metadata:
                 raise DamagedScratchError(f"scratch data in {self.directory} have been altered")
-            self._array = zarr.open_array(self.directory, mode="r+")
+            self._array = load("zarr").open_array(self.directory, mode="r+")
         return self._array
 
     def __getstate__(self) -> dict[str, Any]:
@@ -505,8 +500,8 @@ def _known(token: str) -> bool:
 
 def _workers_here() -> list:
     """Return the workers of clusters that this process is."""
-    module = sys.modules.get("distributed.worker")
-    return list(module.Worker._instances) if module is not None else []
+    worker = loaded("distributed.worker", "Worker")
+    return list(worker._instances) if worker is not None else []
 
 
 def check_seen(place: Path) -> None:
@@ -596,12 +591,11 @@ def check_compression(name: Any) -> str:
 
 
 def _codecs(compression: str, itemsize: int) -> list:
-    from zarr.codecs import BloscCodec, Crc32cCodec
-
+    codecs = load("zarr.codecs")
     if compression == "none":
-        return [Crc32cCodec()]
-    blosc = BloscCodec(cname=compression, clevel=1, shuffle="shuffle", typesize=itemsize)
-    return [blosc, Crc32cCodec()]
+        return [codecs.Crc32cCodec()]
+    blosc = codecs.BloscCodec(cname=compression, clevel=1, shuffle="shuffle", typesize=itemsize)
+    return [blosc, codecs.Crc32cCodec()]
 
 
 def no_room(needed: int, free: int, place: str | os.PathLike) -> str:

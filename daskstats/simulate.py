@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import sinks
+from .packages import load
 from .series import integer
 
 DTYPES = ("uint8", "uint16", "uint32", "int32", "float32")
@@ -274,7 +275,7 @@ def open_npy(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Writ
 
 @contextmanager
 def open_zarr(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Write]:
-    import zarr
+    zarr = load("zarr")
 
     array = zarr.create_array(
         path,
@@ -289,7 +290,7 @@ def open_zarr(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Wri
 
 @contextmanager
 def open_hdf5(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Write]:
-    import h5py
+    h5py = load("h5py")
 
     with h5py.File(path, "w") as file:
         dataset = file.create_dataset(

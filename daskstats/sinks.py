@@ -1,6 +1,5 @@
 """How images are written: by suffix, under a temporary name beside their own, then renamed."""
 
-import importlib
 import os
 import secrets
 import shutil
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .packages import load
 
 # The part of the finite pixels, in percent, that keeps its contrast in a picture.
 CONTRAST = (1, 99.5)
@@ -284,7 +285,7 @@ def check_package(path: PathLike, package: str | None) -> None:
     """Refuse a format whose package is not installed, or is broken."""
     try:
         if package is not None:
-            importlib.import_module(package)
+            load(package)
     except ImportError as error:
         raise ImportError(
             f"{os.fspath(path)} needs {package}: pip install 'daskstats[io]'"
@@ -338,20 +339,20 @@ def write_npy(image: np.ndarray, path: Path) -> None:
 
 
 def write_zarr(image: np.ndarray, path: Path) -> None:
-    import zarr
+    zarr = load("zarr")
 
     zarr.create_array(path, data=image)
 
 
 def write_hdf5(image: np.ndarray, path: Path) -> None:
-    import h5py
+    h5py = load("h5py")
 
     with h5py.File(path, "w") as file:
         file.create_dataset("image", data=image, compression="gzip", shuffle=True)
 
 
 def write_tiff(image: np.ndarray, path: Path) -> None:
-    import tifffile
+    tifffile = load("tifffile")
 
     if image.dtype == bool:
         # TIFF packs bool into bits, which few programs read.
@@ -361,9 +362,7 @@ def write_tiff(image: np.ndarray, path: Path) -> None:
 
 
 def write_png(image: np.ndarray, path: Path) -> None:
-    from PIL import Image
-
-    Image.fromarray(picture(image)).save(path, format="PNG")
+    load("PIL.Image").fromarray(picture(image)).save(path, format="PNG")
 
 
 def picture(image: np.ndarray) -> np.ndarray:
@@ -415,7 +414,7 @@ FORMATS: dict[str, tuple[Callable[[np.ndarray, Path], None], str | None]] = {
 
 
 def write_zarr_group(images: Mapping[str, np.ndarray], path: Path) -> None:
-    import zarr
+    zarr = load("zarr")
 
     zarr.create_group(path)
     for name, image in images.items():
@@ -428,7 +427,7 @@ def write_npz(images: Mapping[str, np.ndarray], path: Path) -> None:
 
 
 def write_hdf5_datasets(images: Mapping[str, np.ndarray], path: Path) -> None:
-    import h5py
+    h5py = load("h5py")
 
     with h5py.File(path, "w") as file:
         for name, image in images.items():

@@ -32,18 +32,8 @@ PUBLIC = [*stats.__all__, "max", "min", "sum", "range"]
 ROOMS = [
     *("__main__", "cli", "simulate", "__init__", "api", "job", "stream", "cluster"),
     *("graph", "lanes", "work", "together", "outputs", "statistics"),
-    *(
-        "scratch",
-        "series",
-        "sources",
-        "sinks",
-        "plan",
-        "memory",
-        "runs",
-        "kernels",
-        "leases",
-        "holders",
-    ),
+    *("scratch", "series", "sources", "sinks", "plan", "memory", "runs", "kernels", "leases"),
+    *("holders", "packages"),
 ]
 
 

@@ -1,7 +1,6 @@
 """HDF5 datasets: given as such, or as ``file.h5`` or ``file.h5::/path/to/dataset``."""
 
 import os
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import accumulate, pairwise
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..packages import loaded
 from .base import FileSource, Source, check_count, check_native, check_shape
 from .hdf5_files import NO_OBJECT, absolute, import_h5py, open_file
 from .hdf5_links import Storage, follow, inspect, span
@@ -122,8 +122,8 @@ class Hdf5DatasetSource(Hdf5Source):
 
     @classmethod
     def accepts(cls, ims: Any) -> bool:
-        h5py = sys.modules.get("h5py")
-        return h5py is not None and isinstance(ims, h5py.Dataset)
+        dataset = loaded("h5py", "Dataset")
+        return dataset is not None and isinstance(ims, dataset)
 
     def __dask_tokenize__(self) -> Any:
         # A file in memory has a name but no fingerprint.

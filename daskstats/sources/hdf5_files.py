@@ -1,11 +1,12 @@
 """HDF5 files: opened with h5py, and errors that say what is the matter with one."""
 
 import errno
-import importlib
 import importlib.util
 import os
 from pathlib import Path
 from typing import Any
+
+from ..packages import load
 
 # Bytes of decoded chunks that the library keeps for all datasets of a series together: enough for
 # the small chunks of frames that are read one by one. Its own default, 8 MiB since HDF5 2.0, is for
@@ -38,11 +39,11 @@ PLUGINS = {
 def import_h5py(path: str | os.PathLike) -> Any:
     """Import h5py, and the compression filters of hdf5plugin if they are installed."""
     try:
-        h5py = importlib.import_module("h5py")
+        h5py = load("h5py")
     except ImportError as error:
         raise ImportError(f"{path} needs h5py: pip install 'daskstats[io]'") from error
     if importlib.util.find_spec("hdf5plugin"):
-        importlib.import_module("hdf5plugin")
+        load("hdf5plugin")
     return h5py
 
 

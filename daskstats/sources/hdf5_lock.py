@@ -8,7 +8,6 @@ tasks in other threads, and these wait for the lock::
     task     reads scan.h5       -- waits for the lock
 """
 
-import importlib
 import logging
 import sys
 import threading
@@ -17,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from ..packages import load
 
 # Seconds between two tries, between two looks at the threads that may hold the lock, and after
 # which a line of the log says what is waited for.
@@ -39,7 +40,7 @@ def hdf5_lock() -> Iterator[None]:
     HeldLockError
         If the thread that holds it waits for the task that asks for it.
     """
-    lock = importlib.import_module("h5py._objects").phil
+    lock = load("h5py._objects").phil
     # The one who has it already must not queue: whoever polls may wait for just this thread.
     if not lock.acquire(blocking=False):
         _wait(lock)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from functools import cache, partial
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from ..packages import load
 from .base import State
 from .validity import Validity
 
@@ -15,7 +15,7 @@ from .validity import Validity
 @cache
 def compiled() -> ModuleType:
     """Import the compiled code: half a second that only what computes should take."""
-    return import_module("..kernels", __package__)
+    return load(f"{__package__.rpartition('.')[0]}.kernels")
 
 
 def left_out(validity: Validity | None, block: np.ndarray, counts: np.ndarray | None) -> Any:
