@@ -221,7 +221,7 @@ UNSENT = ("_opening", "_missing")
 
 
 @contextmanager
-def naming_place(path: Path) -> Iterator[None]:
+def naming_place(path: Path | str) -> Iterator[None]:
     """Add a note to an error: which file was being opened, and in which process."""
     try:
         yield
