@@ -100,20 +100,74 @@ def _parse_arrays(arrays: Any, path: Path) -> Archive:
     if missing:
         raise ValueError(f"{path} is not a frame cache: it has no {' and no '.join(missing)}")
     shape = check_shape(arrays["shape"])
-    name = arrays["dtype"].item()
+    name = _item(arrays, "dtype", path)
     dtype = check_native(name.decode() if isinstance(name, bytes) else name)
     pixels, values = [], []
-    for index in range(int(arrays["nframes"].item())):
+    for index in range(_count(arrays, path)):
         try:
             row, col, data = (arrays[f"{index}_{field}"] for field in ("row", "col", "data"))
         except (KeyError, ValueError, *DAMAGED) as error:
             raise ValueError(f"{path}: frame {index} cannot be read: {error}") from error
-        _check_sparse(row, col, data, shape, dtype, f"{path}: frame {index}")
+        _check_sparse(row, col, data, shape, f"{path}: frame {index}")
         flat = row.astype(np.int64) * shape[1] + col.astype(np.int64)
-        pixels_, values_ = _in_order(flat, data.astype(dtype, copy=False))
+        cast = _cast(data, dtype, shape[1], flat, f"{path}: frame {index}")
+        pixels_, values_ = _in_order(flat, cast, f"{path}: frame {index}")
         pixels.append(pixels_)
         values.append(values_)
     return Archive(shape, dtype, pixels, values)
+
+
+def _item(arrays: Any, name: str, path: Path) -> Any:
+    """Return the only item of an array of the archive."""
+    array = arrays[name]
+    if array.size != 1:
+        raise ValueError(f"{path}: {name} must be one value, got {array.size}")
+    return array.item()
+
+
+def _count(arrays: Any, path: Path) -> int:
+    """Return the number of frames, which the archive must have room for."""
+    nframes = _item(arrays, "nframes", path)
+    try:
+        whole = not isinstance(nframes, bool) and int(nframes) == float(nframes)
+    except (ValueError, TypeError, OverflowError):  # text, NaN, infinity
+        whole = False
+    if not whole or int(nframes) > len(arrays.files):
+        raise ValueError(
+            f"{path}: nframes must be a number of frames, got {nframes!r} in an archive of "
+            f"{len(arrays.files)} arrays"
+        )
+    return int(nframes)
+
+
+def _cast(
+    data: np.ndarray, dtype: np.dtype, cols: int, pixels: np.ndarray, where: str
+) -> np.ndarray:
+    """Return values in the dtype of the archive; refuse one that it cannot hold exactly."""
+    same = data.dtype.newbyteorder("=") == dtype
+    if same or (data.dtype.kind == dtype.kind == "f" and np.can_cast(data.dtype, dtype)):
+        return data.astype(dtype, copy=False)
+    if data.dtype.kind not in "biu":
+        raise ValueError(f"{where} has dtype {data.dtype}, expected {dtype}")
+    low, high = _whole_numbers(dtype)
+    # In numpy 2 a comparison with a Python int is exact, also where the dtype cannot hold that.
+    for index in np.flatnonzero((data < low) | (data > high))[:1]:
+        row, col = divmod(int(pixels[index]), cols)
+        raise ValueError(
+            f"{where} has the value {data[index]} in row {row}, column {col}, which {dtype} "
+            f"cannot hold"
+        )
+    return data.astype(dtype)
+
+
+def _whole_numbers(dtype: np.dtype) -> tuple[int, int]:
+    """Return the bounds within which a dtype holds every integer."""
+    if dtype.kind == "b":
+        return 0, 1
+    if dtype.kind == "f":
+        most = min(2 ** (np.finfo(dtype).nmant + 1), int(np.finfo(dtype).max))
+        return -most, most
+    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
 
 
 def _check_sparse(
@@ -121,7 +175,6 @@ def _check_sparse(
     col: np.ndarray,
     data: np.ndarray,
     shape: tuple[int, int],
-    dtype: np.dtype,
     where: str,
 ) -> None:
     if not (row.ndim == 1 and row.shape == col.shape == data.shape):
@@ -130,8 +183,6 @@ def _check_sparse(
         )
     if row.dtype.kind not in "iu" or col.dtype.kind not in "iu":
         raise ValueError(f"{where} has positions of {row.dtype} and {col.dtype}, not integers")
-    if data.dtype.newbyteorder("=") != dtype:
-        raise ValueError(f"{where} has dtype {data.dtype}, expected {dtype}")
     for name, index, length in (("row", row, shape[0]), ("column", col, shape[1])):
         if index.size and (index.min() < 0 or index.max() >= length):
             raise ValueError(
@@ -140,7 +191,7 @@ def _check_sparse(
             )
 
 
-def _in_order(pixels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _in_order(pixels: np.ndarray, values: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Sort by position; values at the same one add up, as in a sparse matrix."""
     rising = np.diff(pixels) > 0
     if rising.all():
@@ -148,4 +199,19 @@ def _in_order(pixels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nd
     order = np.argsort(pixels, kind="stable")
     pixels, values = pixels[order], values[order]
     starts = np.flatnonzero(np.diff(pixels, prepend=-1))
-    return pixels[starts], np.add.reduceat(values, starts, dtype=values.dtype)
+    return pixels[starts], _sums(values, starts, where)
+
+
+def _sums(values: np.ndarray, starts: np.ndarray, where: str) -> np.ndarray:
+    """Return the sums of the runs that begin at some places."""
+    if values.dtype.kind not in "iu":
+        return np.add.reduceat(values, starts, dtype=values.dtype)
+    exact = np.add.reduceat(values.astype(object), starts)
+    low, high = _whole_numbers(values.dtype)
+    outside = [total for total in exact if not low <= total <= high]
+    if outside:
+        raise ValueError(
+            f"{where} has several values for one pixel, and {values.dtype} cannot hold their sum "
+            f"{outside[0]}"
+        )
+    return exact.astype(values.dtype)

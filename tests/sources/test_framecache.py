@@ -175,7 +175,7 @@ def changed(name, index, value):
         (replaced(**{"3_row": np.zeros(4, int)}), r"frame 3 has \(4,\) rows"),
         (replaced(**{"3_col": np.zeros((1, 30), int)}), r"frame 3 has \(30,\) rows, \(1, 30\)"),
         (replaced(**{"3_row": np.zeros(30)}), "frame 3 has positions of float64"),
-        (replaced(**{"3_data": np.zeros(30, "i2")}), "frame 3 has dtype int16, expected uint16"),
+        (replaced(**{"3_data": np.zeros(30, "f4")}), "frame 3 has dtype float32, expected uint16"),
         (replaced(**{"3_data": np.array([None] * 30)}), "frame 3 cannot be read"),
         (replaced(nframes=np.array(8)), "frame 7 .*7_row"),
         (replaced(nframes=np.array(0)), "no frames"),
@@ -260,3 +260,97 @@ def test_real_archive(real_data, name, shape):
             for first, last in ((0, shape[1]), (1000, 1100), (shape[1] - 1, shape[1])):
                 block = read_dense(series, (index, index + 1, first, last, 1))
                 assert np.array_equal(block[0], dense[first:last])
+
+
+# ---------------------------------------------------------------------- other dtypes (15.B12)
+
+
+def archive_of(path, dtype, data, positions=None, **others):
+    """Write an archive of one frame of 4 x 5 pixels, with values of any dtype."""
+    pixels = range(len(data)) if positions is None else positions
+    row, col = np.divmod(np.array(pixels, "i8"), 5)
+    arrays = {"shape": np.array([4, 5]), "nframes": np.array(1), "dtype": np.array(dtype)}
+    arrays |= {"0_row": row, "0_col": col, "0_data": data}
+    return save(path / "scan.npz", arrays | others)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "data"),
+    [
+        ("uint16", np.array([7, 65535], "i8")),  # as HEXRD's own casts
+        (b"uint16", np.array([0, 9], ">i4")),
+        ("int8", np.array([-128, 127], "i2")),
+        ("uint64", np.array([2**64 - 1, 3], "u8")),
+        ("uint64", np.array([2**63 - 1, 3], "i8")),
+        ("int64", np.array([2**63 - 1, 3], "u8")),
+        ("float32", np.array([2**24, -(2**24)], "i8")),
+        ("float64", np.array([0.1, 3], "f4")),
+        ("bool", np.array([1, 0], "u1")),
+        ("uint8", np.array([True, False])),
+    ],
+)
+def test_values_of_another_dtype_are_cast(tmp_path, dtype, data):
+    series = as_series(archive_of(tmp_path, dtype, data))
+    frame = np.zeros((1, 4, 5), series.dtype)
+    frame[0, 0, :2] = data.tolist()
+    check_series(series, frame)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "data", "value"),
+    [
+        ("uint16", np.array([7, 65536], "i8"), "65536 in row 0, column 1, which uint16"),
+        ("uint16", np.array([-1, 7], "i2"), "-1 in row 0, column 0, which uint16"),
+        (
+            "int64",
+            np.array([3, 2**63], "u8"),
+            "9223372036854775808 in row 0, column 1",
+        ),
+        ("uint64", np.array([3, -(2**63)], "i8"), "-9223372036854775808 in row 0, column 1"),
+        ("float32", np.array([2**24 + 1], "i8"), "16777217 in row 0, column 0, which float32"),
+        ("float16", np.array([-2049], "i4"), "-2049 in row 0, column 0, which float16"),
+        ("bool", np.array([1, 2], "u1"), "2 in row 0, column 1, which bool"),
+    ],
+)
+def test_value_that_does_not_fit_is_named(tmp_path, dtype, data, value):
+    with pytest.raises(ValueError, match=f"frame 0 has the value {value}.* cannot hold"):
+        as_series(archive_of(tmp_path, dtype, data))
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "bool", "float32"])
+def test_fractions_are_not_cast(tmp_path, dtype):
+    with pytest.raises(ValueError, match=f"frame 0 has dtype float64, expected {dtype}"):
+        as_series(archive_of(tmp_path, dtype, np.array([0.5, 1.0])))
+
+
+def test_sum_at_a_pixel_that_does_not_fit(tmp_path):
+    """It would wrap to 0."""
+    data, twice = np.array([65535, 1, 3], "u2"), [7, 7, 2]
+    with pytest.raises(ValueError, match="uint16 cannot hold their sum 65536"):
+        as_series(archive_of(tmp_path, "uint16", data, twice))
+    data = np.array([100, 100, -100, 3], "i4")  # only the sum has to fit
+    series = as_series(archive_of(tmp_path, "int8", data, [7, 7, 7, 2]))
+    assert series.read(0, 1, 0, 4)[0].sum() == 103
+
+
+@pytest.mark.parametrize(
+    "nframes",
+    [1.7, -1.5, 1e30, np.nan, np.inf, [1, 2], [], True, "one", b"1.7", 10**18, 2 + 0j],
+    ids=repr,
+)
+def test_number_of_frames_that_is_none(tmp_path, nframes):
+    path = archive_of(tmp_path, "uint16", np.array([7], "u2"), nframes=np.array(nframes))
+    with pytest.raises(ValueError, match=r"scan\.npz: nframes must be"):
+        as_series(path)
+
+
+@pytest.mark.parametrize("nframes", [1, [1], 1.0, b"1", "1", np.uint8(1)], ids=repr)
+@pytest.mark.parametrize("dtype", ["u2", b"u2", ["u2"], [b"uint16"]], ids=repr)
+def test_every_spelling_of_the_number_of_frames(tmp_path, nframes, dtype):
+    path = archive_of(tmp_path, dtype, np.array([7], "i8"), nframes=np.array(nframes))
+    assert as_series(path).read(0, 1, 0, 4)[0][0, 0, 0] == 7
+
+
+def test_two_dtypes(tmp_path):
+    with pytest.raises(ValueError, match=r"scan\.npz: dtype must be one value, got 2"):
+        as_series(archive_of(tmp_path, ["u2", "u4"], np.array([7], "u2")))
