@@ -6,6 +6,7 @@ else. `open_source` opens whatever came in.
 
 import os
 import pkgutil
+import stat
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,21 @@ def open_source(ims: Any) -> Source:
     return SequenceSource(ims)
 
 
+def check_kind(path: Path, name: str) -> None:
+    """Refuse a path that is neither a file nor a directory: opening a pipe waits for ever."""
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return
+    kinds = {
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    found = kinds.get(stat.S_IFMT(mode), "something else")
+    raise ValueError(f"{name} is {found}, not a file: frames have to be read in any order")
+
+
 def _open_path(text: str | bytes) -> Source:
     name, separator, dataset = os.fsdecode(text).partition("::")
     path = Path(name)
@@ -65,6 +81,7 @@ def _open_path(text: str | bytes) -> Source:
         )
     if not path.exists():
         raise FileNotFoundError(f"there is no file {name}")
+    check_kind(path, name)
     if separator:
         if not kind.has_datasets:
             raise ValueError(f"{name} holds one array: leave out {separator}{dataset}")

@@ -1,6 +1,9 @@
 """``.npy`` files, memory mapped, or read where they are sent."""
 
 import os
+import sys
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +26,9 @@ class NpySource(FileSource, ArraySource):
 
     def _map(self) -> np.memmap:
         try:
+            check_header(self.path)
             return np.lib.format.open_memmap(self.path, mode="r")
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(
                 f"{self.path} is not a .npy file of numbers, or is cut off: {error}"
             ) from error
@@ -89,6 +93,22 @@ def restore(cls: type[NpySource], state: dict[str, Any]) -> NpySource:
     source = cls.__new__(cls)
     vars(source).update(state)
     return source
+
+
+def check_header(path: Path) -> None:
+    """Refuse a header that claims more than the file has, which mapping may overflow on."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0
+        if version > (1, 0):  # 3.0 is as 2.0, with other letters in the names of fields
+            read = np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        begin = file.tell()
+        there = file.seek(0, os.SEEK_END) - begin
+    # numpy multiplies the lengths in 64 bits, also where one of them is zero.
+    fits = prod(max(length, 1) for length in shape) * max(dtype.itemsize, 1) <= sys.maxsize
+    if not fits or min(shape, default=0) < 0 or prod(shape) * dtype.itemsize > there:
+        raise ValueError(f"its header says shape {shape} and {dtype}, and {there} bytes follow")
 
 
 def layout_of(array: np.memmap) -> tuple[Any, ...]:

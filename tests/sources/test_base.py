@@ -2,9 +2,11 @@
 
 import os
 import pickle
+import socket
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -175,6 +177,24 @@ def test_directory_under_the_name_of_a_file(tmp_path, suffix):
     (tmp_path / f"scan{suffix}").mkdir()
     with pytest.raises((IsADirectoryError, ValueError), match=f"scan{suffix}"):
         open_source(tmp_path / f"scan{suffix}")
+
+
+@pytest.mark.parametrize("suffix", sorted(suffixes()))
+@pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a device"])
+def test_paths_that_are_no_files(tmp_path, monkeypatch, suffix, kind):
+    """15.30: to open a pipe waits for ever, to read /dev/zero never ends."""
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    path = Path(f"scan{suffix}")
+    with socket.socket(socket.AF_UNIX) as bound:
+        if kind == "a named pipe":
+            os.mkfifo(path)
+        elif kind == "a socket":
+            bound.bind(str(path))
+        else:
+            path.symlink_to("/dev/zero")
+        for name in (path, f"{path}::/data"):
+            with pytest.raises(ValueError, match=f"{path} is {kind}, not a file"):
+                open_source(name)
 
 
 def test_source_is_its_own():

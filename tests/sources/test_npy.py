@@ -109,3 +109,55 @@ def test_file_holds_no_datasets(tmp_path):
     path = save(tmp_path / "scan.npy", make_frames("u2"))
     with pytest.raises(ValueError, match="leave out ::/data"):
         as_series(f"{path}::/data")
+
+
+def with_header(path, shape, descr="<u2", version=(1, 0)):
+    """Write a header by hand, and 96 bytes."""
+    header = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode() + b"\n"
+    length = len(header).to_bytes(2 if version == (1, 0) else 4, "little")
+    path.write_bytes(b"\x93NUMPY" + bytes(version) + length + header + bytes(96))
+    return path
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2**62, 4, 4),
+        (2**40, 4, 4),
+        (2**31, 2**31, 4),
+        (2**63, 1, 1),
+        (2**64, 4, 4),
+        (2**62, 4, 0),
+        (-3, -4, 4),
+        (4, 4, 4),
+    ],
+)
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_header_that_claims_more_than_there_is(tmp_path, shape, version):
+    """15.30: the size overflows, where it is multiplied in 64 bits."""
+    path = with_header(tmp_path / "scan.npy", shape, version=version)
+    with pytest.raises(ValueError, match=r"scan\.npy is .*cut off: its header says shape \("):
+        as_series(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "descr", "version"),
+    [
+        ((2.5, 4, 4), "<u2", (1, 0)),
+        ((True, 4, 4), "<u2", (1, 0)),
+        ((3, 4, 4), "nope", (1, 0)),
+        ((3, 4, 4), "<u2", (9, 0)),
+        ((), "<u2", (1, 0)),
+    ],
+)
+def test_header_that_makes_no_sense(tmp_path, shape, descr, version):
+    with pytest.raises(ValueError, match=r"scan\.npy|three-dimensional"):
+        as_series(with_header(tmp_path / "scan.npy", shape, descr, version))
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_version_of_the_format(tmp_path, version):
+    check_series(
+        as_series(with_header(tmp_path / "scan.npy", (3, 4, 4), version=version)),
+        np.zeros((3, 4, 4), "u2"),
+    )
