@@ -1121,6 +1121,8 @@ def wrap(
     if scheduler.cluster is not None:
         threads, processes = scheduler.cluster.each, scheduler.cluster.processes
         sources = cluster.count_sources(series, processes)
+    if scheduler.sends:
+        cluster.check_sent(series)
     nbytes = limit(memory_limit, scheduler)
     found = cut(shape, planning.Cost(), 1, threads, nbytes, processes=processes)
     if found.in_pixels:

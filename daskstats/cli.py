@@ -591,7 +591,7 @@ def open_mask(name: str) -> Source:
     """Open the dataset of a mask; one that is not named is the only image of the file."""
     if "::" in name:
         return open_source(name)
-    return importlib.import_module("daskstats.sources.hdf5").Hdf5Source(name, only_image=True)
+    return load("daskstats.sources.hdf5").Hdf5Source(name, only_image=True)
 
 
 def _read_dataset(name: str) -> np.ndarray:

@@ -12,6 +12,7 @@ than what is in flight.
 """
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -29,6 +30,10 @@ from . import memory
 from .graph import described
 from .packages import load
 from .plan import mebibytes
+from .series import LockedSource
+from .sources import Source
+from .sources.daskarrays import DaskSource
+from .sources.selection import SelectedSource
 
 # Tasks in flight for each thread of the cluster, and beyond: a finished state waits on its worker
 # until it is taken, and while the next part is submitted every thread should have work.
@@ -177,20 +182,67 @@ def no_workers() -> TimeoutError:
     )
 
 
-def sent_nbytes(series: Any) -> int:
+def sent_nbytes(value: Any) -> int:
     """Return the bytes that a series is sent as; refuse, beforehand, one that cannot be."""
     dumps = load("distributed.protocol.pickle").dumps
+    with _silent("distributed.protocol.pickle"):
+        return _pickled_nbytes(value, dumps, "the workers of a cluster")
+
+
+def check_sent(series: Any, *others: Any) -> None:
+    """Refuse, beforehand, what cannot be sent to other processes of this machine.
+
+    Of a series in memory tasks are sent their own parts.
+    """
+    part = series.part(0, 1, 0, 1)
+    # A dask array is not sent itself: its tasks are, of which dask says what cannot be.
+    sent = [] if isinstance(series, DaskSource) else [series if part is None else part]
+    for value in (*sent, *others):
+        _pickled_nbytes(value, load("cloudpickle").dumps, "other processes")
+
+
+def _pickled_nbytes(value: Any, dumps: Callable, where: str) -> int:
+    """Return the bytes of a pickled value, in which arrays are not copied."""
     buffers: list = []
     try:
-        return len(dumps(series, buffer_callback=buffers.append)) + sum(
+        return len(dumps(value, protocol=5, buffer_callback=buffers.append)) + sum(
             buffer.raw().nbytes for buffer in buffers
         )
     except Exception as error:
-        name = type(getattr(series, "_ims", series)).__name__
-        raise TypeError(
-            f"{name} cannot be sent to the workers of a cluster ({error}): give the path of a "
-            f"file, or an object that opens its file where it is read"
-        ) from error
+        name, way_out = _unsendable(value)
+        raise TypeError(f"{name} cannot be sent to {where} ({error}): {way_out}") from error
+
+
+def _unsendable(value: Any) -> tuple[str, str]:
+    """Return the name of the object that cannot be pickled, for people, and the way out."""
+    if not isinstance(value, Source):
+        return f"the statistic {value.name}", "give it functions and values that can be pickled"
+    while isinstance(value, LockedSource | SelectedSource):
+        if isinstance(value, LockedSource):
+            try:
+                load("cloudpickle").dumps(value._lock)
+            except Exception:
+                return "the lock", "give lock=True, or a lock that can be, as distributed.Lock"
+        value = value._source if isinstance(value, LockedSource) else value.source
+    return (
+        type(getattr(value, "_ims", value)).__name__,
+        "give the path of a file, or an object that opens its file where it is read",
+    )
+
+
+@contextmanager
+def _silent(logger: str) -> Iterator[None]:
+    """Keep this thread from logging: the error that follows says it all."""
+    own = threading.get_ident()
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return record.thread != own
+
+    logging.getLogger(logger).addFilter(is_other)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).removeFilter(is_other)
 
 
 def count_sources(series: Any, processes: int) -> int:

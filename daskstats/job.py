@@ -79,9 +79,12 @@ class Job:
         self.steps = count_chunks(nchunk, self.total, chunk_name)
         self.scheduler = stream.current_scheduler()
         self._sources = 1
+        if self.scheduler.sends:
+            cluster.check_sent(self.series, self.statistic)
         if self.scheduler.cluster is not None:
             processes = self.scheduler.cluster.processes
             self._sources = cluster.count_sources(self.series, processes)
+            cluster.sent_nbytes(self.statistic)
             # What a task is not sent is read by its worker.
             sent = self.series.part(0, 1, 0, 1) is not None
             self.layout = replace(self.layout, in_memory=self.layout.in_memory and sent)

@@ -11,11 +11,13 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
+from multiprocessing.pool import Pool
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -122,7 +124,16 @@ class Scheduler:
     @property
     def shares_memory(self) -> bool:
         """Whether a result is there for every task without being sent."""
-        return self.client is None and self.get is not dask.multiprocessing.get
+        return self.client is None and not self.sends
+
+    @property
+    def sends(self) -> bool:
+        """Whether tasks are sent to other processes of this machine."""
+        pool = dask.config.get("pool", None)
+        if isinstance(self.get, partial):  # an executor that was given as the scheduler
+            pool = getattr(self.get.args[0], "__self__", None)
+        in_processes = isinstance(pool, ProcessPoolExecutor) or type(pool) is Pool
+        return self.get is dask.multiprocessing.get or in_processes
 
 
 def current_scheduler() -> Scheduler:
