@@ -23,6 +23,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from math import gcd
 
 MEBI = 1 << 20
 
@@ -58,6 +59,9 @@ CHUNKS_IN_FLIGHT = 15
 
 # What allocators lose between arrays, and what threads, tasks and metadata take.
 LOST, OVERHEAD = 10, 4 * MEBI
+
+# Tasks of the largest graph: dask takes some 10 us and 1.5 kB for each, before the first is run.
+MOST_TASKS = 2_000_000
 
 # Rows of the lowest bands that frames are written in for the sake of more steps.
 SMALLEST_BAND = 8
@@ -293,14 +297,27 @@ def cut(start: int, stop: int, size: int, unit: int = 1) -> tuple[Range, ...]:
     return tuple(pairwise(edges))
 
 
-def as_read(start: int, stop: int, count: int, unit: int = 1) -> tuple[Range, ...]:
-    """Return what a source reads of a block, ``count`` frames at a time, as `Source.pieces` does.
+def units_read(start: int, stop: int, count: int, unit: int = 1) -> int:
+    """Return how many units are decoded for a block, of which ``count`` frames are read at once.
 
-    >>> as_read(3, 20, 8, unit=4)
-    ((3, 8), (8, 16), (16, 20))
+    Those are the units it has a part of, and one more for each place where a read ends within a
+    unit, as `Source.pieces` cuts.
+
+    >>> units_read(3, 20, 8, unit=4), units_read(0, 12, 3, unit=4)
+    (5, 5)
     """
-    edges = range(start - start % count if count % unit == 0 else start, stop, count)
-    return tuple((max(start, edge), min(stop, edge + count)) for edge in edges)
+    units = -(-stop // unit) - start // unit
+    if count % unit == 0:
+        return units
+    cuts, common = -(-(stop - start) // count) - 1, gcd(count, unit)
+    if start % common:
+        return units + cuts
+    # The cut after k reads is at start + k * count: at a unit's edge for k = first, and then
+    # once in a period.
+    period = unit // common
+    first = -(start // common) * pow(count // common, -1, period) % period
+    at_edges = len(range(first or period, cuts + 1, period))
+    return units + cuts - at_edges
 
 
 def task_size(
@@ -397,13 +414,14 @@ def fold(
         size = piece = max(1, min(size, room // (copies * layout.frame_nbytes) - 1))
     else:
         piece = size if layout.in_memory else piece_size(layout, size, room)
+    check_tasks(max(steps, layout.nframes // size), layout)
     parts = [cut(start, stop, size, unit) for start, stop in ranges(split(layout.nframes, steps))]
     if steps > 1 and processes:
         # Everyone works on the first step, so that its image comes as early as it can.
         stop = parts[0][-1][1]
         parts[0] = cut(0, stop, min(size, max(unit, -(-stop // everyone))), unit)
     blocks = flat(parts)
-    pieces = tuple(part for block in blocks for part in as_read(*block, piece, unit))
+    read_units = sum(units_read(*block, piece, unit) for block in blocks)
     return Plan(
         strategy="fold",
         layout=layout,
@@ -413,12 +431,22 @@ def fold(
         workers=workers,
         nbytes=with_losses(fixed + workers * copies * fetched(read, piece)),
         limit=limit,
-        reads=units_touched(pieces, unit, layout.nframes),
+        reads=read_units / -(-layout.nframes // unit),
         chains=workers if chained else 0,
         burst=burst,
         processes=processes,
         fan_in=fan_in,
     )
+
+
+def check_tasks(count: int, layout: Layout) -> None:
+    """Refuse a graph of more tasks than dask can be given."""
+    if count > MOST_TASKS:
+        raise ValueError(
+            f"{layout.nframes} frames of {layout.rows} x {layout.cols} would be {count} tasks, "
+            f"more than the {MOST_TASKS} that can be planned: use nframes or frames for a part of "
+            f"them, or ask for fewer intermediate images"
+        )
 
 
 def burst_of(layout: Layout, steps: int, workers: int) -> int:
@@ -514,6 +542,11 @@ class Bands:
         """Return the projected peak with bands of a height."""
         return max(self.before, self.fixed + workers * height * self.each)
 
+    def tasks(self, layout: Layout, height: int) -> int:
+        """Return the number of tasks: those that read frames before there are bands, and bands."""
+        reads = layout.nframes // self.piece if self.strategy in ("resident", "p2p") else 0
+        return reads + layout.rows // min(height, layout.rows)
+
     def highest(self, limit: int, workers: int) -> int:
         """Return the height of the highest bands within a limit; 0 if there are none."""
         if self.needed(self.least, workers) > limit:
@@ -570,14 +603,18 @@ def bands(
     """
     whole = Request(layout, cost, steps, workers, usable(limit), running, processes)
     every = [whole] if layout.cols == 1 else [whole, replace(whole, layout=layout.in_pixels())]
-    needed = []
+    needed, tasks = [], []
     for request in every:
         ways, note = ways_to_bands(request, use_buffer, disk, shuffle)
         for way in ways:
             height = way.highest(request.limit, workers)
             if height >= way.least:
-                return way_to_plan(request, way, height, disk, note, limit)
+                tasks.append(way.tasks(request.layout, height))
+                if tasks[-1] <= MOST_TASKS:
+                    return way_to_plan(request, way, height, disk, note, limit)
         needed += [way.needed(way.least, workers) for way in ways]
+    if tasks:
+        check_tasks(min(tasks), layout)
     check_limit(min(needed), limit, layout, "one pixel of all frames", workers)
     raise AssertionError("unreachable")
 

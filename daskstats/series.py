@@ -12,6 +12,9 @@ from dask.utils import SerializableLock
 from .plan import Layout
 from .sources import Source, open_source
 
+# Compiled code counts frames in 32 bits.
+MOST_FRAMES = 2**32 - 1
+
 
 @runtime_checkable
 class Series(Protocol):
@@ -107,7 +110,13 @@ def layout(series: Source, nframes: int) -> Layout:
 def count_frames(nframes: Any, series: Source) -> int:
     """Return how many frames ``nframes`` means: all for 0, less than 0, or more than there are."""
     nframes = integer(nframes, "nframes")
-    return min(nframes, len(series)) if nframes > 0 else len(series)
+    count = min(nframes, len(series)) if nframes > 0 else len(series)
+    if count > MOST_FRAMES:
+        raise ValueError(
+            f"the series has {count} frames, and at most {MOST_FRAMES} can be counted: use nframes "
+            f"or frames for a part of them"
+        )
+    return count
 
 
 def count_chunks(nchunk: Any, items: int, name: str = "nchunk") -> int:

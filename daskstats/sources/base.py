@@ -383,6 +383,8 @@ def check_count(nframes: int) -> int:
     """Return the number of frames, at least one."""
     if nframes < 1:
         raise ValueError("the image series has no frames")
+    if nframes > sys.maxsize:
+        raise ValueError(f"the image series has {nframes} frames, which is more than any memory")
     return int(nframes)
 
 

@@ -15,6 +15,9 @@ from .daskarrays import DaskSource
 Span = tuple[int, int]
 """(first, end), half-open"""
 
+# Frames that can be chosen: their indices, of eight bytes each, are kept in memory.
+MOST_CHOSEN = 1 << 28
+
 
 class SelectedSource(Source):
     """Chosen frames of a source, in any order, and a region of each.
@@ -141,9 +144,15 @@ def _indices(frames: Any, count: int) -> np.ndarray:
     """Return indices from 0 to ``count - 1``, at least one."""
     if frames is None or isinstance(frames, slice):
         try:
-            indices = np.arange(count)[slice(None) if frames is None else frames]
+            chosen = range(count)[slice(None) if frames is None else frames]
         except TypeError:
             raise TypeError(f"frames must be a slice of integers, got {frames!r}") from None
+        if len(chosen) > MOST_CHOSEN:
+            raise ValueError(
+                f"frames or region selects from {len(chosen)} frames, at most {MOST_CHOSEN} can be "
+                f"chosen: give the first and the last as frames=slice(first, end)"
+            )
+        indices = np.arange(chosen.start, chosen.stop, chosen.step)
     else:
         indices = _listed(frames, count)
     if not indices.size:

@@ -18,6 +18,10 @@ class SequenceSource(Source):
             self.nframes = check_count(len(ims))
             self.shape = check_shape(ims.shape)
             self.dtype = check_native(ims.dtype)
+        except OverflowError as error:
+            raise ValueError(
+                f"{type(ims).__name__} has more frames than Python can count: {error}"
+            ) from error
         except (TypeError, AttributeError) as error:
             raise TypeError(
                 f"{type(ims).__name__} is not an image series: it needs len(ims), ims[i], "
