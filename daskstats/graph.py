@@ -162,7 +162,7 @@ class Reader:
             self.array = _exchanged(series, plan, token)
             self.after.append(tasks.add_array(self.array))
         elif isinstance(series, DaskSource):
-            self.array = _refine(series.array, plan)
+            self.array = _refine(series, plan)
             self.after.append(tasks.add_array(self.array))
         elif plan.strategy == "resident" or series.part(0, 1, 0, 1) is None:
             name = f"source-{token}"
@@ -293,10 +293,13 @@ def _source_nodes(tasks: Tasks, series: Source, name: str, count: int) -> list[T
     return [TaskRef(key) for key in layer]
 
 
-def _refine(array: Array, plan: Plan) -> Array:
-    """Cut a dask array where the plan's blocks meet; join columns, and rows if frames are cut."""
+def _refine(series: DaskSource, plan: Plan, checked: bool = False) -> Array:
+    """Cut a dask array where the plan's blocks meet; join columns, and rows if frames are cut.
+
+    Tasks check the blocks that they get, but what is joined may have lost its mask or its unit.
+    """
     layout = plan.layout
-    array = array[: layout.nframes]
+    array = series.array[: layout.nframes]
     edges = [edge for block in plan.blocks for edge in block]
     if plan.along == "frames":
         chunks: tuple = (_cut_at(array.chunks[0], edges), (layout.rows,), (layout.cols,))
@@ -307,6 +310,8 @@ def _refine(array: Array, plan: Plan) -> Array:
         chunks = (array.chunks[0], _cut_at(array.chunks[1], edges), (layout.cols,))
     else:
         chunks = (array.chunks[0], (layout.rows,), (layout.cols,))
+    if checked or chunks != array.chunks:
+        array = series.checked[: layout.nframes]
     return array.rechunk(chunks)
 
 
@@ -314,7 +319,7 @@ def _exchanged(series: Source, plan: Plan, token: str) -> Array:
     """Return the bands of rows that workers exchange, once each has read its blocks of frames."""
     layout = plan.layout
     if isinstance(series, DaskSource):
-        array = series.array[: layout.nframes]
+        array = series.checked[: layout.nframes]
     else:
         blocks = cut(0, layout.nframes, plan.piece, layout.frame_unit)
         array = wrapped(series, replace(plan, strategy="fold", blocks=blocks), token=token)
@@ -347,9 +352,9 @@ def wrapped(series: Source, plan: Plan, share: Share | None = None, token: str =
     sizes = tuple(stop - start for start, stop in plan.blocks)
     if isinstance(series, DaskSource):
         if plan.along == "frames":
-            return _refine(series.array, plan)
+            return _refine(series, plan, checked=True)
         chunks = (layout.nframes, sizes, layout.cols)
-        return series.array[: layout.nframes].rechunk(chunks)
+        return series.checked[: layout.nframes].rechunk(chunks)
     tasks, token = (
         Tasks(share=share),
         token or tokenize(series, plan.steps, plan.piece, plan.sources),

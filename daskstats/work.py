@@ -17,6 +17,7 @@ from .plan import MemoryLimitError, Range, mebibytes
 from .scratch import DamagedScratchError, Spool, Written
 from .sources import Source
 from .sources.base import as_frames, check_dtype, check_frame
+from .sources.foreign import check_plain
 from .statistics import State, Statistic
 from .statistics.base import copy_state
 
@@ -68,6 +69,9 @@ class Grid:
             yield [self._block(row, *run)]
 
     def _block(self, row: Sequence[np.ndarray], start: int, stop: int) -> np.ndarray:
+        for part in row:
+            # Joined to others, it would lose its mask or its unit.
+            check_plain(part, start, self.dtype)
         block = np.concatenate(row, axis=1) if len(row) > 1 else np.asarray(row[0])
         check_frame(block.shape, (stop - start, *self.shape), start)
         check_dtype(block.dtype, self.dtype, start)

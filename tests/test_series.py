@@ -1,19 +1,23 @@
 """Which source takes what, locks, and the integers that come with a series."""
 
+import os
 import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from unittest import mock
 
 import dask.array as da
 import numpy as np
 import pytest
+import zarr
 from dask.base import tokenize
 from dask.utils import SerializableLock
 from helpers import DTYPES, Obliging, Sequence, check_series, make_frames
 
+import daskstats as stats
 from daskstats.plan import Layout
 from daskstats.series import (
     LockedSource,
@@ -24,7 +28,7 @@ from daskstats.series import (
     integer,
     layout,
 )
-from daskstats.sources import suffixes
+from daskstats.sources import Source, suffixes
 
 
 def test_kind_is_chosen_by_type(tmp_path):
@@ -53,6 +57,110 @@ def test_kind_is_chosen_by_type(tmp_path):
 
 def test_test_double_with_every_attribute_is_a_sequence():
     assert type(as_series(Obliging(make_frames("u2")))).__name__ == "SequenceSource"
+
+
+def mocked(frames, **options):
+    ims = mock.MagicMock(**options)
+    ims.__len__.return_value = len(frames)
+    ims.__getitem__.side_effect = lambda index: frames[index]
+    ims.shape, ims.dtype = frames.shape[1:], frames.dtype
+    return ims
+
+
+SPECS = [None, np.ndarray, list, str, Path, da.Array, zarr.Array, os.PathLike, Source, Sequence]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_mock_with_the_four_names_is_a_series(spec):
+    """It has every attribute, __fspath__ too, and says that it is of another class."""
+    frames = make_frames("u2")
+    names = [*dir(spec), "__len__", "__getitem__", "shape", "dtype"] if spec else None
+    ims = mocked(frames, spec=names)
+    if spec:
+        ims.__class__ = spec
+    series = as_series(ims)
+    assert type(series).__name__ == "SequenceSource"
+    check_series(series, frames, pickles=False)
+    np.testing.assert_array_equal(stats.max(ims).compute(), frames.max(axis=0))
+
+
+def test_mock_that_follows_a_class_is_a_series():
+    h5py = pytest.importorskip("h5py")
+    frames = make_frames("u2")
+    for spec in (np.ndarray, da.Array, h5py.Dataset, Sequence):
+        assert type(as_series(mocked(frames, spec=spec))).__name__ == "SequenceSource"
+
+
+def test_mock_of_a_frame_is_no_frame():
+    frames = make_frames("u2")
+    ims = mocked(frames)
+    ims.__getitem__.side_effect = lambda index: mock.MagicMock(spec=np.ndarray)
+    with pytest.raises(ValueError, match="frame 0 is an? .*MagicMock"):
+        list(as_series(ims).pieces(0, 7, 0, 5, 1))
+    with pytest.raises(TypeError, match="frame 0 is an? .*MagicMock"):
+        as_series([mock.MagicMock(spec=np.ndarray)])
+
+
+def test_mock_without_the_names_is_refused():
+    with pytest.raises(ValueError, match="no frames"):
+        as_series(mock.MagicMock())
+    with pytest.raises(TypeError, match="NonCallableMock is not an image series"):
+        as_series(mock.NonCallableMock(spec=["shape", "dtype"]))
+
+
+class PathLike:
+    """As of pathlib's many cousins."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __fspath__(self):
+        return str(self.path)
+
+
+class ScanOfAPath(PathLike, Sequence):
+    """A series that knows where its frames are."""
+
+    def __init__(self, path, frames):
+        PathLike.__init__(self, path)
+        Sequence.__init__(self, frames)
+
+
+class Delegating(PathLike):
+    """A wrapper, whose class has no shape and no dtype."""
+
+    def __init__(self, path, ims):
+        super().__init__(path)
+        self._ims = ims
+
+    def __len__(self):
+        return len(self._ims)
+
+    def __getitem__(self, index):
+        return self._ims[index]
+
+    def __getattr__(self, name):
+        return getattr(self.__dict__["_ims"], name)
+
+
+def test_series_that_is_also_a_path_is_a_series():
+    frames = make_frames("u2")
+    ims = ScanOfAPath("scan.tif", frames)
+    assert type(as_series(ims)).__name__ == "SequenceSource"
+    assert ims.asked == {"len": 1, "shape": 1, "dtype": 1}
+    check_series(as_series(Delegating("scan.tif", Sequence(frames))), frames, pickles=False)
+
+
+def test_everything_that_is_only_a_path_is_opened(tmp_path):
+    path = tmp_path / "scan.npy"
+    np.save(path, make_frames("u2"))
+    (entry,) = os.scandir(tmp_path)
+
+    class Text(str):
+        shape = dtype = None  # a path is a path
+
+    for name in (path, str(path), PathLike(path), entry, Text(path)):
+        assert type(as_series(name)).__name__ == "NpySource"
 
 
 def test_each_suffix_has_one_source():

@@ -4,14 +4,18 @@ A module here that defines a subclass of `base.Source` is found without being na
 else. `open_source` opens whatever came in.
 """
 
+import inspect
 import os
 import pkgutil
 import stat
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
+
 from .base import Source
+from .foreign import advice_for, refusal
 from .sequence import SequenceSource
 
 __all__ = ["Source", "open_source", "suffixes"]
@@ -46,11 +50,16 @@ def open_source(ims: Any) -> Source:
     ImportError
         If the format needs a package that is not installed.
     """
-    if isinstance(ims, Source):
+    given = type(ims)
+    if issubclass(given, Source):
         return ims
-    if isinstance(ims, str | os.PathLike):
+    if _is_path(ims):
         return _open_path(os.fspath(ims))
-    for kind in _kinds():
+    if advice_for(given) is not None and not issubclass(given, np.ndarray):
+        raise TypeError(refusal(given, "the image series", "an array (frames, rows, cols)"))
+    # A test double may say that it is of another class: it is only what its type is.
+    kinds = _kinds() if ims.__class__ is given else []
+    for kind in kinds:
         if "accepts" in vars(kind) and kind.accepts(ims):
             return kind(ims)  # type: ignore[call-arg]
     return SequenceSource(ims)
@@ -69,6 +78,27 @@ def check_kind(path: Path, name: str) -> None:
     }
     found = kinds.get(stat.S_IFMT(mode), "something else")
     raise ValueError(f"{name} is {found}, not a file: frames have to be read in any order")
+
+
+def _is_path(ims: Any) -> bool:
+    """Whether an object is a path; one that also has the four names of a series is a series."""
+    if issubclass(type(ims), str | PurePath):
+        return True
+    return issubclass(type(ims), os.PathLike) and not all(
+        _has(ims, name) for name in ("__len__", "__getitem__", "shape", "dtype")
+    )
+
+
+def _has(ims: Any, name: str) -> bool:
+    """Whether an object has a name, without asking for its value unless that is unavoidable.
+
+    The shape of a processed series may cost it a whole frame.
+    """
+    try:
+        inspect.getattr_static(ims, name)
+    except AttributeError:
+        return not name.startswith("__") and hasattr(ims, name)
+    return True
 
 
 def _open_path(text: str | bytes) -> Source:

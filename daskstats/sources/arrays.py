@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from dask.array import Array
 
 from .base import (
     Source,
@@ -14,6 +15,7 @@ from .base import (
     check_native,
     check_shape,
 )
+from .foreign import is_plain, refusal
 
 
 class ArraySource(Source):
@@ -22,8 +24,8 @@ class ArraySource(Source):
     row_unit = 1
 
     def __init__(self, array: np.ndarray) -> None:
-        if isinstance(array, np.ma.MaskedArray):
-            raise TypeError("masked arrays are not image series: pass their .data or .filled(...)")
+        if not is_plain(type(array)):
+            raise TypeError(refusal(type(array), "the image series", "a plain numpy array"))
         if array.ndim != 3:
             raise ValueError(
                 f"an image series is three-dimensional (frames, rows, cols), "
@@ -37,7 +39,7 @@ class ArraySource(Source):
 
     @classmethod
     def accepts(cls, ims: Any) -> bool:
-        return isinstance(ims, np.ndarray)
+        return issubclass(type(ims), np.ndarray)
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         return [self._array[start:stop, first:last]]
@@ -54,12 +56,9 @@ class FrameListSource(Source):
     def __init__(self, frames: Sequence[np.ndarray]) -> None:
         self.nframes = check_count(len(frames))
         for index, frame in enumerate(frames):
-            if not isinstance(frame, np.ndarray) or isinstance(frame, np.ma.MaskedArray):
+            if not is_plain(type(frame)):
                 # A list of something else, or a list of frames with one that is wrong.
-                raise (ValueError if index else TypeError)(
-                    f"a list of frames must hold 2-D numpy arrays, "
-                    f"frame {index} is a {type(frame).__name__}"
-                )
+                raise (ValueError if index else TypeError)(_wrong_item(frame, index))
             if index == 0:
                 self.shape = check_shape(frame.shape)
                 self.dtype = check_native(frame.dtype)
@@ -72,10 +71,17 @@ class FrameListSource(Source):
 
     @classmethod
     def accepts(cls, ims: Any) -> bool:
-        return isinstance(ims, list | tuple)
+        return issubclass(type(ims), list | tuple)
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         return [frame[None, first:last] for frame in self._frames[start:stop]]
 
     def part(self, start: int, stop: int, first: int, last: int) -> Source | None:
         return FrameListSource([frame[first:last] for frame in self._frames[start:stop]])
+
+
+def _wrong_item(frame: Any, index: int) -> str:
+    """Say that a list holds something else, and how to make a series of it."""
+    name = f"a list of frames must hold 2-D numpy arrays: frame {index}"
+    text = refusal(type(frame), name, "a plain one", items=True)
+    return f"{text}: take dask.array.stack(images)" if issubclass(type(frame), Array) else text

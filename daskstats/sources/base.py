@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from .foreign import check_plain
+
 # A read that fails with an OSError (a network file system, say) is tried again after so many
 # seconds; the last failure is raised.
 RETRY_AFTER = (0.05, 0.2, 0.5)
@@ -155,6 +157,7 @@ class Source:
     ) -> None:
         index = start
         for block in blocks:
+            check_plain(block, index, self.dtype)
             check_frame(block.shape[1:], (last - first, self.shape[1]), index)
             check_dtype(block.dtype, self.dtype, index)
             index += block.shape[0]

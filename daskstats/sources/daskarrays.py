@@ -6,6 +6,7 @@ import numpy as np
 from dask.array import Array
 
 from .base import Source, check_count, check_native, check_shape
+from .foreign import check_plain, is_plain, refusal
 
 
 class DaskSource(Source):
@@ -17,6 +18,11 @@ class DaskSource(Source):
     again = False  # dask keeps a block until all that need it have run
 
     def __init__(self, array: Array) -> None:
+        if not is_plain(type(array._meta)):
+            # Where dask does not know it, it is found when the first block is there.
+            raise TypeError(
+                refusal(type(array._meta), "a block of the dask array", "plain numpy arrays")
+            )
         if array.ndim != 3:
             raise ValueError(
                 f"an image series is three-dimensional (frames, rows, cols), "
@@ -36,10 +42,22 @@ class DaskSource(Source):
 
     @classmethod
     def accepts(cls, ims: Any) -> bool:
-        return isinstance(ims, Array)
+        return issubclass(type(ims), Array)
+
+    @property
+    def checked(self) -> Array:
+        """The array, for those that do not look at its blocks themselves."""
+        dtype = self.dtype
+        return self.array.map_blocks(checked_block, dtype, dtype=dtype, meta=self.array._meta)
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
-        return [np.asarray(self.array[start:stop, first:last])]
+        return [self.array[start:stop, first:last].compute()]
 
     def __dask_tokenize__(self) -> Any:
         return self.array.name
+
+
+def checked_block(block: Any, dtype: np.dtype) -> np.ndarray:
+    """Return a block of a dask array, if it is plain memory."""
+    check_plain(block, None, dtype)
+    return block

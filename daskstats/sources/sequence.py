@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from .base import Source, check_count, check_dtype, check_frame, check_native, check_shape
+from .foreign import check_plain
 
 
 class SequenceSource(Source):
@@ -37,10 +38,7 @@ class SequenceSource(Source):
     def _frame(self, index: int) -> np.ndarray:
         # Many adapters raise IndexError for numpy integers and accept no slices.
         frame = self._ims[int(index)]
-        if not isinstance(frame, np.ndarray) or isinstance(frame, np.ma.MaskedArray):
-            raise ValueError(
-                f"frame {index} is a {type(frame).__name__}, expected an array of {self.dtype}"
-            )
+        check_plain(frame, index, self.dtype)
         check_frame(frame.shape, self.shape, index)
         check_dtype(frame.dtype, self.dtype, index)
         return np.asarray(frame)

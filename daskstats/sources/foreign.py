@@ -1,0 +1,101 @@
+"""Arrays that are not plain memory: which they are, and how to make plain arrays of them.
+
+Everything here is decided by type, never by an attribute: test doubles have them all.
+"""
+
+from typing import Any
+
+import numpy as np
+
+_FILLED = (
+    ".filled(value)",
+    ", with a value that no pixel has, and give invalid=value (for floats .filled(numpy.nan) and "
+    "skipna=True), or else masked values would count",
+)
+_IN_ONE_UNIT = ".to_value(unit)", ", the same unit for all"
+_VALUES = ".values", " (or .data, to keep dask arrays lazy)"
+
+# How plain arrays are made of the classes of other packages, and of those derived from them: by
+# the name of the package and of the class, since none of them is imported for it.
+ADVICE = {
+    ("numpy", "MaskedArray"): _FILLED,
+    ("astropy", "MaskedNDArray"): _FILLED,
+    ("astropy", "Quantity"): _IN_ONE_UNIT,
+    ("unyt", "unyt_array"): _IN_ONE_UNIT,
+    ("pint", "Quantity"): (".m_as(unit)", ", the same unit for all"),
+    ("xarray", "DataArray"): _VALUES,
+    ("xarray", "Variable"): _VALUES,
+    ("xarray", "Dataset"): ("[name].values", ", of one of its variables (or .data)"),
+    ("xarray", "DataTree"): ("[name].values", ", of one of its variables (or .data)"),
+    ("pandas", "DataFrame"): (".to_numpy()", ""),
+    ("pandas", "Series"): (".to_numpy()", ""),
+    ("hyperspy", "BaseSignal"): (".data", ""),
+    ("astropy", "NDData"): (".data", ", and give the mask that all images share as mask"),
+    ("sparse", "SparseArray"): (".todense()", ""),
+    ("scipy", "spmatrix"): (".toarray()", ""),
+    ("scipy", "sparray"): (".toarray()", ""),
+    ("cupy", "ndarray"): (".get()", ""),
+    ("torch", "Tensor"): (".numpy(force=True)", ""),
+}
+
+
+def is_plain(kind: type) -> bool:
+    """Whether arrays of a type mean what their bytes say.
+
+    Plain are numpy arrays, memory maps, and subclasses that only carry something along. One that
+    changes how numpy computes with it, or that has a mask or units, is not.
+
+    >>> is_plain(np.memmap), is_plain(np.ma.MaskedArray)
+    (True, False)
+    """
+    if kind is np.ndarray:
+        return True
+    if not issubclass(kind, np.ndarray) or issubclass(kind, np.ma.MaskedArray):
+        return False
+    own = (kind.__array_ufunc__, kind.__array_function__)
+    computes = own != (np.ndarray.__array_ufunc__, np.ndarray.__array_function__)
+    return not computes and not any(hasattr(kind, name) for name in ("mask", "unit", "units"))
+
+
+def check_plain(array: Any, index: int | None, dtype: np.dtype) -> None:
+    """Refuse a frame, or a block that begins with one, that is not plain memory."""
+    if not is_plain(type(array)):
+        name = "a block of the dask array" if index is None else f"frame {index}"
+        raise ValueError(refusal(type(array), name, f"a plain numpy array of {dtype}"))
+
+
+def refusal(kind: type, name: str, expected: str, items: bool = False) -> str:
+    """Say that something, or an item of a list, is of a type that is not expected.
+
+    >>> refusal(np.ma.MaskedArray, "frame 3", "a plain array").partition(", with a value")[0]
+    'frame 3 is a MaskedArray, expected a plain array: take its .filled(value)'
+    """
+    type_name = called(kind)
+    article = "an" if type_name[0] in "aeioux" else "a"
+    text = f"{name} is {article} {type_name}, expected {expected}"
+    advice = advice_for(kind)
+    if advice is None:
+        return text
+    how, remark = advice
+    return f"{text}: take {f'[image{how} for image in images]' if items else f'its {how}'}{remark}"
+
+
+def called(kind: type) -> str:
+    """Return the name of a type, with its package unless everybody knows it.
+
+    >>> called(list), called(np.ma.MaskedArray)
+    ('list', 'MaskedArray')
+    """
+    package = _package(kind)
+    known = package in ("builtins", "numpy", "__main__")
+    return kind.__name__ if known else f"{package}.{kind.__name__}"
+
+
+def advice_for(kind: type) -> tuple[str, str] | None:
+    """Return how plain arrays are made of a type, and a remark; None if nothing is known of it."""
+    names = [(_package(base), base.__name__) for base in kind.__mro__]
+    return next((ADVICE[name] for name in names if name in ADVICE), None)
+
+
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
