@@ -33,7 +33,8 @@ dtype : dtype, optional
 memory_limit : int or str, optional
     Bytes the call may use, or text such as "4 GiB"; by default what `memory_limit` returns.
 lock : bool or lock
-    Whether only one thread at a time may read the series.
+    Whether only one thread at a time may read the series. One that fills the same buffer for every
+    frame is noticed without it; several objects that share a reader need a lock of their own.
 frames : slice, sequence of int, or bool array, optional
     Which frames; others are not read. ``nframes`` counts those that are left.
 region : ((int, int), (int, int)), optional

@@ -1,6 +1,7 @@
 """What several tests need: image series that are hard to please, and the check of adapters."""
 
 import pickle
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,42 @@ class Obliging(Sequence):
         if name.startswith("__") or name == "_frames":
             raise AttributeError(name)
         return mock.MagicMock()
+
+
+class Refilling(Sequence):
+    """A series that returns a buffer which it fills again, as detector readers do.
+
+    Parameters
+    ----------
+    buffers : int or list of ndarray
+        Buffers that are used in turn, or how many.
+    fresh : int
+        Frames before this one are in memory of their own.
+    delay : float
+        Seconds that a read takes, before and after the buffer has been filled.
+    """
+
+    def __init__(self, frames: Any, buffers: Any = 1, fresh: int = 0, delay: float = 0) -> None:
+        super().__init__(frames)
+        if isinstance(buffers, int):
+            buffers = [np.empty_like(frames[0]) for _ in range(buffers)]
+        self.buffers, self.fresh, self.delay = buffers, fresh, delay
+        self.fills = self.readers = self.most = 0
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        self.readers += 1
+        self.most = max(self.most, self.readers)
+        frame = super().__getitem__(index)
+        time.sleep(self.delay)
+        if index < self.fresh:
+            buffer = frame.copy()
+        else:
+            buffer = self.buffers[self.fills % len(self.buffers)]
+            self.fills += 1
+            buffer[...] = frame
+        time.sleep(self.delay)
+        self.readers -= 1
+        return buffer
 
 
 class Flaky(Sequence):

@@ -6,6 +6,7 @@ import numpy as np
 
 from .base import Source, check_count, check_dtype, check_frame, check_native, check_shape
 from .foreign import check_plain
+from .refilling import StoredFrames, gate_of, is_own
 
 
 class SequenceSource(Source):
@@ -29,11 +30,58 @@ class SequenceSource(Source):
                 f"ims.shape and ims.dtype ({error})"
             ) from error
         self._ims = ims
+        self._open(id(ims))
+
+    def _open(self, number: int) -> None:
+        frame_nbytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
+        self._gate, self._stored = gate_of(number), StoredFrames(self.nframes, frame_nbytes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Frames that are stored lie elsewhere in another process.
+        return {**vars(self), "_gate": self._gate.number, "_stored": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open(state["_gate"])
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
-        frames = [self._frame(index)[None, first:last] for index in range(start, stop)]
+        return [self._rows(index, first, last)[None] for index in range(start, stop)]
+
+    def _rows(self, index: int, first: int, last: int) -> np.ndarray:
+        """Return some rows of a frame, in memory that nobody writes to again."""
+        rows = None
+        while rows is None:
+            if self._gate.begin():
+                rows = self._rows_in_parallel(index, first, last)
+            else:
+                with self._gate.alone() as alone:
+                    rows = self._rows_alone(index, first, last) if alone else None
+        return rows
+
+    def _rows_in_parallel(self, index: int, first: int, last: int) -> np.ndarray | None:
+        """Return the rows, None if another thread may have written to them."""
+        try:
+            frame = self._frame(index)
+        finally:
+            self._gate.end()
+        # Only this variable may hold the frame here.
+        lasts = is_own(frame) or self._stored.has(index, frame)
+        if not lasts:
+            self._gate.note(lasts)
+            return None
+        return self._cut(frame, first, last)
+
+    def _rows_alone(self, index: int, first: int, last: int) -> np.ndarray:
+        frame = self._frame(index)
+        lasts = is_own(frame) or self._stored.has(index, frame)
+        self._gate.note(lasts)
+        return self._cut(frame, first, last) if lasts else np.array(frame[first:last], order="C")
+
+    def _cut(self, frame: np.ndarray, first: int, last: int) -> np.ndarray:
+        if last - first == self.shape[0]:
+            return np.asarray(frame)
         # A view of some rows would keep a whole frame alive.
-        return frames if last - first == self.shape[0] else [frame.copy() for frame in frames]
+        return np.array(frame[first:last], order="C")
 
     def _frame(self, index: int) -> np.ndarray:
         # Many adapters raise IndexError for numpy integers and accept no slices.
@@ -41,4 +89,4 @@ class SequenceSource(Source):
         check_plain(frame, index, self.dtype)
         check_frame(frame.shape, self.shape, index)
         check_dtype(frame.dtype, self.dtype, index)
-        return np.asarray(frame)
+        return frame
