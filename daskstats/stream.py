@@ -6,6 +6,7 @@ wait for the consumer in a short queue; while that is full no further task is st
 """
 
 import atexit
+import multiprocessing.pool
 import sys
 import threading
 import weakref
@@ -18,6 +19,7 @@ from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from multiprocessing.pool import Pool
+from numbers import Integral
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -143,8 +145,12 @@ def current_scheduler() -> Scheduler:
     except RuntimeError as error:
         # dask itself says it of some clients, but not what to do.
         raise cluster.asynchronous() if "asynchronous" in str(error) else error from None
+    except AssertionError:
+        # Of an executor that does not say how many workers it has, and a wrong number of them.
+        configured_workers()
+        raise
     if getattr(get, "func", None) is dask.local.get_async:
-        return Scheduler(get, get.args[1])
+        return Scheduler(get, check_workers(get.args[1]))
     if get is dask.local.get_sync:
         return Scheduler(get, 1)
     scheduler = Scheduler(get, 1)
@@ -153,8 +159,36 @@ def current_scheduler() -> Scheduler:
         found = cluster.look_at(scheduler.client)
         return Scheduler(get, found.threads, found)
     pool = dask.config.get("pool", None)
-    workers = getattr(pool, "_max_workers", None) or dask.config.get("num_workers", None)
+    workers = configured_workers() if pool is None else pool_workers(pool)
     return Scheduler(get, workers or CPU_COUNT)
+
+
+def configured_workers() -> int | None:
+    """Return dask's ``num_workers``, None if it is not set."""
+    workers = dask.config.get("num_workers", None)
+    return None if workers is None else check_workers(workers)
+
+
+def check_workers(workers: Any) -> int:
+    """Return a number of workers that dask was given."""
+    text = f"dask's num_workers must be a positive integer, got {workers!r}"
+    if isinstance(workers, bool | np.bool_) or not isinstance(workers, Integral):
+        raise TypeError(text)
+    if workers < 1:
+        raise ValueError(text)
+    return int(workers)
+
+
+def pool_workers(pool: Any) -> int:
+    """Return how many workers dask's ``pool`` has."""
+    if isinstance(pool, multiprocessing.pool.Pool):
+        return len(pool._pool)  # type: ignore[attr-defined]
+    if not callable(getattr(pool, "submit", None)):
+        raise TypeError(
+            f"dask's pool must be an executor or a pool of multiprocessing, got {pool!r}: "
+            f"for a number of threads set num_workers"
+        )
+    return getattr(pool, "_max_workers", None) or configured_workers() or CPU_COUNT
 
 
 class Background:

@@ -3,6 +3,8 @@
 import gc
 import threading
 import time
+from concurrent.futures import Executor, ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 
 import dask
 import numpy as np
@@ -11,7 +13,7 @@ from dask.callbacks import Callback
 from dask.diagnostics import ProgressBar
 
 import daskstats as stats
-from daskstats.stream import Closed, Handoff
+from daskstats.stream import Closed, Handoff, current_scheduler
 
 
 class Slow:
@@ -305,3 +307,73 @@ def test_an_error_reaches_one_thread_and_ends_the_iterator_for_the_others():
         thread.join(10)
     assert len(found) == 4
     assert [text for text in found if isinstance(text, str)] == ["detector on fire"]
+
+
+# ---------------------------------------------------------------------- workers
+
+WRONG_NUMBERS = [
+    (-1, ValueError),
+    (0, ValueError),
+    (np.int64(-3), ValueError),
+    (-(10**30), ValueError),
+    (1.5, TypeError),
+    (2.0, TypeError),
+    (float("nan"), TypeError),
+    ("two", TypeError),
+    ("", TypeError),
+    (True, TypeError),
+    (False, TypeError),
+    ([2], TypeError),
+]
+
+
+class Uncounted(Executor):
+    """An executor that does not say how many workers it has."""
+
+    def submit(self, function, /, *args, **kwargs):
+        raise AssertionError("nothing is to be run")
+
+
+@pytest.mark.parametrize(("number", "error"), WRONG_NUMBERS, ids=repr)
+@pytest.mark.parametrize("scheduler", [None, "threads", "processes", Uncounted()])
+def test_wrong_number_of_workers_is_refused_at_the_call(number, error, scheduler):
+    frames, text = np.ones((4, 3, 2), "u2"), "dask's num_workers must be a positive integer, got"
+    calls = [
+        lambda: stats.average(frames),
+        lambda: stats.median_iter(frames, 2),
+        lambda: stats.wrap(frames),
+        lambda: stats.plan(frames, "max"),
+    ]
+    for call in calls:
+        with (
+            dask.config.set(num_workers=number, scheduler=scheduler),
+            pytest.raises(error, match=text),
+        ):
+            call()
+
+
+def test_number_of_workers_does_not_matter_to_one_thread():
+    with dask.config.set(num_workers=-1, scheduler="synchronous"):
+        assert stats.max(np.ones((4, 3, 2), "u2")).compute().tolist() == [[1, 1]] * 3
+
+
+@pytest.mark.parametrize("pool", [-1, 0, 4, 1.5, True, False, "two", [], object()])
+def test_what_is_no_pool_is_refused_at_the_call(pool):
+    with dask.config.set(pool=pool), pytest.raises(TypeError, match="dask's pool.*num_workers"):
+        stats.average(np.ones((4, 3, 2), "u2"))
+
+
+@pytest.mark.parametrize("number", [1, 3, np.int16(3)])
+def test_number_of_workers(number):
+    with dask.config.set(num_workers=number):
+        workers = current_scheduler().workers
+    assert (workers, type(workers)) == (number, int)
+
+
+@pytest.mark.parametrize("kind", [ThreadPool, ThreadPoolExecutor])
+def test_workers_of_a_pool(kind):
+    with kind(3) as pool, dask.config.set(pool=pool, num_workers=-1):
+        assert current_scheduler().workers == 3
+        image = stats.max(np.ones((4, 3, 2), "u2")).compute()
+        *_, last = stats.max_iter(np.ones((4, 3, 2), "u2"), 2)
+    assert image.tolist() == last.tolist() == [[1, 1]] * 3
