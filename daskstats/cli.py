@@ -830,7 +830,10 @@ def describe_scratch() -> str:
     """Return where frames would wait that do not fit into memory, and the room there."""
     if current_scheduler().cluster is not None and scratch.own_directory() is None:
         return "on the disks of the workers"
-    place = scratch.room()
+    try:
+        place = scratch.room()
+    except NotADirectoryError as error:
+        return str(error)
     remark = ", a RAM disk, which is not used" if place.in_memory else ""
     return f"{place.nbytes / 1e9:.3g} GB free in {place.directory}{remark}"
 

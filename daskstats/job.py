@@ -1,5 +1,6 @@
 """What every call works out first: arguments, outputs, plan; and how it becomes images."""
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -98,6 +99,8 @@ class Job:
         if self.plan.in_pixels:
             self.series = flattened(self.series)
             self.outputs = [replace(output, in_pixels=True) for output in self.outputs]
+        if self.plan.disk is not None:
+            scratch.room()  # which refuses a directory that is not there
         self.share = memory.Share(self.plan.nbytes, nbytes)
 
     def _plan(self, nbytes: int, use_buffer: bool, running: bool) -> planning.Plan:
@@ -357,10 +360,16 @@ def check_mask(mask: Any, whole: Source, series: Source, region: Any) -> np.ndar
 
 
 def disk() -> planning.Disk:
-    """Return where frames may wait that do not fit into memory."""
-    place = scratch.room()
-    compression = dask.config.get("daskstats.scratch-compression", "lz4")
-    scratch.check_compression(compression)
+    """Return where frames may wait that do not fit into memory.
+
+    Whether the directory is there matters only to a plan that has frames wait in it.
+    """
+    compression = scratch.compression()
+    try:
+        place = scratch.room()
+    except NotADirectoryError:
+        directory, _ = scratch.location()
+        return planning.Disk(str(directory), sys.maxsize, False, compression)
     return planning.Disk(place.directory, place.nbytes, place.in_memory, compression)
 
 

@@ -58,10 +58,11 @@ def memory_limit(value: int | float | str | None = None) -> int:
     >>> 0 < memory_limit() < available()
     True
     """
-    if value is None:
-        value = dask.config.get("daskstats.memory-limit", None)
     if value is not None:
         return _parse(value)
+    configured = dask.config.get("daskstats.memory-limit", None)
+    if configured is not None:
+        return _parse(configured, " as daskstats.memory-limit")
     return int(fraction() * available())
 
 
@@ -75,9 +76,9 @@ def fraction() -> float:
     return float(part)
 
 
-def _parse(value: Any) -> int:
+def _parse(value: Any, where: str = "") -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Real | str):
-        raise TypeError(f'memory_limit must be bytes or text such as "4 GiB", got {value!r}')
+        raise TypeError(f'memory_limit must be bytes or text such as "4 GiB", got {value!r}{where}')
     try:
         size = parse_bytes(value) if isinstance(value, str) else float(value)
         # dask takes text without a number, such as an empty variable, for one byte.
@@ -88,7 +89,7 @@ def _parse(value: Any) -> int:
     if not positive:
         raise ValueError(
             f"memory_limit must be a positive number of bytes, or text such as "
-            f'"4 GiB", got {value!r}'
+            f'"4 GiB", got {value!r}{where}'
         )
     return int(size)
 

@@ -39,6 +39,8 @@ from .packages import load, loaded
 
 PREFIX = "daskstats-scratch-"
 
+OWN = "daskstats.scratch-directory"
+
 # Who made a directory; it is swept when there is no such process any more.
 OWNER = "owner.json"
 
@@ -82,20 +84,30 @@ def room(directory: str | os.PathLike | None = None, root: str | Path = "/") -> 
     Raises
     ------
     NotADirectoryError
-        If it is no directory that can be written to.
+        If it is no directory that can be written to; the message names the setting.
     """
-    place = Path(directory or configured() or tempfile.gettempdir()).absolute()
+    place, setting = (Path(directory), OWN) if directory else location()
     if not (place.is_dir() and os.access(place, os.W_OK)):
         raise NotADirectoryError(
-            f"scratch-directory {place} is no directory that can be written to: "
-            f"set daskstats.scratch-directory to one"
+            f"frames that do not fit into memory would wait in {place} ({setting}), which is no "
+            f"directory that can be written to: make it, or set {OWN} to one that is there"
         )
     return Room(str(place), shutil.disk_usage(place).free, _file_system(place, root) in RAM_DISKS)
 
 
-def configured() -> str | None:
-    """Return the directory that is configured for scratch data, if any."""
-    return own_directory() or dask.config.get("temporary-directory", None)
+def location() -> tuple[Path, str]:
+    """Return the directory for scratch data, be it there or not, and the setting it comes from."""
+    own = own_directory()
+    if own is not None:
+        return Path(own).absolute(), OWN
+    dasks = _directory("temporary-directory")
+    if dasks is not None:
+        return Path(dasks).absolute(), "dask's temporary-directory"
+    try:
+        return Path(tempfile.gettempdir()).absolute(), "TMPDIR"
+    except FileNotFoundError:
+        # The system's and this process's working directory cannot be written to either.
+        return Path(os.environ.get("TMPDIR", "/tmp")).absolute(), "TMPDIR"
 
 
 def own_directory() -> str | None:
@@ -103,7 +115,17 @@ def own_directory() -> str | None:
 
     dask's own ``temporary-directory`` is for what each worker has for itself.
     """
-    return dask.config.get("daskstats.scratch-directory", None)
+    return _directory(OWN)
+
+
+def _directory(setting: str) -> str | None:
+    """Return a directory that is configured, None if it is null or an empty variable."""
+    value = dask.config.get(setting, None)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{setting} must be the path of a directory, got {value!r}")
+    return str(Path(value).expanduser())
 
 
 def _file_system(place: Path, root: str | Path) -> str:
@@ -581,13 +603,20 @@ def _seal(file: Path) -> tuple[int, int]:
 COMPRESSIONS = ("lz4", "zstd", "none")
 
 
+def compression() -> str:
+    """Return the configured compression; null, as dask reads ``none`` in a variable, is none."""
+    name = dask.config.get("daskstats.scratch-compression", "lz4")
+    return check_compression("none" if name is None else name)
+
+
 def check_compression(name: Any) -> str:
     """Return the name of a compression, or say which there are."""
-    if name not in COMPRESSIONS:
+    lower = name.lower() if isinstance(name, str) else name
+    if lower not in list(COMPRESSIONS):
         raise ValueError(
             f"daskstats.scratch-compression must be one of {', '.join(COMPRESSIONS)}, got {name!r}"
         )
-    return name
+    return lower
 
 
 def _codecs(compression: str, itemsize: int) -> list:
