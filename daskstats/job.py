@@ -22,7 +22,8 @@ from .series import Source, as_series, count_chunks, count_frames, layout
 from .sources.base import warn_about_missing
 from .sources.flat import flattened
 from .sources.selection import select
-from .statistics import Statistic, as_statistic, can_hold, check_validity
+from .statistics import STATISTICS, Statistic, as_statistic, can_hold, check_validity
+from .statistics.shared import check_jit
 from .stream import Scheduler, Snapshot, Stream
 from .together import together
 
@@ -60,6 +61,8 @@ class Job:
         check_query_planning()
         self.several = isinstance(statistics, list)
         self.keys, members = named(statistics)
+        if any(member.name in STATISTICS for member in members):
+            check_jit()
         whole = as_series(ims, options.get("lock", False))
         region = options.get("region")
         self.series: Source = select(whole, options.get("frames"), region)

@@ -10,6 +10,7 @@ from numba.extending import intrinsic, overload
 from numpy.typing import DTypeLike
 
 from ..leases import Pool
+from .cache import cached
 
 Piece = list[np.ndarray]
 
@@ -29,7 +30,7 @@ STRETCH, AHEAD = 256, 1536
 FRAMES_IN_32_BITS = 1 << 16
 
 # No wrapper for C is made, which nobody calls: compiling takes a tenth less.
-compiled = njit(nogil=True, cache=True, no_cfunc_wrapper=True)
+compiled = cached(njit(nogil=True, no_cfunc_wrapper=True))
 
 # What only compiled code calls is part of what calls it: machine code of its own, kept on disk, and
 # a wrapper for Python would be made for nobody.
@@ -40,7 +41,7 @@ internal = njit(nogil=True, no_cfunc_wrapper=True, no_cpython_wrapper=True)
 inlined = njit(nogil=True, no_cfunc_wrapper=True, no_cpython_wrapper=True, forceinline=True)
 
 # Division by zero gives NaN or infinity, as numpy's: looking for it would keep LLVM from vectors.
-dividing = njit(nogil=True, cache=True, no_cfunc_wrapper=True, error_model="numpy")
+dividing = cached(njit(nogil=True, no_cfunc_wrapper=True, error_model="numpy"))
 
 
 @intrinsic

@@ -1,5 +1,7 @@
 """What folds share: compiled code, imported at first use, and pixels without a valid value."""
 
+import os
+import sys
 from collections.abc import Callable
 from functools import cache, partial
 from types import ModuleType
@@ -15,7 +17,20 @@ from .validity import Validity
 @cache
 def compiled() -> ModuleType:
     """Import the compiled code: half a second that only what computes should take."""
+    load("numba")  # which a file may have configured
+    check_jit()
     return load(f"{__package__.rpartition('.')[0]}.kernels")
+
+
+def check_jit() -> None:
+    """Refuse to compute where numba is told not to compile; there is no other code."""
+    numba = sys.modules.get("numba")
+    given = os.environ.get("NUMBA_DISABLE_JIT", "0").strip() if numba is None else ""
+    if numba.config.DISABLE_JIT if numba is not None else given not in ("", "0"):
+        raise RuntimeError(
+            "NUMBA_DISABLE_JIT is set, but daskstats has compiled code only: unset it, and start "
+            "Python again"
+        )
 
 
 def left_out(validity: Validity | None, block: np.ndarray, counts: np.ndarray | None) -> Any:

@@ -1,0 +1,101 @@
+"""Where compiled code is kept on disk: numba's cache, which must never be why a call fails.
+
+A damaged file of the cache is removed and its code compiled again. Where no directory can be
+written to, or the disk is full, compiled code stays in memory. Each is said once, in a warning.
+"""
+
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from numba import config
+from numba.core.caching import FunctionCache
+
+_said: set[str] = set()
+_lock = threading.Lock()
+
+
+class Cache(FunctionCache):
+    """numba's cache of a function, which goes on without what it cannot read or write."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:
+            # Damaged pickles raise all kinds of errors.
+            self._remove(sig, target_context, error)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:
+            # Not again for each dtype.
+            self.disable()
+            _say(
+                f"compiled code cannot be kept in {self.cache_path} ({_text(error)}), so every "
+                f"process compiles it again: set NUMBA_CACHE_DIR to a directory with room"
+            )
+
+    def _remove(self, sig: Any, target_context: Any, error: Exception) -> None:
+        """Remove a file that cannot be read: the index, if it is damaged, or else the code."""
+        path = Path(self._cache_file._index_path)
+        with suppress(Exception):
+            names = self._cache_file._load_index()
+            path = Path(self._cache_file._data_path(names[self._index_key_of(sig, target_context)]))
+        try:
+            path.unlink(missing_ok=True)
+            done = "it has been removed"
+        except OSError:
+            self.disable()
+            done = "remove it"
+        _say(f"{path} in numba's cache is damaged ({_text(error)}): {done}; compiled again")
+
+    def _index_key_of(self, sig: Any, target_context: Any) -> Any:
+        return self._index_key(sig, target_context.codegen())
+
+
+def cached(jit: Callable) -> Callable:
+    """Return a decorator that compiles and keeps compiled code on disk, where that is possible."""
+
+    def decorate(function: Callable) -> Any:
+        dispatcher = jit(function)
+        try:
+            dispatcher._cache = Cache(function)
+        except RuntimeError:
+            # Of numba: there is no locator, that is, no directory.
+            _say(
+                "compiled code cannot be kept on disk, so every process compiles it again, a few "
+                "seconds for each dtype: neither NUMBA_CACHE_DIR "
+                f"({config.CACHE_DIR or 'not set'}), nor {Path(__file__).parent / '__pycache__'}, "
+                "nor the user's cache directory can be written to; set NUMBA_CACHE_DIR to one "
+                "that can"
+            )
+        else:
+            _check_directory(dispatcher._cache.cache_path)
+        return dispatcher
+
+    return decorate
+
+
+def _check_directory(found: str) -> None:
+    """Say if the directory that was asked for is not the one that was found."""
+    asked = config.CACHE_DIR
+    if asked and not Path(found).is_relative_to(asked):
+        _say(f"NUMBA_CACHE_DIR {asked} cannot be written to: compiled code is kept in {found}")
+
+
+def _say(text: str) -> None:
+    """Warn once in a process."""
+    with _lock:
+        if text in _said:
+            return
+        _said.add(text)
+    warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,282 @@
+"""numba's cache, whatever state it is in: compiled code is lost, a call never is."""
+
+import errno
+import os
+import pickle
+import runpy
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import daskstats as stats
+
+PACKAGE = Path(stats.__file__).parent
+
+# Cheap to compile, one dtype; what is warned of goes to stdout as lines.
+CALL = """
+import sys, warnings
+warnings.showwarning = lambda message, *rest, **more: print("warning:", message)
+import numpy as np
+import daskstats as stats
+print(stats.__file__)
+for frames in (np.arange(24, dtype="u2").reshape(4, 3, 2), np.ones((2, 2, 2), "u2")):
+    print(stats.max(frames).compute().ravel().tolist())
+"""
+RIGHT = ["[18, 19, 20, 21, 22, 23]", "[1, 1, 1, 1]"]
+
+
+def call(program=CALL, path=PACKAGE.parent, **variables):
+    """Return the lines a new process prints."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env=os.environ | {"PYTHONPATH": str(path)} | {k: str(v) for k, v in variables.items()},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout.splitlines()
+
+
+def warned(lines):
+    assert [line for line in lines if line.startswith("[")] == RIGHT
+    return [line for line in lines if line.startswith("warning:")]
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """Return a cache that has the code of the call."""
+    cache = tmp_path_factory.mktemp("cache")
+    assert warned(call(NUMBA_CACHE_DIR=cache)) == []
+    assert list(cache.rglob("*.nbi"))
+    assert list(cache.rglob("*.nbc"))
+    return cache
+
+
+@pytest.mark.parametrize(("suffix", "length"), [("nbi", 0), ("nbc", 1000)])
+def test_damaged_file_is_removed_and_its_code_compiled_again(filled, tmp_path, suffix, length):
+    cache = tmp_path / "cache"
+    shutil.copytree(filled, cache)
+    file = min(cache.rglob(f"folds._extreme-*.{suffix}"))
+    good = file.read_bytes()
+    file.write_bytes(good[:length])
+    (text,) = warned(call(NUMBA_CACHE_DIR=cache))
+    assert f"{file} in numba's cache is damaged" in text
+    assert "removed; compiled again" in text
+    assert len(file.read_bytes()) > len(good) // 2
+    assert warned(call(NUMBA_CACHE_DIR=cache)) == []
+
+
+# ---------------------------------------------------------------------- one small function
+
+SMALL = """
+from numba import njit
+from daskstats.kernels.cache import cached
+
+@cached(njit)
+def twice(x):
+    return 2 * x
+"""
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Return a function that imports and calls compiled code as a new process does, and its cache.
+
+    It returns the text of the one warning, if there was one.
+    """
+    import numba
+
+    from daskstats.kernels import cache
+
+    module, place = tmp_path / "small.py", tmp_path / "cache"
+    module.write_text(SMALL)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(place))
+
+    def run():
+        monkeypatch.setattr(cache, "_said", set())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert runpy.run_path(str(module))["twice"](21) == 42
+        assert len(caught) <= 1
+        return str(caught[0].message) if caught else ""
+
+    return run, place
+
+
+DAMAGE = {
+    "empty": lambda data: b"",
+    "cut off": lambda data: data[: len(data) // 2],
+    "without its end": lambda data: data[:-1],
+    "zeros": lambda data: b"\x00" * len(data),
+    "text": lambda data: b"this is no pickle\n",
+    "of another kind": lambda data: pickle.dumps(["something", "else"]),
+    "of a module that is not there": lambda data: b"cno_such_module\nthing\n.",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+def test_every_kind_of_damage(small, suffix, damage):
+    run, place = small
+    assert run() == ""
+    (file,) = place.rglob(f"*.{suffix}")
+    good = file.read_bytes()
+    file.write_bytes(damage(good))
+    text = run()
+    # An index whose version is not numba's is taken for an old one, by numba.
+    assert f"{file} in numba's cache is damaged" in text or suffix == "nbi"
+    assert len(file.read_bytes()) == len(good)
+    assert run() == ""
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+def test_damaged_file_that_cannot_be_removed(small, suffix):
+    """A directory cannot be unlinked, by nobody."""
+    run, place = small
+    run()
+    (file,) = place.rglob(f"*.{suffix}")
+    file.unlink()
+    file.mkdir()
+    for _ in range(2):
+        text = run()
+        assert str(file) in text or str(place) in text
+
+
+def test_cache_that_is_removed_while_it_is_used(small):
+    run, place = small
+    run()
+    shutil.rmtree(place)
+    assert run() == ""
+    assert list(place.rglob("*.nbc"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("name", ["_save_data", "_save_index"])
+def test_code_that_cannot_be_kept_is_one_warning(small, monkeypatch, number, name):
+    from numba.core import caching
+
+    def fail(self, *args):
+        raise OSError(number, os.strerror(number))
+
+    run, place = small
+    with monkeypatch.context() as patched:
+        patched.setattr(caching.IndexDataCacheFile, name, fail)
+        text = run()
+    assert f"compiled code cannot be kept in {place}" in text
+    assert os.strerror(number) in text
+    assert run() == ""
+
+
+# ---------------------------------------------------------------------- directories
+
+
+@pytest.mark.parametrize("deeper", ["", "deeper"])
+def test_unusable_cache_directory_is_one_warning(tmp_path, deeper):
+    """A file is in the way; permissions do not hold everybody back."""
+    (tmp_path / "cache").touch()
+    place = tmp_path / "cache" / deeper
+    (text,) = warned(call(NUMBA_CACHE_DIR=place))
+    assert f"NUMBA_CACHE_DIR {place} cannot be written to: compiled code is kept in" in text
+    assert "__pycache__" in text
+
+
+def installed(tmp_path):
+    """Install the package where nothing can be written next to it, by nobody."""
+    site = tmp_path / "site"
+    shutil.copytree(PACKAGE, site / "daskstats", ignore=shutil.ignore_patterns("__pycache__"))
+    (site / "daskstats" / "kernels" / "__pycache__").touch()
+    (tmp_path / "home").touch()
+    return site
+
+
+NOWHERE = {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.mark.parametrize("asked", ["", "/somewhere"])
+def test_no_locator_is_one_warning(small, monkeypatch, asked):
+    import numba
+    from numba.core.caching import CacheImpl
+
+    run, _ = small
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    monkeypatch.setattr(numba.config, "CACHE_DIR", asked)
+    text = run()
+    assert "compiled code cannot be kept on disk" in text
+    assert f"NUMBA_CACHE_DIR ({asked or 'not set'})" in text
+
+
+def test_nowhere_to_keep_compiled_code_is_one_warning(tmp_path):
+    site, home = installed(tmp_path), tmp_path / "home"
+    variables = NOWHERE | {"HOME": home, "XDG_CACHE_HOME": home / "cache"}
+    variables["NUMBA_CACHE_DIR"] = home / "numba"
+    lines = call(path=site, **variables)
+    assert lines[0].startswith(str(site))
+    (text,) = warned(lines)
+    assert "compiled code cannot be kept on disk" in text
+    assert str(site / "daskstats" / "kernels" / "__pycache__") in text
+    assert f"NUMBA_CACHE_DIR ({home / 'numba'})" in text
+
+
+# ---------------------------------------------------------------------- no compiled code at all
+
+
+NO_JIT = """
+import numpy as np
+import daskstats as stats
+frames = np.ones((4, 3, 2), "u2")
+calls = (
+    lambda: stats.average(frames),
+    lambda: stats.median(frames),
+    lambda: stats.max_iter(frames, 2),
+    lambda: stats.aggregate(frames, ["std"]),
+)
+for call in calls:
+    try:
+        call()
+        print("nothing")
+    except RuntimeError as error:
+        print(error)
+print(stats.wrap(frames).compute().sum())
+"""
+
+
+@pytest.mark.parametrize("loaded", ["", "import numba\n"])
+def test_without_compiled_code_every_call_is_refused(loaded):
+    lines = call(loaded + NO_JIT, NUMBA_DISABLE_JIT=1)
+    assert lines[:4] == [lines[0]] * 4
+    assert "NUMBA_DISABLE_JIT is set, but daskstats has compiled code only: unset it" in lines[0]
+    assert lines[4:] == ["24"]
+
+
+@pytest.mark.parametrize("value", ["", "0", " 0 "])
+def test_jit_that_is_not_disabled(monkeypatch, value):
+    from daskstats.statistics import shared
+
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", value)
+    for numba in (sys.modules.get("numba"), None):
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, "numba", numba)
+            shared.check_jit()
+
+
+def test_what_is_compiled_later_is_refused_in_the_task(monkeypatch):
+    """As on a worker, which has variables of its own."""
+    import numba
+
+    from daskstats.statistics import shared
+
+    image = stats.average(np.ones((4, 3, 2), "u2"))
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    shared.compiled.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match="NUMBA_DISABLE_JIT"):
+            image.compute()
+    finally:
+        monkeypatch.undo()
+        shared.compiled()
