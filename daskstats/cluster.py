@@ -12,8 +12,6 @@ than what is in flight.
 """
 
 import logging
-import math
-import re
 import threading
 import time
 from collections import deque
@@ -22,12 +20,11 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import dask
 from dask.system import CPU_COUNT
-from dask.utils import parse_bytes, parse_timedelta
+from dask.utils import parse_bytes
 
 from . import memory
 from .graph import described
@@ -49,10 +46,6 @@ POLL, TRANSFER = 0.5, 2.0
 # A local cluster gives up a worker's place for good if, so long after its death, the new worker has
 # just died as well; ours goes on starting workers.
 LASTING = {"distributed.deploy.lost-worker-timeout": "1h"}
-
-# A time as text, and units that dask does not know.
-TIME = re.compile(r"(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-zA-Z]*)")
-UNITS = {"min": "m", "mins": "m", "sec": "s", "secs": "s", "hr": "h", "hrs": "h"}
 
 # Bytes of all copies of a series that are sent to workers.
 ALL_SOURCES = 64 << 20
@@ -179,30 +172,7 @@ def _workers(client: Any) -> list[dict]:
 
 def patience() -> float:
     """Return the seconds to wait for a worker."""
-    value = dask.config.get("daskstats.no-workers-timeout", "60 s")
-    seconds = _seconds(value)
-    if not 0 <= seconds < math.inf:
-        raise ValueError(
-            f'daskstats.no-workers-timeout must be seconds, or text such as "30 s" or "1 min", '
-            f"got {value!r}"
-        )
-    return seconds
-
-
-def _seconds(value: Any) -> float:
-    """Return a time in seconds, NaN if it is none."""
-    if not isinstance(value, str):
-        is_number = isinstance(value, Real) and not isinstance(value, bool)
-        return float(value) if is_number else math.nan
-    found = TIME.fullmatch(value.strip())
-    if found is None:
-        return math.nan
-    number, unit = found.groups()
-    try:
-        # dask takes "-5 s" and ".5 s" for something else, so it is given the unit only.
-        return float(number) * parse_timedelta(f"1 {UNITS.get(unit, unit) or 's'}")
-    except KeyError:
-        return math.nan
+    return memory.configured_seconds("no-workers-timeout")
 
 
 def no_workers() -> TimeoutError:

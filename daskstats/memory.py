@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import math
 import numbers
+import re
 import threading
 import time
 import weakref
@@ -209,6 +210,10 @@ WORTH_TRIMMING = 1 << 24
 # the kernels loaded (measured: 300 MiB resident).
 SAFE, PROCESS_NBYTES = 0.6, 320 << 20
 
+# A time as text, and units that dask does not know.
+TIME = re.compile(r"(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([a-zA-Z]*)")
+UNITS = {"min": "m", "mins": "m", "sec": "s", "secs": "s", "hr": "h", "hrs": "h"}
+
 log = logging.getLogger("daskstats")
 
 
@@ -223,7 +228,34 @@ def worker_room(limit: int) -> int:
 
 def waiting_timeout() -> float:
     """Return the seconds to wait for memory that an iterator holds and nobody advances."""
-    return parse_timedelta(dask.config.get("daskstats.memory-timeout", "60 s"))
+    return configured_seconds("memory-timeout")
+
+
+def configured_seconds(name: str) -> float:
+    """Return a configured time in seconds, or refuse a value that is none."""
+    value = dask.config.get(f"daskstats.{name}", "60 s")
+    seconds = _seconds(value)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(
+            f'daskstats.{name} must be seconds, or text such as "30 s" or "1 min", got {value!r}'
+        )
+    return seconds
+
+
+def _seconds(value: Any) -> float:
+    """Return a time in seconds, NaN if it is none."""
+    if not isinstance(value, str):
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        return float(value) if is_number else math.nan
+    found = TIME.fullmatch(value.strip())
+    if found is None:
+        return math.nan
+    number, unit = found.groups()
+    try:
+        # dask takes "-5 s" and ".5 s" for something else, so it is given the unit only.
+        return float(number) * parse_timedelta(f"1 {UNITS.get(unit, unit) or 's'}")
+    except KeyError:
+        return math.nan
 
 
 @dataclass(eq=False)

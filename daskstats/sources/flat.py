@@ -20,7 +20,7 @@ class FlatSource(Source):
     >>> source.shape
     (6, 1)
     >>> [block.ravel().tolist() for block in source.read(1, 3, 2, 4)]
-    [[8, 9, 14, 15]]
+    [[8, 9], [14, 15]]
     """
 
     def __init__(self, source: Source) -> None:

@@ -226,7 +226,8 @@ def like_detector(shape: tuple[int, ...]) -> bool:
     (True, False, False)
     """
     rows, cols = shape[-2:]
-    if min(rows, cols) < FEWEST_COLUMNS:
+    # Along a third axis there may be lines of few rows; two axes of which one is short are a table.
+    if (cols if len(shape) > 2 else min(rows, cols)) < FEWEST_COLUMNS:
         return False
     return not rows == cols <= LARGEST_MATRIX
 
