@@ -4,6 +4,9 @@ Every row has a process of its own. Its peak (VmHWM) is counted from what is res
 call on a small series has loaded everything. The floor of a row-wise statistic is the time of
 writing the frames to the same disk and reading them back, as they are, by as many threads.
 "8 at once" are calls from eight threads, of an eighth of the frames each, which share the limit.
+
+The second table has shapes for which the limit is hard to keep: frames of a few pixels, of one
+column, of one chunk, of float64 with values left out, and four threads. A refusal keeps it too.
 """
 
 import resource
@@ -48,6 +51,30 @@ HEADER = (
 SHAPES = {"256MiB": (1024, 1024), "1GiB": (2048, 2048)}
 TINY = {"24MiB": (128, 256)}
 
+# Calls for which the limit is hard to keep: (statistic, how, frames, shape, dtype, source, threads,
+# MiB of the limit, options).
+LEFT_OUT = {"invalid": [1, 2, 3, 4]}
+SIX = ["max", "min", "average", "std", "median", ["percentile", 5]]
+AWKWARD = (
+    ("median", "plain", 200, (1024, 1024), "uint16", "generated", 4, 150, {}),
+    ("median", "10 steps", 200, (1024, 1024), "uint16", "generated", 4, 150, {}),
+    ("median", "plain", 200, (1024, 1024), "uint16", "h5", 4, 150, {}),
+    ("six", "plain", 100_000, (16, 16), "uint16", "generated", 2, 200, {}),
+    ("median", "plain", 100_000, (16, 16), "uint16", "generated", 2, 200, {}),
+    ("median", "plain", 100_000, (16, 16), "uint16", "list", 2, 200, {}),
+    ("max", "10 steps", 100_000, (16, 16), "uint16", "list", 2, 200, {}),
+    ("median", "plain", 200, (512, 512), "float64", "generated", 2, 100, LEFT_OUT),
+    ("std", "plain", 200, (512, 512), "float64", "generated", 2, 100, LEFT_OUT),
+    ("average", "10 steps", 200, (512, 512), "float64", "generated", 2, 100, LEFT_OUT),
+    ("max", "plain", 32, (1024, 1024), "uint16", "zarr of one chunk", 2, 180, {}),
+    ("average", "plain", 32, (1024, 1024), "uint16", "zarr of one chunk", 1, 160, {}),
+    ("median", "plain", 32, (1024, 1024), "uint16", "zarr of one chunk", 1, 260, {}),
+    ("max", "10 steps", 20, (10_000_000, 1), "uint16", "generated", 2, 400, {}),
+    ("max", "10 steps", 20, (10_000_000, 1), "uint16", "array", 2, 300, {}),
+    ("max", "plain", 400, (1024, 1024), "float16", "array", 2, 100, {}),
+    ("std", "10 steps", 400, (1024, 1024), "float16", "array", 2, 200, {}),
+)
+
 # Data segment that is there before, and what an interpreter needs beside the statistic.
 HEADROOM = 1 << 28
 
@@ -76,14 +103,17 @@ def opened(source: str, shape: tuple[int, int], nframes: int, dtype: str, place:
     frames = Generated(shape, nframes, dtype)
     if source == "generated":
         return frames
-    path = Path(place) / f"frames.{source}"
-    if source == "zarr":
+    if source in ("list", "array"):
+        every = [frames[index] for index in range(nframes)]
+        return np.stack(every) if source == "array" else every
+    path = Path(place) / f"frames.{source.partition(' ')[0]}"
+    if source.startswith("zarr"):
         import zarr
 
-        chunks = (8, *shape)
+        chunks = (nframes if source == "zarr of one chunk" else 8, *shape)
         array = zarr.create_array(path, shape=(nframes, *shape), chunks=chunks, dtype=dtype)
-        for start in range(0, nframes, 8):
-            stop = min(nframes, start + 8)
+        for start in range(0, nframes, chunks[0]):
+            stop = min(nframes, start + chunks[0])
             array[start:stop] = np.stack([frames[index] for index in range(start, stop)])
     else:
         import h5py
@@ -127,12 +157,13 @@ def plan_of(ims: Any, statistic: str, kind: str, limit: int) -> Any:
     return Job(ims, what, 0, STEPS if running else 1, memory_limit=limit, running=running).plan
 
 
-def answer(**request: Any) -> dict:
+def answer(awkward: bool = False, threads: int = common.THREADS, **request: Any) -> dict:
     """Run one call in this process."""
     place = tempfile.mkdtemp(prefix="daskstats-benchmark-")
+    measure = awkward_call if awkward else measured
     try:
-        with dask.config.set({"num_workers": common.THREADS, "daskstats.scratch-directory": place}):
-            return measured(place, **request)
+        with dask.config.set({"num_workers": threads, "daskstats.scratch-directory": place}):
+            return measure(place, **request)
     finally:
         shutil.rmtree(place)
 
@@ -192,6 +223,69 @@ def floor(ims: Generated, place: str) -> float:
     return took
 
 
+def awkward_call(
+    place: str,
+    statistic: str,
+    kind: str,
+    nframes: int,
+    shape: list[int],
+    dtype: str,
+    source: str,
+    limit: int,
+    options: dict,
+) -> dict:
+    """Make one of the calls of `AWKWARD` in this process."""
+    statistics = [tuple(s) if isinstance(s, list) else s for s in SIX]
+    what: Any = statistics if statistic == "six" else statistic
+    limits = {**options, "memory_limit": limit}
+
+    def compute_or_iterate(ims: Any, **given: Any) -> None:
+        if kind == STEPWISE:
+            with stats.snapshots(ims, what, STEPS, **given) as shots:
+                for _ in shots:
+                    pass
+        else:
+            dask.compute(stats.aggregate(ims, what if statistic == "six" else [what], **given))
+
+    small = Generated((64, 256), 512, dtype)
+    compute_or_iterate(small, **{**limits, "memory_limit": 32 << 20})
+    ims = opened(source, tuple(shape), nframes, dtype, place)
+    steps = STEPS if kind == STEPWISE else None
+    try:
+        plan = stats.plan(ims, what, steps, **limits)
+    except stats.MemoryLimitError:
+        return {"status": "refused"}
+    _, took, peak = common.peak_of(lambda: compute_or_iterate(ims, **limits))
+    return {
+        "status": "ok",
+        "strategy": plan.strategy,
+        "peak": peak,
+        "projected": plan.nbytes,
+        "reads": plan.reads,
+        "seconds": took,
+        "floor": None,
+    }
+
+
+def awkward_lines() -> Iterator[list[Any]]:
+    """Yield the rows of the second table."""
+    for statistic, kind, nframes, shape, dtype, source, threads, limit, options in AWKWARD:
+        request = {
+            "statistic": statistic,
+            "kind": kind,
+            "nframes": nframes,
+            "shape": shape,
+            "dtype": dtype,
+            "source": source,
+            "limit": limit << 20,
+            "options": options,
+        }
+        with common.Worker(__file__) as worker:
+            got = worker.ask(awkward=True, threads=threads, **request)
+        frames = f"{source}: {nframes} x {shape[0]} x {shape[1]} {dtype}, {threads} threads"
+        yield line({**request, "source": frames}, got)
+
+
 def lines(options: Any) -> Iterator[list[Any]]:
     """Yield the rows of the table."""
     shapes = TINY if options.tiny else SHAPES
@@ -238,19 +332,28 @@ def main() -> None:
     parser.add_argument("--calls", default=",".join(KINDS), help="how, with commas")
     parser.add_argument("--sources", default="generated", help="generated, zarr, h5, with commas")
     parser.add_argument("--dtype", default="uint16", help="of the frames [uint16]")
+    parser.add_argument("--awkward", action="store_true", help="only the table of awkward shapes")
     parser.add_argument("--capped", action="store_true", help="under RLIMIT_DATA as well")
     options = parser.parse_args()
     if options.worker:
         common.serve(answer)
         return
-    rows = []
-    for row in lines(options):
-        print(" ".join(common.text(cell) for cell in row), file=sys.stderr, flush=True)
-        rows.append(row)
     print(common.machine())
-    times = TINY_TIMES if options.tiny else TIMES
-    print(f"- {options.dtype}, series of {times} x the limit, {common.THREADS} threads\n")
-    print(common.table(HEADER, rows))
+    if not options.awkward:
+        times = TINY_TIMES if options.tiny else TIMES
+        print(f"- {options.dtype}, series of {times} x the limit, {common.THREADS} threads\n")
+        print_table(lines(options))
+    if options.awkward or not (options.tiny or options.only != ",".join(STATISTICS)):
+        print("\n### Awkward shapes\n")
+        print_table(awkward_lines())
+
+
+def print_table(rows: Iterator[list[Any]]) -> None:
+    found = []
+    for row in rows:
+        print(" ".join(common.text(cell) for cell in row), file=sys.stderr, flush=True)
+        found.append(row)
+    print(common.table(HEADER, found))
 
 
 if __name__ == "__main__":

@@ -97,8 +97,9 @@ def _advanced(
     statistic: Statistic, state: State | None, view: Source, step: Sequence[Range], piece: int
 ) -> State:
     start, stop = step[0][0], step[-1][1]
-    # A step of one block is taken at once, wherever it begins.
-    count = piece if len(step) > 1 else len(view)
+    # A step of one block is taken at once, wherever it begins, unless its frames are widened.
+    whole = len(step) == 1 and view.dtype != np.float16
+    count = len(view) if whole else piece
     return statistic.advance(Pixels(view, start, stop, 0, view.shape[0], count), start, state)
 
 

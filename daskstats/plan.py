@@ -40,8 +40,12 @@ TASKS_PER_WORKER = 4
 TASKS_PER_WORKER_IN_MEMORY = 1
 
 # Frames that a fold takes at once from a source that has to fetch them: the partial state is
-# then written once for every eight frames.
-PIECE = 8
+# then written once for every eight frames. Of small frames there are more, up to these bytes: each
+# array, and each task, takes more than a frame of 16 x 16 does.
+PIECE, PIECE_NBYTES = 8, 256 << 10
+
+# Bytes of the objects around a frame that is an array of its own, and around a task of a graph.
+FRAME_OBJECTS, TASK_OBJECTS = 512, 2048
 
 # Steps that may be finished before the consumer takes the first of them.
 WAITING = 2
@@ -56,6 +60,11 @@ LARGEST_BURST, BURST_NBYTES = 4, 16 * MEBI
 # checksum.
 LARGEST_CHUNK, CHUNKS_OF_LIMIT = 4 * MEBI, 128
 CHUNKS_IN_FLIGHT = 15
+
+# Chunks are made this large where memory allows it: a chunk of any size costs some 2 ms of a core,
+# so that 100 MiB in chunks of 2 KiB took 45 s. Scratch data of more chunks than this, and with
+# smaller ones, are not written.
+SMALLEST_CHUNK, MOST_SMALL_CHUNKS = 128 << 10, 4096
 
 # What allocators lose between arrays, and what threads, tasks and metadata take.
 LOST, OVERHEAD = 10, 4 * MEBI
@@ -110,6 +119,10 @@ class Layout:
     """bytes that exist while a frame is read beside those that are returned, for each of these"""
     again: bool = True
     """whether frames can be read again without being kept somewhere"""
+    apart: bool = False
+    """whether each frame in memory is an array of its own"""
+    widened: int = 0
+    """bytes of a pixel in the copies that folds of float16 make"""
     width: int = 1
     """pixels of a row of the frames where the rows of this layout are single pixels of them"""
 
@@ -135,6 +148,22 @@ class Layout:
             return 0
         return int((self.frame_unit + nframes * self.buffers) * self.frame_nbytes)
 
+    def for_folds(self) -> "Layout":
+        """Return the layout for statistics that widen float16: a few frames of it at a time."""
+        if not self.widened:
+            return self
+        return replace(self, in_memory=False, buffers=self.buffers + self.widened / self.itemsize)
+
+    @property
+    def objects(self) -> int:
+        """Bytes of the views that a task has of frames that are arrays of their own."""
+        return self.nframes * FRAME_OBJECTS if self.apart else 0
+
+    @property
+    def least_piece(self) -> int:
+        """Frames that are read at once if there is memory for them."""
+        return max(PIECE, PIECE_NBYTES // self.frame_nbytes)
+
     @property
     def frame_nbytes(self) -> int:
         return self.rows * self.cols * self.itemsize
@@ -153,7 +182,7 @@ class Cost:
     image: int = 0
     """of a finished image"""
     scratch: int = 0
-    """of temporaries, for each pixel of a row-wise block"""
+    """of temporaries, for each pixel of a row-wise block, or of the frames that a task folds"""
     tile: int = 0
     """of a row-wise block's tile in cache: bytes for each worker, whatever the block"""
 
@@ -386,11 +415,13 @@ def fold(
     >>> print(fold(layout, Cost(state=8, image=4), steps=10, workers=2, limit=4 << 30))
     fold: 10 blocks of 10 frames, 2 at once; each frame read 1 time; at most 320.8 MiB of 4096 MiB
     """
+    layout = layout.for_folds()
     pixels = layout.rows * layout.cols
     unit = min(layout.frame_unit, layout.nframes)
     burst = burst_of(layout, steps, workers) if running and chained else 1
     states, images = in_flight(layout, workers, running, chained, processes and fan_in)
-    fixed = (states * cost.state + images * cost.image) * pixels
+    fixed = (states * cost.state + images * cost.image + workers * cost.scratch) * pixels
+    fixed += workers * layout.objects
     waiting = 2 * (burst - 1) * cost.image * pixels
     if fixed + waiting <= usable(limit):
         fixed += waiting
@@ -491,7 +522,7 @@ def piece_size(layout: Layout, most: int, nbytes: int) -> int:
     unit = min(layout.frame_unit, layout.nframes)
     each = layout.frame_nbytes * (1 + layout.buffers)
     affordable = int((nbytes - layout.reading(0)) / each)
-    piece = min(most, max(PIECE, unit), affordable)
+    piece = min(most, max(layout.least_piece, unit), affordable)
     return max(1, piece - piece % unit if piece > unit else piece)
 
 
@@ -603,7 +634,7 @@ def bands(
     """
     whole = Request(layout, cost, steps, workers, usable(limit), running, processes)
     every = [whole] if layout.cols == 1 else [whole, replace(whole, layout=layout.in_pixels())]
-    needed, tasks = [], []
+    needed, tasks, tiny = [], [], None
     for request in every:
         ways, note = ways_to_bands(request, use_buffer, disk, shuffle)
         for way in ways:
@@ -611,8 +642,17 @@ def bands(
             if height >= way.least:
                 tasks.append(way.tasks(request.layout, height))
                 if tasks[-1] <= MOST_TASKS:
-                    return way_to_plan(request, way, height, disk, note, limit)
+                    plan = way_to_plan(request, way, height, disk, note, limit)
+                    if not has_tiny_chunks(plan):
+                        return plan
+                    tiny = plan
         needed += [way.needed(way.least, workers) for way in ways]
+    if tiny is not None:
+        raise MemoryLimitError(
+            f"scratch data of {layout.nframes} frames of {layout.rows} x {layout.cols} would be "
+            f"{len(tiny.groups) * len(tiny.blocks)} files of a few KiB with a memory limit of "
+            f"{mebibytes(limit)}: raise memory_limit"
+        )
     if tasks:
         check_tasks(min(tasks), layout)
     check_limit(min(needed), limit, layout, "one pixel of all frames", workers)
@@ -676,8 +716,8 @@ class Request:
 
     @property
     def tiles(self) -> int:
-        """Bytes of the tiles of all workers."""
-        return self.workers * self.cost.tile
+        """Bytes of the tiles of all workers, and of their views of frames."""
+        return self.workers * (self.cost.tile + self.layout.objects)
 
 
 def direct(request: Request) -> Bands:
@@ -698,7 +738,8 @@ def resident(request: Request) -> Bands:
     """Keep every frame, and let bands be views of it."""
     layout, workers = request.layout, request.workers
     piece = whole_units(layout)
-    kept = request.images + (0 if layout.in_memory else layout.nbytes)
+    kept = request.images + layout.nframes // piece * TASK_OBJECTS
+    kept += 0 if layout.in_memory else layout.nbytes
     return Bands(
         "resident",
         fixed=kept + request.tiles,
@@ -717,6 +758,7 @@ def scratch(request: Request) -> Bands:
     unit = min(layout.frame_unit, layout.nframes)
     row = unit * layout.cols * layout.itemsize  # of a chunk
     chunk = max(min(LARGEST_CHUNK, request.limit // (workers * CHUNKS_OF_LIMIT)), row)
+    chunk = max(chunk, min(SMALLEST_CHUNK, layout.nbytes))
     fixed = max(request.images + request.tiles, workers * fetched(layout, unit))
     fixed += workers * CHUNKS_IN_FLIGHT * chunk
     spooling = workers * CHUNKS_IN_FLIGHT * chunk + workers * fetched(layout, unit)
@@ -766,7 +808,8 @@ def reread(request: Request) -> Bands:
 
 def whole_units(layout: Layout) -> int:
     """Return how many frames are read at once where memory is no matter."""
-    return min(max(PIECE - PIECE % layout.frame_unit, layout.frame_unit), layout.nframes)
+    piece = layout.least_piece
+    return min(max(piece - piece % layout.frame_unit, layout.frame_unit), layout.nframes)
 
 
 def why_not(layout: Layout, disk: Disk | None) -> str:
@@ -865,14 +908,22 @@ def spool_groups(
     """Return the frames that are written together, and the peak."""
     layout, workers, unit = request.layout, request.workers, way.piece
     row = tallest * layout.cols * layout.itemsize
-    # Bands make the buffers as large as they are, if they can.
+    writing = workers * (fetched(layout, unit) + CHUNKS_IN_FLIGHT * way.chunk)
+    # Bands make the buffers as large as they are, if they can; of low bands chunks would be small.
+    affordable = (request.limit - writing) // (workers * layout.frame_nbytes)
+    least = min(-(-SMALLEST_CHUNK // row), affordable)
     most = max(tallest * request.row, unit * layout.frame_nbytes) // layout.frame_nbytes
-    group = min(most, max(1, way.chunk // row), layout.nframes)
+    group = min(max(most, least), max(1, way.chunk // row), layout.nframes)
     group = max(unit, group - group % unit)
     buffer = max(group * layout.frame_nbytes, tallest * request.row)
-    spooling = workers * (buffer + fetched(layout, unit)) + workers * CHUNKS_IN_FLIGHT * way.chunk
     edges = [*range(0, layout.nframes, group), layout.nframes]
-    return tuple(pairwise(edges)), max(nbytes, spooling)
+    return tuple(pairwise(edges)), max(nbytes, writing + workers * buffer)
+
+
+def has_tiny_chunks(plan: Plan) -> bool:
+    """Whether scratch data would be so many files that they take longer than their bytes."""
+    chunks = len(plan.groups) * len(plan.blocks)
+    return chunks > MOST_SMALL_CHUNKS and plan.disk_nbytes < chunks * SMALLEST_CHUNK
 
 
 def check_limit(needed: int, limit: int, layout: Layout, least: str, workers: int) -> None:

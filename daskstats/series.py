@@ -43,6 +43,7 @@ class LockedSource(Source):
         self.shape, self.dtype, self.nframes = source.shape, source.dtype, source.nframes
         self.frame_unit, self.row_unit = source.frame_unit, source.row_unit
         self.in_memory, self.one_by_one = source.in_memory, source.one_by_one
+        self.apart = source.apart
         self.buffers, self.again = source.buffers, source.again
         self._source, self._lock = source, lock
 
@@ -104,6 +105,8 @@ def layout(series: Source, nframes: int) -> Layout:
         in_memory=series.in_memory,
         buffers=series.buffers,
         again=series.again,
+        apart=series.apart,
+        widened=4 if series.dtype == np.float16 else 0,
     )
 
 

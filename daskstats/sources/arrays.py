@@ -52,6 +52,7 @@ class FrameListSource(Source):
     """A list or tuple of 2-D numpy arrays."""
 
     row_unit = 1
+    apart = True
 
     def __init__(self, frames: Sequence[np.ndarray]) -> None:
         self.nframes = check_count(len(frames))

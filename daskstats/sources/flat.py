@@ -28,7 +28,7 @@ class FlatSource(Source):
         self.source, self.nframes, self.dtype = source, source.nframes, source.dtype
         self.shape = rows * self._cols, 1
         self.frame_unit, self.in_memory = source.frame_unit, source.in_memory
-        self.buffers, self.again = source.buffers, source.again
+        self.buffers, self.again, self.apart = source.buffers, source.again, source.apart
         if source.row_unit is not None:
             self.row_unit = source.row_unit * self._cols
 
