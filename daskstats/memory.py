@@ -427,7 +427,7 @@ class Share:
 
     def end(self) -> None:
         """End a run that is over but whose results are kept, by a traceback or a cache."""
-        if self._failed or runs.has_traceback(self._holding.runs):
+        if self._failed or not runs.keeps_results():
             while self._at_failure:
                 with suppress(Exception):
                     self._at_failure.pop()()

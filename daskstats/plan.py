@@ -146,7 +146,9 @@ class Layout:
         """Return what fetching some frames at once takes, beside the frames themselves."""
         if self.in_memory:
             return 0
-        return int((self.frame_unit + nframes * self.buffers) * self.frame_nbytes)
+        # A unit of frames of which only some are kept is held as it was stored, too.
+        held = max(nframes * self.buffers, self.frame_unit * min(self.buffers, 1))
+        return int((self.frame_unit + held) * self.frame_nbytes)
 
     def for_folds(self) -> "Layout":
         """Return the layout for statistics that widen float16: a few frames of it at a time."""

@@ -6,7 +6,6 @@ interrupted, its traceback keeps every result alive, for as long as somebody kee
 as long as the frame of dask's scheduler is on the stack of a thread.
 """
 
-import gc
 import sys
 import threading
 from types import FrameType
@@ -48,13 +47,12 @@ def _calls(thread: int, top: FrameType | None) -> list[Run]:
     return found
 
 
-def has_traceback(runs: frozenset[Run]) -> bool:
-    """Whether the frame of a call that has ended is still there: then it was interrupted.
+def keeps_results() -> bool:
+    """Whether results may be kept on purpose when a call has ended: by dask's opportunistic cache.
 
-    From the traceback of an error in a task, dask removes its own frames.
+    Otherwise only the traceback of a call that was interrupted keeps them.
     """
-    ids = {frame for _, frame in runs}
-    return any(id(each) in ids and isinstance(each, FrameType) for each in gc.get_objects())
+    return "dask.cache" in sys.modules
 
 
 def current_worker() -> Any:

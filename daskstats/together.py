@@ -106,6 +106,7 @@ def _frame_wise(members: Sequence[Statistic], frames: np.dtype) -> Together:
         combine=partial(_combine_together, folds=tuple(folds)),
         finalize=_no_image,
         state_nbytes=partial(_sizes, folds=tuple(folds)),
+        scratch=max(fold.scratch_size(frames) for fold in folds),
         in_place=True,
         pack=partial(_pack_together, folds=tuple(folds)),
         members=tuple(members),
@@ -187,7 +188,7 @@ def _row_wise(
         state_nbytes=finished,
         # What a fold makes beside its state is four arrays of float64.
         scratch=finished
-        + sum(member.scratch for member in members)
+        + sum(member.scratch_size(frames) for member in members)
         + (states + 32 if folded else 0),
         tile=(sum(member.tile[0] for member in members), sum(member.tile[1] for member in members)),
         members=images,

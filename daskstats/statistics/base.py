@@ -88,8 +88,9 @@ class Statistic:
     the frames"""
     state_nbytes: int | Callable[[np.dtype, int], int] = 8
     """bytes of a state per pixel, or what gives them for (dtype, number of frames), for the plan"""
-    scratch: int = 0
-    """bytes of temporaries per pixel of a row-wise block, for the plan"""
+    scratch: int | Callable[[np.dtype], int] = 0
+    """bytes of temporaries per pixel of a row-wise block, or of the frames that a task folds, for
+    the plan; or a function that returns them for a dtype"""
     tile: tuple[int, int] = (0, 0)
     """bytes of a row-wise block's tile in cache, and more of them for each frame, for the plan"""
     planes: int | None = None
@@ -175,6 +176,10 @@ class Statistic:
         """Return the bytes of a state per pixel for so many frames of a dtype."""
         size = self.state_nbytes
         return size(frames, nframes) if callable(size) else size
+
+    def scratch_size(self, frames: np.dtype) -> int:
+        """Return the bytes of temporaries per pixel for frames of a dtype."""
+        return self.scratch(frames) if callable(self.scratch) else self.scratch
 
     def image_shape(self, rows: int, cols: int) -> tuple[int, ...]:
         """Return the shape of the image for frames of ``rows`` x ``cols``."""

@@ -25,7 +25,7 @@ def fold_extremes(
         state, loops = _loops(piece, state, names, validity)
         for loop in loops:
             loop.run(0, state[names[0]].size)
-        del piece, loops  # or they would live on while the next is read
+        del piece, loop, loops  # or they would live on while the next is read
     return state
 
 

@@ -75,6 +75,11 @@ def moments_size(frames: np.dtype, nframes: int, counted: bool) -> int:
     return (16 if is_small(frames) else 32) + 4 * counted
 
 
+def merged_size(frames: np.dtype) -> int:
+    """Return the bytes of the moments of one piece and of those it is merged to, for floats."""
+    return 2 * 36 if frames.kind == "f" else 0
+
+
 def merge_moments(a: State, b: State) -> State:
     if "squares" in a:
         return add_sums(a, b)
@@ -140,6 +145,7 @@ def _deviation(
         combine=merge_moments,
         finalize=finisher(finish, validity, fill),
         state_nbytes=partial(moments_size, counted=validity is not None),
+        scratch=merged_size,
         in_place=True,
         begin=partial(begin_moments, validity=validity),
         pack=pack_squares,
