@@ -293,11 +293,8 @@ def _source_nodes(tasks: Tasks, series: Source, name: str, count: int) -> list[T
     return [TaskRef(key) for key in layer]
 
 
-def _refine(series: DaskSource, plan: Plan, checked: bool = False) -> Array:
-    """Cut a dask array where the plan's blocks meet; join columns, and rows if frames are cut.
-
-    Tasks check the blocks that they get, but what is joined may have lost its mask or its unit.
-    """
+def _refine(series: DaskSource, plan: Plan) -> Array:
+    """Cut a dask array where the plan's blocks meet; join columns, and rows if frames are cut."""
     layout = plan.layout
     array = series.array[: layout.nframes]
     edges = [edge for block in plan.blocks for edge in block]
@@ -310,9 +307,16 @@ def _refine(series: DaskSource, plan: Plan, checked: bool = False) -> Array:
         chunks = (array.chunks[0], _cut_at(array.chunks[1], edges), (layout.cols,))
     else:
         chunks = (array.chunks[0], (layout.rows,), (layout.cols,))
-    if checked or chunks != array.chunks:
-        array = series.checked[: layout.nframes]
-    return array.rechunk(chunks)
+    return _rechunked(series, layout.nframes, chunks)
+
+
+def _rechunked(series: DaskSource, nframes: int, chunks: tuple) -> Array:
+    """Cut and join the blocks of a dask array; it is used as it is, if they fit.
+
+    Tasks check the blocks that they get, but one that is joined may have lost its mask or its unit.
+    """
+    array = series.array[:nframes]
+    return array if chunks == array.chunks else series.checked[:nframes].rechunk(chunks)
 
 
 def _exchanged(series: Source, plan: Plan, token: str) -> Array:
@@ -352,9 +356,8 @@ def wrapped(series: Source, plan: Plan, share: Share | None = None, token: str =
     sizes = tuple(stop - start for start, stop in plan.blocks)
     if isinstance(series, DaskSource):
         if plan.along == "frames":
-            return _refine(series, plan, checked=True)
-        chunks = (layout.nframes, sizes, layout.cols)
-        return series.checked[: layout.nframes].rechunk(chunks)
+            return _refine(series, plan)
+        return _rechunked(series, layout.nframes, ((layout.nframes,), sizes, (layout.cols,)))
     tasks, token = (
         Tasks(share=share),
         token or tokenize(series, plan.steps, plan.piece, plan.sources),

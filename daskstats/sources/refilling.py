@@ -8,28 +8,41 @@ copy nor a lock, nor does a view of an array that holds the whole series.
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-# Seconds between looks whether other threads have fetched their frames; it happens once a series.
+# Seconds between looks whether others have let go of a frame, or have fetched theirs.
 LOOK = 0.001
+
+# Looks at a frame that others hold: a profiler, such as that of a worker, samples the stacks of all
+# threads and for a moment keeps alive the variables of functions that have returned.
+LOOKS = 30
 
 # References to an array that one variable of the caller holds, and to one that a view holds, as
 # `is_own` counts them. They differ between interpreters; see `_calibrated`.
 _alone = _viewed = 0
 
 
-def is_own(array: np.ndarray) -> bool:
+def is_own(array: np.ndarray, looks: int = 1) -> bool:
     """Whether nothing but one variable of the caller holds an array and its memory.
 
     That memory must be numpy's own, or of bytes, which nobody changes: anything else may be known
     to others without being counted.
     """
-    if sys.getrefcount(array) > _alone:
-        return False
+    while sys.getrefcount(array) > _alone or not _base_is_own(array):
+        looks -= 1
+        if looks <= 0:
+            return False
+        time.sleep(LOOK)
+    return True
+
+
+def _base_is_own(array: np.ndarray) -> bool:
     base = array.base
     while isinstance(base, np.ndarray):
         if sys.getrefcount(base) > _viewed:
@@ -63,42 +76,69 @@ class StoredFrames:
     """Recognises views of one array that holds the whole series, where nothing needs refilling.
 
     The address of such a frame follows from its number, and all of them lie within that array. One
-    buffer, or a few that are used in turn, have no room for that.
+    buffer, or a few that are used in turn, have no room for that. Of as many as frames, or more,
+    the address follows from the order in which frames are fetched: it goes on by the same length
+    every time, but when the last one has been used. So frames have to be fetched in some disorder
+    before that is known; until then one thread at a time fetches, and copies, unless the array has
+    just as many frames as the series.
     """
 
-    def __init__(self, nframes: int, frame_nbytes: int) -> None:
-        self._last, self._nbytes = nframes - 1, nframes * frame_nbytes
+    def __init__(self, ims: Any, nframes: int, frame_nbytes: int) -> None:
+        self._ims = ims  # whose id is not given to another while this is known
+        self._nframes, self._nbytes = nframes, nframes * frame_nbytes
         self._seen: tuple[int, int] | None = None
         self._line: tuple[int, int] | None = None
-        self._lock = threading.Lock()
+        self._previous = 0
+        self._lengths: Counter[int] = Counter()
+        self._steady = self._refuted = False
 
-    def has(self, index: int, frame: np.ndarray) -> bool | None:
-        """Whether a frame is one of them; None if that cannot be told before another is seen."""
+    def look(self, index: int, frame: np.ndarray) -> tuple[bool, bool | None]:
+        """Return whether a frame needs no copy, and whether no other will, None if nobody knows.
+
+        One that is elsewhere settles it for all that follow.
+        """
         memory = frame
         while isinstance(memory.base, np.ndarray):
             memory = memory.base
-        if memory.nbytes < self._nbytes:
-            return False
         address: int = frame.__array_interface__["data"][0]
-        if self._line is None:
-            return self._learn(index, address, frame, memory)
-        return address == self._line[0] + index * self._line[1]
+        self._refuted |= memory.nbytes < self._nbytes
+        if self._line is None and not self._refuted:
+            if self._seen in (None, (index, address)):
+                self._seen = index, address
+                return False, None
+            self._line = self._learn(index, address, frame, memory)
+        self._refuted |= self._line is None or address != self._line[0] + index * self._line[1]
+        if self._refuted:
+            return False, False
+        if not self._steady:
+            self._count(address)
+        return self._steady or memory.nbytes == self._nbytes, self._steady or None
 
     def _learn(
         self, index: int, address: int, frame: np.ndarray, memory: np.ndarray
-    ) -> bool | None:
-        with self._lock:
-            seen = self._seen = self._seen or (index, address)
-        if seen[0] == index:
-            return None if seen[1] == address else False
-        step, rest = divmod(address - seen[1], index - seen[0])
+    ) -> tuple[int, int] | None:
+        """Learn from the second frame where all of them are, if they have room there."""
+        assert self._seen is not None
+        number, self._previous = self._seen
+        if number == index:
+            return None
+        step, rest = divmod(address - self._previous, index - number)
         low, high = np.lib.array_utils.byte_bounds(frame)
-        ends = [(number - index) * step for number in (0, self._last)]
+        ends = [(number - index) * step for number in (0, self._nframes - 1)]
         start, stop = np.lib.array_utils.byte_bounds(memory)
-        if rest or not step or low + min(ends) < start or high + max(ends) > stop:
-            return False
-        self._line = address - index * step, step
-        return True
+        fits = start <= low + min(ends) and high + max(ends) <= stop
+        return (address - index * step, step) if fits and step and not rest else None
+
+    def _count(self, address: int) -> None:
+        """Count the lengths from one address to the next: those used in turn have one, and a jump.
+
+        There is one jump in as many fetches as there are buffers.
+        """
+        if self._lengths.total() == self._nframes:
+            self._lengths.clear()
+        self._lengths[address - self._previous] += 1
+        self._previous = address
+        self._steady = self._lengths.total() - max(self._lengths.values()) > 1
 
 
 class Gate:
@@ -110,7 +150,11 @@ class Gate:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self._parallel = self._refilled = False
+        self.refilled = False
+        """whether there has been a frame that does not last"""
+        self.doubts = 0
+        """frames fetched in parallel that others held; counted before they are let go"""
+        self._parallel = False
         self._fetching: list[None] = []
         self._lock = threading.RLock()
 
@@ -118,7 +162,7 @@ class Gate:
         """Begin to fetch in parallel with others, until `end`; return False if that is not safe.
 
         Frames are small and many, so this takes no lock: it is counted first and looked up then,
-        while `alone` forbids it first and looks at the count then.
+        while others forbid it first and look at the count then.
         """
         if not self._parallel:
             return False
@@ -130,6 +174,11 @@ class Gate:
 
     def end(self) -> None:
         self._fetching.pop()
+
+    def doubt(self) -> None:
+        """Let threads fetch alone, because of a frame that has been fetched in parallel."""
+        self.doubts += 1
+        self._parallel = False
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
@@ -148,16 +197,17 @@ class Gate:
                 time.sleep(LOOK)
             yield True
 
-    def note(self, lasts: bool | None) -> None:
-        """Note whether a frame lasts, None if that is not known; one that does not settles it.
+    def note(self, lasting: bool | None) -> None:
+        """Note, alone, whether frames last, None if nobody knows; one that does not settles it.
 
         Without exact counts of references nothing is known of the frames to come.
         """
-        self._refilled |= lasts is False
-        self._parallel = COUNTED and lasts is True and not self._refilled
+        self.refilled |= lasting is False
+        self._parallel = COUNTED and lasting is True and not self.refilled
 
 
 _gates: WeakValueDictionary[int, Gate] = WeakValueDictionary()
+_stored: WeakValueDictionary[int, StoredFrames] = WeakValueDictionary()
 _lock = threading.Lock()
 
 
@@ -169,3 +219,9 @@ def gate_of(number: int) -> Gate:
     """
     with _lock:
         return _gates.setdefault(number, Gate(number))
+
+
+def stored_frames(ims: Any, nframes: int, frame_nbytes: int) -> StoredFrames:
+    """Return the one that knows the addresses of an object's frames in this process."""
+    with _lock:
+        return _stored.setdefault(id(ims), StoredFrames(ims, nframes, frame_nbytes))

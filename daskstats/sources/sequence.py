@@ -6,7 +6,7 @@ import numpy as np
 
 from .base import Source, check_count, check_dtype, check_frame, check_native, check_shape
 from .foreign import check_plain
-from .refilling import StoredFrames, gate_of, is_own
+from .refilling import LOOKS, gate_of, is_own, stored_frames
 
 
 class SequenceSource(Source):
@@ -34,7 +34,8 @@ class SequenceSource(Source):
 
     def _open(self, number: int) -> None:
         frame_nbytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
-        self._gate, self._stored = gate_of(number), StoredFrames(self.nframes, frame_nbytes)
+        self._gate = gate_of(number)
+        self._stored = stored_frames(self._ims, self.nframes, frame_nbytes)
 
     def __getstate__(self) -> dict[str, Any]:
         # Frames that are stored lie elsewhere in another process.
@@ -60,22 +61,26 @@ class SequenceSource(Source):
 
     def _rows_in_parallel(self, index: int, first: int, last: int) -> np.ndarray | None:
         """Return the rows, None if another thread may have written to them."""
+        doubts = self._gate.doubts
         try:
             frame = self._frame(index)
         finally:
             self._gate.end()
         # Only this variable may hold the frame here.
-        lasts = is_own(frame) or self._stored.has(index, frame)
-        if not lasts:
-            self._gate.note(lasts)
+        _, lasting = (True, True) if is_own(frame) else self._stored.look(index, frame)
+        if not (lasting or is_own(frame, LOOKS)):
+            self._gate.doubt()
             return None
-        return self._cut(frame, first, last)
+        # Another thread may have had the same buffer, and have let it go.
+        return self._cut(frame, first, last) if doubts == self._gate.doubts else None
 
     def _rows_alone(self, index: int, first: int, last: int) -> np.ndarray:
         frame = self._frame(index)
-        lasts = is_own(frame) or self._stored.has(index, frame)
-        self._gate.note(lasts)
-        return self._cut(frame, first, last) if lasts else np.array(frame[first:last], order="C")
+        usable, lasting = (True, True) if is_own(frame) else self._stored.look(index, frame)
+        if lasting is False and not self._gate.refilled:
+            usable = lasting = is_own(frame, LOOKS)
+        self._gate.note(lasting)
+        return self._cut(frame, first, last) if usable else np.array(frame[first:last], order="C")
 
     def _cut(self, frame: np.ndarray, first: int, last: int) -> np.ndarray:
         if last - first == self.shape[0]:

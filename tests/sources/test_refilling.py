@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import pickle
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -188,6 +189,36 @@ def test_frame_that_another_thread_has_overwritten_is_fetched_again():
     assert sorted(ims.reads) == [0, 1, 1, 2, 2]
 
 
+def test_frames_that_a_profiler_holds_for_a_moment_are_read_once():
+    """As distributed's does on workers, which samples the stacks of all threads."""
+    held, done = [], threading.Event()
+
+    class Sampled(Sequence):
+        def __getitem__(self, index):
+            frame = super().__getitem__(index).copy()
+            if index % 5 == 0:
+                held.append(sys._getframe())
+            return frame
+
+    def let_go():
+        while not done.wait(0.002):
+            held.clear()
+
+    ims = Sampled(FRAMES)
+    series = as_series(ims)
+    thread = threading.Thread(target=let_go)
+    thread.start()
+    try:
+        with dask.config.set(num_workers=3):
+            image = stats.average(series).compute()
+    finally:
+        done.set()
+        thread.join()
+    np.testing.assert_array_equal(image, expected("average").astype("f4"))
+    assert sorted(ims.reads) == list(range(40))
+    assert not series._gate.refilled
+
+
 class Decoder(Sequence):
     """A series that makes every frame anew, and notices how many threads it serves at once."""
 
@@ -233,7 +264,7 @@ def test_frames_of_their_own_are_not_copied():
 def test_without_counts_of_references_every_frame_is_copied(monkeypatch):
     """As on interpreters that have none, or no global lock."""
     monkeypatch.setattr(refilling, "COUNTED", False)
-    monkeypatch.setattr(sequence, "is_own", lambda frame: False)
+    monkeypatch.setattr(sequence, "is_own", lambda frame, looks=1: False)
     for ims in (Refilling(FRAMES), Decoder(FRAMES)):
         read_in_threads(as_series(ims))
         assert ims.most == 1
@@ -287,10 +318,32 @@ def test_what_is_own():
     ],
 )
 def test_what_is_stored(frames, stored):
-    frames, found = frames(), StoredFrames(40, 60)
-    every = [found.has(index, frames[index]) for index in [*range(40), *range(40)]]
-    assert every[0] in (None, False)
-    assert all(every[40:]) == stored
+    frames = frames()
+    found = StoredFrames(None, 40, 60)
+    order = [0, 1, 9, 8, 7, *range(39, -1, -1)]
+    looks = [found.look(index, frames[index]) for index in order]
+    assert looks[0] in ((False, None), (False, False))
+    # Some of those that are not stored lie where they would be.
+    assert {look == (True, True) for look in looks[4:]} == ({True} if stored else {False})
+
+
+@pytest.mark.parametrize("slots", [40, 41, 100])
+@pytest.mark.parametrize("stride", [1, 3, 7, 39])
+def test_buffers_that_are_used_in_turn_are_never_taken_for_a_stored_series(slots, stride):
+    """Whatever the order of the frames, with a buffer for each of them."""
+    buffers, found = ring(slots), StoredFrames(None, 40, 60)
+    order = [number * stride % 40 for number in range(120)]
+    looks = [found.look(i, buffers[n % slots]) for n, i in enumerate(order)]
+    assert (True, True) not in looks
+    assert slots == 40 or (True, None) not in looks
+
+
+@pytest.mark.parametrize("slots", [41, 60, 200])
+def test_ring_with_a_place_for_every_frame(slots):
+    """It looks as if the frames were stored, until one is fetched again."""
+    ims = Refilling(FRAMES, ring(slots), delay=0.0005)
+    read_in_threads(as_series(ims), as_series(ims))
+    assert ims.most == 1
 
 
 @pytest.mark.parametrize("statistic", ["average", "median"])
