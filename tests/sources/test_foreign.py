@@ -72,8 +72,6 @@ BLOCKS = {
         lambda array: stats.median(array).compute(),
         lambda array: list(stats.max_iter(array, 3)),
         lambda array: list(stats.median_iter(array, 2)),
-        lambda array: stats.wrap(array).compute(),
-        lambda array: stats.wrap(array, along="rows").compute(),
         lambda array: stats.sum(array, frames=[5, 1], region=((1, 4), (2, 4))).compute(),
         lambda array: list(as_series(array).pieces(0, 8, 1, 3, 4)),
         lambda array: stats.average(array, lock=True).compute(),
@@ -102,10 +100,19 @@ def test_blocks_in_different_units_are_refused():
             stats.average(arrays_of(in_units, sizes)).compute()
 
 
+@pytest.mark.parametrize("along", ["frames", "rows"])
+def test_wrapped_blocks_keep_their_mask_or_are_refused(along):
+    for sizes in ((2, 2, 3), (8, 5, 3), (3, 3, 6)):
+        with pytest.raises(ValueError, match="MaskedArray"):
+            stats.wrap(arrays_of(masked, sizes), along).compute()
+    array = arrays_of(masked, (8, 5, 6))
+    assert np.ma.isMaskedArray(stats.wrap(array, along).compute())
+
+
 def test_masked_block_among_plain_ones_is_refused_where_blocks_are_joined():
     blocks = [da.from_array(FRAMES[:4]), da.from_array(FRAMES[4:])]
     blocks[1] = blocks[1].map_blocks(masked, dtype="u2", meta=np.empty((0, 0, 0), "u2"))
-    array = da.concatenate(blocks).rechunk((8, 5, 6))
+    array = da.concatenate(blocks).rechunk((8, 5, 3))
     for along in ("frames", "rows"):
         with pytest.raises(ValueError, match="MaskedArray"):
             stats.wrap(array, along=along).compute()
