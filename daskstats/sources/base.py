@@ -221,9 +221,13 @@ class FileSource(Source):
         return f"{super().__repr__()[:-1]} in {self.path}>"
 
     def __dask_tokenize__(self) -> Any:
-        prints = [(str(file), *fingerprint(file)) for file in self.files()]
+        try:
+            self._prints = [(str(file), *fingerprint(file)) for file in self.files()]
+        except OSError:
+            # dask asks again when it submits tasks: a file that is gone is an error of the read.
+            vars(self).setdefault("_prints", ["gone"])
         parameters = sorted(self.parameters.items())
-        return type(self).__name__, str(self.path), prints, parameters
+        return type(self).__name__, str(self.path), self._prints, parameters
 
 
 # Attributes of a source that stay in this process: its lock, and its cached missing frames.

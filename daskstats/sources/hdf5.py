@@ -13,7 +13,7 @@ from ..packages import loaded
 from .base import FileSource, Source, check_count, check_native, check_shape
 from .hdf5_files import NO_OBJECT, absolute, import_h5py, open_file
 from .hdf5_links import Storage, follow, inspect, span
-from .hdf5_lock import hdf5_lock
+from .hdf5_lock import Parts, hdf5_lock, watch_starts
 from .hdf5_search import find_datasets, find_image, reshaping
 
 __all__ = ["Hdf5DatasetSource", "Hdf5Source", "import_h5py"]
@@ -28,6 +28,7 @@ class Hdf5Source(FileSource):
     suffixes = (".h5", ".hdf5", ".hdf", ".nxs")
     has_datasets = True
     handles = ("_parts",)
+    uses_h5py = True
 
     def __init__(
         self, path: str | os.PathLike, dataset: str = "", only_image: bool = False
@@ -67,7 +68,8 @@ class Hdf5Source(FileSource):
         self.nframes = check_count(self._edges[-1])
         self.shape = check_shape(first.shape[axis] for axis in self._axes[0][1:])
         self.dtype = check_native(first.dtype)
-        self._parts = parts
+        watch_starts()
+        self._parts = Parts(parts)
         found = [path for part in self._parts for path in part.files]
         self._files = tuple(dict.fromkeys([self.path, *files, *found]))
         self._layout = [(dataset.shape, dataset.dtype.str) for dataset in datasets]
@@ -90,7 +92,7 @@ class Hdf5Source(FileSource):
             _, parts, _ = opened(self.path, lambda file: self._names)
             for part, layout in zip(parts, self._layout, strict=True):
                 check_unchanged(part.dataset, layout, self.path)
-            self._parts = parts
+            self._parts = Parts(parts)
 
     def files(self) -> tuple[Path, ...]:
         return self._files
@@ -115,9 +117,9 @@ class Hdf5DatasetSource(Hdf5Source):
     """An open h5py dataset; where it is sent, its file is opened again by path."""
 
     def __init__(self, dataset: Any) -> None:
-        FileSource.__init__(self, absolute(dataset.file), dataset=dataset.name)
-        self._names = (dataset.name,)
         with hdf5_lock():
+            FileSource.__init__(self, absolute(dataset.file), dataset=dataset.name)
+            self._names = (dataset.name,)
             self._set_parts([checked(dataset, self.path)], [])
 
     @classmethod
@@ -167,11 +169,13 @@ def opened(path: Path, find: Callable[[Any], tuple[str, ...]]) -> Opened:
     try:
         return _opened(path, find, swmr=False)
     except BlockingIOError as error:
-        try:
-            # Some file, be it one behind a link, is being written: in HDF5's mode for readers?
-            return _opened(path, find, swmr=True)
-        except (OSError, ValueError):
-            raise error from None
+        # Without its traceback, which would keep open all files that are to be opened again.
+        problem = BlockingIOError(str(error))
+    try:
+        # Some file, be it one behind a link, is being written: in HDF5's mode for readers?
+        return _opened(path, find, swmr=True)
+    except (OSError, ValueError):
+        raise problem from None
 
 
 def _opened(path: Path, find: Callable[[Any], tuple[str, ...]], swmr: bool) -> Opened:
@@ -199,13 +203,12 @@ def _in_group(file: Any, name: str, path: Path) -> tuple[str, ...]:
 
 def _read(part: Storage, axes: tuple, frames: tuple[int, int], rows: tuple[int, int]) -> np.ndarray:
     """Read rows of frames of one dataset, and look whether all it refers to is still there."""
-    dataset = part.dataset
-    index: list[Any] = [0] * dataset.ndim
-    if axes[0] is not None:
-        index[axes[0]] = slice(*frames)
-    index[axes[1]], index[axes[2]] = slice(*rows), slice(None)
-    with hdf5_lock():
-        block = dataset[tuple(index)]
+    with hdf5_lock():  # which every attribute of a dataset needs as well
+        index: list[Any] = [0] * part.dataset.ndim
+        if axes[0] is not None:
+            index[axes[0]] = slice(*frames)
+        index[axes[1]], index[axes[2]] = slice(*rows), slice(None)
+        block = part.dataset[tuple(index)]
     part.check(*frames)
     return block[None] if axes[0] is None else block
 

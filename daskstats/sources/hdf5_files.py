@@ -75,7 +75,7 @@ def open_file(path: str | os.PathLike, swmr: bool = False, mode: str = "r", shar
         file = h5py.File(path, mode, swmr=swmr, rdcc_nbytes=CACHE_NBYTES // max(1, share))
     except OSError as error:
         raise explained(error, path) from error
-    if mode == "r" and not swmr:
+    if file.mode == "r" and not swmr:  # not in this process either, which writes when it likes
         check_length(file, path)
     return file
 

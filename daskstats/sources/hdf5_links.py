@@ -59,6 +59,12 @@ class Storage:
 
     dataset: Any
     nframes: int
+    shape: tuple[int, ...] = ()
+    """of the dataset: h5py asks the library each time"""
+    chunks: tuple[int, ...] | None = None
+    """of the dataset"""
+    itemsize: int = 1
+    """bytes of a pixel"""
     files: list[Path] = field(default_factory=list)
     """every file that frames come from, this dataset's own first"""
     sources: list[Source] = field(default_factory=list)
@@ -85,6 +91,13 @@ class Storage:
         for source in self.sources:
             if source.first < stop and source.last >= start:
                 check_source(source)
+
+    def close(self) -> None:
+        """Forget all objects of h5py, whoever may still have this one."""
+        self.dataset = self.opened = None
+        for mapping in self.mappings:
+            mapping.storage.close()
+        self.mappings = []
 
     def written(self) -> np.ndarray:
         """Return for each frame whether anything of it was written."""
@@ -219,7 +232,8 @@ def inspect(dataset: Any, depth: int = 0) -> Storage:
             f"{dataset.file.filename}: virtual datasets refer to each other in circles"
         )
     nframes = lengths(dataset.shape)[0] if dataset.ndim > 1 else dataset.size
-    storage = Storage(dataset, nframes, [absolute(dataset.file)], opened=_handle(dataset.file))
+    storage = Storage(dataset, nframes, dataset.shape, dataset.chunks, dataset.dtype.itemsize)
+    storage.files, storage.opened = [absolute(dataset.file)], _handle(dataset.file)
     if dataset.is_virtual:
         VirtualReader(storage, depth).read()
         return storage
@@ -328,7 +342,7 @@ class VirtualReader:
 
     def __init__(self, storage: Storage, depth: int) -> None:
         self.storage, self.depth = storage, depth
-        self.dataset = storage.dataset
+        self.dataset, self.shape = storage.dataset, storage.shape
         self.own = storage.files[0]
         self._maps = list(self.dataset.virtual_sources())
         self._opened: dict[Path, Any] = {}
@@ -364,7 +378,7 @@ class VirtualReader:
         """
         from h5py import h5s
 
-        shape = self.dataset.shape
+        shape = self.shape
         indices = axis_indices(mapping.vspace, shape, h5s.UNLIMITED)
         names = mapping.file_name, mapping.dset_name
         if not any(re.search(r"(?<!%)(?:%%)*%b", name) for name in names):
@@ -415,12 +429,12 @@ class VirtualReader:
             found = inspect(dataset, self.depth + 1)
             self._inspected[key] = found, list(dict.fromkeys([*files, *found.files]))
         found, files = self._inspected[key]
-        _check_extent(mapping, found.dataset, indices, where)
-        frames, own = self._match(mapping, indices, found.dataset, found)
+        _check_extent(mapping, found.shape, indices, where)
+        frames, own = self._match(mapping, indices, found)
         self.storage.mappings.append(Mapping(found, frames, own))
         if frames.size:
             self._add_files(files, int(frames.min()), int(frames.max()))
-        self._add_buffers(found.dataset, found)
+        self._add_buffers(found)
 
     def _add_files(self, files: list[Path], first: int, last: int) -> None:
         for path in files:
@@ -430,17 +444,16 @@ class VirtualReader:
             elif path != self.own:
                 self._sources[path] = watched(path, first, last)
 
-    def _add_buffers(self, dataset: Any, found: Storage) -> None:
+    def _add_buffers(self, found: Storage) -> None:
         self.storage.buffers = max(self.storage.buffers, found.buffers)
-        if dataset.ndim > 1:
-            _, rows, cols = lengths(dataset.shape)
-            cols = min(cols, dataset.chunks[-1]) if dataset.chunks else cols
-            if dataset.chunks or found.mappings:
-                decoded = found.frame_unit * (found.row_unit or rows) * cols
-                self._chunk_nbytes = max(self._chunk_nbytes, decoded * dataset.dtype.itemsize)
+        if len(found.shape) > 1 and (found.chunks or found.mappings):
+            _, rows, cols = lengths(found.shape)
+            cols = min(cols, found.chunks[-1]) if found.chunks else cols
+            decoded = found.frame_unit * (found.row_unit or rows) * cols
+            self._chunk_nbytes = max(self._chunk_nbytes, decoded * found.itemsize)
 
     def _match(
-        self, mapping: Any, indices: list[np.ndarray] | None, dataset: Any, found: Storage
+        self, mapping: Any, indices: list[np.ndarray] | None, found: Storage
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the frames of a mapping and those of its source; note what is decoded together."""
         from h5py import h5s
@@ -449,10 +462,10 @@ class VirtualReader:
         if indices is None:
             self._whole_rows, self._span = True, self.storage.nframes
             return np.arange(self.storage.nframes), nothing
-        frames = ravelled(indices, self.dataset.shape)
+        frames = ravelled(indices, self.shape)
         own = (
-            axis_indices(mapping.src_space, dataset.shape, h5s.UNLIMITED)
-            if dataset.ndim > 1
+            axis_indices(mapping.src_space, found.shape, h5s.UNLIMITED)
+            if len(found.shape) > 1
             else None
         )
         if own is None or (len(own[-2]), len(own[-1])) != (len(indices[-2]), len(indices[-1])):
@@ -460,7 +473,7 @@ class VirtualReader:
             self._whole_rows = True
             self._span = max(self._span, _extent(frames))
             return frames, nothing
-        numbers = ravelled(own, dataset.shape)
+        numbers = ravelled(own, found.shape)
         count = min(len(frames), len(numbers))
         if is_unlimited(mapping.src_space):
             frames = frames[:count]  # the source ends here, whatever others have
@@ -468,7 +481,7 @@ class VirtualReader:
         if len(frames) != len(numbers):
             return frames, nothing
         self._span = max(self._span, span(numbers // found.frame_unit, frames))
-        self._note_rows(indices[-2], own[-2], found.row_unit or lengths(dataset.shape)[1])
+        self._note_rows(indices[-2], own[-2], found.row_unit or lengths(found.shape)[1])
         return frames, numbers
 
     def _note_rows(self, rows: np.ndarray, own: np.ndarray, unit: int) -> None:
@@ -482,16 +495,18 @@ class VirtualReader:
                 self._rows.add((int(band.min()), int(band.max()) + 1))
 
 
-def _check_extent(mapping: Any, dataset: Any, indices: list[np.ndarray] | None, where: str) -> None:
+def _check_extent(
+    mapping: Any, shape: tuple[int, ...], indices: list[np.ndarray] | None, where: str
+) -> None:
     """Refuse a source that is smaller than what a virtual dataset takes from it."""
-    space, shape = mapping.src_space, dataset.shape
+    space = mapping.src_space
     problem = f"{where}, which is shorter than it says: shape {shape}"
     if selection_kind(space) == "all":
         claimed = math.prod(map(len, indices)) if indices else mapping.vspace.get_select_npoints()
-        if dataset.size < claimed:
+        if math.prod(shape) < claimed:
             raise ValueError(f"{problem}, {claimed} pixels are expected")
         return
-    if space.get_simple_extent_ndims() != dataset.ndim:
+    if space.get_simple_extent_ndims() != len(shape):
         raise ValueError(f"{where}, which has other dimensions than it says: shape {shape}")
     if is_unlimited(space):
         return

@@ -331,6 +331,8 @@ def _fit(parts: list[Candidate]) -> bool:
 
 def without_sources(candidates: list[Candidate]) -> list[Candidate]:
     """Leave out what a virtual dataset among the candidates consists of."""
+    if len(candidates) == 1:
+        return candidates
     used = {
         source
         for candidate in candidates
