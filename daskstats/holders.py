@@ -43,9 +43,14 @@ def this_process() -> tuple[str, int, float]:
     return socket.gethostname(), os.getpid(), psutil.Process().create_time()
 
 
+def is_here(host: str) -> bool:
+    """Whether a machine is this one."""
+    return host == socket.gethostname()
+
+
 def has_ended(host: str, pid: int, began: float) -> bool:
     """Whether a process is known to have ended; one of another machine may live."""
-    if host != socket.gethostname():
+    if not is_here(host):
         return False
     try:
         return abs(psutil.Process(pid).create_time() - began) > 1
@@ -65,7 +70,7 @@ def hold(directory: Path, fill: Callable[[Path], object]) -> Path:
         Puts into a new directory what belongs there before anybody sees it.
     """
     made = directory.with_name(f"{directory.name}{NEW}{uuid4().hex}")
-    mark = made / HOLDERS / _mark()
+    mark = made / HOLDERS / new_mark()
     mark.parent.mkdir(mode=0o700, parents=True)
     made.chmod(0o700)
     try:
@@ -96,7 +101,7 @@ def join(directory: Path) -> Path:
     FileNotFoundError
         If it is not.
     """
-    mark = directory / HOLDERS / _mark()
+    mark = directory / HOLDERS / new_mark()
     mark.touch(exist_ok=False)
     return mark
 
@@ -145,7 +150,8 @@ def _ended_marks(directory: Path) -> list[Path]:
     return found
 
 
-def _mark() -> str:
+def new_mark() -> str:
+    """Return a name that no other thing has, and that tells the process which has made it."""
     host, pid, began = this_process()
     return f"{host}~{pid}~{began:.2f}~{uuid4().hex}"
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from . import sinks
+from . import ending, sinks
 from .packages import load
 from .series import integer
+from .writing import OutputFile, check_room
 
 DTYPES = ("uint8", "uint16", "uint32", "int32", "float32")
 
@@ -97,7 +98,8 @@ def simulate(
     with sinks.beside(path, force) as temporary, opened(temporary, nframes, size, scene) as write:
         for start in range(0, nframes, size):
             block = scene.frames(start, min(nframes, start + size))
-            write(start, block)
+            with ending.writing:
+                write(start, block)
             if progress is not None:
                 progress(len(block))
 
@@ -268,9 +270,12 @@ class Scene:
 @contextmanager
 def open_npy(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Write]:
     shape = (nframes, *scene.shape)
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=scene.dtype, shape=shape)
-    yield lambda start, block: array.__setitem__(slice(start, start + len(block)), block)
-    array.flush()
+    header = {"descr": scene.dtype.str, "fortran_order": False, "shape": shape}
+    check_room(path.parent, nframes * scene.frame_nbytes)
+    # Not a memory map: on a full disk that ends the process.
+    with OutputFile(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        yield lambda start, block: file.write(block)
 
 
 @contextmanager
@@ -290,9 +295,7 @@ def open_zarr(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Wri
 
 @contextmanager
 def open_hdf5(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Write]:
-    h5py = load("h5py")
-
-    with h5py.File(path, "w") as file:
+    with sinks.new_hdf5(path) as (file, check):
         dataset = file.create_dataset(
             "/entry/data/data",
             shape=(nframes, *scene.shape),
@@ -302,26 +305,43 @@ def open_hdf5(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Wri
             compression_opts=1,
             shuffle=True,
         )
-        yield lambda start, block: dataset.__setitem__(slice(start, start + len(block)), block)
+
+        def write(start: int, block: np.ndarray) -> None:
+            for index, frame in enumerate(block, start):
+                dataset[index] = frame
+                check()
+
+        yield write
 
 
 @contextmanager
 def open_npz(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Write]:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with OutputFile(path, deferred=True) as output:
+        yield from _write_npz(output, nframes, scene)
+        output.check()
+
+
+def _write_npz(output: OutputFile, nframes: int, scene: Scene) -> Iterator[Write]:
+    with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         _put(archive, "shape", np.array(scene.shape, "i8"))
         _put(archive, "nframes", np.array(nframes))
         _put(archive, "dtype", np.array(scene.dtype.name.encode()))
         edges = np.arange(nframes + 1) * 0.25
         _put(archive, "omega", np.stack([edges[:-1], edges[1:]], axis=1))
-        yield lambda start, block: _put_sparse(archive, start, block, scene.threshold)
+
+        def write(start: int, block: np.ndarray) -> None:
+            for index, frame in enumerate(block, start):
+                _put_sparse(archive, index, frame, scene.threshold)
+                output.check()
+
+        yield write
 
 
-def _put_sparse(archive: zipfile.ZipFile, start: int, block: np.ndarray, threshold: float) -> None:
-    for index, frame in enumerate(block, start):
-        row, col = np.nonzero(frame > threshold)
-        _put(archive, f"{index}_row", row.astype("u2"))
-        _put(archive, f"{index}_col", col.astype("u2"))
-        _put(archive, f"{index}_data", frame[row, col])
+def _put_sparse(archive: zipfile.ZipFile, index: int, frame: np.ndarray, threshold: float) -> None:
+    row, col = np.nonzero(frame > threshold)
+    _put(archive, f"{index}_row", row.astype("u2"))
+    _put(archive, f"{index}_col", col.astype("u2"))
+    _put(archive, f"{index}_data", frame[row, col])
 
 
 def _put(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:

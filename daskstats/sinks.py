@@ -1,22 +1,29 @@
 """How images are written: by suffix, under a temporary name beside their own, then renamed."""
 
+import json
 import os
-import secrets
-import shutil
+import re
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from . import ending, writing
 from .packages import load
+from .writing import OutputFile
 
 # The part of the finite pixels, in percent, that keeps its contrast in a picture.
 CONTRAST = (1, 99.5)
 
 # What the directory of a zarr array or group contains; no other directory is ever replaced.
 ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
+ZARR_ATTRIBUTES = (".zattrs", ".zmetadata")
+
+# A chunk, or a directory of chunks, in either version; a killed writer may have left a part of one.
+CHUNK = re.compile(r"(c|(c\.)?\d+(\.\d+)*)(\.[0-9a-f]{32}\.partial)?")
 
 PathLike = str | os.PathLike
 
@@ -25,7 +32,8 @@ def save(image: Any, path: PathLike, force: bool = False) -> None:
     """Write an image in the format that the suffix of the path names.
 
     It is written under a temporary name in the same directory and renamed when complete: where
-    that fails the temporary is removed, and an existing file is untouched.
+    that fails the temporary is removed, and an existing file is untouched. A symbolic link stays,
+    and its target is replaced. A zarr array or group is put together in memory, compressed.
 
     Parameters
     ----------
@@ -36,7 +44,8 @@ def save(image: Any, path: PathLike, force: bool = False) -> None:
         for each plane, bool as uint8 0 and 1; ``.png``, an 8-bit picture of a 2-D image, for
         looking. All but the picture keep every value.
     force : bool
-        Whether an existing file is replaced.
+        Whether an existing file is replaced; of directories only a zarr array or group that holds
+        nothing else.
 
     Raises
     ------
@@ -249,8 +258,12 @@ def check_place(
         raise ValueError(
             f"{path} has no known suffix: expected one of {', '.join(sorted(suffixes))}"
         )
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no directory {path.parent} to write {path.name} in")
+    # Of a symbolic link the target is replaced.
+    place = Path(os.path.realpath(path)).parent
+    if not place.is_dir():
+        raise FileNotFoundError(f"there is no directory {place} to write {path.name} in")
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"the directory {place} cannot be written to")
     for other in inputs:
         if _overlap(path, Path(other)):
             raise ValueError(f"the output {path} is the input: give another name")
@@ -271,14 +284,80 @@ def _check_existing(path: Path, force: bool, ours: Iterable[str] = ()) -> None:
         return
     if not force:
         raise FileExistsError(f"{path} exists already: choose another name, or use force")
-    is_store = path.is_dir() and any((path / name).exists() for name in ZARR_FILES)
-    if not path.is_dir() or (path.suffix.lower() == ".zarr" and is_store):
+    if path.is_file():
+        return
+    if not path.is_dir():
+        raise ValueError(f"{path} is neither a file nor a directory and will not be replaced")
+    if path.suffix.lower() == ".zarr" and _is_zarr(path):
+        _refuse_foreign(path, foreign(path))
         return
     ours = set(ours)
     others = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
     if others or not ours:
         held = f" that holds {others[0]}" if ours else ""
         raise IsADirectoryError(f"{path} is a directory{held} and will not be replaced")
+    for entry in sorted(path.iterdir()):
+        if entry.is_symlink() or (entry.is_dir() and not _is_zarr(entry)):
+            _refuse_foreign(path, entry)
+        if entry.is_dir():
+            _refuse_foreign(path, foreign(entry))
+
+
+def _refuse_foreign(path: Path, entry: Path | None) -> None:
+    if entry is not None:
+        raise IsADirectoryError(
+            f"{path} holds {entry.relative_to(path)}, which is no part of an image, and will not "
+            f"be replaced: move that away, or choose another name"
+        )
+
+
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).is_file() for name in ZARR_FILES)
+
+
+def foreign(store: Path) -> Path | None:
+    """Return the first thing in the directory of a zarr array or group that is not zarr's."""
+    inside = _foreign_chunk if _is_array(store) else _foreign_member
+    found = (
+        _foreign_metadata(entry) if entry.name in (*ZARR_FILES, *ZARR_ATTRIBUTES) else inside(entry)
+        for entry in sorted(store.iterdir())
+    )
+    return next(filter(None, found), None)
+
+
+def _foreign_metadata(file: Path) -> Path | None:
+    """Return a file of metadata if it is another program's of that name."""
+    plain = file.is_file() and not file.is_symlink()
+    known = file.name in ZARR_ATTRIBUTES or "zarr_format" in _read_metadata(file)
+    return None if plain and known else file
+
+
+def _foreign_member(path: Path) -> Path | None:
+    """Return what is not zarr's in a member of a group."""
+    is_store = path.is_dir() and not path.is_symlink() and _is_zarr(path)
+    return foreign(path) if is_store else path
+
+
+def _foreign_chunk(path: Path) -> Path | None:
+    """Return what is not zarr's in a chunk, or a directory of chunks."""
+    if path.is_symlink() or not CHUNK.fullmatch(path.name):
+        return path
+    if path.is_dir():
+        return next(filter(None, map(_foreign_chunk, sorted(path.iterdir()))), None)
+    return None if path.is_file() else path
+
+
+def _is_array(store: Path) -> bool:
+    metadata = _read_metadata(store / "zarr.json")
+    return (store / ".zarray").is_file() or metadata.get("node_type") == "array"
+
+
+def _read_metadata(file: Path) -> dict:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def check_package(path: PathLike, package: str | None) -> None:
@@ -292,63 +371,62 @@ def check_package(path: PathLike, package: str | None) -> None:
         ) from error
 
 
-@contextmanager
-def beside(path: PathLike, force: bool = False, ours: Iterable[str] = ()) -> Iterator[Path]:
+def beside(
+    path: PathLike, force: bool = False, ours: Iterable[str] = ()
+) -> AbstractContextManager[Path]:
     """Give a temporary path beside another, and rename it to that when all went well.
 
     Whatever is at the temporary path is removed otherwise. It has the suffix of the path, in
     lower case; the caller creates it, as a file or a directory. ``ours`` as of `check_place`.
     """
-    path = Path(path)
-    temporary = path.with_name(f".daskstats-{secrets.token_hex(6)}{path.suffix.lower()}")
-    try:
-        yield temporary
-        # Another program may have written the file in the meantime.
-        _check_existing(path, force, ours)
-        _put(temporary, path)
-    finally:
-        _remove(temporary)
-
-
-def _put(temporary: Path, path: Path) -> None:
-    if not path.is_dir():
-        temporary.replace(path)
-        return
-    # A directory with content cannot be replaced in one step: the old one comes back if the
-    # second step fails.
-    old = path.with_name(f"{temporary.stem}-old{temporary.suffix}")
-    path.replace(old)
-    try:
-        temporary.replace(path)
-    except BaseException:
-        old.replace(path)
-        raise
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    # Another program may have written the file in the meantime.
+    return writing.replacing(Path(path), lambda path: _check_existing(path, force, ours))
 
 
 def write_npy(image: np.ndarray, path: Path) -> None:
-    with path.open("wb") as file:
+    with OutputFile(path) as file:
         np.save(file, image, allow_pickle=False)
 
 
 def write_zarr(image: np.ndarray, path: Path) -> None:
+    write_store(path, lambda store: _create_array(store, image))
+
+
+def _create_array(store: Any, image: np.ndarray, name: str | None = None) -> None:
     zarr = load("zarr")
 
-    zarr.create_array(path, data=image)
+    zarr.create_array(store, name=name, data=image)
+
+
+def write_store(path: Path, fill: Callable[[Any], object]) -> None:
+    """Write to disk what is put into a zarr store in memory.
+
+    On a full disk zarr, which writes several chunks at a time, leaves tasks behind that complain
+    until the program has ended. The store takes no more than the image, compressed.
+    """
+    files: dict[str, Any] = {}
+    fill(load("zarr.storage").MemoryStore(files))
+    for name, content in files.items():
+        with ending.writing:
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            with OutputFile(path / name) as file:
+                file.write(content.to_bytes())
 
 
 def write_hdf5(image: np.ndarray, path: Path) -> None:
+    write_hdf5_datasets({"image": image}, path)
+
+
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """Give a new HDF5 file, and a function that raises what went wrong on the disk so far."""
     h5py = load("h5py")
 
-    with h5py.File(path, "w") as file:
-        file.create_dataset("image", data=image, compression="gzip", shuffle=True)
+    # HDF5 would crash if it could not write the last part of a file that it closes.
+    with OutputFile(path, deferred=True) as output:
+        with h5py.File(output, "w") as file:
+            yield file, output.check
+        output.check()
 
 
 def write_tiff(image: np.ndarray, path: Path) -> None:
@@ -358,11 +436,14 @@ def write_tiff(image: np.ndarray, path: Path) -> None:
         # TIFF packs bool into bits, which few programs read.
         image = image.astype("u1")
     # Without the photometric tag three planes would be taken for the colours of one picture.
-    tifffile.imwrite(path, image, photometric="minisblack")
+    with OutputFile(path) as file:
+        tifffile.imwrite(file, image, photometric="minisblack")
 
 
 def write_png(image: np.ndarray, path: Path) -> None:
-    load("PIL.Image").fromarray(picture(image)).save(path, format="PNG")
+
+    with OutputFile(path) as file:
+        load("PIL.Image").fromarray(picture(image)).save(file, format="PNG")
 
 
 def picture(image: np.ndarray) -> np.ndarray:
@@ -416,22 +497,34 @@ FORMATS: dict[str, tuple[Callable[[np.ndarray, Path], None], str | None]] = {
 def write_zarr_group(images: Mapping[str, np.ndarray], path: Path) -> None:
     zarr = load("zarr")
 
-    zarr.create_group(path)
+    write_store(path, zarr.create_group)
     for name, image in images.items():
-        zarr.create_array(path, name=name, data=image)
+        write_zarr(image, path / name)
 
 
 def write_npz(images: Mapping[str, np.ndarray], path: Path) -> None:
-    with path.open("wb") as file:
-        np.savez(file, **images)  # type: ignore[arg-type]
+    # An archive that cannot be written complains again when it is closed, and deleted.
+    with OutputFile(path, deferred=True) as output:
+        with zipfile.ZipFile(output, "w") as archive:
+            for name, image in images.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, image, allow_pickle=False)
+                output.check()
+        output.check()
 
 
 def write_hdf5_datasets(images: Mapping[str, np.ndarray], path: Path) -> None:
-    h5py = load("h5py")
-
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as (file, check):
         for name, image in images.items():
-            file.create_dataset(name, data=image, compression="gzip", shuffle=True)
+            dataset = file.create_dataset(
+                name, image.shape, image.dtype, chunks=True, compression="gzip", shuffle=True
+            )
+            # A row of chunks at a time, because nothing else can run while HDF5 compresses.
+            height = dataset.chunks[-2]
+            for start in range(0, image.shape[-2], height):
+                rows = ..., slice(start, start + height), slice(None)
+                dataset[rows] = image[rows]
+                check()
 
 
 # The same for several images together.

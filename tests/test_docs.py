@@ -30,10 +30,10 @@ PUBLIC = [*stats.__all__, "max", "min", "sum", "range"]
 
 # Imports run downwards only: a room may import from the rooms that stand below it here.
 ROOMS = [
-    *("__main__", "cli", "simulate", "__init__", "api", "job", "stream", "cluster"),
+    *("__main__", "program", "cli", "simulate", "__init__", "api", "job", "stream", "cluster"),
     *("graph", "lanes", "work", "together", "outputs", "statistics"),
     *("scratch", "series", "sources", "sinks", "plan", "memory", "runs", "kernels", "leases"),
-    *("holders", "packages"),
+    *("writing", "holders", "ending", "packages"),
 ]
 
 

@@ -1,6 +1,8 @@
 """Images are written whole or not at all, and come back as they were."""
 
 import errno
+import os
+import re
 import sys
 import warnings
 
@@ -209,6 +211,149 @@ def test_other_directories_are_never_replaced(tmp_path, name):
     with pytest.raises(IsADirectoryError, match="will not be replaced"):
         sinks.save(np.zeros((2, 2)), tmp_path / name, force=True)
     assert leftovers(tmp_path / name) == ["thesis.txt"]
+
+
+def store(kind, path):
+    """Make a zarr array or group."""
+    import zarr
+
+    data = np.arange(24.0).reshape(4, 6)
+    options = {"data": data, "chunks": (2, 3)}
+    if kind == "group":
+        for name in ("a", "deep/b"):
+            zarr.create_array(path, name=name, **options)
+    elif kind == "old group":
+        zarr.create_array(path, name="a", zarr_format=2, **options)
+    elif kind == "old array":
+        zarr.create_array(path, zarr_format=2, **options)
+    elif kind == "old nested array":
+        separator = {"name": "v2", "separator": "/"}
+        zarr.create_array(path, zarr_format=2, chunk_key_encoding=separator, **options)
+    elif kind == "shards":
+        zarr.create_array(path, shards=(4, 6), **options)
+    elif kind == "one value":
+        zarr.create_array(path, data=np.array(3.0))
+    else:
+        zarr.create_array(path, **options)
+    return path
+
+
+KINDS = ["array", "group", "old group", "old array", "old nested array", "shards", "one value"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_store_of_zarr_alone_is_replaced(tmp_path, kind):
+    path = store(kind, tmp_path / "image.zarr")
+    # As of a writer that was killed.
+    is_chunk = re.compile(r"c|[\d.]+").fullmatch
+    chunks = [file for file in path.rglob("*") if file.is_file() and is_chunk(file.name)]
+    chunks[0].with_suffix(f".{32 * 'a'}.partial").touch()
+    sinks.save(np.ones((2, 2)), path, force=True)
+    np.testing.assert_array_equal(read_zarr(path), np.ones((2, 2)))
+    assert leftovers(tmp_path) == ["image.zarr"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "foreign"),
+    [
+        *[(kind, name) for kind in KINDS for name in ("thesis.txt", "src/main.py", "empty/")],
+        ("array", "c/0/notes.md"),
+        ("shards", "c/thesis.txt"),
+        ("group", "a/thesis.txt"),
+        ("group", "deep/b/c/1/thesis.txt"),
+        ("group", "0/thesis.txt"),
+        ("old group", "a/.hidden"),
+        ("old array", "0/thesis.txt"),
+        ("old nested array", "0/thesis.txt"),
+    ],
+)
+def test_a_store_with_foreign_files_is_kept(tmp_path, kind, foreign):
+    path = store(kind, tmp_path / "image.zarr")
+    file = path / foreign
+    if foreign.endswith("/"):
+        file.mkdir()
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("my work")
+    before = sorted(path.rglob("*"))
+    first = foreign.split("/")[0]
+    with pytest.raises(IsADirectoryError, match=f"holds {first}.* will not be replaced: move"):
+        sinks.save(np.ones((2, 2)), path, force=True)
+    with pytest.raises(IsADirectoryError, match=f"holds {first}"):
+        sinks.check_outputs(path, {"max": 2}, force=True)
+    assert sorted(path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("target", ["zarr.json", "c/0/1", "link"])
+def test_a_store_with_a_symbolic_link_is_kept(tmp_path, target):
+    path = store("array", tmp_path / "image.zarr")
+    (tmp_path / "raw").write_text('{"zarr_format": 3}')
+    if target != "link":
+        (path / target).rename(tmp_path / "raw")
+    (path / target).symlink_to(tmp_path / "raw")
+    with pytest.raises(IsADirectoryError, match=f"holds {target}"):
+        sinks.save(np.ones((2, 2)), path, force=True)
+    assert (path / target).is_symlink()
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "not JSON", '{"name": "zarr"}'])
+def test_a_project_with_a_file_of_that_name_is_kept(tmp_path, text):
+    path = tmp_path / "image.zarr"
+    path.mkdir()
+    (path / "zarr.json").write_text(text)
+    with pytest.raises(IsADirectoryError, match="holds zarr.json"):
+        sinks.save(np.ones((2, 2)), path, force=True)
+    assert (path / "zarr.json").read_text() == text
+
+
+def test_a_directory_of_images_with_foreign_files_is_kept(tmp_path):
+    path = tmp_path / "images"
+    images = {"max": np.ones((2, 3)), "min": np.ones((2, 3))}
+    sinks.save_all(images, path, form="zarr")
+    (path / "max.zarr" / "thesis.txt").touch()
+    with pytest.raises(IsADirectoryError, match=r"holds max.zarr.thesis.txt"):
+        sinks.save_all(images, path, force=True, form="zarr")
+    (path / "max.zarr" / "thesis.txt").unlink()
+    sinks.save_all(images, path, force=True, form="zarr")
+    (path / "max.npy").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "max.npy").mkdir()
+    with pytest.raises(IsADirectoryError, match="holds max.npy"):
+        sinks.save_all({"max": np.ones((2, 3))}, tmp_path / "other", force=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "image.npy")
+    with pytest.raises(ValueError, match="neither a file nor a directory"):
+        sinks.save(np.ones((2, 2)), tmp_path / "image.npy", force=True)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".h5", ".zarr"])
+def test_the_target_of_a_link_is_replaced(tmp_path, suffix):
+    (tmp_path / "disk").mkdir()
+    target, link = tmp_path / "disk" / f"real{suffix}", tmp_path / f"link{suffix}"
+    link.symlink_to(target)
+    sinks.save(np.zeros((2, 2)), link)  # which leads nowhere yet
+    with pytest.raises(FileExistsError):
+        sinks.save(np.ones((2, 2)), link)
+    sinks.save(np.ones((2, 2)), link, force=True)
+    assert link.readlink() == target
+    np.testing.assert_array_equal(READ[suffix](target), np.ones((2, 2)))
+    assert leftovers(tmp_path / "disk") == [target.name]
+    assert leftovers(tmp_path) == ["disk", link.name]
+
+
+def test_a_link_to_a_directory_that_is_not_there(tmp_path):
+    (tmp_path / "link.npy").symlink_to(tmp_path / "nowhere" / "real.npy")
+    with pytest.raises(FileNotFoundError, match="there is no directory .*nowhere"):
+        sinks.check_output(tmp_path / "link.npy")
+
+
+def test_a_directory_that_cannot_be_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    with pytest.raises(PermissionError, match="cannot be written to"):
+        sinks.check_output(tmp_path / "image.npy")
 
 
 @pytest.mark.parametrize("name", ["image", "image.jpg", "image.npz", ".npy"])

@@ -1,0 +1,213 @@
+"""How the program ends on a signal: its processes end, and nothing half-written stays on disk.
+
+A thread of its own waits for signals and ends the program: an exception raised in the main thread
+may be lost in a callback, or late where that thread is in compiled code. Only the command line
+does so; in other programs signals are theirs, and `at_end` and `writing` do nothing.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+# Signals that end the program: from the terminal, and from schedulers at the end of the wall time.
+CAUGHT = ("SIGINT", "SIGHUP", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+
+# Those that a terminal sends to every process of a group: the children leave them to the program.
+FROM_TERMINAL = ("SIGINT", "SIGHUP")
+
+# Seconds: for a write to be finished, for processes to end, and for everything together.
+WRITING, CHILDREN, LIMIT = 1.0, 1.0, 10.0
+
+# Seconds for a signal to reach all processes of a group.
+GROUP = 0.5
+
+writing = threading.RLock()
+"""held, for a short time, while something is written that the end removes; none begins after it"""
+
+_cleaners: list[Callable[[], object]] = []
+_closers: list[Callable[[], object]] = []
+_ended = threading.Event()
+_watching = _shielding = False
+
+
+def is_program() -> bool:
+    """Return whether the package is being imported by its own command line."""
+    flags = getattr(sys, "orig_argv", [])
+    if "-m" in flags and flags[flags.index("-m") + 1 :][:1] == ["daskstats"]:
+        return True
+    # A process that multiprocessing starts has no file yet when it imports the package.
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    return main is not None and Path(main).stem == "daskstats"
+
+
+def at_end(function: Callable[[], object]) -> Callable[[], object]:
+    """Have a function called when a signal ends the program, in another thread."""
+    _cleaners.append(function)
+    return function
+
+
+@contextmanager
+def closing(function: Callable[[], object]) -> Iterator[None]:
+    """Have a function called if a signal ends the program inside, before processes are ended."""
+    _closers.append(function)
+    try:
+        yield
+    finally:
+        _closers.remove(function)
+
+
+def watch() -> None:
+    """End the program on a signal from now on; those that are ignored stay so (``nohup``)."""
+    global _watching
+    # Elsewhere Ctrl-C raises KeyboardInterrupt.
+    if _watching or not hasattr(signal, "pthread_sigmask"):
+        return
+    _watching = True
+    numbers = {getattr(signal, name) for name in CAUGHT if hasattr(signal, name)}
+    caught = {n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    reading, told = os.pipe()
+    os.set_blocking(told, False)
+    for number in caught:
+        signal.signal(number, _leave_to_the_thread)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    arguments = reading, caught
+    threading.Thread(target=_wait, args=arguments, name="daskstats-ending", daemon=True).start()
+    _block()
+
+
+def _block() -> None:
+    """Leave the terminal's signals to the other thread, here and in all that is started here."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in FROM_TERMINAL})
+
+
+def shield_children() -> None:
+    """Keep the terminal's signals from processes that are started from now on."""
+    global _shielding
+    if not _watching:
+        return
+    _shielding = True
+    tracker = importlib.import_module("multiprocessing.resource_tracker")
+    with writing:
+        # It removes the semaphores of processes that are ended here, and would complain.
+        stderr = _silence()
+        try:
+            tracker.ensure_running()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+    # Starting it has let the signals through in this thread.
+    _block()
+
+
+def hold(seconds: float = 0) -> None:
+    """Wait for ever if a signal is ending the program, or comes within some seconds."""
+    if _ended.wait(seconds):
+        threading.Event().wait()
+
+
+def hold_failure() -> None:
+    """Do as `hold`, before an error is reported that the end of other processes may have caused.
+
+    A signal to all processes of a group may reach others first.
+    """
+    hold(GROUP if _shielding else 0)
+
+
+def exit_code(number: int) -> int:
+    """Return the exit code of a program that a signal has ended, as a shell has it.
+
+    >>> exit_code(15)
+    143
+    """
+    return 128 + number
+
+
+def _leave_to_the_thread(number: int, frame: Any) -> None:
+    """Do nothing: the number has been written into the pipe."""
+
+
+def _wait(reading: int, caught: set[int]) -> None:
+    number = 0
+    while number not in caught:
+        number = os.read(reading, 1)[0]
+    _end(number)
+
+
+def _end(number: int) -> None:
+    """Clean up, say one line, and end the process."""
+    _ended.set()
+    writing.acquire(timeout=WRITING)
+    # Threads break off in the midst of their work, and would complain.
+    stderr = _silence()
+    try:
+        late = threading.Timer(LIMIT, _exit, (number, stderr))
+        late.daemon = True
+        late.start()
+        _call([*_cleaners, _end_children, *_closers])
+    finally:
+        _exit(number, stderr)
+
+
+def _call(functions: list[Callable[[], object]]) -> None:
+    """Call functions, the last one first; one that fails keeps no other from being called."""
+    for function in reversed(functions):
+        with suppress(Exception):
+            function()
+
+
+def _silence() -> int:
+    """Let nothing be written to stderr from now on; return where it has gone so far."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        stderr = os.dup(2)
+    except OSError:  # it is closed
+        stderr = os.dup(null)
+    os.dup2(null, 2)
+    os.close(null)
+    return stderr
+
+
+def _end_children() -> None:
+    """End all processes that this one has started, and those that these have."""
+    if "psutil" not in sys.modules:
+        return  # nor does whatever starts processes
+    import psutil
+
+    children = [
+        child for child in psutil.Process().children(recursive=True) if not _is_tracker(child)
+    ]
+    for child in children:
+        with suppress(psutil.Error):
+            child.terminate()
+    _, alive = psutil.wait_procs(children, timeout=CHILDREN)
+    for child in alive:
+        with suppress(psutil.Error):
+            child.kill()
+    psutil.wait_procs(alive, timeout=CHILDREN)
+
+
+def _is_tracker(child: Any) -> bool:
+    """Whether a process is the resource tracker of multiprocessing, which ends by itself."""
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    return tracker is not None and child.pid == getattr(tracker._resource_tracker, "_pid", None)
+
+
+def _exit(number: int, stderr: int) -> None:
+    name = signal.Signals(number).name
+    line = "interrupted" if name == "SIGINT" else f"terminated by {name}"
+    with suppress(OSError):
+        # A progress bar has hidden the cursor, and ends with no line feed.
+        start = "\n\033[?25h" if os.isatty(stderr) else ""
+        os.write(stderr, f"{start}daskstats: {line}\n".encode())
+    os._exit(exit_code(number))
+
+
+if is_program():
+    # The imports that follow take long enough for a signal to come.
+    watch()
