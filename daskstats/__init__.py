@@ -13,6 +13,7 @@ array([[4., 5.],
 11
 """
 
+from . import ending as _ending  # isort: skip  # first: it handles signals in the command line
 from importlib.metadata import version as _version
 from pathlib import Path as _Path
 

@@ -1,7 +1,7 @@
 """``python -m daskstats`` is the command line."""
 
-from daskstats.cli import main
+from daskstats.program import main
 
 # The workers of the multiprocessing scheduler import this file too, under another name.
 if __name__ == "__main__":
-    main(prog_name="daskstats")
+    main()

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -16,7 +17,7 @@ import click
 import dask
 import numpy as np
 
-from . import cluster, scratch, sinks
+from . import cluster, ending, scratch, sinks
 from .job import Job, named
 from .packages import load
 from .series import count_frames
@@ -40,8 +41,8 @@ REMARKS = {"spool": "writing frames to disk", "reduce": ""}
 
 SCHEDULERS = ("threads", "synchronous", "processes")
 
-# Seconds to wait for the scheduler of a cluster to answer.
-CONNECT_TIMEOUT = 10
+# Seconds to wait for the scheduler of a cluster to answer, and for our own cluster to end.
+CONNECT_TIMEOUT, CLOSE_TIMEOUT = 10, 4
 
 # For each statistic what its image has at a pixel, and an example.
 COMMANDS = {
@@ -126,6 +127,7 @@ class Commands(click.Group):
 
 def complain(message: str) -> None:
     """Write one line to stderr, if that is still open."""
+    ending.hold_failure()
     try:
         click.echo(f"daskstats: {' '.join(message.split())}", err=True)
     except BrokenPipeError:
@@ -678,6 +680,8 @@ def running_on(options: dict[str, Any]) -> Iterator[None]:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise click.UsageError(f"{names} exclude each other", click.get_current_context())
     scheduler, chosen = options["scheduler"], nullcontext()  # type: Any, AbstractContextManager
+    if options["workers"] or scheduler == "processes":
+        ending.shield_children()
     if options["workers"]:
         chosen = own_workers(options["workers"], options.get("quiet", False))
     elif options["scheduler_file"]:
@@ -705,7 +709,12 @@ def existing(name: str) -> str:
 @contextmanager
 def own_workers(count: int, quiet: bool) -> Iterator[None]:
     """Start a cluster on this machine, and end it."""
-    with cluster.start_here(count) as client:
+    place = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
+    with (
+        scratch.directory(place) as directory,
+        cluster.start_here(count, str(directory)) as client,
+        ending.closing(lambda: client.cluster.close(timeout=CLOSE_TIMEOUT)),
+    ):
         if not quiet:
             click.echo(f"dashboard: {client.dashboard_link}", err=True)
         yield

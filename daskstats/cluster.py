@@ -127,10 +127,11 @@ def look_at(client: Any) -> Workers:
 
 
 @contextmanager
-def start_here(count: int) -> Iterator[Any]:
+def start_here(count: int, directory: str | None = None) -> Iterator[Any]:
     """Start a cluster of so many processes that only this machine can reach; give its client.
 
-    They share the memory that is available now, and the processors.
+    They share the memory that is available now, and the processors. Their files go into a
+    directory, by default dask's own.
     """
     distributed = load("distributed")
     here = "127.0.0.1"
@@ -150,6 +151,7 @@ def start_here(count: int) -> Iterator[Any]:
             host=here,
             dashboard_address=f"{here}:0",
             worker_dashboard_address=f"{here}:0",
+            local_directory=directory,
             silence_logs=logging.CRITICAL,
         ) as cluster,
         distributed.Client(cluster) as client,

@@ -33,7 +33,7 @@ from uuid import uuid4
 import dask
 import numpy as np
 
-from . import holders
+from . import ending, holders, writing
 from .leases import Pool
 from .packages import load, loaded
 
@@ -41,12 +41,20 @@ PREFIX = "daskstats-scratch-"
 
 OWN = "daskstats.scratch-directory"
 
-# Who made a directory; it is swept when there is no such process any more.
+# Who made a directory, for people; its name tells as well. It is swept when there is no such
+# process any more.
 OWNER = "owner.json"
+
+# Seconds without a change after which a directory is taken for left: one whose process cannot be
+# told, and one of another machine, which may read for long what it has written.
+UNKNOWN, ELSEWHERE = 600.0, 7 * 24 * 3600.0
 
 # Chunks that one call of zarr's writes or reads at the same time: enough to keep its threads busy,
 # few enough to be small beside a memory limit.
 CHUNKS_AT_ONCE = 4
+
+# Seconds for tasks to leave a directory when a signal ends the program.
+PATIENCE = 1.0
 
 # Seconds between looks whether a worker still has what holds a shared directory.
 LOOK = 0.5
@@ -179,6 +187,7 @@ class Spool:
         compression: str = "lz4",
     ) -> None:
         self.place, self.shape, self.dtype = Path(place), shape, np.dtype(dtype)
+        _places.add(self.place)
         self.group, self.height = group, height
         self.needed, self.buffers = needed, buffers
         self.compression = check_compression(compression)
@@ -203,13 +212,14 @@ class Spool:
         if free < self.needed:
             raise OSError(no_room(self.needed, free, self.place))
         opened = copy(self)
-        opened.directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.place))
         opened._pool, opened.share = Pool(self.buffers), None
-        opened._opened, opened._lease = weakref.WeakSet([opened]), _Lease(opened.directory)
-        self._opened.add(opened)
-        weakref.finalize(opened, opened._lease.end)
-        (opened.directory / OWNER).write_text(json.dumps(_this_process()))
-        opened._array = opened._create(opened.directory)
+        opened._opened = weakref.WeakSet([opened])
+        with ending.writing:
+            opened.directory = _new_directory(self.place)
+            opened._lease = _Lease(opened.directory)
+            weakref.finalize(opened, opened._lease.end)
+            self._opened.add(opened)
+            opened._array = opened._create(opened.directory)
         opened._metadata = (opened.directory / "zarr.json").read_bytes()
         return opened
 
@@ -256,6 +266,8 @@ class Spool:
         stop, bands = start + len(frames), range(-(-self.shape[1] // self.height))
         few, array = CHUNKS_AT_ONCE * self.height, self._opened_array()
         for first in range(0, self.shape[1], few):
+            if self._lease is not None:
+                self._lease.check()
             array[start:stop, first : first + few] = frames[:, first : first + few]
         return Written(start, stop, tuple(_seal(self._file(start, band)) for band in bands))
 
@@ -412,6 +424,7 @@ class SharedSpool(Spool):
         self.directory = directory
         _shared[directory] = self
         end = weakref.finalize(self, _let_go, mark, token)
+        _marks.add(mark)
         if _known(token):
             arguments = directory, end, token
             threading.Thread(target=_watch, args=arguments, daemon=True).start()
@@ -493,6 +506,7 @@ def _let_go(mark: Path, token: str) -> None:
         timer.start()
     else:
         holders.let_go(mark)
+        _marks.discard(mark)
 
 
 def _spilled(token: str) -> bool:
@@ -550,6 +564,7 @@ class _Lease:
         self._directory, self._users, self._ended = directory, 0, False
         self._cause: BaseException | None = None
         self._lock = threading.Lock()
+        _leases.add(self)
 
     def end(self, cause: BaseException | None = None) -> None:
         """Remove the directory now, or when the last user has left."""
@@ -561,13 +576,24 @@ class _Lease:
         if unused:
             shutil.rmtree(self._directory, ignore_errors=True)
 
+    def finish(self, deadline: float) -> None:
+        """Wait for users to leave, but remove the directory when their time is over."""
+        self.end()
+        while self._users and time.monotonic() < deadline:
+            time.sleep(0.01)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def check(self) -> None:
+        """Raise the cause if the directory is to be removed: a user should leave."""
+        if self._ended and self._cause is not None:
+            # Of two tasks that fail, dask may hear of this one first.
+            raise self._cause
+        if self._ended:
+            raise DamagedScratchError(f"scratch data in {self._directory} have been removed")
+
     def __enter__(self) -> None:
         with self._lock:
-            if self._ended and self._cause is not None:
-                # Of two tasks that fail, dask may hear of this one first.
-                raise self._cause
-            if self._ended:
-                raise DamagedScratchError(f"scratch data in {self._directory} have been removed")
+            self.check()
             self._users += 1
 
     def __exit__(self, *exc_info: Any) -> None:
@@ -576,6 +602,24 @@ class _Lease:
             unused = self._ended and not self._users
         if unused:
             shutil.rmtree(self._directory, ignore_errors=True)
+
+
+# What this process has on disk, and the directories where processes that it started may have more.
+_leases: "weakref.WeakSet[_Lease]" = weakref.WeakSet()
+_marks: set[Path] = set()
+_places: set[Path] = set()
+
+
+@ending.at_end
+def _remove_all() -> None:
+    """Remove all scratch data of this process, and of those that it has ended."""
+    deadline = time.monotonic() + PATIENCE
+    for lease in list(_leases):
+        lease.finish(deadline)
+    for mark in list(_marks):
+        holders.let_go(mark)
+    for place in list(_places):
+        sweep(place)
 
 
 @dataclass(frozen=True)
@@ -646,7 +690,8 @@ def sweep(place: str | os.PathLike, besides: Path | None = None) -> list[Path]:
     list of Path
         The directories that were removed.
     """
-    mine = [path for path in Path(place).glob(f"{PREFIX}*") if path != besides and _is_mine(path)]
+    mine = [path for path in Path(place).glob(f"{PREFIX}*") if path != besides]
+    mine = [path for path in mine if writing.is_mine(path) and path.is_dir()]
     shared = [path for path in mine if holders.is_held(path) and holders.remove_unheld(path)]
     stale = [path for path in mine if holders.GONE in path.name or _is_stale(path)]
     for path in stale:
@@ -654,21 +699,48 @@ def sweep(place: str | os.PathLike, besides: Path | None = None) -> list[Path]:
     return [*shared, *stale]
 
 
-def _is_mine(path: Path) -> bool:
-    with suppress(OSError):
-        return not path.is_symlink() and (
-            not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()
-        )
-    return False
-
-
 def _is_stale(path: Path) -> bool:
-    """Whether the process that made a directory has ended."""
+    """Whether the process that made a directory has ended, or may be taken to have ended."""
+    owner = _owner(path)
+    if owner is None:
+        return not holders.is_held(path) and writing.unchanged(path) > UNKNOWN
+    if holders.is_here(owner[0]):
+        return holders.has_ended(*owner)
+    return writing.unchanged(path) > ELSEWHERE
+
+
+def _owner(path: Path) -> tuple[str, int, float] | None:
+    """Return the machine, number and start of the process that made a directory, if known."""
     try:
-        owner = json.loads((path / OWNER).read_text())
-        return holders.has_ended(owner["host"], int(owner["pid"]), float(owner["began"]))
+        if path.name.count("~") == 3:
+            host, pid, began, _ = path.name.removeprefix(PREFIX).split("~")
+        else:
+            owner = json.loads((path / OWNER).read_text())
+            host, pid, began = owner["host"], owner["pid"], owner["began"]
+        return host, int(pid), float(began)
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
+
+
+def _new_directory(place: Path) -> Path:
+    directory = place / f"{PREFIX}{holders.new_mark()}"
+    directory.mkdir(mode=0o700)
+    with suppress(OSError):
+        (directory / OWNER).write_text(json.dumps(_this_process()))
+    return directory
+
+
+@contextmanager
+def directory(place: str | os.PathLike) -> Iterator[Path]:
+    """Give a new directory that is removed at the end, and swept if the process is killed."""
+    sweep(place)
+    with ending.writing:
+        made = _new_directory(Path(place))
+        lease = _Lease(made)
+    try:
+        yield made
+    finally:
+        lease.end()
 
 
 def _this_process() -> dict[str, Any]:

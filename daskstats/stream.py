@@ -234,7 +234,9 @@ def _stop_at_exit(run: Background) -> None:
 
 def _stop_all() -> None:
     for run in list(_running):
-        run.stop()
+        # An interrupt may have come before it was complete.
+        if run._thread.ident is not None:
+            run.stop()
 
 
 class Run(Background):

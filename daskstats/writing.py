@@ -117,7 +117,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-# ---------------------------------------------------------------------- temporaries that others left
+# ---------------------------------------------------------------------- temporaries of others
 
 
 _own: set[Path] = set()

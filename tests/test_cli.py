@@ -14,6 +14,7 @@ import dask
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from programs import daskstats
 
 from daskstats import api, cli, scratch, sinks
 from daskstats.simulate import simulate
@@ -773,7 +774,7 @@ def test_ctrl_c(tmp_path, scheduler):
     np.lib.format.open_memmap(tmp_path / "scan.npy", "w+", "u1", shape)
     arguments = ["average", "scan.npy", "-o", "image.npy", "--scheduler", scheduler]
     program = subprocess.Popen(
-        [sys.executable, "-m", "daskstats", *arguments],
+        daskstats(*arguments),
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,

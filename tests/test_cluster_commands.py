@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clusters import HERE, Browser, Scan, find_browser, local_cluster
+from programs import daskstats
 
 import daskstats as stats
 from daskstats import cli, cluster
@@ -81,7 +82,7 @@ def test_an_interrupted_command_leaves_no_process(tmp_path):
     np.lib.format.open_memmap(tmp_path / "scan.npy", "w+", "u2", (3000, 512, 256))
     args = ["median", tmp_path / "scan.npy", "-o", tmp_path / "x.npy", "--workers", 2]
     process = subprocess.Popen(
-        command(*args), stderr=subprocess.PIPE, text=True, start_new_session=True
+        daskstats(*args), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stderr.readline().startswith("dashboard: ")
     family = psutil.Process(process.pid).children(recursive=True)

@@ -146,6 +146,8 @@ class Wrong(Scan):
 
 
 def interrupt_soon(delay=0.2):
+    # Where the tests run it may be ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main = threading.main_thread().ident
     timer = threading.Timer(delay, signal.pthread_kill, (main, signal.SIGINT))
     timer.start()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import daskstats as stats
-from daskstats import scratch
+from daskstats import holders, scratch
 from daskstats.api import Job
 from daskstats.plan import split
 from daskstats.scratch import DamagedScratchError, Spool
@@ -461,6 +461,82 @@ def test_what_the_dead_have_left_is_swept(tmp_path):
     assert len(present(tmp_path)) == 5
 
 
+def aged(directory, seconds):
+    """Make everything in a directory look as if nothing had changed for long."""
+    then = time.time() - seconds
+    for path in (*directory.rglob("*"), directory):
+        os.utime(path, (then, then))
+
+
+@pytest.mark.parametrize(
+    ("name", "age", "swept"),
+    [
+        pytest.param("0f3a", 3600, True, id="an owner that is lost"),
+        pytest.param("0f3a", 0, False, id="an owner that is not there yet"),
+        pytest.param("{host}~{dead}~1.00~9c41", 0, True, id="a name that tells it"),
+        pytest.param("{host}~{pid}~{began}~9c41", 3600, False, id="this process, reading for long"),
+        pytest.param("other~{dead}~1.00~9c41", 3600, False, id="another machine"),
+        pytest.param("other~{dead}~1.00~9c41", 10 * 86400, True, id="another machine, days ago"),
+        pytest.param("0f3a.gone-77", 0, True, id="removed in part"),
+        pytest.param("0f3a.new-77", 0, False, id="begun just now"),
+        pytest.param("0f3a.new-77", 3600, True, id="begun and left"),
+    ],
+)
+def test_what_has_no_owner_is_swept(tmp_path, name, age, swept):
+    host, pid, began = holders.this_process()
+    name = name.format(host=host, pid=pid, began=f"{began:.2f}", dead=dead_pid())
+    directory = tmp_path / f"{scratch.PREFIX}{name}"
+    (directory / "c" / "0").mkdir(parents=True)
+    (directory / "c" / "0" / "0").write_text("frames")
+    aged(directory, age)
+    assert scratch.sweep(tmp_path) == [directory] * swept
+    assert directory.exists() is not swept
+
+
+def test_what_is_still_written_is_not_left(tmp_path):
+    """The newest file counts, not the directory."""
+    directory = tmp_path / f"{scratch.PREFIX}0f3a"
+    (directory / "c").mkdir(parents=True)
+    aged(directory, 3600)
+    (directory / "c" / "0").touch()
+    os.utime(directory / "c", (0, 0))
+    assert scratch.sweep(tmp_path) == []
+
+
+def test_nothing_else_is_swept(tmp_path):
+    others = tmp_path / "others"
+    others.mkdir()
+    (tmp_path / f"{scratch.PREFIX}file").write_text("a file")
+    (tmp_path / f"{scratch.PREFIX}link.gone-1").symlink_to(others)
+    (tmp_path / "scratch-of-mine").mkdir()
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0), follow_symlinks=False)
+    assert scratch.sweep(tmp_path) == []
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_spool_names_its_process(tmp_path):
+    spool, _ = filled(tmp_path, np.ones((4, 5, 6), "u1"))
+    host, pid, began = holders.this_process()
+    assert scratch._owner(spool.directory) == (host, pid, pytest.approx(began, abs=0.01))
+    (spool.directory / scratch.OWNER).unlink()
+    aged(spool.directory, 30 * 86400)
+    assert scratch.sweep(tmp_path) == []
+    assert spool.directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_writer_leaves_a_spool_that_has_ended(tmp_path):
+    frames = np.ones((4, 64, 6), "u1")
+    spool = Spool(tmp_path, frames.shape, frames.dtype, 4, 1).open()
+    spool._lease.__enter__()
+    spool.remove()
+    with pytest.raises(DamagedScratchError, match="have been removed"):
+        spool._write(0, frames)
+    assert spool.directory.exists()
+    scratch._remove_all()
+    assert present(tmp_path) == []
+
+
 def dead_pid():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
@@ -475,6 +551,9 @@ def test_a_run_that_is_ended(tmp_path, signal):
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from test_scratch import Whole, LIMIT, present
         import dask, daskstats as stats
+
+        # Where the tests run it may be ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
         def end():
             while not present({str(tmp_path)!r}):
