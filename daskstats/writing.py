@@ -172,12 +172,19 @@ def is_mine(path: Path) -> bool:
 
 
 def unchanged(path: Path) -> float:
-    """Return the seconds for which nothing has changed in a file or a directory."""
-    latest = 0.0
-    for inner in (path, *path.rglob("*")):
-        with suppress(OSError):
-            latest = max(latest, inner.lstat().st_mtime)
-    return time.time() - latest
+    """Return the seconds since the last change in a file or a directory; 0 if it is gone."""
+    latest = _changed(path)
+    # Another process may be removing it: missing files are passed over.
+    for place, directories, files in os.walk(path):
+        latest = max([latest, *(_changed(Path(place, name)) for name in (*directories, *files))])
+    return time.time() - latest if latest else 0.0
+
+
+def _changed(path: Path) -> float:
+    """Return the time of the last change of a file, 0 if it is gone."""
+    with suppress(OSError):
+        return path.lstat().st_mtime
+    return 0.0
 
 
 # ---------------------------------------------------------------------- files

@@ -314,6 +314,13 @@ def test_the_next_output_removes_what_a_killed_program_has_left(tmp_path, suffix
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scratch", "y.npy", "z.npy"]
 
 
+def test_a_file_that_is_gone_is_not_old(tmp_path):
+    assert writing.unchanged(tmp_path / "nowhere") == 0
+    (tmp_path / "old").touch()
+    aged(tmp_path / "old", 2)
+    assert writing.unchanged(tmp_path / "old") == pytest.approx(2 * 86400, abs=60)
+
+
 def test_a_directory_that_cannot_be_looked_at(tmp_path):
     assert writing.sweep(tmp_path / "nowhere") == []
     assert Path(writing.PREFIX).name == writing.PREFIX
