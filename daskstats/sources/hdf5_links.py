@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ..packages import load
 from .hdf5_files import absolute, check_filters, import_h5py, open_file
 
 # Links that may be followed one after the other, as a guard against circles.
@@ -187,7 +188,7 @@ def axis_indices(space: Any, shape: tuple[int, ...], unlimited: int) -> list[np.
 
 def selection_kind(space: Any) -> str:
     """Return "all", "grid" for a regular hyperslab, or "other"."""
-    from h5py import h5s
+    h5s = load("h5py.h5s")
 
     kind = space.get_select_type()
     if kind == h5s.SEL_ALL:
@@ -197,7 +198,7 @@ def selection_kind(space: Any) -> str:
 
 def is_unlimited(space: Any) -> bool:
     """Whether a selection goes on as its dataset grows."""
-    from h5py import h5s
+    h5s = load("h5py.h5s")
 
     if selection_kind(space) != "grid":
         return False
