@@ -377,7 +377,7 @@ class VirtualReader:
         library takes the series to end with the last of these files, so that what is missing
         before it was left out by choice.
         """
-        from h5py import h5s
+        h5s = load("h5py.h5s")
 
         shape = self.shape
         indices = axis_indices(mapping.vspace, shape, h5s.UNLIMITED)
@@ -457,7 +457,7 @@ class VirtualReader:
         self, mapping: Any, indices: list[np.ndarray] | None, found: Storage
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the frames of a mapping and those of its source; note what is decoded together."""
-        from h5py import h5s
+        h5s = load("h5py.h5s")
 
         nothing = np.empty(0, np.int64)
         if indices is None:
