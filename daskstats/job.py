@@ -252,7 +252,8 @@ class Job:
 
     def _snapshot(self, index: int, images: list[np.ndarray]) -> Snapshot:
         done = self.plan.steps[index][-1][1] // self.plan.layout.width
-        seen = np.arange(self.layout.rows)[:, None] < (done if self.rowwise else self.layout.rows)
+        seen = np.zeros((self.layout.rows, 1), bool)
+        seen[: done if self.rowwise else self.layout.rows] = True
         seen = np.broadcast_to(seen, (self.layout.rows, self.layout.cols))
         return Snapshot(self._image(images), done, self.total, seen)
 

@@ -77,7 +77,7 @@ def moments_size(frames: np.dtype, nframes: int, counted: bool) -> int:
 
 def merged_size(frames: np.dtype) -> int:
     """Return the bytes of the moments of one piece and of those it is merged to, for floats."""
-    return 2 * 36 if frames.kind == "f" else 0
+    return 2 * (36 + 8) if frames.kind == "f" else 0
 
 
 def merge_moments(a: State, b: State) -> State:
