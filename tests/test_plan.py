@@ -542,3 +542,21 @@ def test_scratch_data_are_not_written_in_tiny_chunks(limit):
     made = bands(layout, cost, 1, 2, limit << 20, True, DISK)
     assert made.strategy == "scratch"
     assert len(made.groups) * len(made.blocks) <= plan.MOST_SMALL_CHUNKS
+
+
+@pytest.mark.parametrize(
+    ("unit", "limit", "reads"),
+    [
+        (64, 450, 1),  # whole chunks where they fit, though there are fewer than tasks
+        (128, 900, 1),
+        (64, 300, 2),  # or as much of one as fits
+        (1, 60, 1),
+    ],
+)
+def test_frames_that_are_decoded_together_are_read_together(unit, limit, reads):
+    layout = Layout(
+        nframes=128, rows=1024, cols=512, itemsize=2, frame_unit=unit, row_unit=1024, buffers=1
+    )
+    plan = fold(layout, Cost(state=4, image=4), steps=1, workers=2, limit=limit << 20)
+    assert plan.reads == reads
+    assert plan.nbytes <= limit << 20
