@@ -43,7 +43,7 @@ mask : array of bool, optional
     (rows, cols), True for pixels to leave out, as in `numpy.ma`.
 invalid : number or sequence of numbers, optional
     Values that do not count, such as 4294967295, or -1 and -2: a pixel's statistic is that of its
-    other values.
+    other values. One that no frame can have is a warning.
 saturation : number, optional
     Values at or above it do not count.
 skipna : bool
@@ -232,9 +232,9 @@ def std(
 ) -> Array:
     """Return the standard deviation of each pixel over the frames.
 
-    It is never negative, and exactly 0 for a pixel that does not change. Sums and squares of 8-
-    and 16-bit integers are exact; moments of other frames are carried in pairs of float64 and
-    merged (Chan, Golub and LeVeque 1983). A pixel that is NaN in any frame is NaN.
+    It is never negative, and exactly 0 for a pixel that does not change. Sums and squares of
+    integers are exact, and their fraction is rounded once; moments of floats are carried in pairs
+    of float64 and merged (Chan, Golub and LeVeque 1983). A pixel that is NaN in any frame is NaN.
 
     Parameters
     ----------
@@ -271,9 +271,9 @@ def var(
 ) -> Array:
     """Return the variance of each pixel over the frames.
 
-    It is never negative, and exactly 0 for a pixel that does not change. Sums and squares of 8-
-    and 16-bit integers are exact; moments of other frames are carried in pairs of float64 and
-    merged (Chan, Golub and LeVeque 1983). A pixel that is NaN in any frame is NaN.
+    It is never negative, and exactly 0 for a pixel that does not change. Sums and squares of
+    integers are exact, and their fraction is rounded once; moments of floats are carried in pairs
+    of float64 and merged (Chan, Golub and LeVeque 1983). A pixel that is NaN in any frame is NaN.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import dask
 import numpy as np
 
 from . import cluster, ending, scratch, sinks
+from .arguments import shown
 from .job import Job, named
 from .packages import load
 from .series import count_frames
@@ -161,7 +163,10 @@ class Stage:
 
 @contextmanager
 def problems(show_traceback: bool) -> Iterator[Stage]:
-    """Turn any error into one line and an exit code, with a traceback only if asked for."""
+    """Turn any error into one line and an exit code, with a traceback only if asked for.
+
+    Warnings are one line as well, without the line of code that they are from.
+    """
     stage = Stage()
     try:
         with warnings.catch_warnings():
@@ -298,7 +303,7 @@ def parsed(parse: Callable[[str], Any], expected: str) -> Callable[..., Any]:
         try:
             return None if value is None else parse(value)
         except (ValueError, TypeError):
-            raise click.BadParameter(f"{value!r} is not {expected}") from None
+            raise click.BadParameter(f"{shown(value)} is not {expected}") from None
 
     return callback
 
@@ -312,7 +317,10 @@ def number(text: str) -> float:
     try:
         return int(text)
     except ValueError:
-        return float(text)
+        value = float(text)
+    if isinf(value) and "inf" not in text.lower():
+        raise ValueError("beyond float64")
+    return value
 
 
 def numbers(text: str) -> list[float]:

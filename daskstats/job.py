@@ -14,6 +14,7 @@ from dask.array import Array
 
 from . import cluster, graph, memory, scratch, stream
 from . import plan as planning
+from .arguments import shown, warn
 from .cluster import Workers
 from .lanes import Canvases
 from .memory import memory_limit
@@ -23,6 +24,7 @@ from .sources.base import warn_about_missing
 from .sources.flat import flattened
 from .sources.selection import select
 from .statistics import STATISTICS, Statistic, as_statistic, can_hold, check_validity
+from .statistics.base import without_effect
 from .statistics.shared import check_jit
 from .stream import Scheduler, Snapshot, Stream
 from .together import together
@@ -308,7 +310,7 @@ def _key(given: Any, statistic: Statistic) -> str:
 def _text(value: Any) -> str:
     """Return a parameter as it is written: 95.0 as 95, and all digits of 1000001."""
     whole = isinstance(value, float) and value.is_integer()
-    return str(int(value) if whole else value)
+    return shown(int(value)) if whole or isinstance(value, int) else str(value)
 
 
 def outputs(
@@ -320,7 +322,8 @@ def outputs(
 ) -> list[Output]:
     """Return what the images of each statistic are, with what is left out of them."""
     left_out = options.get("invalid"), options.get("saturation")
-    validity = check_validity(*left_out, options.get("skipna", False))
+    skipna = options.get("skipna", False)
+    validity = check_validity(*left_out, skipna)
     fill = options.get("fill_value")
     found = []
     for member in members:
@@ -328,6 +331,9 @@ def outputs(
         dtype = valid.image_dtype(frames, options.get("dtype"))
         value = None if mask is None else fill_of(valid, dtype, fill)
         found.append(Output(valid, shape.rows, shape.cols, dtype, mask, value))
+    remark = without_effect(validity, frames, nan=validity.skipna and not skipna)
+    if remark:
+        warn(remark)
     return found
 
 
@@ -342,7 +348,7 @@ def fill_of(statistic: Statistic, dtype: np.dtype, fill: Any) -> Any:
         )
     if fill is not None and not can_hold(fill, dtype):
         raise ValueError(
-            f"fill_value {fill!r} cannot be held by the {dtype} image of {statistic.name}"
+            f"fill_value {shown(fill)} cannot be held by the {dtype} image of {statistic.name}"
         )
     return np.nan if fill is None else fill
 

@@ -20,6 +20,7 @@ import psutil
 from dask.utils import parse_bytes, parse_timedelta
 
 from . import runs
+from .arguments import shown
 
 try:
     import resource
@@ -79,7 +80,9 @@ def fraction() -> float:
 
 def _parse(value: Any, where: str = "") -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Real | str):
-        raise TypeError(f'memory_limit must be bytes or text such as "4 GiB", got {value!r}{where}')
+        raise TypeError(
+            f'memory_limit must be bytes or text such as "4 GiB", got {shown(value)}{where}'
+        )
     try:
         size = parse_bytes(value) if isinstance(value, str) else float(value)
         # dask takes text without a number, such as an empty variable, for one byte.
@@ -90,7 +93,7 @@ def _parse(value: Any, where: str = "") -> int:
     if not positive:
         raise ValueError(
             f"memory_limit must be a positive number of bytes, or text such as "
-            f'"4 GiB", got {value!r}{where}'
+            f'"4 GiB", got {shown(value)}{where}'
         )
     return int(size)
 

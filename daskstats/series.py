@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from dask.utils import SerializableLock
 
+from .arguments import shown
 from .plan import Layout
 from .sources import Source, open_source
 
@@ -95,6 +96,8 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
 def layout(series: Source, nframes: int) -> Layout:
     """Return what a plan needs to know of the first ``nframes`` frames of a series."""
     rows, cols = series.shape
+    # Frames of bool that are not 0 and 1 are copied: see `as_frames`.
+    copied = series.dtype == np.bool_
     return Layout(
         nframes=nframes,
         rows=rows,
@@ -102,8 +105,8 @@ def layout(series: Source, nframes: int) -> Layout:
         itemsize=series.dtype.itemsize,
         frame_unit=series.frame_unit,
         row_unit=series.row_unit or rows,
-        in_memory=series.in_memory,
-        buffers=series.buffers,
+        in_memory=series.in_memory and not copied,
+        buffers=series.buffers + (copied and not series.in_memory),
         again=series.again,
         apart=series.apart,
         widened=4 if series.dtype == np.float16 else 0,
@@ -126,10 +129,10 @@ def count_chunks(nchunk: Any, items: int, name: str = "nchunk") -> int:
     """Return the number of intermediate images, at least 1 and at most ``items``."""
     nchunk = integer(nchunk, name)
     if nchunk < 1:
-        raise ValueError(f"{name} must be at least 1, got {nchunk}")
+        raise ValueError(f"{name} must be at least 1, got {shown(nchunk)}")
     if nchunk > items:
         raise ValueError(
-            f"number of chunks cannot exceed number of items: {name} is {nchunk}, "
+            f"number of chunks cannot exceed number of items: {name} is {shown(nchunk)}, "
             f"there are {items} items"
         )
     return nchunk
@@ -138,8 +141,8 @@ def count_chunks(nchunk: Any, items: int, name: str = "nchunk") -> int:
 def integer(value: Any, name: str) -> int:
     """Return a Python int for any integer but a bool; raise TypeError naming the argument."""
     if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+        raise TypeError(f"{name} must be an integer, got {shown(value)}") from None

@@ -852,3 +852,37 @@ def test_real_hdf5(tmp_path, name, dataset, named):
     assert result.exit_code == 0, result.stderr
     with h5py.File(tmp_path / "image.h5") as file:
         np.testing.assert_array_equal(file["image"][...], frame, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--invalid", "4294967295"], "invalid=4294967295 leaves out nothing"),
+        (["--invalid", "-1,0.5"], "invalid=-1 and invalid=0.5 leave out nothing"),
+        (["--saturation", "70000"], "saturation=70000 leaves out nothing"),
+    ],
+)
+def test_a_warning_is_one_line(scan, tmp_path, options, text):
+    """However many plans are tried, and without the line of code that it is from."""
+    command = [sys.executable, "-m", "daskstats", "average", str(scan), "-o"]
+    output = subprocess.run(
+        [*command, str(tmp_path / "image.npy"), "--quiet", *options],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert output.returncode == 0
+    (line,) = output.stderr.splitlines()
+    assert line.startswith("daskstats: warning: ")
+    assert text in line
+    np.testing.assert_array_equal(np.load(tmp_path / "image.npy"), expected("average"))
+
+
+@pytest.mark.parametrize("option", ["invalid", "saturation", "fill-value"])
+def test_numbers_beyond_float64(scan, tmp_path, option):
+    for text in ("1" + "0" * 400, "-1" + "0" * 5000):
+        given = f"--{option}={text}", "--skipna"
+        result = run("average", scan, "-o", tmp_path / "image.npy", *given)
+        assert result.exit_code == 2
+        assert len(result.stderr.splitlines()) == 1
+        assert option.replace("-", "_") in result.stderr.replace("-", "_")

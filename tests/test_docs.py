@@ -33,7 +33,7 @@ ROOMS = [
     *("__main__", "program", "cli", "simulate", "__init__", "api", "job", "stream", "cluster"),
     *("graph", "lanes", "work", "together", "outputs", "statistics"),
     *("scratch", "series", "sources", "sinks", "plan", "memory", "runs", "kernels", "leases"),
-    *("writing", "holders", "ending", "packages"),
+    *("writing", "holders", "ending", "packages", "arguments"),
 ]
 
 

@@ -1,5 +1,7 @@
 """The compiled loops against naive oracles, over distributions that take every branch."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -224,3 +226,43 @@ def test_frames_may_be_read_only():
     frames.flags.writeable = False
     check_order_statistics([frames], frames, [1, 2])
     check_folds([frames], frames)
+
+
+def limbs_of(number, count):
+    return [(number >> 64 * k) & (2**64 - 1) for k in range(count)]
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_variances_of_any_sums_are_fractions_rounded_once(data):
+    """Of more frames and larger values than any test can fold: 2^31 frames of 64 bits."""
+    wide = data.draw(st.booleans())
+    n = data.draw(st.integers(2, 2**31 - 1))
+    most = 2 ** data.draw(st.integers(1, 64 if wide else 32)) - 1
+    total = data.draw(st.integers(-n * most // 2, n * most))
+    least = -(-total * total // n)
+    squares = least + data.draw(st.integers(0, max(0, n * most * most - least)))
+    if data.draw(st.booleans()):
+        squares = least + data.draw(st.integers(0, 2**20))
+    parts = limbs_of(total, 2 if wide else 1) + limbs_of(squares, 3 if wide else 2)
+    limbs = np.array(parts, "u8").reshape(-1, 1, 1)
+    ddof = data.draw(st.sampled_from([0, 0, 1, n - 1]))
+    out = np.empty((1, 1))
+    kernels.limb_variance(limbs, n, float(ddof), False, out)
+    assert out[0, 0] == float(Fraction(n * squares - total**2, n * (n - ddof)))
+
+
+def test_limbs_are_combined_with_their_carries(rng):
+    """Sums of two's complement and of squares, whose highest and lowest limbs are neighbours."""
+    for heads, count in ((1, 3), (2, 5)):
+        a, b = rng.integers(0, 2**64, (2, count, 3, 500), "u8")
+        a[:, 0] = 2**64 - 1
+        b[:, 0, ::2] = 2**64 - 1
+        b[:, 0, 1::2] = 0
+        both = kernels.combine_limbs(a, b)
+        for first, last in ((0, heads), (heads, count)):
+            one, two, found = (
+                sum(limbs[k].astype(object) << 64 * (k - first) for k in range(first, last))
+                for limbs in (a, b, both)
+            )
+            assert (found == (one + two) % (1 << 64 * (last - first))).all()

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from unittest import mock
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -338,3 +339,58 @@ def test_too_many_chunks(value):
     text = f"number of chunks cannot exceed number of items: nchunk is {value}, there are 7 items"
     with pytest.raises(ValueError, match=text):
         count_chunks(value, 7)
+
+
+STRANGE = np.random.default_rng(0).integers(0, 256, (6, 5, 7), "u1")
+STRANGE[STRANGE < 128] = 0
+
+BOOL_SOURCES = {
+    "array": lambda frames, path: frames,
+    "reversed": lambda frames, path: frames[:, ::-1][:, ::-1],
+    "strided": lambda frames, path: np.repeat(frames.view("u1"), 2, axis=2).view("?")[:, :, ::2],
+    "list": lambda frames, path: list(frames),
+    "series": lambda frames, path: Sequence(frames),
+    "dask": lambda frames, path: da.from_array(frames, chunks=(2, 2, 4)),
+    "npy": lambda frames, path: np.save(path / "scan.npy", frames) or path / "scan.npy",
+}
+
+
+@pytest.mark.parametrize("kind", BOOL_SOURCES)
+def test_every_byte_but_0_is_true(kind, tmp_path):
+    """Frames of bool whose bytes are neither 0 nor 1: each of them counts once."""
+    frames, right = STRANGE.view("?"), STRANGE != 0
+    ims = BOOL_SOURCES[kind](frames, tmp_path)
+    before = STRANGE.copy()
+    for name in ("max", "min", "sum", "average", "std", "median", "range", "argmax", "argmin"):
+        image = getattr(stats, name)(ims).compute()
+        assert image.tobytes() == getattr(stats, name)(right).compute().tobytes(), name
+    every = [("count_above", 0.5), ("clipped_average", 1), ("percentile", 30), "max", "min"]
+    for options in ({}, {"invalid": 1, "fill_value": 0}, {"saturation": 1, "fill_value": 0}):
+        images = dask.compute(stats.aggregate(ims, every, **options))[0]
+        wanted = dask.compute(stats.aggregate(right, every, **options))[0]
+        for name, image in images.items():
+            assert image.tobytes() == wanted[name].tobytes(), (name, options)
+    for name in ("max", "average", "median"):
+        images = getattr(stats, f"{name}_iter")(ims, 3)
+        assert [i.tobytes() for i in images] == [
+            i.tobytes() for i in getattr(stats, f"{name}_iter")(right, 3)
+        ]
+    assert (before == STRANGE).all(), "the frames themselves have been changed"
+
+
+def test_strange_bools_that_wait_on_disk(tmp_path):
+    frames = np.tile(STRANGE, (20, 20, 20)).view("?")
+    with dask.config.set({"temporary-directory": str(tmp_path), "num_workers": 1}):
+        for limit in ("6 MiB", "1 GiB"):
+            image = stats.median(Sequence(frames), memory_limit=limit).compute()
+            np.testing.assert_array_equal(image, np.median(frames.view("u1") != 0, axis=0))
+
+
+def test_strange_bools_are_copied_within_the_plan():
+    """A piece is copied, and planned for, even where it could be a view of the user's array."""
+    frames = STRANGE.view("?")
+    assert not layout(as_series(frames), 6).in_memory
+    assert layout(as_series(Sequence(frames)), 6).buffers == 1
+    assert layout(as_series(frames.astype("u1")), 6).in_memory
+    (piece,) = as_series(STRANGE.astype("?")).pieces(0, 6, 0, 5, 6)
+    assert piece[0].base is not None, "what is 0 and 1 is not copied"

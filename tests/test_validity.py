@@ -420,6 +420,15 @@ def test_fill_values_that_the_image_cannot_hold(name, frames, dtype, fill):
         statistic.image_dtype(np.dtype(frames), dtype)
 
 
+@pytest.mark.parametrize("validity", [Validity(), Validity((7.0,))])
+def test_a_clipped_average_of_nothing_is_filled(validity):
+    """NaN and the infinities never count in it, also where nothing else is left out."""
+    frames = np.array([[np.nan, 1, np.inf], [np.inf, 2, -np.inf]], "f4")[:, None]
+    statistic = clipped_average().excluding(validity, -1)
+    assert reduce_cut(statistic, frames, []).tolist() == [[-1, 1.5, -1]]
+    assert np.isnan(reduce_cut(clipped_average(), frames, [])[0, 0])
+
+
 @pytest.mark.parametrize("fill", ["0", [0], 1j])
 def test_bad_fill_values(fill):
     with pytest.raises(TypeError, match="fill_value"):

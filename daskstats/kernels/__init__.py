@@ -16,12 +16,14 @@ from .folds import (
     add_floats,
     add_limbs,
     begin_extreme,
+    combine_extremes,
     combine_sums,
     divide,
     fold_argmax,
     fold_argmin,
 )
 from .frames import FRAMES_IN_32_BITS, leased, leased_zeros
+from .limbs import WideSquares, combine_limbs, limb_variance, limbs_of_state
 from .moments import Squares, block_moments, merge_moments, variance
 from .ranks import OrderStatistics, ValidPercentiles, interpolate, sharing
 from .validity import Keys, Valid, count_valid
@@ -35,11 +37,14 @@ __all__ = [
     "Squares",
     "Valid",
     "ValidPercentiles",
+    "WideSquares",
     "add_floats",
     "add_limbs",
     "begin_extreme",
     "block_moments",
     "clipped_average",
+    "combine_extremes",
+    "combine_limbs",
     "combine_sums",
     "count_valid",
     "divide",
@@ -48,6 +53,8 @@ __all__ = [
     "interpolate",
     "leased",
     "leased_zeros",
+    "limb_variance",
+    "limbs_of_state",
     "merge_moments",
     "sharing",
     "variance",

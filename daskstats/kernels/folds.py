@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
-from numba.extending import overload
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
 
 from .frames import (
     LONG_TILE,
@@ -104,6 +106,18 @@ def begin_extreme(block: np.ndarray, least: bool, valid: bool) -> np.ndarray:
     return into
 
 
+def combine_extremes(a: np.ndarray, b: np.ndarray, least: bool) -> np.ndarray:
+    """Return the extreme of two, as of two frames."""
+    out = leased(a.shape, a.dtype)
+    if a.dtype.kind != "f":
+        (np.minimum if least else np.maximum)(a, b, out=out)
+        return out
+    # numpy's extreme of zeros of both signs depends on their order.
+    out[...] = a
+    Extremes([b[None]], out, least).run(0, out.size)
+    return out
+
+
 def farthest(dtype: np.dtype, least: bool) -> Any:
     """Return the value that every other is beyond: the lowest, or the highest for a minimum."""
     if dtype.kind == "f":
@@ -115,14 +129,38 @@ def farthest(dtype: np.dtype, least: bool) -> Any:
 
 @internal
 def larger(x, y):
-    """Return the larger one, NaN if either is."""
-    return x if x > y or x != x else y
+    """Return the larger integer."""
+    return x if x > y else y
 
 
 @internal
 def smaller(x, y):
-    """Return the smaller one, NaN if either is."""
-    return x if x < y or x != x else y
+    """Return the smaller integer."""
+    return x if x < y else y
+
+
+def _ieee(operation):
+    """Return the maximum or minimum of IEEE 754-2019 for compiled code.
+
+    It is NaN if either float is, and +0.0 is larger than -0.0, so that the order of the values does
+    not matter. LLVM's own operation is as fast as a comparison that ignores the sign of zeros.
+    """
+
+    def of(typingctx, x, y):
+        def codegen(context, builder, signature, arguments):
+            kind = arguments[0].type
+            name = f"llvm.{operation}.f{signature.return_type.bitwidth}"
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(kind, [kind, kind]), name
+            )
+            return builder.call(function, arguments)
+
+        return x(x, x), codegen
+
+    return intrinsic(of)
+
+
+_maximum, _minimum = _ieee("maximum"), _ieee("minimum")
 
 
 def beyond(x, y, least):
@@ -132,9 +170,31 @@ def beyond(x, y, least):
 
 @overload(beyond)
 def _overload_beyond(x, y, least):
+    if isinstance(x, types.Float):
+        if least is types.none:
+            return lambda x, y, least: _maximum(x, y)
+        return lambda x, y, least: _minimum(x, y)
     if least is types.none:
         return lambda x, y, least: larger(x, y)
     return lambda x, y, least: smaller(x, y)
+
+
+def unify_nan(values):
+    """Replace every NaN by the canonical one: else its bits tell in which order frames came."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(unify_nan)
+def _overload_unify_nan(values):
+    if not isinstance(values.dtype, types.Float):
+        return lambda values: None
+
+    def unify(values):
+        nan = values.dtype.type(np.nan)
+        for p in range(values.size):
+            values[p] = values[p] if values[p] == values[p] else nan
+
+    return unify
 
 
 @compiled
@@ -145,9 +205,11 @@ def _extreme(addresses, out, ends, images, least, rules, start, stop):
         few = begin(rules, o.size)
         for step in range(ends.size):
             _extreme_of_tile(addresses[begun : ends[step]], first, o, few, least, rules)
+            unify_nan(o)
             copy_bytes(images[step] + offset, o.ctypes.data, o.size * o.itemsize)
             begun = ends[step]
         _extreme_of_tile(addresses[begun:], first, o, few, least, rules)
+        unify_nan(o)
         end(rules, first, few)
 
 
@@ -457,7 +519,8 @@ def _combine_sums(a, rest_a, b, rest_b, total, rest):
 def divide(total: np.ndarray, count: float | np.ndarray, out: np.ndarray) -> None:
     """Write sums divided in float64, rounded once, into an image of float32 or float64.
 
-    ``count`` is a number, or one for each pixel; by 0 the result is NaN or infinite.
+    ``count`` is a number, or one for each pixel; by 0 the result is NaN or infinite. Every NaN is
+    the canonical one, whatever the frames and their order made of it.
     """
     counts = count.reshape(-1) if isinstance(count, np.ndarray) else count
     _divide_all(total.reshape(-1), counts, out.reshape(-1))
@@ -466,4 +529,5 @@ def divide(total: np.ndarray, count: float | np.ndarray, out: np.ndarray) -> Non
 @dividing
 def _divide_all(total, count, out):
     for p in range(out.size):
-        out[p] = np.float64(total[p]) / np.float64(at(count, p))
+        quotient = np.float64(total[p]) / np.float64(at(count, p))
+        out[p] = quotient if quotient == quotient else np.nan

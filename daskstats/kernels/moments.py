@@ -1,7 +1,6 @@
-"""Mean and squared deviations: exact sums for small integers, pairs of float64 for others."""
+"""Mean and squared deviations: exact sums for small integers, pairs of float64 for floats."""
 
 import numpy as np
-from numba import types
 from numba.extending import overload
 
 from .folds import larger, smaller, two_sum
@@ -24,6 +23,7 @@ from .frames import (
     plain,
     view,
 )
+from .limbs import about_mean, is_exact, limb_variance
 from .tiles import sum_tile
 from .validity import (
     PADDING,
@@ -31,6 +31,7 @@ from .validity import (
     begin,
     count_valid,
     counted,
+    counts,
     end,
     note,
     pick,
@@ -39,6 +40,9 @@ from .validity import (
     take,
     take_four,
 )
+
+# Pixels whose sums are turned into limbs at once: 1.5 MB.
+WIDE_PIXELS = 1 << 16
 
 
 class Squares:
@@ -270,31 +274,36 @@ def variance(
 ) -> None:
     """Write the variance, or its root, from exact sums and sums of squares.
 
-    Below 2^53 / count^2 it is the exact fraction, rounded once (and once more to float32).
+    It is the exact fraction, rounded once (and once more to float32), for a whole ``ddof``.
     ``count`` is a number, or one for each pixel; where it is not above ``ddof``, NaN is written.
     """
+    sums, squares, image = sums.reshape(-1), squares.reshape(-1), out.reshape(-1)
     n = count if isinstance(count, int) else count.reshape(-1)
-    _variance(sums.reshape(-1), squares.reshape(-1), n, ddof, root, out.reshape(-1))
+    if not _variance(sums, squares, n, ddof, root, image):
+        return
+    # Some pixels need more than 64 bits, which few series have.
+    for first in range(0, image.size, WIDE_PIXELS):
+        some = slice(first, first + WIDE_PIXELS)
+        limbs = np.zeros((3, image[some].size), np.uint64)
+        limbs[0], limbs[1] = sums[some].astype(np.int64).view(np.uint64), squares[some]
+        limb_variance(limbs, n if isinstance(n, int) else n[some], ddof, root, image[some])
 
 
 @dividing
 def _variance(sums, squares, counts, ddof, root, out):
+    """Write variances, and return how many are not exact."""
+    others = 0
     for p in range(out.size):
-        n, s = np.int64(at(counts, p)), np.int64(sums[p])
+        n = np.int64(at(counts, p))
         count = np.float64(n)
         freedom = count - ddof
         # Squares are moved to an integer near the mean, where they are small and exact.
-        part = 1.0 / max(count, 1.0)
-        middle = np.int64(np.rint(np.float64(s) * part))
-        r = s - middle * n
-        m = np.int64(squares[p]) - middle * (s + r)
-        # One division for both cases: it takes most of the time.
-        exact = np.float64(m) * count < 2.0**53
-        fraction = np.float64(m * n - r * r)
-        rounded = np.float64(m) - np.float64(r) * np.float64(r) * part
-        v = (fraction if exact else rounded) / (count * freedom if exact else freedom)
+        m, r = about_mean(np.int64(sums[p]), np.int64(squares[p]), n)
+        others += not is_exact(m, n)
+        v = np.float64(m * n - r * r) / (count * freedom)
         v = v if freedom > 0 else np.nan
         out[p] = np.sqrt(v) if root else v
+    return others
 
 
 def block_moments(piece: Piece, valid: Valid | None = None) -> np.ndarray:
@@ -365,35 +374,50 @@ def _block_moments(addresses, like, counts, mean, mean_rest, squares, squares_re
         for f in range(n):
             x = take(addresses[f], like, first, m.size, rules, 0)
             for p in range(m.size):
-                high, low = _as_pair(pick(x[p], rules))
-                s, error = two_sum(m[p], high)
+                s, error = two_sum(m[p], np.float64(pick(x[p], rules)))
                 m[p] = s
-                r[p] += error + low
+                r[p] += error
         for p in range(m.size):
             m[p], r[p] = _divide(m[p], r[p], max(1.0, np.float64(at(counts, first + p))))
         for f in range(n):
             x = take(addresses[f], like, first, m.size, rules, 0)
             for p in range(m.size):
-                high, low = _as_pair(x[p])
-                d, error = two_sum(high, -m[p])
-                d, low = two_sum(d, error + (low - r[p]))
+                d, error = two_sum(np.float64(x[p]), -m[p])
+                d, low = two_sum(d, error - r[p])
                 square, rest = two_product(d, d)
                 rest += 2.0 * d * low
                 s, lost = two_sum(q[p], counted(x[p], square, rules))
                 q[p] = s
                 e[p] += lost + counted(x[p], rest, rules)
+        for p in range(m.size if may_overflow(like) else 0):
+            if not np.isfinite(q[p]):
+                value = _constant(addresses, like, first + p, rules)
+                if np.isfinite(value):
+                    m[p], r[p], q[p], e[p] = value, 0.0, 0.0, 0.0
 
 
-def _as_pair(x):
-    """Return a value as two float64 whose sum it is exactly."""
+def may_overflow(like):
+    """Whether a sum, or a square, of values of the dtype may be too large for float64."""
     raise NotImplementedError("only compiled code calls this")
 
 
-@overload(_as_pair)
-def _overload_as_pair(x):
-    if isinstance(x, types.Integer) and x.bitwidth == 64:
-        return lambda x: (np.float64(x >> 32) * 4294967296.0, np.float64(x & 0xFFFFFFFF))
-    return lambda x: (np.float64(x), 0.0)
+@overload(may_overflow)
+def _overload_may_overflow(like):
+    large = like.dtype.bitwidth == 64
+    return lambda like: large
+
+
+@internal
+def _constant(addresses, like, pixel, rules):
+    """Return the value that a pixel has in every frame that counts; NaN if it changes."""
+    value, seen = np.nan, False
+    for f in range(addresses.size):
+        x = take(addresses[f], like, pixel, 1, rules, 0)[0]
+        if counts(x, rules):
+            if seen and value != x:
+                return np.nan
+            value, seen = np.float64(x), True
+    return value
 
 
 @internal

@@ -368,7 +368,12 @@ def join_small(frames: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def as_frames(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return (frames, rows, cols) in native byte order, each frame contiguous; copy if needed."""
+    """Return (frames, rows, cols) in native byte order, each frame contiguous; copy if needed.
+
+    Frames of bool are 0 and 1: any other byte but 0, which files and views may have, becomes 1.
+    """
+    if dtype == np.bool_ and block.size and block.view(np.uint8).max() > 1:
+        return np.not_equal(block.view(np.uint8), 0, order="C")
     rows, cols = block.shape[1:]
     contiguous = (cols == 1 or block.strides[2] == block.itemsize) and (
         rows == 1 or block.strides[1] == cols * block.itemsize

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from dask.base import tokenize
 
+from ..arguments import shown
 from .arrays import ArraySource, FrameListSource
 from .base import Source
 from .daskarrays import DaskSource
@@ -146,7 +147,7 @@ def _indices(frames: Any, count: int) -> np.ndarray:
         try:
             chosen = range(count)[slice(None) if frames is None else frames]
         except TypeError:
-            raise TypeError(f"frames must be a slice of integers, got {frames!r}") from None
+            raise TypeError(f"frames must be a slice of integers, got {shown(frames)}") from None
         if len(chosen) > MOST_CHOSEN:
             raise ValueError(
                 f"frames or region selects from {len(chosen)} frames, at most {MOST_CHOSEN} can be "
@@ -156,14 +157,14 @@ def _indices(frames: Any, count: int) -> np.ndarray:
     else:
         indices = _listed(frames, count)
     if not indices.size:
-        raise ValueError(f"frames selects none of the {count} frames: {frames!r}")
+        raise ValueError(f"frames selects none of the {count} frames: {shown(frames)}")
     return indices
 
 
 def _listed(frames: Any, count: int) -> np.ndarray:
     if not isinstance(frames, Iterable) or isinstance(frames, str | bytes | dict):
         raise TypeError(
-            f"frames must be a slice, a sequence of integers or a bool array, got {frames!r}"
+            f"frames must be a slice, a sequence of integers or a bool array, got {shown(frames)}"
         )
     array = np.asarray(frames if isinstance(frames, np.ndarray) else list(frames))
     if array.ndim != 1 or not (array.dtype.kind in "biu" or not array.size):
@@ -191,13 +192,13 @@ def _spans(region: Any, shape: tuple[int, int]) -> tuple[Span, Span]:
         r0, r1, c0, c1 = edges
     except (TypeError, ValueError):
         raise TypeError(
-            f"region must be ((first row, end), (first column, end)), got {region!r}"
+            f"region must be ((first row, end), (first column, end)), got {shown(region)}"
         ) from None
     for name, first, end, length in (("rows", r0, r1, shape[0]), ("columns", c0, c1, shape[1])):
         if not 0 <= first < end <= length:
             raise ValueError(
-                f"region has {name} {first}:{end}, but frames have {name} 0:{length}, "
-                f"of which it must be at least one"
+                f"region has {name} {shown(first)}:{shown(end)}, "
+                f"but frames have {name} 0:{length}, of which it must be at least one"
             )
     return (r0, r1), (c0, c1)
 

@@ -7,7 +7,8 @@
 A state is a few named arrays. None of the functions changes a state that it was given. For
 integers a state is exact, so an image does not depend on how the series was cut. Sums of floats
 carry their rounding errors along, so that they do not depend on it either, short of a difference
-in magnitude of 2^40 (float64 frames; 2^70 for float32) between the values of one pixel.
+in magnitude of 2^40 (float64 frames; 2^70 for float32) between the values of one pixel, and of
+values whose sums or squares leave float64.
 
 A row-wise statistic (``along="rows"``) is the same algebra on the other axis: `chunk` gets all
 frames of a band of rows, and its state holds that band under the number of its first row.
@@ -15,14 +16,16 @@ frames of a band of rows, and its state holds that band under the number of its 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from decimal import Decimal
 from functools import cached_property
 from math import floor, isfinite
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from dask.base import tokenize
 
+from ..arguments import check_number, shown
 from .validity import Validity
 
 State = dict[str, np.ndarray]
@@ -106,6 +109,8 @@ class Statistic:
     """(state) to one of fewer bytes to be sent, which ``combine`` and ``finalize`` take as well"""
     leave_out: Callable[[Validity, Any], "Statistic"] | None = None
     """(validity, fill value) to the statistic of valid values only; see `excluding`"""
+    never_counts: bool = False
+    """whether there are values that do not count in any case, so that a pixel may have no other"""
     fill_value: Any = None
     """what stands in the image where no value was valid; None: NaN"""
     empty: Any = None
@@ -117,7 +122,7 @@ class Statistic:
         Parameters
         ----------
         validity : Validity
-            What does not count. If that is nothing, this statistic itself is returned.
+            What does not count. If every value does, this statistic itself is returned.
         fill_value : number, optional
             For pixels without a valid value. Images of floats have NaN there unless it is given;
             for images of integers that is an error.
@@ -135,9 +140,9 @@ class Statistic:
         >>> valid.image(valid.chunk([[frames]], 0), (1, 2), frames.dtype)
         array([[1, 0]], dtype=uint8)
         """
-        if fill_value is not None and not isinstance(fill_value, Real | np.bool_):
+        if fill_value is not None and not isinstance(fill_value, Real | Decimal | np.bool_):
             raise TypeError(f"fill_value must be a number, got {fill_value!r}")
-        if not validity:
+        if not validity and not (self.never_counts and fill_value is not None):
             return self
         if self.leave_out is None:
             raise TypeError(
@@ -213,7 +218,8 @@ class Statistic:
             self._check_dtype(natural, dtype)
         if self.fill_value is not None and not can_hold(self.fill_value, dtype):
             raise ValueError(
-                f"fill_value {self.fill_value!r} cannot be held by the {dtype} image of {self.name}"
+                f"fill_value {shown(self.fill_value)} cannot be held by the {dtype} image of "
+                f"{self.name}"
             )
         return dtype
 
@@ -256,22 +262,18 @@ def _is_float(dtype: np.dtype) -> bool:
     return dtype.kind == "f" and dtype.itemsize <= 8
 
 
-def _is_finite(value: Any) -> bool:
-    # Of integers beyond 64 bits numpy cannot tell.
-    return isinstance(value, Integral) or isfinite(value)
-
-
 def can_hold(value: Any, dtype: np.dtype) -> bool:
     """Whether a number can stand in an image: for floats short of becoming infinite."""
-    if dtype.kind == "f":
-        try:
-            with np.errstate(over="ignore"):
-                return bool(np.isfinite(dtype.type(value)) or not _is_finite(value))
-        except OverflowError:
-            return False
-    if dtype.kind not in "biu" or not _is_finite(value) or value != floor(value):
+    try:
+        value = value if isinstance(value, bool | np.bool_) else check_number(value, "value")
+    except ValueError:  # beyond float64
         return False
-    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(dtype.type(value)) or not isfinite(value))
+    if dtype.kind not in "biu" or not isfinite(value) or value != floor(value):
+        return False
+    low, high = _limits(dtype)
     return bool(low <= value <= high)
 
 
@@ -282,6 +284,47 @@ def copy_state(state: State | None) -> State | None:
     run the task again (a retry, the death of a worker), which would count frames twice.
     """
     return None if state is None else {name: array.copy() for name, array in state.items()}
+
+
+def _limits(dtype: np.dtype) -> tuple[int, int]:
+    """Return the least and the largest value of a dtype of integers or of bool."""
+    return (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+
+
+def without_effect(validity: Validity, dtype: np.dtype, nan: bool = False) -> str:
+    """Return a sentence on values to leave out that frames of a dtype cannot have, "" without any.
+
+    Floats are compared rounded to the dtype, so that only one beyond its range is without effect.
+
+    Parameters
+    ----------
+    validity : Validity
+        The values.
+    dtype : dtype
+        Of the frames.
+    nan : bool
+        Whether NaN was one of them.
+
+    Examples
+    --------
+    >>> without_effect(Validity(invalid=(65535, 4294967295)), np.dtype("u2"))
+    'invalid=4294967295 leaves out nothing: frames of uint16 hold integers from 0 to 65535'
+    >>> without_effect(Validity(invalid=(-1,), saturation=70000), np.dtype("f4"))
+    ''
+    """
+    found = [f"invalid={value}" for value in validity.invalid if not can_hold(value, dtype)]
+    if dtype.kind == "f":
+        held = f"numbers up to {np.finfo(dtype).max:.3g}"
+    else:
+        low, high = _limits(dtype)
+        held = f"integers from {low} to {high}"
+        found += ["invalid=nan"] if nan else []
+        if validity.saturation is not None and validity.saturation > high:
+            found.append(f"saturation={validity.saturation}")
+    if not found:
+        return ""
+    leave = "leaves" if len(found) == 1 else "leave"
+    return f"{' and '.join(found)} {leave} out nothing: frames of {dtype} hold {held}"
 
 
 def place_rows(a: State, b: State) -> State:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import check_number
 from .base import Piece, State, Statistic
 from .shared import compiled, copy_array, zero_counts
-from .validity import Validity, check_number
+from .validity import Validity
 
 
 def count_above(threshold: float) -> Statistic:

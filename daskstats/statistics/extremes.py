@@ -62,11 +62,14 @@ def _leave_trail(piece: Piece, state: State | None, images: list, *, name: str) 
     return state
 
 
-UFUNCS = {"max": np.maximum, "min": np.minimum, "valid": np.add}
-
-
 def combine_extremes(a: State, b: State) -> State:
-    return {name: applied(UFUNCS[name], a[name], b[name]) for name in a}
+    return {name: _combined(name, a[name], b[name]) for name in a}
+
+
+def _combined(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    if name == "valid":
+        return applied(np.add, a, b)
+    return compiled().combine_extremes(a, b, name == "min")
 
 
 def _frame_size(frames: np.dtype, nframes: int, arrays: int, counted: bool) -> int:
@@ -109,6 +112,7 @@ def _finish_range(state: State, image: np.ndarray) -> None:
     high, low = state["max"], state["min"]
     if high.dtype.kind == "f":
         np.copyto(image, high.astype("f8") - low, casting="unsafe")
+        image[np.isnan(image)] = np.nan
     else:
         unsigned = f"u{high.itemsize}"
         np.copyto(image, high.view(unsigned) - low.view(unsigned), casting="unsafe")

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from ..arguments import check_number
 from .base import Begun, Piece, State, Statistic
 from .shared import compiled, finisher, left_out, zero_counts
 from .sums import add_counts, add_sums, writable
@@ -21,16 +21,16 @@ def fold_moments(
     validity: Validity | None = None,
     extremes: tuple[str, ...] = (),
 ) -> State:
-    """Sum small integers and their squares exactly; merge the moments of others."""
+    """Sum integers and their squares exactly; merge the moments of floats."""
     state = dict(state or {})
     for piece in pieces:
-        if is_small(piece[0].dtype):
-            state, squares = _squares(piece, state, validity, extremes)
-            squares.run(0, state["sum"].size)
-            del squares
-        else:
+        if piece[0].dtype.kind == "f":
             more = _block_moments(piece, validity)
             state = merge_moments(state, more) if state else more
+        else:
+            state, loop = _loop(piece, state, validity, extremes)
+            loop.run(0, piece[0][0].size)
+            del loop
         del piece  # or it would live on while the next is read
     return state
 
@@ -38,10 +38,32 @@ def fold_moments(
 def begin_moments(
     piece: Piece, *, validity: Validity | None, extremes: tuple[str, ...] = ()
 ) -> Begun | None:
-    if not is_small(piece[0].dtype):
+    if piece[0].dtype.kind == "f":
         return None
-    state, squares = _squares(piece, {}, validity, extremes)
-    return [squares], lambda: state
+    state, loop = _loop(piece, {}, validity, extremes)
+    return [loop], lambda: state
+
+
+def _loop(
+    piece: Piece, state: State, validity: Validity | None, extremes: Sequence[str]
+) -> tuple[State, Any]:
+    """Return the state after a piece of integers, and the loop that adds it."""
+    if is_small(piece[0].dtype):
+        return _squares(piece, state, validity, extremes)
+    return _limbs(piece, state, validity)
+
+
+def _limbs(piece: Piece, state: State, validity: Validity | None) -> tuple[State, Any]:
+    kernels = compiled()
+    if not state:
+        shape = kernels.limbs_of_state(piece[0].itemsize), *piece[0].shape[1:]
+        state = {"limbs": kernels.leased_zeros(shape, "u8"), "count": np.array(0)}
+        if validity is not None:
+            state["valid"] = zero_counts(piece[0])
+    valid = left_out(validity, piece[0], state.get("valid"))
+    adder = kernels.WideSquares(piece, state["limbs"], valid)
+    count = np.asarray(state["count"] + sum(len(block) for block in piece))
+    return {**state, "count": count}, adder
 
 
 def _squares(
@@ -72,7 +94,9 @@ def _block_moments(piece: Piece, validity: Validity | None) -> State:
 
 
 def moments_size(frames: np.dtype, nframes: int, counted: bool) -> int:
-    return (16 if is_small(frames) else 32) + 4 * counted
+    if frames.kind == "f":
+        return 32 + 4 * counted
+    return {8: 40, 4: 24}.get(frames.itemsize, 16) + 4 * counted
 
 
 def merged_size(frames: np.dtype) -> int:
@@ -83,8 +107,11 @@ def merged_size(frames: np.dtype) -> int:
 def merge_moments(a: State, b: State) -> State:
     if "squares" in a:
         return add_sums(a, b)
+    counts = {"count": np.asarray(a["count"] + b["count"]), **add_counts(a, b)}
+    if "limbs" in a:
+        return {"limbs": compiled().combine_limbs(a["limbs"], b["limbs"]), **counts}
     moments = compiled().merge_moments(a["moments"], b["moments"], _numbers(a), _numbers(b))
-    return {"moments": moments, "count": np.asarray(a["count"] + b["count"]), **add_counts(a, b)}
+    return {"moments": moments, **counts}
 
 
 def pack_squares(state: State) -> State:
@@ -110,6 +137,10 @@ def _finish_moments(state: State, image: np.ndarray, ddof: float, root: bool) ->
         with writable(image) as out:
             compiled().variance(state["sum"], state["squares"], counts, ddof, root, out)
         return
+    if "limbs" in state:
+        with writable(image) as out:
+            compiled().limb_variance(state["limbs"], counts, ddof, root, out)
+        return
     _, _, squares, rest = state["moments"]
     # Errors of some 2^-100, which depend on the cut, must not decide which way a tie is rounded.
     grain = squares * 2.0**-38
@@ -117,6 +148,7 @@ def _finish_moments(state: State, image: np.ndarray, ddof: float, root: bool) ->
     found = np.maximum(np.where(np.isfinite(squares), squares + rest, squares), 0)
     freedom = counts - ddof
     found /= np.where(freedom > 0, freedom, np.nan)
+    found[np.isnan(found)] = np.nan
     np.copyto(image, np.sqrt(found, out=found) if root else found, casting="unsafe")
 
 
@@ -128,11 +160,10 @@ def moments(name: str, ddof: float = 0) -> Statistic:
     ValueError, TypeError
         If ``ddof`` is not a number of at least 0.
     """
-    if isinstance(ddof, bool | np.bool_) or not isinstance(ddof, Real):
-        raise TypeError(f"ddof must be a number, got {ddof!r}")
-    if not 0 <= float(ddof) < np.inf:
+    number = check_number(ddof, "ddof")
+    if not 0 <= number < np.inf:
         raise ValueError(f"ddof must be at least 0, got {ddof!r}")
-    return _deviation(name, float(ddof))
+    return _deviation(name, float(number))
 
 
 def _deviation(

@@ -1,6 +1,7 @@
 """Percentiles, the median, and the average of what is near to it: by bands of rows."""
 
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 from math import floor
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .base import Begun, Piece, State, Statistic, finish_rows, place_rows
+from ..arguments import check_number, shown
+from .base import MOST_FRAMES, Begun, Piece, State, Statistic, finish_rows, place_rows
 from .shared import compiled, fill_empty
-from .validity import Validity, check_number
+from .validity import Validity
 
 
 def percentile(pctl: float | Sequence[float], *, name: str = "percentile") -> Statistic:
@@ -27,7 +29,7 @@ def percentile(pctl: float | Sequence[float], *, name: str = "percentile") -> St
     ValueError, TypeError
         If one is not a number in [0, 100].
     """
-    plain = isinstance(pctl, str | Real) or pctl is None or np.ndim(pctl) == 0
+    plain = isinstance(pctl, str | Real | Decimal) or pctl is None or np.ndim(pctl) == 0
     percentiles = tuple(check_percentile(q) for q in ([pctl] if plain else pctl))  # type: ignore[union-attr]
     if not percentiles:
         raise ValueError("pctl is an empty sequence, expected at least one percentile")
@@ -36,13 +38,10 @@ def percentile(pctl: float | Sequence[float], *, name: str = "percentile") -> St
 
 def check_percentile(pctl: Any) -> float:
     """Return a percentile as a float in [0, 100]; the error names the argument."""
-    if isinstance(pctl, np.ndarray) and pctl.ndim == 0:
-        pctl = pctl[()]
-    if isinstance(pctl, bool | np.bool_) or not isinstance(pctl, Real):
-        raise TypeError(f"pctl must be a number from 0 to 100, got {pctl!r}")
-    if not 0 <= float(pctl) <= 100:
-        raise ValueError(f"pctl must be a number from 0 to 100, got {pctl!r}")
-    return float(pctl)
+    number = check_number(pctl, "pctl", "a number from 0 to 100")
+    if not 0 <= number <= 100:
+        raise ValueError(f"pctl must be a number from 0 to 100, got {shown(pctl)}")
+    return float(number)
 
 
 def _percentiles(
@@ -184,13 +183,15 @@ def clipped_average(sigma: float = 3, maxiters: int | None = 5) -> Statistic:
     """
     number = check_number(sigma, "sigma")
     if not 0 < number < np.inf:
-        raise ValueError(f"sigma must be more than 0, got {sigma!r}")
+        raise ValueError(f"sigma must be more than 0, got {shown(sigma)}")
     if maxiters is not None:
         if isinstance(maxiters, bool | np.bool_) or not isinstance(maxiters, Integral):
-            raise TypeError(f"maxiters must be an integer or None, got {maxiters!r}")
+            raise TypeError(f"maxiters must be an integer or None, got {shown(maxiters)}")
         if maxiters < 1:
-            raise ValueError(f"maxiters must be at least 1, or None, got {maxiters}")
-    return _clipped(float(number), None if maxiters is None else int(maxiters))
+            raise ValueError(f"maxiters must be at least 1, or None, got {shown(maxiters)}")
+        # Each round leaves out a frame at least.
+        maxiters = min(int(maxiters), MOST_FRAMES)
+    return _clipped(float(number), maxiters)
 
 
 def _clipped(
@@ -214,6 +215,7 @@ def _clipped(
         # group of pixels that float16 was widened for, what is left of it, and of that again.
         tile=(25 << 20, 288 + 3 * 256 * 8),
         leave_out=partial(_clipped, sigma, maxiters),
+        never_counts=True,
         fill_value=fill,
     )
 

@@ -102,7 +102,9 @@ def _total(state: State) -> np.ndarray:
     if "low" in state:
         carry, low = state["low"] >> np.uint64(32), state["low"] & np.uint64(0xFFFFFFFF)
         high = state["high"] + carry.astype(state["high"].dtype)
-        return high * 2.0**32 + low
+        # Both parts are at most 53 bits, and exact as float64, so that only their sum is rounded.
+        low |= (high & high.dtype.type(1023)).astype("u8") << np.uint64(32)
+        return (high >> high.dtype.type(10)) * 2.0**42 + low
     if "rest" in state:
         total, rest = state["sum"], state["rest"]
         # An infinite or NaN sum has no rounding error to mend.

@@ -1,10 +1,11 @@
 """Which values of a frame do not count, as a user says it."""
 
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+
+from ..arguments import check_number
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def check_validity(invalid: Any = None, saturation: Any = None, skipna: Any = Fa
     Raises
     ------
     TypeError, ValueError
-        If one is something else; the message names it.
+        If one is something else, or beyond float64; the message names it.
 
     Examples
     --------
@@ -68,12 +69,3 @@ def check_validity(invalid: Any = None, saturation: Any = None, skipna: Any = Fa
         if saturation != saturation:
             raise ValueError("saturation must be a number, got nan: NaN is left out by skipna")
     return Validity(tuple(finite), saturation, bool(skipna) or len(finite) < len(numbers))
-
-
-def check_number(value: Any, name: str) -> float:
-    """Return a Python int or float for any real number but a bool."""
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value[()]
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    return int(value) if isinstance(value, Integral) else float(value)

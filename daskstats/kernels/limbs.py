@@ -1,0 +1,360 @@
+"""Exact variances of wide integers: sums and sums of squares in limbs of 64 bits.
+
+The limbs of a number follow one another, the lowest first. A pixel has its sum, a signed number of
+one limb (frames of 32 bits) or two (64 bits), and then its sum of squares, of two limbs or three.
+Up to 2^31 frames neither overflows, so the state does not depend on how a series was cut, and the
+variance ``(n * squares - sum^2) / (n * (n - ddof))`` is a fraction of integers, rounded once.
+"""
+
+from math import ldexp
+
+import numpy as np
+from numba.extending import overload
+
+from .frames import Piece, addresses, at, compiled, dividing, inlined, internal, leased, part_of
+from .validity import Valid, begin, end, note, pick, rules_of, runs, take, take_four
+
+# Pixels of a tile: 40 KB of limbs.
+LIMB_TILE = 1024
+
+# Bits that a quotient has at least, more than a float64 has, for its one rounding.
+QUOTIENT_BITS = 60
+
+Limbs = np.ndarray
+"""uint64 (3 or 5, rows, cols)"""
+
+
+def limbs_of_state(itemsize: int) -> int:
+    """Return how many limbs a pixel of integers of so many bytes has."""
+    return 5 if itemsize == 8 else 3
+
+
+class WideSquares:
+    """Exact sums of integers of 32 or 64 bits, and of their squares, added to limbs."""
+
+    def __init__(self, piece: Piece, limbs: Limbs, valid: Valid | None = None) -> None:
+        self._frames = piece
+        every = addresses(piece)
+        like = np.empty(1, piece[0].dtype)
+        self._into = like, limbs.reshape(len(limbs), -1), rules_of(valid, every.size)
+        self._parts = list(runs(every, valid))
+
+    def run(self, first: int, last: int) -> None:
+        """Add the pixels from ``first`` to ``last - 1`` of all frames of the piece."""
+        for part in self._parts:
+            _add_squares(part, *self._into, first, last)
+
+
+@compiled
+def _add_squares(addresses, like, limbs, rules, start, stop):
+    n, zero = addresses.size, like.dtype.type(0)
+    for first in range(start, stop, LIMB_TILE):
+        g = min(LIMB_TILE, stop - first)
+        rows = rows_of(limbs, like, first, g)
+        few = begin(rules, g)
+        for f in range(0, n - 3, 4):
+            x, y, z, w = take_four(addresses, f, like, first, g, rules, 0)
+            for p in range(g):
+                note(rules, few, p, x[p], y[p], z[p], w[p])
+                a, b = pick(x[p], rules), pick(y[p], rules)
+                add_squares(rows, p, a, b, pick(z[p], rules), pick(w[p], rules))
+        for f in range(n - n % 4, n):
+            x = take(addresses[f], like, first, g, rules, 0)
+            for p in range(g):
+                note(rules, few, p, x[p])
+                add_squares(rows, p, pick(x[p], rules), zero, zero, zero)
+        end(rules, first, few)
+
+
+def rows_of(limbs, like, first, count):
+    """Return some pixels of each limb, as many as frames like these have."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(rows_of)
+def _overload_rows_of(limbs, like, first, count):
+    if like.dtype.bitwidth == 32:
+        return lambda limbs, like, first, count: (
+            part_of(limbs[0], first, count),
+            part_of(limbs[1], first, count),
+            part_of(limbs[2], first, count),
+        )
+    return lambda limbs, like, first, count: (
+        part_of(limbs[0], first, count),
+        part_of(limbs[1], first, count),
+        part_of(limbs[2], first, count),
+        part_of(limbs[3], first, count),
+        part_of(limbs[4], first, count),
+    )
+
+
+def add_squares(rows, pixel, a, b, c, d):
+    """Add four values and their squares to the limbs of a pixel."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(add_squares)
+def _overload_add_squares(rows, pixel, a, b, c, d):
+    if len(rows) == 3:
+
+        def narrow(rows, pixel, a, b, c, d):
+            total, low, high = rows
+            total[pixel] += _widened(a) + _widened(b) + _widened(c) + _widened(d)
+            lower, upper = low[pixel], high[pixel]
+            for value in (a, b, c, d):
+                wide = _widened(value)
+                square = np.uint64(wide * wide)
+                lower += square
+                upper += np.uint64(lower < square)
+            low[pixel], high[pixel] = lower, upper
+
+        return narrow
+
+    def wide(rows, pixel, a, b, c, d):
+        total, above, low, middle, high = rows
+        s0, s1 = total[pixel], above[pixel]
+        q0, q1, q2 = low[pixel], middle[pixel], high[pixel]
+        for value in (a, b, c, d):
+            number, sign = np.uint64(value), sign_of(value)
+            s0 += number
+            # A negative number goes on with bits that are all set.
+            s1 += np.uint64(s0 < number) + sign
+            upper, lower = _square(np.uint64(np.uint64(number ^ sign) - sign))
+            q0 += lower
+            # The upper half of a square is below 2^64 - 1.
+            upper += np.uint64(q0 < lower)
+            q1 += upper
+            q2 += np.uint64(q1 < upper)
+        total[pixel], above[pixel] = s0, s1
+        low[pixel], middle[pixel], high[pixel] = q0, q1, q2
+
+    return wide
+
+
+@inlined
+def _widened(value):
+    """Return a value of 32 bits as 64."""
+    return np.uint64(np.int64(value))
+
+
+def sign_of(value):
+    """Return 64 bits, all of them set for a negative value."""
+    raise NotImplementedError("only compiled code calls this")
+
+
+@overload(sign_of)
+def _overload_sign_of(value):
+    if value.signed:
+        return lambda value: np.uint64(value >> np.int64(63))
+    return lambda value: np.uint64(0)
+
+
+@inlined
+def _square(value):
+    """Return the upper and the lower 64 bits of a square, with one product less than `multiply`."""
+    half, mask = np.uint64(32), np.uint64(0xFFFFFFFF)
+    a, b = value >> half, value & mask
+    cross = a * b
+    twice = cross << np.uint64(33)
+    lower = b * b + twice
+    return a * a + (cross >> np.uint64(31)) + np.uint64(lower < twice), lower
+
+
+@inlined
+def multiply(a, b):
+    """Return the upper and the lower 64 bits of a product."""
+    half, mask = np.uint64(32), np.uint64(0xFFFFFFFF)
+    a1, a0, b1, b0 = a >> half, a & mask, b >> half, b & mask
+    low, one, two = a0 * b0, a1 * b0, a0 * b1
+    middle = (low >> half) + (one & mask) + (two & mask)
+    upper = a1 * b1 + (one >> half) + (two >> half) + (middle >> half)
+    return upper, (middle << half) | (low & mask)
+
+
+def combine_limbs(a: Limbs, b: Limbs) -> Limbs:
+    """Return the limbs of two runs of frames together."""
+    out = leased(a.shape, a.dtype)
+    _combine_limbs(*(limbs.reshape(len(limbs), -1) for limbs in (a, b, out)))
+    return out
+
+
+@compiled
+def _combine_limbs(a, b, out):
+    carries = np.empty(LIMB_TILE, np.uint64)
+    for first in range(0, out.shape[1], LIMB_TILE):
+        carry = carries[: min(LIMB_TILE, out.shape[1] - first)]
+        for k in range(out.shape[0]):
+            if k in (0, out.shape[0] // 2):  # the lowest of the sum, of the squares
+                carry[:] = 0
+            x, y = part_of(a[k], first, carry.size), part_of(b[k], first, carry.size)
+            o = part_of(out[k], first, carry.size)
+            for p in range(carry.size):
+                part = x[p] + carry[p]
+                o[p] = part + y[p]
+                carry[p] = np.uint64(part < x[p]) + np.uint64(o[p] < part)
+
+
+def limb_variance(
+    limbs: Limbs, count: int | np.ndarray, ddof: float, root: bool, out: np.ndarray
+) -> None:
+    """Write the variance, or its root: the exact fraction, rounded once for a whole ``ddof``.
+
+    ``count`` is a number, or one for each pixel; where it is not above ``ddof``, NaN is written.
+    """
+    n = count if isinstance(count, int) else count.reshape(-1)
+    arguments = limbs.reshape(len(limbs), -1), n, ddof, root, out.reshape(-1)
+    if _small_variance(*arguments):
+        _large_variance(*arguments)
+
+
+@dividing
+def _small_variance(limbs, counts, ddof, root, out):
+    """Write the variances that 64 bits are enough for, and return how many others there are."""
+    others = 0
+    for p in range(out.size):
+        n = np.int64(at(counts, p))
+        freedom = np.float64(n) - ddof
+        small, m, r = _small_moments(limbs, p, n)
+        others += not small
+        v = np.float64(m * n - r * r) / (np.float64(n) * freedom) if freedom > 0 else np.nan
+        out[p] = np.sqrt(v) if root else v
+    return others
+
+
+@dividing
+def _large_variance(limbs, counts, ddof, root, out):
+    """Write the variances that 64 bits are not enough for."""
+    one = np.uint64(1)
+    for p in range(out.size):
+        n = np.int64(at(counts, p))
+        freedom = np.float64(n) - ddof
+        small, _, _ = _small_moments(limbs, p, n)
+        if small or not freedom > 0:
+            continue
+        whole = freedom == np.floor(freedom)
+        a, b = (np.uint64(n), np.uint64(freedom)) if whole else (one, one)
+        v = _quotient(*_numerator(limbs, p, n), a, b)
+        v = v if whole else v / (np.float64(n) * freedom)
+        out[p] = np.sqrt(v) if root else v
+
+
+@inlined
+def about_mean(total, squares, count):
+    """Return the sum of squares about an integer next to the mean, and the rest of the sum.
+
+    These are small; the products of what they are made of may overflow and cancel.
+    """
+    middle = np.int64(np.rint(np.float64(total) * (1.0 / max(np.float64(count), 1.0))))
+    rest = total - middle * count
+    return squares - middle * (total + rest), rest
+
+
+@inlined
+def is_exact(squares, count):
+    """Whether float64 holds the variance's numerator and denominator."""
+    return np.float64(max(squares, count)) * np.float64(count) < 2.0**53
+
+
+@internal
+def _small_moments(limbs, pixel, count):
+    """Return whether 64 bits are enough for a pixel, and then the moments about its mean."""
+    wide, zero = limbs.shape[0] == 5, np.uint64(0)
+    squares = 2 if wide else 1
+    total = np.int64(limbs[0, pixel])
+    fits = (limbs[squares, pixel] >> np.uint64(63) == zero) & (limbs[squares + 1, pixel] == zero)
+    if wide:
+        fits &= limbs[4, pixel] == zero
+        fits &= np.int64(limbs[1, pixel]) == (total >> np.int64(63))
+    if not fits:
+        return False, np.int64(0), np.int64(0)
+    m, r = about_mean(total, np.int64(limbs[squares, pixel]), count)
+    return is_exact(m, count), m, r
+
+
+@internal
+def _numerator(limbs, pixel, count):
+    """Return ``count * squares - sum^2``, the highest of three limbs first."""
+    zero, n = np.uint64(0), np.uint64(count)
+    wide = limbs.shape[0] == 5
+    total = limbs[0, pixel]
+    above = limbs[1, pixel] if wide else np.uint64(np.int64(total) >> np.int64(63))
+    if np.int64(above) < 0:
+        total = np.uint64(zero - total)
+        above = np.uint64(~above + np.uint64(total == zero))
+    first = 2 if wide else 1
+    # The square of the sum, and the squares times their number.
+    s1, s0 = multiply(total, total)
+    c1, c0 = multiply(np.uint64(total << np.uint64(1)), above)
+    c1 += above * (total >> np.uint64(63))
+    s1 += c0
+    s2 = above * above + c1 + np.uint64(s1 < c0)
+    q1, q0 = multiply(n, limbs[first, pixel])
+    c1, c0 = multiply(n, limbs[first + 1, pixel])
+    q1 += c0
+    q2 = c1 + np.uint64(q1 < c0) + (n * limbs[4, pixel] if wide else zero)
+    v0 = q0 - s0
+    borrow = np.uint64(q0 < s0)
+    v1 = q1 - s1 - borrow
+    borrow = np.uint64((q1 < s1) | ((q1 == s1) & (borrow > zero)))
+    return q2 - s2 - borrow, v1, v0
+
+
+@internal
+def _quotient(v2, v1, v0, a, b):
+    """Return the float64 nearest to a number of three limbs over two of at most 32 bits."""
+    length = _length(v2) + 128 if v2 else _length(v1) + 64 if v1 else _length(v0)
+    # As many bits as leave the quotient 60 or 62 of them.
+    shift = length - (_length(a) + _length(b) + QUOTIENT_BITS)
+    high, low, lost = _shifted(v2, v1, v0, shift)
+    high, low, rest = _divide(high, low, a)
+    lost |= rest
+    high, low, rest = _divide(high, low, b)
+    # A last bit that stands for all that follow, so that no tie is rounded that is none.
+    low |= np.uint64((lost | rest) != np.uint64(0))
+    return ldexp(np.float64(np.int64(low)), shift)
+
+
+@internal
+def _length(value):
+    """Return the number of bits of a value."""
+    length = 0
+    for step in (32, 16, 8, 4, 2, 1):
+        if value >> np.uint64(step):
+            value >>= np.uint64(step)
+            length += step
+    return length + np.int64(value)
+
+
+@internal
+def _shifted(v2, v1, v0, shift):
+    """Return the lower two limbs of a number moved down, or up, and the bits that were lost."""
+    zero, lost = np.uint64(0), np.uint64(0)
+    while shift >= 64:
+        lost |= v0
+        v0, v1, v2 = v1, v2, zero
+        shift -= 64
+    while shift <= -64:
+        v1, v0 = v0, zero
+        shift += 64
+    places, others = np.uint64(abs(shift)), np.uint64(64 - abs(shift))
+    if shift > 0:
+        lost |= v0 << others
+        return (v1 >> places) | (v2 << others), (v0 >> places) | (v1 << others), lost
+    if shift < 0:
+        return (v1 << places) | (v0 >> others), v0 << places, lost
+    return v1, v0, lost
+
+
+@internal
+def _divide(high, low, divisor):
+    """Return the limbs of a quotient by a number of at most 32 bits, and the rest."""
+    half, mask = np.uint64(32), np.uint64(0xFFFFFFFF)
+    d3 = high >> half
+    q3 = d3 // divisor
+    d2 = ((d3 - q3 * divisor) << half) | (high & mask)
+    q2 = d2 // divisor
+    d1 = ((d2 - q2 * divisor) << half) | (low >> half)
+    q1 = d1 // divisor
+    d0 = ((d1 - q1 * divisor) << half) | (low & mask)
+    q0 = d0 // divisor
+    return (q3 << half) | q2, (q1 << half) | q0, d0 - q0 * divisor
