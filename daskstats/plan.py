@@ -20,8 +20,8 @@ The first that fits the memory limit is taken.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from math import gcd
 
@@ -117,6 +117,8 @@ class Layout:
     """whether blocks are views of memory that is there anyway"""
     buffers: float = 0
     """bytes that exist while a frame is read beside those that are returned, for each of these"""
+    stored: float = 0
+    """bytes of frames as they are stored that exist while they are decoded, for each of theirs"""
     again: bool = True
     """whether frames can be read again without being kept somewhere"""
     apart: bool = False
@@ -147,7 +149,7 @@ class Layout:
         if self.in_memory:
             return 0
         # A unit of frames of which only some are kept is held as it was stored, too.
-        held = max(nframes * self.buffers, self.frame_unit * min(self.buffers, 1))
+        held = max(nframes * self.buffers, self.frame_unit * self.stored)
         return int((self.frame_unit + held) * self.frame_nbytes)
 
     def for_folds(self) -> "Layout":
@@ -525,8 +527,10 @@ def fetched(layout: Layout, nframes: int) -> int:
 def piece_size(layout: Layout, most: int, nbytes: int) -> int:
     """Return how many frames a task with so many bytes reads at once: whole units if it can."""
     unit = min(layout.frame_unit, layout.nframes)
+    # The most frames that `fetched` allows: it counts the larger of two buffers.
+    beyond = nbytes - layout.frame_unit * layout.frame_nbytes
     each = layout.frame_nbytes * (1 + layout.buffers)
-    affordable = int((nbytes - layout.reading(0)) / each)
+    affordable = min(int(beyond / each), (nbytes - layout.reading(0)) // layout.frame_nbytes)
     piece = min(most, max(layout.least_piece, unit), affordable)
     return max(1, piece - piece % unit if piece > unit else piece)
 
@@ -637,31 +641,63 @@ def bands(
     >>> plan.strategy, len(plan.blocks), plan.reads
     ('reread', 6, 6.0)
     """
-    whole = Request(layout, cost, steps, workers, usable(limit), running, processes)
-    every = [whole] if layout.cols == 1 else [whole, replace(whole, layout=layout.in_pixels())]
-    needed, tasks, tiny = [], [], None
-    for request in every:
-        ways, note = ways_to_bands(request, use_buffer, disk, shuffle)
-        for way in ways:
-            height = way.highest(request.limit, workers)
-            if height >= way.least:
-                tasks.append(way.tasks(request.layout, height))
-                if tasks[-1] <= MOST_TASKS:
-                    plan = way_to_plan(request, way, height, disk, note, limit)
-                    if not has_tiny_chunks(plan):
-                        return plan
-                    tiny = plan
-        needed += [way.needed(way.least, workers) for way in ways]
-    if tiny is not None:
-        raise MemoryLimitError(
-            f"scratch data of {layout.nframes} frames of {layout.rows} x {layout.cols} would be "
-            f"{len(tiny.groups) * len(tiny.blocks)} files of a few KiB with a memory limit of "
-            f"{mebibytes(limit)}: raise memory_limit"
-        )
-    if tasks:
-        check_tasks(min(tasks), layout)
-    check_limit(min(needed), limit, layout, "one pixel of all frames", workers)
+    request = Request(layout, cost, steps, workers, usable(limit), running, processes)
+    kept = use_buffer, disk, shuffle
+    plan, refused = plan_bands(request, limit, *kept)
+    if plan is not None:
+        return plan
+    if refused.tiny is not None:
+        check_chunks(refused.tiny, lambda more: plan_bands(request.within(more), more, *kept)[0])
+    if refused.tasks:
+        check_tasks(min(refused.tasks), layout)
+    check_limit(min(refused.needed), limit, layout, "one pixel of all frames", workers)
     raise AssertionError("unreachable")
+
+
+@dataclass
+class Refused:
+    """Why there is no plan for bands."""
+
+    needed: list[int] = field(default_factory=list)
+    """bytes that each way takes at least"""
+    tasks: list[int] = field(default_factory=list)
+    """tasks of the ways that fit"""
+    tiny: "Plan | None" = None
+    """the plan that would write scratch data in tiny chunks"""
+
+
+def plan_bands(
+    request: "Request", limit: int, use_buffer: bool, disk: Disk | None, shuffle: int
+) -> tuple[Plan | None, Refused]:
+    """Return the best plan: of bands of whole rows, or else of parts of rows, if any fits."""
+    refused, layout, workers = Refused(), request.layout, request.workers
+    every = [request] if layout.cols == 1 else [request, request.in_pixels()]
+    for each in every:
+        ways, note = ways_to_bands(each, use_buffer, disk, shuffle)
+        for way in ways:
+            height = way.highest(each.limit, workers)
+            if height < way.least:
+                continue
+            refused.tasks.append(way.tasks(each.layout, height))
+            if refused.tasks[-1] <= MOST_TASKS:
+                plan = way_to_plan(each, way, height, disk, note, limit)
+                if not has_tiny_chunks(plan):
+                    return plan, refused
+                refused.tiny = plan
+        refused.needed += [way.needed(way.least, workers) for way in ways]
+    return None, refused
+
+
+def check_chunks(tiny: Plan, planned: Callable[[int], Plan | None]) -> None:
+    """Refuse scratch data of tiny chunks, with a limit that is enough for larger ones."""
+    enough, layout = tiny.limit, tiny.layout
+    while planned(enough) is None:
+        enough += enough // 20
+    raise MemoryLimitError(
+        f"{layout.nframes} frames need at least {mebibytes(enough)}: with a memory limit of "
+        f"{mebibytes(tiny.limit)} their scratch data would be "
+        f"{len(tiny.groups) * len(tiny.blocks)} files of a few KiB: raise memory_limit"
+    )
 
 
 def ways_to_bands(
@@ -677,7 +713,7 @@ def ways_to_bands(
     if use_buffer:
         note = why_not(layout, disk)
         if disk is not None and not note:
-            ways.append(scratch(request))
+            ways += [scratch(request, SMALLEST_CHUNK), scratch(request)]
         if shuffle:
             ways.append(p2p(request, shuffle))
     if layout.again or processes:
@@ -697,6 +733,14 @@ class Request:
     """bytes of arrays"""
     running: bool
     processes: int
+
+    def within(self, limit: int) -> "Request":
+        """Return the request with another memory limit."""
+        return replace(self, limit=usable(limit))
+
+    def in_pixels(self) -> "Request":
+        """Return the request for bands that are parts of rows."""
+        return replace(self, layout=self.layout.in_pixels())
 
     @property
     def everyone(self) -> int:
@@ -754,8 +798,8 @@ def resident(request: Request) -> Bands:
     )
 
 
-def scratch(request: Request) -> Bands:
-    """Write every frame to disk, in row order, and read bands there.
+def scratch(request: Request, smallest: int = 0) -> Bands:
+    """Write every frame to disk, in row order, and read bands there, in chunks of some size.
 
     Groups of frames and bands of rows take turns in the same buffers, one for each worker.
     """
@@ -763,7 +807,9 @@ def scratch(request: Request) -> Bands:
     unit = min(layout.frame_unit, layout.nframes)
     row = unit * layout.cols * layout.itemsize  # of a chunk
     chunk = max(min(LARGEST_CHUNK, request.limit // (workers * CHUNKS_OF_LIMIT)), row)
-    chunk = max(chunk, min(SMALLEST_CHUNK, layout.nbytes))
+    # Larger ones where those in flight take no more than a quarter of the limit.
+    in_quarter = request.limit // (4 * workers * CHUNKS_IN_FLIGHT)
+    chunk = max(chunk, min(smallest, in_quarter, layout.nbytes))
     fixed = max(request.images + request.tiles, workers * fetched(layout, unit))
     fixed += workers * CHUNKS_IN_FLIGHT * chunk
     spooling = workers * CHUNKS_IN_FLIGHT * chunk + workers * fetched(layout, unit)
@@ -917,6 +963,8 @@ def spool_groups(
     # Bands make the buffers as large as they are, if they can; of low bands chunks would be small.
     affordable = (request.limit - writing) // (workers * layout.frame_nbytes)
     least = min(-(-SMALLEST_CHUNK // row), affordable)
+    if not layout.again:  # all blocks of a dask array that a group needs are there at once
+        least = 1
     most = max(tallest * request.row, unit * layout.frame_nbytes) // layout.frame_nbytes
     group = min(max(most, least), max(1, way.chunk // row), layout.nframes)
     group = max(unit, group - group % unit)

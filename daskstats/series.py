@@ -45,7 +45,7 @@ class LockedSource(Source):
         self.frame_unit, self.row_unit = source.frame_unit, source.row_unit
         self.in_memory, self.one_by_one = source.in_memory, source.one_by_one
         self.apart = source.apart
-        self.buffers, self.again = source.buffers, source.again
+        self.buffers, self.again, self.stored = source.buffers, source.again, source.stored
         self._source, self._lock = source, lock
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:

@@ -105,7 +105,9 @@ def test_blocks_of_a_dask_array_are_checked(name, change):
 
 def test_frames_that_are_decoded_together_are_decoded_once(tmp_path):
     zarr = pytest.importorskip("zarr")
-    array = zarr.create_array(str(tmp_path / "x"), shape=(95, 6, 5), chunks=(10, 6, 5), dtype="u2")
+    array = zarr.create_array(
+        str(tmp_path / "x"), shape=(95, 160, 160), chunks=(10, 160, 160), dtype="u2"
+    )
     source = series.as_series(array)
     layout = series.layout(source, 95)
     found = plan.bands(layout, plan.Cost(8, 4, 4), 1, 2, 1 << 30)

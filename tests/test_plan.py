@@ -549,7 +549,7 @@ def test_scratch_data_are_not_written_in_tiny_chunks(limit):
     [
         (64, 450, 1),  # whole chunks where they fit, though there are fewer than tasks
         (128, 900, 1),
-        (64, 300, 2),  # or as much of one as fits
+        (64, 420, 2),  # or as much of one as fits
         (1, 60, 1),
     ],
 )

@@ -465,6 +465,8 @@ def as_zarr_Array(frames, rng, path):
         shape=frames.shape,
         chunks=chunks_of(frames.shape, rng),
         dtype=frames.dtype,
+        # Or a chunk of zeros would be taken for one that nobody has written, with a warning.
+        config={"write_empty_chunks": True},
     )
     array[...] = frames
     return array

@@ -55,6 +55,8 @@ class Source:
     """whether blocks are views of memory that is there anyway"""
     buffers: float = 0
     """bytes that exist while frames are read beside those that `read` returns, for each of these"""
+    stored: float = 0
+    """bytes of frames as they are stored that exist while they are decoded, for each of theirs"""
     again: bool = True
     """whether frames can be read again without being kept somewhere"""
     apart: bool = False

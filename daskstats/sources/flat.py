@@ -29,6 +29,7 @@ class FlatSource(Source):
         self.shape = rows * self._cols, 1
         self.frame_unit, self.in_memory = source.frame_unit, source.in_memory
         self.buffers, self.again, self.apart = source.buffers, source.again, source.apart
+        self.stored = source.stored
         if source.row_unit is not None:
             self.row_unit = source.row_unit * self._cols
 

@@ -52,6 +52,18 @@ class SelectedSource(Source):
         self.frame_unit = min(source.frame_unit, self.nframes) if together else 1
         if source.row_unit is not None:
             self.row_unit = min(source.row_unit, self.shape[0])
+        decoded = self._decoded()
+        self.buffers = source.buffers * decoded
+        units = source.frame_unit / self.frame_unit
+        self.stored = max(0.0, decoded * units * (1 + source.stored) - 1)
+
+    def _decoded(self) -> float:
+        """Return the bytes of a frame that are decoded for each that is kept."""
+        rows, cols = self.source.shape
+        unit = self.source.row_unit
+        if unit is not None:  # at both ends more than is kept
+            rows = min(rows, self.shape[0] + 2 * (unit - 1))
+        return rows * cols / (self.shape[0] * self.shape[1])
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         rows = self.rows[0] + first, self.rows[0] + last

@@ -34,7 +34,7 @@ class ZarrSource(Source):
         self.frame_unit = min(array.chunks[0], self.nframes)
         self.row_unit = array.chunks[1] if array.chunks[1] < self.shape[0] else None
         # What zarr holds of the chunks it decodes at the same time: compressed, and decoded.
-        self.buffers = 1.5
+        self.buffers, self.stored = 1.5, 1
         self._array = OpenArray(guarded(array))
 
     @classmethod

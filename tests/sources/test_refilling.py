@@ -15,7 +15,7 @@ from helpers import Refilling, Sequence, check_series, make_frames
 
 import daskstats as stats
 from daskstats.series import as_series
-from daskstats.sources import refilling, sequence
+from daskstats.sources import base, refilling, sequence
 from daskstats.sources.refilling import StoredFrames, is_own
 
 FRAMES = np.stack([np.full((6, 5), value, "u2") for value in range(40)])
@@ -249,7 +249,8 @@ def test_frames_that_nobody_writes_to_again_are_read_in_parallel(decode):
     assert ims.most > 1
 
 
-def test_frames_of_their_own_are_not_copied():
+def test_frames_of_their_own_are_not_copied(monkeypatch):
+    monkeypatch.setattr(base, "SMALL_FRAME", 0)  # small ones are joined
     decoded = set()
 
     def decode(frame):

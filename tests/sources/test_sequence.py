@@ -17,6 +17,7 @@ from helpers import (
 )
 
 from daskstats.series import as_series
+from daskstats.sources import base
 from daskstats.sources.sequence import SequenceSource
 
 
@@ -67,6 +68,13 @@ def test_length_shape_and_dtype_are_read_once_and_no_frame_before_it_is_needed()
     assert ims.asked == {"len": 1, "shape": 1, "dtype": 1}
 
 
+@pytest.fixture
+def _no_frame_is_small(monkeypatch):
+    """Small frames are joined, for which they are copied."""
+    monkeypatch.setattr(base, "SMALL_FRAME", 0)
+
+
+@pytest.mark.usefixtures("_no_frame_is_small")
 def test_whole_frames_are_not_copied():
     """But the first: only the second shows that they do not share a buffer."""
     frames = make_frames("u2")
@@ -74,6 +82,7 @@ def test_whole_frames_are_not_copied():
     assert [np.shares_memory(block, frames) for block in piece] == [False] + [True] * 6
 
 
+@pytest.mark.usefixtures("_no_frame_is_small")
 def test_rows_do_not_keep_their_frames():
     """A band of all frames must not hold all of the series."""
     alive = weakref.WeakSet()
