@@ -415,7 +415,7 @@ class Share:
         others = _begun(self._holding) if others is None else others
         held = sum(other.nbytes for other in others)
         return (
-            f"{self.nbytes >> 20} MiB do not fit beside the {held >> 20} MiB of the {len(others)} "
+            f"{self.nbytes >> 20} MiB do not fit next to the {held >> 20} MiB of the {len(others)} "
             f"iterators or computations that are open, with a memory limit of "
             f"{self.limit >> 20} MiB: {remedy}"
         )

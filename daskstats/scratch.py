@@ -46,7 +46,7 @@ OWN = "daskstats.scratch-directory"
 OWNER = "owner.json"
 
 # Seconds without a change after which a directory is taken for left: one whose process cannot be
-# told, and one of another machine, which may read for long what it has written.
+# told, and one of another machine, which may read its own data for long.
 UNKNOWN, ELSEWHERE = 600.0, 7 * 24 * 3600.0
 
 # Chunks that one call of zarr's writes or reads at the same time: enough to keep its threads busy,

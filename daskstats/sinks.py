@@ -333,13 +333,13 @@ def _foreign_metadata(file: Path) -> Path | None:
 
 
 def _foreign_member(path: Path) -> Path | None:
-    """Return what is not zarr's in a member of a group."""
+    """Return a file that is not zarr's in a member of a group."""
     is_store = path.is_dir() and not path.is_symlink() and _is_zarr(path)
     return foreign(path) if is_store else path
 
 
 def _foreign_chunk(path: Path) -> Path | None:
-    """Return what is not zarr's in a chunk, or a directory of chunks."""
+    """Return a file that is not zarr's in a chunk, or a directory of chunks."""
     if path.is_symlink() or not CHUNK.fullmatch(path.name):
         return path
     if path.is_dir():
@@ -399,7 +399,7 @@ def _create_array(store: Any, image: np.ndarray, name: str | None = None) -> Non
 
 
 def write_store(path: Path, fill: Callable[[Any], object]) -> None:
-    """Write to disk what is put into a zarr store in memory.
+    """Fill a zarr store in memory, and write it to disk.
 
     On a full disk zarr, which writes several chunks at a time, leaves tasks behind that complain
     until the program has ended. The store takes no more than the image, compressed.

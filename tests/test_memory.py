@@ -439,7 +439,7 @@ def test_what_has_only_been_reserved_keeps_nobody_waiting():
 def test_one_thread_cannot_wait_for_itself():
     first, second = memory.Share(600 << 20, 1 << 30), memory.Share(600 << 20, 1 << 30)
     first.begin()
-    with pytest.raises(MemoryError, match=r"600 MiB do not fit beside the 600 MiB of the 1 iter"):
+    with pytest.raises(MemoryError, match=r"600 MiB do not fit next to the 600 MiB of the 1 iter"):
         second.begin()
 
 

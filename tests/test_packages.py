@@ -92,7 +92,7 @@ def files(tmp_path_factory):
     ids=" ".join,
 )
 def test_first_use_in_eight_threads(files, jobs):
-    """15.C13: one thread imports h5py or zarr, the others see half of it."""
+    """One thread imports h5py or zarr, the others see half of it."""
     eight = [jobs[index % len(jobs)] for index in range(8)]
     code = [sys.executable, "-W", "error", "-c", FIRST_USE, *eight]
     result = subprocess.run(code, cwd=files, capture_output=True, text=True, timeout=200)
@@ -104,7 +104,7 @@ def test_first_use_in_eight_threads(files, jobs):
     [("zarr", "Array"), ("h5py", "Dataset"), ("distributed.worker", "Worker")],
 )
 def test_half_imported_module_is_not_there(monkeypatch, name, attribute):
-    """15.C13: as another thread sees it that looks into `sys.modules` meanwhile."""
+    """As another thread sees it that looks into `sys.modules` meanwhile."""
     monkeypatch.setitem(sys.modules, name, type(sys)(name))
     assert packages.loaded(name, attribute) is None
     monkeypatch.delitem(sys.modules, name)
@@ -128,7 +128,7 @@ def imports(path):
 
 
 def test_every_late_import_is_in_one_place():
-    """15.C13: but for numba, which the compiled code imports, itself loaded in that place."""
+    """But for numba, which the compiled code imports, itself loaded in that place."""
     found = {
         (path.relative_to(ROOT).parts[0], name.partition(".")[0])
         for path in ROOT.rglob("*.py")

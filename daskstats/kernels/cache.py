@@ -19,7 +19,7 @@ _lock = threading.Lock()
 
 
 class Cache(FunctionCache):
-    """numba's cache of a function, which goes on without what it cannot read or write."""
+    """numba's cache of a function, which goes on without the files that it cannot read or write."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""HDF5 files: opened with h5py, and errors that say what is the matter with one."""
+"""HDF5 files: opened with h5py, and errors that name the fault of one."""
 
 import errno
 import importlib.util
@@ -90,7 +90,7 @@ def check_length(file: Any, path: str | os.PathLike) -> None:
 
 
 def explained(error: OSError, path: str | os.PathLike) -> Exception:
-    """Return an error of HDF5's as one that says what is the matter with a file."""
+    """Return an error of HDF5's as one that names the fault of a file."""
     text = str(error)
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"there is no file {path}")

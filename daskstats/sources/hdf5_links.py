@@ -499,7 +499,7 @@ class VirtualReader:
 def _check_extent(
     mapping: Any, shape: tuple[int, ...], indices: list[np.ndarray] | None, where: str
 ) -> None:
-    """Refuse a source that is smaller than what a virtual dataset takes from it."""
+    """Refuse a source that is smaller than the selection of the virtual dataset."""
     space = mapping.src_space
     problem = f"{where}, which is shorter than it says: shape {shape}"
     if selection_kind(space) == "all":
@@ -580,7 +580,7 @@ def find_file(name: str, own: Path, prefixes: str = "") -> Path | None:
 
 
 def target_of(link: Any, own: Path) -> str:
-    """Return where a link leads to, and what is missing there, for people."""
+    """Return where a link leads to, and the part that is missing there, for people."""
     filename = getattr(link, "filename", None)
     if filename is None:
         return f"{link.path}, which is not there"

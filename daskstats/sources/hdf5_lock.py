@@ -32,7 +32,7 @@ from ..packages import load
 from .base import Source
 
 # Seconds between two tries, between two looks at the threads that may hold the lock, and after
-# which a line of the log says what is waited for.
+# which a line of the log names the lock that is waited for.
 POLL, LOOK, TELL = 0.001, 2.0, 30.0
 
 # Threads that wait for the lock queue here: only the first of them polls.

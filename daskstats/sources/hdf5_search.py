@@ -83,7 +83,7 @@ def find_datasets(group: Any, path: str | os.PathLike, base: str = "") -> tuple[
     Parameters
     ----------
     group : h5py.Group
-        What is searched: the file itself, or a group in it.
+        The file itself, or a group in it.
     path : path
         Of the file, for errors.
     base : str
@@ -141,7 +141,7 @@ def no_series(found: Contents, lost: bool, path: str | os.PathLike) -> Exception
 
 
 def contents(group: Any, base: str = "") -> Contents:
-    """Return what a group has, all groups below and all links included."""
+    """Return the datasets of a group, all groups below and all links included."""
     h5py = import_h5py(group.file.filename)
     found = Contents()
     for name, parent, node in _nodes(group, base.rstrip("/"), {group.id}):
@@ -350,7 +350,7 @@ def without_sources(candidates: list[Candidate]) -> list[Candidate]:
 def sources_of(dataset: Any) -> Iterator[Any]:
     """Yield h5py's identity of each source of a virtual dataset that can be opened.
 
-    Whoever reads the dataset says what is wrong with the others.
+    Reading the dataset tells the faults of the others.
     """
     own, names = (
         absolute(dataset.file),

@@ -262,7 +262,7 @@ def test_real_archive(real_data, name, shape):
                 assert np.array_equal(block[0], dense[first:last])
 
 
-# ---------------------------------------------------------------------- other dtypes (15.B12)
+# ---------------------------------------------------------------------- other dtypes
 
 
 def archive_of(path, dtype, data, positions=None, **others):

@@ -227,7 +227,7 @@ def store(request, tmp_path):
 @pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
 @pytest.mark.parametrize("statistic", ["average", "median"])
 def test_store_that_vanishes_before_the_run(store, given, statistic):
-    """15.C19: it would read as zeros."""
+    """It would read as zeros."""
     image = getattr(stats, statistic)(given(store))
     shutil.rmtree(store)
     with pytest.raises(FileNotFoundError, match=r"scan\.zarr/images is not there"):
@@ -237,7 +237,7 @@ def test_store_that_vanishes_before_the_run(store, given, statistic):
 
 @pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
 def test_store_that_vanishes_during_the_run(store, given):
-    """15.C19: the running means would sink from 100 to 22."""
+    """The running means would sink from 100 to 22."""
     images = stats.average_iter(given(store), 40)
     assert (next(images) == 100).all()
     shutil.rmtree(store)
@@ -256,7 +256,7 @@ def test_store_that_vanished_before_the_call(store):
 
 @pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
 def test_chunks_that_vanish_while_the_metadata_stay(store, given):
-    """15.C19: removing a directory may take seconds, and begins with either."""
+    """Removing a directory may take seconds, and begins with either."""
     image = stats.average(given(store))
     for entry in (store / "images").iterdir():
         if entry.is_dir():
@@ -308,7 +308,7 @@ def overwrite(store, frames, **options):
     "frames", [HUNDRED + 1, HUNDRED[:20], HUNDRED.astype("i4")], ids=["values", "length", "dtype"]
 )
 def test_another_store_in_its_place(tmp_path, given, put, frames):
-    """15.C19: frames of two stores would be mixed."""
+    """Frames of two stores would be mixed."""
     store = tmp_path / "scan.zarr"
     save(store, HUNDRED, (1, 4, 6), name="images")
     images = stats.average_iter(given(store), 40)
@@ -336,7 +336,7 @@ def test_a_store_may_grow_and_get_attributes(store):
 
 @pytest.mark.parametrize("emptied", ["memory", "fsspec"])
 def test_other_stores_that_are_emptied(emptied):
-    """15.C19: in memory, by zarr and by fsspec."""
+    """In memory, by zarr and by fsspec."""
     where = zarr.storage.MemoryStore() if emptied == "memory" else "memory://series15"
     array = save(where, HUNDRED, (1, 4, 6))
     images = stats.average_iter(array, 40)
@@ -352,7 +352,7 @@ def test_other_stores_that_are_emptied(emptied):
 
 @pytest.mark.filterwarnings("ignore")
 def test_store_in_the_memory_of_another_process(client):
-    """15.C19: a worker opens an empty store, and says so; it is there afterwards."""
+    """A worker opens an empty store, and says so; it is there afterwards."""
     array = save("memory://elsewhere15", HUNDRED, (1, 4, 6))
     assert (stats.average(array).compute(scheduler="threads") == 100).all()
     with pytest.raises(FileNotFoundError, match=r"memory.*elsewhere15 is not there.*worker tcp"):
@@ -363,7 +363,7 @@ def test_store_in_the_memory_of_another_process(client):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["zip", "directory", "path"])
 def test_store_that_a_worker_does_not_see(tmp_path, client, kind):
-    """15.C14 for zarr: an error of the task that names the store, not a dead worker."""
+    """An error of the task that names the store, not a dead worker."""
     path = tmp_path / "scan.zarr"
     if kind == "zip":
         with zarr.storage.ZipStore(path, mode="w") as zipped:
@@ -383,7 +383,7 @@ def test_store_that_a_worker_does_not_see(tmp_path, client, kind):
 
 
 def test_nothing_is_opened_while_unpickling(tmp_path):
-    """15.C14: neither a path nor a zip file, whose store opens it when it is unpickled."""
+    """Neither a path nor a zip file, whose store opens it when it is unpickled."""
     save(tmp_path / "scan.zarr", HUNDRED)
     with zarr.storage.ZipStore(tmp_path / "scan.zip", mode="w") as zipped:
         save(zipped, HUNDRED)
@@ -438,7 +438,7 @@ STORES = {
 @pytest.mark.parametrize("where", STORES.values(), ids=STORES)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_frames_for_which_no_chunk_was_written(tmp_path, options, where):
-    """15.A6: one chunk of a frame is enough; a chunk of the fill value is none."""
+    """One chunk of a frame is enough; a chunk of the fill value is none."""
     written = [*range(25), 30, 31]
     store = where(tmp_path / "scan.zarr")
     array = zarr.create_array(store, shape=(41, 8, 6), dtype="u2", fill_value=0, **options)
@@ -455,7 +455,7 @@ def test_frames_for_which_no_chunk_was_written(tmp_path, options, where):
 
 
 def test_frames_whose_chunk_was_removed(tmp_path):
-    """15.A6: the directory of the chunk is still there."""
+    """The directory of the chunk is still there."""
     path = tmp_path / "scan.zarr"
     save(path, HUNDRED, (2, 8, 6))
     assert as_series(path).frames_without_data().tolist() == []
@@ -473,7 +473,7 @@ def test_array_that_nobody_has_written_to(tmp_path):
 
 
 def test_looking_for_chunks_is_cheap_in_large_stores(tmp_path, monkeypatch):
-    """15.A6: beyond some number one listing has to do."""
+    """Beyond some number one listing has to do."""
     path = tmp_path / "scan.zarr"
     array = zarr.create_array(path, shape=(60, 8, 6), dtype="u2", chunks=(1, 8, 6))
     array[:40] = 100
@@ -486,7 +486,7 @@ def test_looking_for_chunks_is_cheap_in_large_stores(tmp_path, monkeypatch):
 
 
 def test_key_follows_an_array_in_a_group(tmp_path):
-    """15.A5: the directory of the group itself does not change."""
+    """The directory of the group itself does not change."""
     path = tmp_path / "scan.zarr"
     zarr.open_group(path, mode="w")
     array = save(path, HUNDRED, (1, 8, 6), name="entry/images")
@@ -509,7 +509,7 @@ def test_key_follows_an_array_in_a_group(tmp_path):
 
 @pytest.mark.parametrize("where", ["directory", "memory"])
 def test_an_array_that_was_written_to_gives_new_values(tmp_path, where):
-    """15.A5: two images of one object may see different data, and are never taken for another."""
+    """Two images of one object may see different data, and are never taken for another."""
     array = save(
         tmp_path / "x.zarr" if where == "directory" else zarr.storage.MemoryStore(), HUNDRED
     )
