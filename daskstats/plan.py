@@ -445,7 +445,8 @@ def fold(
     largest = max(LARGEST_BLOCK, SENT_STATE * cost.state * pixels if processes else 0)
     everyone = workers * max(1, processes)
     size = task_size(layout.nframes, layout.frame_nbytes, everyone, per_worker, largest)
-    if unit > size and not layout.in_memory:
+    longest = -(-layout.nframes // steps)
+    if size < min(unit, longest) and not layout.in_memory:
         # A unit that is cut is decoded again for each of its parts.
         size = max(size, piece_size(layout, unit, room))
     if copies > 1:  # what is sent with a task is there as a whole

@@ -202,6 +202,13 @@ def test_least_limit_is_exact_and_more_memory_is_never_worse(request):
         planner(*arguments, limit - 1, **options)
 
 
+def test_more_memory_cuts_no_step_in_two():
+    """A unit of frames may end within a short step, which then still is one block."""
+    layout = Layout(1026, 7, 148, 8, frame_unit=1025, row_unit=7, buffers=1.5)
+    arguments = layout, Cost(16, 0, 0), 111, 2
+    assert len(fold(*arguments, PLENTY, chained=False).blocks) == 111
+
+
 @settings(many, max_examples=100)
 @given(requests(), st.integers(10, 50))
 def test_plans_are_pure(request, power):
