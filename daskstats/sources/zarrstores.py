@@ -10,12 +10,14 @@ import json
 import os
 import re
 import socket
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
+from itertools import chain, product
+from math import prod
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -49,6 +51,10 @@ class Known:
     """runs of slabs that had chunks, as (first, end), of what is known"""
     directory: tuple[str, int] | None = None
     """host and inode of its directory"""
+    absent: frozenset[str] | None = None
+    """keys of missing chunks of slabs that had others, if one listing tells"""
+    time: int = 0
+    """the time of the call, in ns since 1970"""
 
 
 class OpenArray:
@@ -79,7 +85,7 @@ class OpenArray:
         self.store.check(self.known)
         block = self.array[start:stop, first:last]
         self.store.check(self.known)
-        self.store.check_slabs(self.known, start, stop)
+        self.store.check_chunks(self.known, (start, stop), (first, last))
         return block
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,8 +144,8 @@ class ArrayStore:
             raise self._replaced(f"it had {known.nframes} frames, and has {nframes}")
         self._seen = text
 
-    def check_slabs(self, known: Known, start: int, stop: int) -> None:
-        """Raise an error if frames that had chunks at the call have none now."""
+    def check_chunks(self, known: Known, frames: tuple[int, int], rows: tuple[int, int]) -> None:
+        """Raise an error if chunks of rows of frames were removed since the call."""
 
     def frames_without_data(self) -> np.ndarray:
         """Return the frames none of whose chunks are there; none where to look is not cheap."""
@@ -154,7 +160,7 @@ class ArrayStore:
         """Return the slabs that have chunks."""
         prefix = f"{self._path.path}/" if self._path.path else ""
         keys = _wait_for(_collect(self._path.store.list_prefix(prefix)))
-        return self._grid.slabs_of(key.removeprefix(prefix) for key in keys)
+        return self._grid.slabs_of(key.removeprefix(prefix) for key in keys)[0]
 
     def _missing(self, written: np.ndarray) -> np.ndarray:
         """Return the frames without data, given the slabs that have chunks or shards."""
@@ -234,8 +240,19 @@ class ArrayDirectory(ArrayStore):
         return os.fstat(held).st_ino
 
     def facts(self) -> Known:
-        directory = socket.gethostname(), self._inode
-        return replace(super().facts(), written=runs(self._slabs()), directory=directory)
+        now, names = time.time_ns(), self._listing()
+        slabs, numbers = self._grid.slabs_of(names)
+        partial = slabs[numbers < prod(self._grid.counts[1:])].tolist()
+        absent = None
+        if self._grid.flat and len(partial) <= MOST_LOOKED_INTO:
+            absent = frozenset(chain.from_iterable(map(self._grid.keys, partial))).difference(names)
+        return replace(
+            super().facts(),
+            written=runs(slabs),
+            directory=(socket.gethostname(), self._inode),
+            absent=absent,
+            time=now,
+        )
 
     def check(self, known: Known) -> None:
         with self._naming():
@@ -252,31 +269,48 @@ class ArrayDirectory(ArrayStore):
             super().check(known)
             self._state = state
 
-    def check_slabs(self, known: Known, start: int, stop: int) -> None:
-        low, high = start // self._grid.nframes, (stop - 1) // self._grid.nframes + 1
+    def check_chunks(self, known: Known, frames: tuple[int, int], rows: tuple[int, int]) -> None:
+        """Raise an error if chunks of rows of frames were removed since the call.
+
+        Removing a directory takes its chunks one by one; any of them would read as fill values.
+        """
+        low, high = frames[0] // self._grid.nframes, (frames[1] - 1) // self._grid.nframes + 1
         for first, end in known.written.tolist():
             for slab in range(max(low, first), min(high, end)):
-                if not self._has(slab):
-                    frame = max(slab * self._grid.nframes, start)
+                if any(self._was_removed(key, known) for key in self._grid.keys(slab, rows)):
+                    frame = max(slab * self._grid.nframes, frames[0])
                     raise self._gone(f"the chunks of frame {frame} were removed after the call")
 
+    def _was_removed(self, key: str, known: Known) -> bool:
+        path = self._directory / key
+        if path.exists():
+            return False
+        if known.absent is not None:
+            return key not in known.absent
+        # Removing a chunk, or a directory of chunks, changes the time of the directory it was in,
+        # by a clock that advances every few milliseconds.
+        holder = path.parent
+        while not holder.exists():
+            holder = holder.parent
+        slabs = self._directory / self._grid.parent
+        if not holder.is_relative_to(slabs) or (holder == slabs and not self._grid.flat):
+            return True  # the slab had a directory at the call
+        return changed(holder, known.time)
+
     def _written(self) -> np.ndarray:
-        slabs = self._slabs()
+        slabs, _ = self._grid.slabs_of(self._listing())
         if len(slabs) > MOST_LOOKED_INTO:
             return slabs
         return slabs[np.array([self._has_chunk(slab) for slab in slabs.tolist()], bool)]
 
-    def _slabs(self) -> np.ndarray:
-        """Return the slabs that have a directory or a file of their own, as one listing tells."""
+    def _listing(self) -> list[str]:
+        """Return the keys, or the beginnings of keys, in the directory that has all slabs."""
         names: list[str] = []
         gone = suppress(FileNotFoundError, NotADirectoryError)
         with gone, os.scandir(self._directory / self._grid.parent) as entries:
             names = [entry.name for entry in entries]
         prefix = f"{self._grid.parent}/" if self._grid.parent else ""
-        return self._grid.slabs_of(prefix + name for name in names)
-
-    def _has(self, slab: int) -> bool:
-        return (self._directory / self._grid.place(slab)).exists() or self._has_chunk(slab)
+        return [prefix + name for name in names]
 
     def _has_chunk(self, slab: int) -> bool:
         return any((self._directory / key).exists() for key in self._grid.keys(slab))
@@ -308,6 +342,8 @@ class Grid:
 
     nframes: int
     """frames of a slab"""
+    nrows: int
+    """rows of a chunk"""
     counts: tuple[int, int, int]
     """slabs, and chunks of a slab along rows and columns"""
     encode: Callable[[tuple[int, int, int]], str]
@@ -318,11 +354,13 @@ class Grid:
         lengths = array.shards or array.chunks
         counts = (-(-length // each) for length, each in zip(array.shape, lengths, strict=True))
         nframes = lengths[0] if array.shards else min(lengths[0], array.shape[0])
-        return cls(nframes, tuple(counts), array.metadata.encode_chunk_key)
+        return cls(nframes, lengths[1], tuple(counts), array.metadata.encode_chunk_key)
 
-    def keys(self, slab: int) -> Iterator[str]:
-        """Yield the keys of the chunks of a slab."""
-        for row, col in product(*map(range, self.counts[1:])):
+    def keys(self, slab: int, rows: tuple[int, int] | None = None) -> Iterator[str]:
+        """Yield the keys of the chunks of a slab, or of those that have some of its rows."""
+        first, last = rows or (0, self.counts[1] * self.nrows)
+        chunks = range(first // self.nrows, (last - 1) // self.nrows + 1)
+        for row, col in product(chunks, range(self.counts[2])):
             yield self.encode((slab, row, col))
 
     @cached_property
@@ -336,17 +374,21 @@ class Grid:
         """The directory that has something for each slab; "" for that of the array."""
         return self._around[0].rpartition("/")[0]
 
-    def place(self, slab: int) -> str:
-        """Return the directory of a slab; if it has none, the name of nothing."""
-        before, after = self._around
-        return f"{before}{slab}" if after.startswith("/") else f"{before}{slab}{after}"
+    @property
+    def flat(self) -> bool:
+        """Whether one directory has all chunks."""
+        return "/" not in self._around[1]
 
-    def slabs_of(self, keys: Iterable[str]) -> np.ndarray:
-        """Return the slabs that keys, or the beginnings of keys, belong to, in rising order."""
+    def slabs_of(self, keys: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the slabs that keys, or the beginnings of keys, belong to, in rising order.
+
+        And the number of keys of each.
+        """
         pattern = re.compile(re.escape(self._around[0]) + r"(\d{1,18})(?!\d)")
         slabs = [int(match[1]) for key in keys if (match := pattern.match(key))]
-        found = np.unique(np.array(slabs, np.int64))
-        return found[found < self.counts[0]]
+        found, numbers = np.unique(np.array(slabs, np.int64), return_counts=True)
+        within = found < self.counts[0]
+        return found[within], numbers[within]
 
 
 @dataclass(frozen=True)
@@ -393,6 +435,14 @@ def runs(numbers: np.ndarray) -> np.ndarray:
         return np.empty((0, 2), np.int64)
     every = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     return np.array([(run[0], run[-1] + 1) for run in every])
+
+
+def changed(directory: Path, since: int) -> bool:
+    """Return whether something was added to a directory or removed from it since a time."""
+    try:
+        return directory.stat().st_mtime_ns > since
+    except FileNotFoundError:
+        return True
 
 
 def _wait_for(coroutine: Any) -> Any:
