@@ -54,10 +54,10 @@ from .api import (
     var_iter,
     wrap,
 )
-from .memory import memory_limit
-from .plan import MemoryLimitError, Plan
+from .memory.available import memory_limit
+from .planning.values import MemoryLimitError, Plan
+from .run.stream import Snapshot
 from .statistics import Statistic
-from .stream import Snapshot
 
 __version__ = _version("daskstats")
 

@@ -10,14 +10,18 @@ from typing import Any, TypeVar, Unpack
 import numpy as np
 from dask.array import Array
 
-from . import cluster, graph, memory, stream
-from . import plan as planning
-from .job import Job, Options, check_query_planning, limit
-from .series import as_series, count_frames, layout
-from .sources.base import warn_about_missing
+from .arguments import count_frames
+from .graph import reading
+from .memory import reservation
+from .planning import frame_wise, row_wise, values
+from .reduction import Job, Options, check_query_planning, limit
+from .run import scheduler as run_scheduler
+from .run import workers
+from .run.stream import Snapshot, Stream
+from .series.base import layout, warn_about_missing
+from .series.opening import as_series
 from .statistics import Statistic, moments
 from .statistics import percentile as percentile_statistic
-from .stream import Snapshot, Stream
 
 # In this module max, min, sum and range are the public functions, never the built-ins.
 
@@ -1031,7 +1035,7 @@ def plan(
     *,
     use_buffer: bool = True,
     **options: Unpack[Options],
-) -> planning.Plan:
+) -> values.Plan:
     """Return how a call would read the series, and what it would cost; nothing is read.
 
     Parameters
@@ -1115,25 +1119,25 @@ def wrap(
         raise ValueError(f'along must be "frames" or "rows", got {along!r}')
     series = as_series(ims, lock)
     warn_about_missing(series, count_frames(nframes, series))
-    scheduler = stream.current_scheduler()
-    cut = planning.fold if along == "frames" else planning.bands
+    scheduler = run_scheduler.current_scheduler()
+    cut = frame_wise.fold if along == "frames" else row_wise.bands
     shape = layout(series, count_frames(nframes, series))
     threads, processes, sources = scheduler.workers, 0, 1
     if scheduler.cluster is not None:
         threads, processes = scheduler.cluster.each, scheduler.cluster.processes
-        sources = cluster.count_sources(series, processes)
+        sources = workers.count_sources(series, processes)
     if scheduler.sends:
-        cluster.check_sent(series)
+        workers.check_sent(series)
     nbytes = limit(memory_limit, scheduler)
-    found = cut(shape, planning.Cost(), 1, threads, nbytes, processes=processes)
+    found = cut(shape, values.Cost(), 1, threads, nbytes, processes=processes)
     if found.in_pixels:
-        raise planning.MemoryLimitError(
+        raise values.MemoryLimitError(
             f"one row of all {shape.nframes} frames for each of {threads} workers does not fit in "
-            f"{planning.mebibytes(nbytes)}: raise memory_limit, or wrap along frames"
+            f"{values.mebibytes(nbytes)}: raise memory_limit, or wrap along frames"
         )
     found = replace(found, sources=sources)
-    share = memory.Share(found.nbytes, nbytes) if scheduler.shares_memory else None
-    return graph.wrapped(series, found, share)
+    share = reservation.Share(found.nbytes, nbytes) if scheduler.shares_memory else None
+    return reading.wrapped(series, found, share)
 
 
 maximum, maximum_iter = max, max_iter

@@ -1,13 +1,54 @@
 """What an argument may be: numbers, how errors show them, and warnings about them."""
 
+import operator
 import sys
 import warnings
+from collections.abc import Sized
 from decimal import Decimal
 from math import inf, isinf, log10
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+
+# Compiled code counts frames in 32 bits.
+MOST_FRAMES = 2**32 - 1
+
+
+def count_frames(nframes: Any, series: Sized) -> int:
+    """Return how many frames ``nframes`` means: all for 0, less than 0, or more than there are."""
+    nframes = integer(nframes, "nframes")
+    count = min(nframes, len(series)) if nframes > 0 else len(series)
+    if count > MOST_FRAMES:
+        raise ValueError(
+            f"the series has {count} frames, and at most {MOST_FRAMES} can be counted: use nframes "
+            f"or frames for a part of them"
+        )
+    return count
+
+
+def count_chunks(nchunk: Any, items: int, name: str = "nchunk") -> int:
+    """Return the number of intermediate images, at least 1 and at most ``items``."""
+    nchunk = integer(nchunk, name)
+    if nchunk < 1:
+        raise ValueError(f"{name} must be at least 1, got {shown(nchunk)}")
+    if nchunk > items:
+        raise ValueError(
+            f"number of chunks cannot exceed number of items: {name} is {shown(nchunk)}, "
+            f"there are {items} items"
+        )
+    return nchunk
+
+
+def integer(value: Any, name: str) -> int:
+    """Return a Python int for any integer but a bool; raise TypeError naming the argument."""
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {shown(value)}") from None
+
 
 # Bits of the integers that errors show with all their digits.
 FEW_BITS = 256

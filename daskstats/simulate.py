@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from . import ending, sinks
+from . import ending
+from .arguments import integer
+from .formats import sinks
+from .formats.writing import OutputFile, check_room
 from .packages import load
-from .series import integer
-from .writing import OutputFile, check_room
 
 DTYPES = ("uint8", "uint16", "uint32", "int32", "float32")
 

@@ -22,7 +22,7 @@ import dask
 import distributed
 import numpy as np
 
-from daskstats import cluster
+from daskstats.run import workers
 
 HERE = "127.0.0.1"
 
@@ -53,7 +53,7 @@ def local_cluster(n_workers: int = 2, threads: int = 1, **options: Any) -> Itera
     }
     with (
         dask.config.set(
-            {**cluster.LASTING, "distributed.worker.multiprocessing-method": worker_method()}
+            {**workers.LASTING, "distributed.worker.multiprocessing-method": worker_method()}
         ),
         distributed.LocalCluster(
             n_workers=n_workers, threads_per_worker=threads, **settings

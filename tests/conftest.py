@@ -11,7 +11,7 @@ import dask.threaded
 import numpy as np
 import pytest
 
-from daskstats import memory
+from daskstats.memory import reservation
 
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
@@ -58,7 +58,7 @@ def _nothing_is_held() -> None:
     An error that was caught keeps its traceback, and that the computation that failed.
     """
     gc.collect()
-    memory._holdings.clear()
+    reservation._holdings.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,7 @@ from unittest import mock
 import numpy as np
 from dask.base import tokenize
 
-from daskstats.series import Series
-from daskstats.sources import Source
+from daskstats.series.base import Series, Source
 
 # One of each kind and size that statistics are exact for, native and not.
 DTYPES = ("bool", "i1", "u2", ">u2", "<i4", ">i8", "u8", "f2", ">f4", "f8")

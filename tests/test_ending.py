@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from programs import daskstats, python, running, started
 
-from daskstats import ending, sinks
+from daskstats import ending
+from daskstats.formats import sinks
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "pthread_sigmask"), reason="there are no such signals"
@@ -217,7 +218,7 @@ def test_a_progress_bar_gives_the_cursor_back(tmp_path):
 def test_the_console_script_ends_alike(tmp_path):
     """The package is imported before the function that the script calls."""
     script = tmp_path / "daskstats"
-    script.write_text("import sys\nfrom daskstats.program import main\nsys.exit(main())\n")
+    script.write_text("import sys\nfrom daskstats.cli.program import main\nsys.exit(main())\n")
     with started(tmp_path, python(script, "simulate", "x.npy")) as program:
         program.wait_until_watched()
         program.send(signal.SIGINT)
@@ -227,7 +228,7 @@ def test_the_console_script_ends_alike(tmp_path):
 def test_importing_the_package_leaves_signals_alone():
     code = (
         "import signal, threading; before = [signal.getsignal(n) for n in signal.valid_signals()]; "
-        "import daskstats.cli, daskstats.program; "
+        "import daskstats.cli, daskstats.cli.program; "
         "assert before == [signal.getsignal(n) for n in signal.valid_signals()]; "
         "assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set(); "
         "assert threading.active_count() == 1"

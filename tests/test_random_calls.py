@@ -22,7 +22,7 @@ from helpers import Sequence
 from oracles import left_out, pixel_percentile, total
 
 import daskstats as stats
-from daskstats.plan import MemoryLimitError
+from daskstats.planning.values import MemoryLimitError
 
 ALWAYS, EVERY = 300, 2000
 

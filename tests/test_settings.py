@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 import daskstats as stats
-from daskstats import cluster, memory, scratch
+from daskstats.memory import available
+from daskstats.run import workers
+from daskstats.scratch import location, store
 
 HERE = Path(stats.__file__).parent
 SETTINGS = yaml.safe_load((HERE / "daskstats.yaml").read_text())["daskstats"]
@@ -182,8 +184,8 @@ def test_variables_that_were_there_before_dask_was_imported(tmp_path):
 @pytest.mark.parametrize("empty", [None, ""])
 def test_empty_directories_are_not_set(empty):
     with dask.config.set({"daskstats.scratch-directory": empty, "temporary-directory": empty}):
-        assert scratch.own_directory() is None
-        assert scratch.location()[1] == "TMPDIR"
+        assert location.own_directory() is None
+        assert location.location()[1] == "TMPDIR"
 
 
 # ---------------------------------------------------------------------- directories not there
@@ -228,7 +230,7 @@ def test_no_temporary_directory_at_all(tmp_path, monkeypatch):
     def none_found():
         raise FileNotFoundError(2, "No usable temporary directory found")
 
-    monkeypatch.setattr(scratch.tempfile, "gettempdir", none_found)
+    monkeypatch.setattr(store.tempfile, "gettempdir", none_found)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
     with dask.config.set({"temporary-directory": None, "num_workers": 2}):
         frames = np.arange(60, dtype="u2").reshape(5, 4, 3)
@@ -242,12 +244,12 @@ def test_fraction_and_limit_are_named_where_they_come_from():
         dask.config.set({"daskstats.memory-limit": "much"}),
         pytest.raises(ValueError, match="got 'much' as daskstats.memory-limit"),
     ):
-        memory.memory_limit()
+        available.memory_limit()
     with pytest.raises(ValueError, match="got 'much'$"):
-        memory.memory_limit("much")
+        available.memory_limit("much")
 
 
 def test_time_without_workers_as_a_number():
     for value, seconds in ((30, 30), (0.5, 0.5), (np.float32(2), 2), (0, 0)):
         with dask.config.set({"daskstats.no-workers-timeout": value}):
-            assert cluster.patience() == seconds
+            assert workers.patience() == seconds

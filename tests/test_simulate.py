@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from daskstats import simulate as module
+from daskstats.series.opening import open_source
 from daskstats.simulate import DTYPES, FORMATS, Scene, simulate
-from daskstats.sources import open_source
 
 SHAPE = (60, 80)
 

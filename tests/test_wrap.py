@@ -1,7 +1,5 @@
 """wrap: every kind of series as a lazily chunked dask array."""
 
-import sys
-
 import dask
 import dask.array as da
 import numpy as np
@@ -10,6 +8,7 @@ from helpers import DTYPES, Sequence, make_frames
 
 import daskstats as stats
 from daskstats import MemoryLimitError
+from daskstats.planning import cuts, frame_wise
 
 
 def as_npy(frames, path):
@@ -61,8 +60,9 @@ both_ways = pytest.mark.parametrize("along", ["frames", "rows"])
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Make blocks so small that frames of 60 bytes take several."""
-    monkeypatch.setattr(sys.modules["daskstats.plan"], "SMALLEST_BLOCK", 1)
-    monkeypatch.setattr(sys.modules["daskstats.plan"], "LARGEST_BLOCK", 200)
+    monkeypatch.setattr(cuts, "SMALLEST_BLOCK", 1)
+    monkeypatch.setattr(cuts, "LARGEST_BLOCK", 200)
+    monkeypatch.setattr(frame_wise, "LARGEST_BLOCK", 200)
 
 
 @every_kind

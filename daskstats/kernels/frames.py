@@ -9,7 +9,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numpy.typing import DTypeLike
 
-from ..leases import Pool
+from ..memory.pool import Pool
 from .cache import cached
 
 Piece = list[np.ndarray]

@@ -1,0 +1,116 @@
+"""``.npy`` files, memory mapped, or read where they are sent."""
+
+import os
+import sys
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..series.arrays import ArraySource
+from ..series.base import FileSource, Source, naming_place
+
+
+class NpySource(FileSource, ArraySource):
+    """A 3-D array in a ``.npy`` file; pages come in as they are read."""
+
+    suffixes = (".npy",)
+    handles = ("_array",)
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        FileSource.__init__(self, path)
+        array = self._map()
+        self._layout = layout_of(array)
+        ArraySource.__init__(self, array)
+
+    def _map(self) -> np.memmap:
+        try:
+            check_header(self.path)
+            return np.lib.format.open_memmap(self.path, mode="r")
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ValueError(
+                f"{self.path} is not a .npy file of numbers, or is cut off: {error}"
+            ) from error
+
+    def open(self) -> None:
+        array = self._map()
+        if layout_of(array) != self._layout:
+            raise ValueError(
+                f"{self.path} has changed since the call: it holds an array of shape "
+                f"{array.shape} and {array.dtype}, and held {self!r}"
+            )
+        self._array = array
+
+    def part(self, start: int, stop: int, first: int, last: int) -> Source | None:
+        return None
+
+    def view(self, start: int, stop: int, first: int, last: int) -> Source | None:
+        return ArraySource.part(self, start, stop, first, last)
+
+    def __reduce__(self) -> Any:
+        return restore, (ReadNpySource, self.__getstate__() | {"in_memory": False})
+
+
+class ReadNpySource(NpySource):
+    """A ``.npy`` file in another process, whose reads take memory of their own.
+
+    Mapped pages count as memory of the process: the worker of a cluster that has read much of a
+    file would be stopped for using too much, though the system could take all of it back.
+    """
+
+    def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
+        array = self._array  # the file's header is checked before the first read
+        if not array.flags.c_contiguous:
+            return [array[start:stop, first:last].copy()]
+        block = np.empty((stop - start, last - first, self.shape[1]), array.dtype)
+        with naming_place(self.path):
+            file = self.path.open("rb")
+        with file:
+            if block.shape[1] == self.shape[0]:
+                self._fill(file, block, start, 0)
+            else:
+                for frame in range(start, stop):
+                    self._fill(file, block[frame - start], frame, first)
+        return [block]
+
+    def _fill(self, file: Any, block: np.ndarray, frame: int, row: int) -> None:
+        rows, cols = self.shape
+        file.seek(self._layout[0] + (frame * rows + row) * cols * block.itemsize)
+        if file.readinto(block) != block.nbytes:
+            raise ValueError(f"{self.path} is cut off in frame {frame}")
+
+    def view(self, start: int, stop: int, first: int, last: int) -> Source | None:
+        return None
+
+    def __dask_tokenize__(self) -> Any:
+        # It reads as the one that was sent does, whatever the way.
+        return NpySource.__name__, *super().__dask_tokenize__()[1:]
+
+
+def restore(cls: type[NpySource], state: dict[str, Any]) -> NpySource:
+    """Return a source with attributes that were sent; nothing is opened."""
+    source = cls.__new__(cls)
+    vars(source).update(state)
+    return source
+
+
+def check_header(path: Path) -> None:
+    """Refuse a header that claims more than the file has, which mapping may overflow on."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0
+        if version > (1, 0):  # 3.0 is as 2.0, with other letters in the names of fields
+            read = np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        begin = file.tell()
+        there = file.seek(0, os.SEEK_END) - begin
+    # numpy multiplies the lengths in 64 bits, also where one of them is zero.
+    fits = prod(max(length, 1) for length in shape) * max(dtype.itemsize, 1) <= sys.maxsize
+    if not fits or min(shape, default=0) < 0 or prod(shape) * dtype.itemsize > there:
+        raise ValueError(f"its header says shape {shape} and {dtype}, and {there} bytes follow")
+
+
+def layout_of(array: np.memmap) -> tuple[Any, ...]:
+    """Return where the pixels of a mapped file are."""
+    return array.offset, array.shape, array.dtype.str, bool(array.flags.c_contiguous)

@@ -1,0 +1,300 @@
+"""How a file or directory appears whole or not at all: a temporary name, then a rename.
+
+The name of a temporary tells which process writes it, so that one whose process was killed is
+removed by the next that writes into the same directory::
+
+    .daskstats-node1~4711~1763942917.25~9c41...npy
+    .daskstats-node1~4711~1763942917.25~9c41...-old~image.zarr    the old one, for a moment
+"""
+
+import errno
+import io
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from .. import ending
+from ..scratch import liveness
+
+PREFIX, OLD = ".daskstats-", "-old~"
+
+# Host, pid and start of the process, a random number, and the name of an old output.
+TEMPORARY = re.compile(
+    rf"{re.escape(PREFIX)}(?P<host>[^~]*)~(?P<pid>\d+)~(?P<began>[\d.]+)~[0-9a-f]{{32}}"
+    rf"(?:{OLD}(?P<name>.+)|(?:\.\w+)?)"
+)
+
+# Seconds without a change after which a temporary of another machine is taken for left: whether
+# the process that wrote it lives cannot be told.
+LEFT = 24 * 3600.0
+
+# Errors of the disk, not of the call: the message gets the path and the way out.
+DISK = {errno.ENOSPC, errno.EFBIG, errno.EIO} | {
+    getattr(errno, name) for name in ("EDQUOT", "ESTALE", "EROFS") if hasattr(errno, name)
+}
+
+# Some file systems have no fsync.
+NO_FSYNC = errno.EINVAL, errno.ENOSYS, errno.ENOTSUP
+
+
+@contextmanager
+def replacing(path: Path, check: Callable[[Path], object]) -> Iterator[Path]:
+    """Give a temporary path for the caller to write, and rename it when all went well.
+
+    Whatever is at the temporary path is removed otherwise. A symbolic link at the path stays, and
+    its target is replaced.
+
+    Parameters
+    ----------
+    path : Path
+        Of the output; the temporary has its suffix, in lower case.
+    check : callable
+        Called with the path before the rename, refuses to replace something that has appeared.
+    """
+    target = Path(os.path.realpath(path))
+    sweep(target.parent)
+    temporary = target.with_name(f"{PREFIX}{liveness.new_mark()}{path.suffix.lower()}")
+    _own.add(temporary)
+    try:
+        yield temporary
+        check(path)
+        with ending.writing:
+            _put(temporary, target)
+    except OSError as error:
+        if error.errno in DISK:
+            raise _disk_error(error, path, target.parent) from error
+        raise
+    finally:
+        remove(temporary)
+        _own.discard(temporary)
+
+
+def _disk_error(error: OSError, path: Path, place: Path) -> OSError:
+    reason = os.strerror(error.errno or 0)
+    if error.errno == errno.ENOSPC:
+        with suppress(OSError):
+            reason += f", {shutil.disk_usage(place).free / 2**20:.3g} MiB are free in {place}"
+    raised = OSError(f"{path} cannot be written: {reason}: make room, or write to another place")
+    raised.errno = error.errno
+    return raised
+
+
+def check_room(place: Path, nbytes: int) -> None:
+    """Refuse to begin a file that does not fit in a directory."""
+    free = shutil.disk_usage(place).free
+    if free < nbytes:
+        raise OSError(
+            f"the output takes {nbytes / 2**20:.3g} MiB, and {free / 2**20:.3g} MiB are free in "
+            f"{place.absolute()}: make room, or write to another place"
+        )
+
+
+def _put(temporary: Path, target: Path) -> None:
+    if not target.is_dir():
+        temporary.replace(target)
+        return
+    # A directory with content cannot be replaced in one step: the old one comes back if the
+    # second step fails, or does not come because the process is killed.
+    old = target.with_name(f"{PREFIX}{liveness.new_mark()}{OLD}{target.name}")
+    target.replace(old)
+    try:
+        temporary.replace(target)
+    except BaseException:
+        old.replace(target)
+        raise
+    remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory, if it is there; of a symbolic link only the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------------- temporaries of others
+
+
+_own: set[Path] = set()
+
+
+@ending.at_end
+def _remove_own() -> None:
+    for temporary in list(_own):
+        remove(temporary)
+
+
+def sweep(place: Path) -> list[Path]:
+    """Remove temporaries of this user whose process was killed; put an old output back.
+
+    Returns
+    -------
+    list of Path
+        The temporaries that are not there any more.
+    """
+    swept = []
+    with suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            found = TEMPORARY.fullmatch(entry.name) if entry.name.startswith(PREFIX) else None
+            if found and is_mine(Path(entry.path)) and _is_left(Path(entry.path), found):
+                _undo(Path(entry.path), found["name"])
+                swept.append(Path(entry.path))
+    return swept
+
+
+def _undo(path: Path, name: str | None) -> None:
+    """Remove a temporary, or put an old output back if the new one has not come."""
+    with suppress(OSError):
+        if name is not None and not os.path.lexists(path.with_name(name)):
+            path.rename(path.with_name(name))
+        else:
+            remove(path)
+
+
+def _is_left(path: Path, found: re.Match) -> bool:
+    if liveness.is_here(found["host"]):
+        return liveness.has_ended(found["host"], int(found["pid"]), float(found["began"]))
+    return unchanged(path) > LEFT
+
+
+def is_mine(path: Path) -> bool:
+    """Whether this user has made a file or directory that is no symbolic link."""
+    with suppress(OSError):
+        return not path.is_symlink() and (
+            not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid()
+        )
+    return False
+
+
+def unchanged(path: Path) -> float:
+    """Return the seconds since the last change in a file or a directory; 0 if it is gone."""
+    latest = _changed(path)
+    # Another process may be removing it: missing files are passed over.
+    for place, directories, files in os.walk(path):
+        latest = max([latest, *(_changed(Path(place, name)) for name in (*directories, *files))])
+    return time.time() - latest if latest else 0.0
+
+
+def _changed(path: Path) -> float:
+    """Return the time of the last change of a file, 0 if it is gone."""
+    with suppress(OSError):
+        return path.lstat().st_mtime
+    return 0.0
+
+
+# ---------------------------------------------------------------------- files
+
+
+class OutputFile(io.RawIOBase):
+    """A new file that is written and read, and is on the disk when it has been closed.
+
+    An error of the disk is raised where it occurs or, if it is deferred, by `check`: libraries in C
+    crash when they cannot write the last part of a file that they close. After an error the data
+    stay in memory, where these libraries can read them again.
+
+    Parameters
+    ----------
+    path : Path
+        Where there is nothing yet.
+    deferred : bool
+        Whether `write` and `truncate` keep their error for `check`.
+    """
+
+    def __init__(self, path: Path, deferred: bool = False) -> None:
+        self._file = path.open("xb+", buffering=0)
+        self._deferred, self._error = deferred, None  # type: bool, OSError | None
+        self._position = self._size = 0
+        self._kept: list[tuple[int, bytes]] = []
+
+    def check(self) -> None:
+        """Raise the first error, if there was one."""
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        if self._error is None:
+            self._try(self._write_all, view)
+        if self._error is not None:
+            self._kept.append((self._position, bytes(view)))
+        self._position += len(view)
+        self._size = max(self._size, self._position)
+        return len(view)
+
+    def _write_all(self, view: memoryview) -> None:
+        self._file.seek(self._position)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def _try(self, function: Callable[..., object], *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except OSError as error:
+            if not self._deferred:
+                raise
+            self._error = error
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        count = max(0, min(len(view), self._size - self._position))
+        self._file.seek(self._position)
+        have = self._file.readinto(view[:count]) or 0
+        view[have:count] = bytes(count - have)
+        for start, data in self._kept:
+            _overlay(view[:count], start - self._position, data)
+        self._position += count
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def truncate(self, size: int | None = None) -> int:
+        self._size = self._position if size is None else size
+        if self._error is None:
+            self._try(self._file.truncate, self._size)
+        return self._size
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                # A network file system, or a quota, may complain only now.
+                self._file.close() if self._error else self._finish()
+            finally:
+                super().close()
+
+    def _finish(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            if error.errno not in NO_FSYNC:
+                raise
+        finally:
+            self._file.close()
+
+
+def _overlay(view: memoryview, start: int, data: bytes) -> None:
+    """Put bytes where they begin, maybe before a view, as far as they lie in it."""
+    skipped = max(0, -start)
+    first = max(0, start)
+    part = data[skipped : skipped + max(0, len(view) - first)]
+    view[first : first + len(part)] = part

@@ -1,0 +1,1 @@
+"""Which tasks there are. Everything that touches dask's graph internals is here."""

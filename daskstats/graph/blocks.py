@@ -1,0 +1,85 @@
+"""Blocks of frames as tasks get them, piece by piece. Nothing here knows dask."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..planning.values import Range
+from ..scratch.location import DamagedScratchError
+from ..scratch.store import Spool, Written
+from ..series.base import Source, as_frames, check_dtype, check_frame
+from ..series.foreign import check_plain
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Rows of frames of a series that a task reads itself, some frames at a time."""
+
+    series: Source
+    start: int
+    stop: int
+    first: int
+    last: int
+    count: int
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        return self.series.pieces(self.start, self.stop, self.first, self.last, self.count)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Rows of frames that other tasks have read."""
+
+    loads: Sequence[list[np.ndarray]]
+    first: int
+    last: int
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        if not all(self.loads):
+            raise RuntimeError("frames that were kept in memory have been given back: compute anew")
+        yield [block[:, self.first : self.last] for load in self.loads for block in load]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of the blocks of a dask array, a list of neighbours in a row for each run of frames."""
+
+    blocks: Sequence[Sequence[np.ndarray]]
+    runs: Sequence[Range]
+    """first frame and end of each run"""
+    shape: tuple[int, int]
+    """of a frame in the blocks of a run, side by side"""
+    dtype: np.dtype
+    first: int
+    last: int
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        for row, run in zip(self.blocks, self.runs, strict=True):
+            yield [self._block(row, *run)]
+
+    def _block(self, row: Sequence[np.ndarray], start: int, stop: int) -> np.ndarray:
+        for part in row:
+            # Joined to others, it would lose its mask or its unit.
+            check_plain(part, start, self.dtype)
+        block = np.concatenate(row, axis=1) if len(row) > 1 else np.asarray(row[0])
+        check_frame(block.shape, (stop - start, *self.shape), start)
+        check_dtype(block.dtype, self.dtype, start)
+        return as_frames(block[:, self.first : self.last], self.dtype)
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """Rows of all frames that other tasks have written to disk."""
+
+    spool: Spool
+    written: Sequence[Written]
+    band: int
+    """its number"""
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        try:
+            yield [self.spool.read(self.band, self.written)]
+        except DamagedScratchError:
+            self.spool.remove()
+            raise

@@ -1,0 +1,98 @@
+"""Layers of a graph as they are built."""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from dask._task_spec import Task, TaskRef
+from dask.array import Array
+from dask.array.optimization import optimize
+from dask.base import clone_key
+from dask.core import flatten
+from dask.graph_manipulation import chunks as manipulated
+from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
+
+from ..memory.reservation import Share
+from ..scratch.store import Spool
+
+Key = tuple
+
+
+class TaskLayer(MaterializedLayer):
+    """A layer of tasks that `dask.graph_manipulation` can clone and bind.
+
+    dask's own layers look for keys in lists and tuples only, not in the arguments of a `Task`: a
+    clone would go on to depend on the tasks of the original.
+    """
+
+    def clone(self, keys: set, seed: Hashable, bind_to: Any = None) -> tuple["TaskLayer", bool]:
+        """Return the layer with new names for some keys, and whether it was bound to a key."""
+        cloned, bound = {}, False
+        for key, task in self.items():
+            if key not in keys:
+                cloned[key] = task
+                continue
+            others = {k: clone_key(k, seed) for k in task.dependencies if k in keys}
+            name = clone_key(key, seed)
+            cloned[name] = task.substitute(others, key=name)
+            if bind_to is not None and not others:
+                cloned[name] = Task(name, manipulated.bind, cloned[name], TaskRef(bind_to))
+                bound = True
+        return TaskLayer(cloned), bound
+
+
+@dataclass
+class Tasks:
+    """Layers of a graph as they are built, each with the names of the layers it depends on."""
+
+    layers: dict[str, dict] = field(default_factory=dict)
+    dependencies: dict[str, set[str]] = field(default_factory=dict)
+    share: Share | None = None
+    """of a lazy image, which each run begins anew; who streams has begun before"""
+    spool: Spool | None = None
+    """whose directories are made when the tasks run"""
+    spooled: list[Key] = field(default_factory=list)
+    """of the tasks that fill it"""
+
+    def add(self, name: str, after: Iterable[str] = ()) -> dict:
+        """Return a new, empty layer."""
+        self.layers[name], self.dependencies[name] = {}, set(after)
+        return self.layers[name]
+
+    def add_array(self, array: Array) -> str:
+        """Take over all layers of a dask array and return the name of the last."""
+        graph = array.__dask_graph__()
+        self.layers.update(graph.layers)
+        self.dependencies.update(graph.dependencies)
+        return array.name
+
+    def array(self, name: str, chunks: tuple, dtype: np.dtype) -> Array:
+        """Return the dask array whose blocks are the keys of a layer."""
+        layers = {
+            key: layer if isinstance(layer, Layer) else TaskLayer(layer)
+            for key, layer in self.layers.items()
+        }
+        graph = HighLevelGraph(layers, self.dependencies)
+        meta = np.empty((0,) * len(chunks), dtype)
+        return Array(graph, name, chunks=chunks, meta=meta)
+
+    def release(self) -> None:
+        """Remove what the tasks have written to disk."""
+        if self.spool is not None:
+            self.spool.remove()
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether there are layers of dask's that move all data between workers."""
+        return any("P2P" in type(layer).__name__ for layer in self.layers.values())
+
+    def runnable(self, keys: list) -> dict:
+        """Return one dict of all tasks; those of a dask array are optimised as it would be.
+
+        The keys, which may be in lists, keep their names.
+        """
+        if any(isinstance(layer, Layer) for layer in self.layers.values()):
+            graph = HighLevelGraph(self.layers, self.dependencies)
+            return dict(optimize(graph, list(flatten(keys))))
+        return {key: task for layer in self.layers.values() for key, task in layer.items()}

@@ -1,0 +1,261 @@
+"""Tasks that read: from the series, a dask array, kept frames, or scratch data."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from itertools import cycle, pairwise
+from typing import Any
+
+import numpy as np
+from dask._task_spec import DataNode, List, Task, TaskRef
+from dask.array import Array
+from dask.base import tokenize
+
+from ..memory.reservation import Share
+from ..planning.cuts import cut, ranges
+from ..planning.values import Plan, Range
+from ..scratch.shared import SharedSpool
+from ..scratch.store import Spool
+from ..series.base import Source
+from ..series.daskarrays import DaskSource
+from .blocks import Grid, Kept, Pixels, Spooled
+from .build import Key, Tasks
+from .tasks import keep_frames, open_spool, read_block, read_frames, spool_frames, working
+
+# ---------------------------------------------------------------------- reading
+
+
+class Reader:
+    """Puts into task arguments what a task needs to get its pixels."""
+
+    def __init__(self, tasks: Tasks, series: Source, plan: Plan, token: str) -> None:
+        self.series, self.plan, self._tasks = series, plan, tasks
+        self.array: Array | None = None
+        self._working: list[Any] = []
+        self._shares: list[str] = []
+        self.after: list[str] = []
+        """the layers that blocks depend on"""
+        if plan.strategy == "p2p":
+            self.array = _exchanged(series, plan, token)
+            self.after.append(tasks.add_array(self.array))
+        elif isinstance(series, DaskSource):
+            self.array = _refine(series, plan)
+            self.after.append(tasks.add_array(self.array))
+        elif plan.strategy == "resident" or series.part(0, 1, 0, 1) is None:
+            name = f"source-{token}"
+            self._sources = cycle(_source_nodes(tasks, series, name, plan.sources))
+            self.after.append(name)
+        if tasks.share is not None:
+            self._begin(f"share-{token}", tasks.share)
+        if plan.strategy == "resident" and not isinstance(series, DaskSource):
+            self._keep_frames(f"read-frames-{token}")
+        elif plan.strategy == "scratch":
+            self._spool_frames(token)
+
+    def _begin(self, name: str, share: Share) -> None:
+        """Give each run a share of the memory, which is given back when no task needs it."""
+        self._tasks.add(name)[name] = Task(name, Share, share.nbytes, share.limit, share.caller)
+        self._working, self._shares = [working, TaskRef(name)], [name]
+        self.after.append(name)
+
+    def task(self, key: Key, function: Callable, *arguments: Any) -> Task:
+        """Return a task that holds the run's share of the memory while it works."""
+        return Task(key, *self._working, function, *arguments)
+
+    def _keep_frames(self, name: str) -> None:
+        layout = self.plan.layout
+        layer = self._tasks.add(name, self.after)
+        for start, stop in cut(0, layout.nframes, self.plan.piece, layout.frame_unit):
+            key = (name, len(layer))
+            pixels = self.frames(start, stop)
+            layer[key] = (
+                Task(key, keep_frames, *self._working[1:], pixels)
+                if self._working
+                else Task(key, read_frames, pixels)
+            )
+        self._kept = [TaskRef(key) for key in layer]
+        self.after = [name, *self._shares]
+
+    def _spool_frames(self, token: str) -> None:
+        scratch, name, written = (f"{what}-{token}" for what in ("scratch", "spool", "spooled"))
+        spool = self._tasks.spool = _spool(self.series, self.plan, token)
+        self._tasks.add(scratch, self._shares)[scratch] = Task(
+            scratch, open_spool, spool, *(self._working[1:] or [None])
+        )
+        layer = self._tasks.add(name, [*self.after, scratch])
+        for start, stop in self.plan.groups:
+            key = (name, len(layer), _description("frames", start, stop))
+            pixels = self.frames(start, stop)
+            layer[key] = self.task(key, spool_frames, TaskRef(scratch), pixels, start, stop)
+        self._tasks.spooled = list(layer)
+        every = List(*(TaskRef(key) for key in layer))
+        self._tasks.add(written, [name])[written] = Task(written, list, every)
+        self._spooled = TaskRef(scratch), TaskRef(written)
+        self.after = [scratch, written, *self._shares]
+
+    def frames(self, start: int, stop: int) -> Any:
+        """Return the argument for all rows of some frames."""
+        if self.array is not None:
+            return self._blocks((start, stop), (0, self.plan.layout.rows))
+        return self._pixels(start, stop, 0, self.plan.layout.rows)
+
+    def band(self, first: int, last: int) -> Any:
+        """Return the argument for some rows of all frames."""
+        if self.plan.strategy == "scratch":
+            return Task(None, Spooled, *self._spooled, first // self.plan.blocks[0][1])
+        if self.array is not None:
+            return self._blocks((0, self.plan.layout.nframes), (first, last))
+        if self.plan.strategy == "resident":
+            return Task(None, Kept, List(*self._kept), first, last)
+        return self._pixels(0, self.plan.layout.nframes, first, last)
+
+    def _pixels(self, start: int, stop: int, first: int, last: int) -> Any:
+        part = self.series.part(start, stop, first, last)
+        if part is not None:
+            return Pixels(part, 0, stop - start, 0, last - first, self.plan.piece)
+        return Task(None, Pixels, next(self._sources), start, stop, first, last, self.plan.piece)
+
+    def _blocks(self, frames: Range, rows: Range) -> Any:
+        """Return the blocks of a dask array that meet some frames and rows."""
+        assert self.array is not None
+        across = _meeting(self.array.chunks[1], rows)
+        down = _meeting(self.array.chunks[0], frames)
+        grid = [
+            List(*(TaskRef((self.array.name, index, column, 0)) for column, *_ in across))
+            for index, *_ in down
+        ]
+        edge = across[0][1]
+        shape = across[-1][2] - edge, self.plan.layout.cols
+        runs = [(start, stop) for _, start, stop in down]
+        return Task(
+            None, Grid, List(*grid), runs, shape, self.series.dtype, rows[0] - edge, rows[1] - edge
+        )
+
+
+def _spool(series: Source, plan: Plan, token: str) -> Spool:
+    layout, disk = plan.layout, plan.disk
+    assert disk is not None
+    make: Callable[..., Spool] = Spool
+    if disk.cluster:
+        # On one cluster the same tasks have the same directory, as they have the same keys.
+        make = partial(SharedSpool, name=f"{token}-{disk.cluster[-12:]}")
+    return make(
+        disk.directory,
+        (layout.nframes, layout.rows, layout.cols),
+        series.dtype,
+        group=plan.groups[0][1],
+        height=plan.blocks[0][1],
+        needed=plan.disk_nbytes,
+        buffers=plan.workers,
+        compression=disk.compression,
+    )
+
+
+def _source_nodes(tasks: Tasks, series: Source, name: str, count: int) -> list[TaskRef]:
+    """Give the series a few keys: one for each worker, so that it is sent to each once.
+
+    With one key, whose result is on one worker, all tasks would wait for that worker until others
+    steal some of them.
+    """
+    layer = tasks.add(name)
+    for index in range(count):
+        layer[(name, index)] = DataNode((name, index), series)
+    return [TaskRef(key) for key in layer]
+
+
+def _refine(series: DaskSource, plan: Plan) -> Array:
+    """Cut a dask array where the plan's blocks meet; join columns, and rows if frames are cut."""
+    layout = plan.layout
+    array = series.array[: layout.nframes]
+    edges = [edge for block in plan.blocks for edge in block]
+    if plan.along == "frames":
+        chunks: tuple = (_cut_at(array.chunks[0], edges), (layout.rows,), (layout.cols,))
+    elif plan.strategy == "scratch":
+        edges = [edge for group in plan.groups for edge in group]
+        chunks = (_cut_at(array.chunks[0], edges), (layout.rows,), (layout.cols,))
+    elif plan.strategy == "direct":
+        chunks = (array.chunks[0], _cut_at(array.chunks[1], edges), (layout.cols,))
+    else:
+        chunks = (array.chunks[0], (layout.rows,), (layout.cols,))
+    return _rechunked(series, layout.nframes, chunks)
+
+
+def _rechunked(series: DaskSource, nframes: int, chunks: tuple) -> Array:
+    """Cut and join the blocks of a dask array; it is used as it is, if they fit.
+
+    Tasks check the blocks that they get, but one that is joined may have lost its mask or its unit.
+    """
+    array = series.array[:nframes]
+    return array if chunks == array.chunks else series.checked[:nframes].rechunk(chunks)
+
+
+def _exchanged(series: Source, plan: Plan, token: str) -> Array:
+    """Return the bands of rows that workers exchange, once each has read its blocks of frames."""
+    layout = plan.layout
+    if isinstance(series, DaskSource):
+        array = series.checked[: layout.nframes]
+    else:
+        blocks = cut(0, layout.nframes, plan.piece, layout.frame_unit)
+        array = wrapped(series, replace(plan, strategy="fold", blocks=blocks), token=token)
+    heights = tuple(last - first for first, last in plan.blocks)
+    # Blocks that dask joined to larger ones first would have to wait for each other in memory.
+    chunks = (layout.nframes,), heights, (layout.cols,)
+    largest = max(array.chunks[0]) * layout.frame_nbytes
+    return array.rechunk(chunks, method="p2p", block_size_limit=largest)
+
+
+def _cut_at(chunks: tuple[int, ...], edges: Iterable[int]) -> tuple[int, ...]:
+    own = np.cumsum((0, *chunks))
+    return tuple(int(b - a) for a, b in pairwise(sorted({*own.tolist(), *edges})))
+
+
+def _meeting(chunks: tuple[int, ...], wanted: Range) -> list[tuple[int, int, int]]:
+    """Return (index, start, stop) of the chunks that share items with a range."""
+    every = enumerate(ranges(list(chunks)))
+    return [(i, *found) for i, found in every if found[0] < wanted[1] and found[1] > wanted[0]]
+
+
+# ---------------------------------------------------------------------- reducing
+
+
+def wrapped(series: Source, plan: Plan, share: Share | None = None, token: str = "") -> Array:
+    """Return the lazily chunked dask array (frames, rows, cols) itself."""
+    layout = plan.layout
+    if plan.strategy == "p2p":
+        return _exchanged(series, plan, token)
+    sizes = tuple(stop - start for start, stop in plan.blocks)
+    if isinstance(series, DaskSource):
+        if plan.along == "frames":
+            return _refine(series, plan)
+        return _rechunked(series, layout.nframes, ((layout.nframes,), sizes, (layout.cols,)))
+    tasks, token = (
+        Tasks(share=share),
+        token or tokenize(series, plan.steps, plan.piece, plan.sources),
+    )
+    reader = Reader(tasks, series, plan, token)
+    name = f"read-{plan.along}-{token}"
+    layer = tasks.add(name, after=reader.after)
+    for index, block in enumerate(plan.blocks):
+        if plan.along == "frames":
+            key, pixels = (name, index, 0, 0), reader.frames(*block)
+        else:
+            key, pixels = (name, 0, index, 0), reader.band(*block)
+        layer[key] = reader.task(key, read_block, pixels)
+    if plan.along == "frames":
+        return tasks.array(name, (sizes, (layout.rows,), (layout.cols,)), series.dtype)
+    return tasks.array(name, ((layout.nframes,), sizes, (layout.cols,)), series.dtype)
+
+
+def _description(along: str, start: int, stop: int) -> str:
+    """Return what a block is, for its key: dask names the key of a task that kills its worker."""
+    return f"{along} {start} to {stop - 1}" if stop - start > 1 else f"{along[:-1]} {start}"
+
+
+def described(key: Any) -> str:
+    """Return which frames or rows the key of a block names, "" for any other key.
+
+    >>> described(("average-partial-0f", 3, "frames 60 to 79"))
+    'frames 60 to 79'
+    """
+    *_, last = key if isinstance(key, tuple) else ("",)
+    return last if isinstance(last, str) and last.startswith(("frame", "row")) else ""

@@ -1,0 +1,1 @@
+"""Memory: how much there is, reservations of calls, and a pool of buffers."""

@@ -1,0 +1,50 @@
+"""What arrays take with all that is around them, and refusals."""
+
+from .values import MEBI, Layout, MemoryLimitError, mebibytes
+
+# What allocators lose between arrays, and what threads, tasks and metadata take.
+LOST, OVERHEAD = 10, 4 * MEBI
+
+# Tasks of the largest graph: dask takes some 10 us and 1.5 kB for each, before the first is run.
+MOST_TASKS = 2_000_000
+
+
+def check_tasks(count: int, layout: Layout) -> None:
+    """Refuse a graph of more tasks than dask can be given."""
+    if count > MOST_TASKS:
+        raise ValueError(
+            f"{layout.nframes} frames of {layout.rows} x {layout.cols} would be {count} tasks, "
+            f"more than the {MOST_TASKS} that can be planned: use nframes or frames for a part of "
+            f"them, or ask for fewer intermediate images"
+        )
+
+
+def fetched(layout: Layout, nframes: int) -> int:
+    """Return what a task takes that reads so many frames at once."""
+    return 0 if layout.in_memory else nframes * layout.frame_nbytes + layout.reading(nframes)
+
+
+def with_losses(nbytes: int) -> int:
+    """Return what arrays of so many bytes take with all that is around them."""
+    return nbytes + nbytes // LOST + OVERHEAD
+
+
+def usable(limit: int) -> int:
+    """Return the bytes of arrays that a limit allows.
+
+    >>> with_losses(usable(1 << 30)) == 1 << 30
+    True
+    """
+    nbytes = max(0, limit - OVERHEAD) * LOST // (LOST + 1)
+    return nbytes + (with_losses(nbytes + 1) <= limit)
+
+
+def check_limit(needed: int, limit: int, layout: Layout, least: str, workers: int) -> None:
+    """Refuse, with the numbers, what does not fit at the smallest block size."""
+    needed = with_losses(needed)
+    if needed > limit:
+        raise MemoryLimitError(
+            f"{layout.nframes} frames of {layout.rows} x {layout.cols} need at least "
+            f"{mebibytes(needed)} ({least} for each of {workers} workers, with its results), but "
+            f"the memory limit is {mebibytes(limit)}: raise memory_limit or use fewer workers"
+        )

@@ -1,0 +1,281 @@
+"""How a run goes on dask.distributed: what its workers can hold, and steps a few at a time.
+
+A run submits a window of *parts*, each with the tasks behind one partial state, and gathers the
+states in order as they are asked for::
+
+    gathered          in flight: two tasks for each thread, and two        not yet submitted
+    p0 p1 p2 p3       p4 p5 p6 p7 p8 p9                                    p10 p11 p12 ...
+
+The states are combined by whoever gathers them. Were they combined on the workers, in a chain, the
+death of the one that holds the last link would have every frame read again; so it costs no more
+than what is in flight.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..graph.reading import described
+from ..packages import load
+from .workers import POLL, TRANSFER, look_at, no_workers, patience
+
+# Tasks in flight for each thread of the cluster, and beyond: a finished state waits on its worker
+# until it is taken, and while the next part is submitted every thread should have work.
+TASKS_PER_THREAD, TASKS_BEYOND = 2, 2
+
+
+@dataclass
+class Part:
+    """What is submitted together: the tasks behind one key that are not behind an earlier one."""
+
+    key: Any
+    tasks: dict
+    """keys and tasks"""
+    shared: list
+    """those of its keys, maybe its own one, that later parts need as well"""
+    last: list
+    """keys of earlier parts that no later one needs"""
+
+
+def cut_in_parts(graph: dict, keys: list) -> deque[Part]:
+    """Return the parts of a graph, one for each key."""
+    first: dict = {}
+    needed: dict = {}
+    for index, key in enumerate(keys):
+        behind = closure(graph, [key])
+        for name in behind:
+            first.setdefault(name, index)
+            needed[name] = index
+    parts = deque(Part(key, {}, [], []) for key in keys)
+    for name, index in first.items():
+        parts[index].tasks[name] = graph[name]
+        if needed[name] > index:
+            parts[index].shared.append(name)
+            parts[needed[name]].last.append(name)
+    return parts
+
+
+def in_one(graph: dict, keys: list) -> deque[Part]:
+    """Return parts of which the first submits everything.
+
+    What is shuffled between workers cannot be extended once it has begun.
+    """
+    first, *others = keys
+    return deque([Part(first, graph, others, []), *(Part(key, {}, [], []) for key in others)])
+
+
+def closure(graph: dict, keys: list) -> dict:
+    """Return the tasks that are needed for some keys, these included.
+
+    What the graph does not have is a user's persisted block, which the scheduler knows by its key.
+    """
+    found: dict = {}
+    stack = list(keys)
+    while stack:
+        key = stack.pop()
+        if key not in found and key in graph:
+            found[key] = graph[key]
+            stack.extend(graph[key].dependencies)
+    return found
+
+
+class ClusterRun:
+    """Parts of a graph being run by a distributed cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    graph : dict
+        All tasks. Their keys must be this run's own, but for those of a user's dask array.
+    keys : list of lists
+        Of the partial states of each step.
+    at_once : bool
+        Whether everything is submitted at the start.
+    """
+
+    def __init__(self, client: Any, graph: dict, keys: list, at_once: bool = False) -> None:
+        self._client, self._graph = client, graph
+        self._steps = deque(len(group) for group in keys)
+        self._keys = deque(key for group in keys for key in group)
+        self._wanted = set(self._keys)
+        self._kept: set = set()
+        self._at_once = at_once
+        self._waiting = (in_one if at_once else cut_in_parts)(graph, list(self._keys))
+        self._flying: deque[Part] = deque()
+        self._futures: dict = {}
+        self._threads = look_at(client).threads
+        self._last_seen = self._looked = time.monotonic()
+        distributed = load("distributed")
+        self._killed = distributed.KilledWorker
+        # From workers that were started here states come directly, and not by way of the scheduler.
+        local = isinstance(client.cluster, distributed.LocalCluster)
+        self._fetch = partial(client.gather, direct=local or None, asynchronous=True)
+        _leave_the_pool()
+
+    def next(self) -> Iterator[Any]:
+        """Return the partial states of the next step, each gathered as it is taken."""
+        count = self._steps.popleft()
+        return (self._take() for _ in range(count))
+
+    def stop(self) -> None:
+        """Cancel what is in flight; safe wherever the garbage collector calls it."""
+        self._waiting.clear()
+        self._flying.clear()
+        self._graph = {}
+        self._release(list(self._futures))
+
+    # ------------------------------------------------------------------ submitting
+
+    def _fill(self) -> None:
+        """Submit parts as long as there is room in the window."""
+        room = TASKS_PER_THREAD * self._threads + TASKS_BEYOND
+        room -= sum(len(part.tasks) for part in self._flying)
+        while self._waiting and (room > 0 or len(self._flying) < 2):
+            part = self._waiting.popleft()
+            self._submit(part.tasks, [part.key, *part.shared])
+            self._kept |= set(part.shared)
+            self._kept -= set(part.last)
+            self._release([key for key in part.last if key not in self._wanted])
+            self._flying.append(part)
+            room -= len(part.tasks)
+
+    def _submit(self, tasks: dict, keys: list) -> None:
+        keys = [key for key in dict.fromkeys(keys) if key not in self._futures]
+        if keys:
+            # What is submitted first goes first: dask may take calls that follow soon as one.
+            futures = self._client.get(tasks, keys, sync=False, fifo_timeout="0s")
+            self._futures |= dict(zip(keys, futures, strict=True))
+
+    def _release(self, keys: list) -> None:
+        for key in keys:
+            future = self._futures.pop(key, None)
+            if future is not None:
+                # The client may have been closed, and its loop with it.
+                with suppress(RuntimeError):
+                    future.release()
+
+    # ------------------------------------------------------------------ gathering
+
+    def _take(self) -> Any:
+        self._fill()
+        key = self._keys[0]
+        try:
+            state = self._gather(key)
+        except self._killed as error:
+            if self._at_once:
+                raise killer([error.task], error) from error
+            state = self._carefully(key)
+        self._keys.popleft()
+        self._wanted.discard(key)
+        if self._flying:
+            self._flying.popleft()
+        if key not in self._kept:
+            self._release([key])
+        # The workers go on while the consumer looks at what it has got.
+        self._fill()
+        return state
+
+    def _gather(self, key: Any) -> Any:
+        """Wait for a state, however often its worker dies while it is sent, and return it."""
+        future, patient = self._futures[key], TRANSFER
+        try:
+            while True:
+                self._wait_for(key)
+                with suppress(TimeoutError):
+                    return self._client.sync(self._fetch, future, callback_timeout=patient)
+                patient *= 2
+        except CancelledError as error:
+            raise RuntimeError(
+                f"the cluster has dropped the work, or was closed: {error}"
+            ) from error
+
+    def _wait_for(self, key: Any) -> None:
+        """Wait until a state is there, or raise what went wrong."""
+        future = self._futures[key]
+        while not future.done():
+            with suppress(TimeoutError):
+                # This waits as `distributed.wait` does, which asks the default client.
+                future.exception(timeout=POLL)
+            if time.monotonic() - self._looked > POLL:
+                self._look_at_workers()
+        if future.status == "error":
+            future.result()
+
+    def _look_at_workers(self) -> None:
+        """Widen the window if workers have come; give up if there has been none for long."""
+        self._looked = time.monotonic()
+        try:
+            threads = sum(self._client.nthreads().values())
+        except OSError as error:
+            raise ConnectionError(f"the scheduler does not answer: {error}") from error
+        if threads:
+            self._threads, self._last_seen = threads, self._looked
+            self._fill()
+        elif self._looked - self._last_seen > patience():
+            raise no_workers()
+
+    # ------------------------------------------------------------------ finding what kills
+
+    def _carefully(self, key: Any) -> Any:
+        """Compute a state again, its blocks one by one with nothing beside, and go on.
+
+        Workers that were killed by something else have left no mark then; a block that is alone
+        with all that die is what kills them.
+        """
+        self._waiting.clear()
+        self._flying.clear()
+        self._kept.clear()
+        self._forget()
+        behind = closure(self._graph, [key])
+        blocks = [block for block in behind if described(block)]
+        for block in blocks:
+            self._submit(closure(self._graph, [block]), [block])
+            self._alone(self._wait_for, block, [block])
+        self._submit(behind, [key])
+        state = self._alone(self._gather, key, blocks)
+        self._forget()
+        self._waiting = cut_in_parts(self._graph, [*self._keys][1:])
+        return state
+
+    def _forget(self) -> None:
+        """Have the scheduler forget what is in flight, and how often it failed.
+
+        What has come of it so far stays: a source, and a directory with what has been written.
+        """
+        own = [key for key in self._futures if key in self._keys or described(key)]
+        self._release([key for key in self._futures if not self._is_there(key)] + own)
+        # A key that is asked for again before the client has let go of it is not forgotten; one
+        # that was cancelled is cancelled again when the scheduler says that it has done so.
+        deadline = time.monotonic() + TRANSFER
+        while any(key in self._client.futures for key in own) and time.monotonic() < deadline:
+            time.sleep(POLL / 100)
+
+    def _is_there(self, key: Any) -> bool:
+        return self._futures[key].status == "finished"
+
+    def _alone(self, get: Callable[[Any], Any], key: Any, blocks: list) -> Any:
+        try:
+            return get(key)
+        except self._killed as error:
+            raise killer(blocks, error) from error
+
+
+def killer(blocks: list, error: Any) -> RuntimeError:
+    """Return the error that names the frames whose reading kills workers."""
+    names = " and ".join(described(block) or str(block) for block in blocks)
+    return RuntimeError(
+        f"every worker that took {names} of the series died ({error.allowed_failures + 1} in a "
+        f"row, with nothing beside): see their logs, and try the frames one by one"
+    )
+
+
+def _leave_the_pool() -> None:
+    """Let a worker run something else while one of its tasks waits for others here."""
+    if getattr(load("distributed.worker").thread_state, "key", None):
+        with suppress(KeyError):
+            load("distributed").secede()

@@ -1,0 +1,1 @@
+"""Where frames wait on disk when memory is too small for them."""

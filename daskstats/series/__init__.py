@@ -1,0 +1,1 @@
+"""What an image series is, and the series that are in memory."""

@@ -1,0 +1,153 @@
+"""How whatever a user has becomes an image series: `as_series` opens it."""
+
+import inspect
+import os
+import pkgutil
+import stat
+from contextlib import AbstractContextManager
+from importlib import import_module
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from dask.utils import SerializableLock
+
+from .. import formats, series
+from .base import Source
+from .foreign import advice_for, refusal
+from .locked import LockedSource
+from .sequence import SequenceSource
+
+
+def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
+    """Return the image series for a path or an object.
+
+    Parameters
+    ----------
+    ims : path, array, list of 2-D arrays, or HEXRD-like image series
+        Anything with ``len(ims)``, ``ims[i]`` (a 2-D array for a Python int ``i``), ``.shape`` (of
+        a frame) and ``.dtype``; a numpy, zarr, h5py or dask array (frames, rows, cols); a list of
+        2-D arrays; the path of a ``.npy``, ``.npz`` (HEXRD frame cache), ``.zarr`` or HDF5 file.
+    lock : bool or lock
+        Whether only one thread at a time may read from it; a lock of one's own can be given.
+
+    Returns
+    -------
+    Source
+        With ``len``, ``shape`` and ``dtype``, which are read once.
+
+    Examples
+    --------
+    >>> as_series(np.zeros((3, 4, 5), ">u2"))
+    <ArraySource: 3 frames of 4 x 5 uint16>
+    """
+    source = open_source(ims)
+    if lock is False or lock is None:
+        return source
+    if lock is not True and not isinstance(lock, AbstractContextManager):
+        raise TypeError(f"lock must be True, False or a lock, got {lock!r}")
+    # Two series of one object have one lock: they may be read by one computation.
+    return LockedSource(source, SerializableLock(f"{id(ims)}") if lock is True else lock)
+
+
+__all__ = ["Source", "open_source", "suffixes"]
+
+# Modules that define a kind of series are found without being named.
+for _package in (series, formats):
+    for _module in pkgutil.iter_modules(_package.__path__):
+        import_module(f"{_package.__name__}.{_module.name}")
+
+
+def _kinds(cls: type[Source] = Source) -> list[type[Source]]:
+    return [kind for sub in cls.__subclasses__() for kind in (sub, *_kinds(sub))]
+
+
+def suffixes() -> dict[str, type[Source]]:
+    """Return the source for each suffix of a path."""
+    return {suffix: kind for kind in _kinds() for suffix in vars(kind).get("suffixes", ())}
+
+
+def open_source(ims: Any) -> Source:
+    """Return the source for a path or an object, chosen by its type.
+
+    Parameters
+    ----------
+    ims : path, array, list of 2-D arrays, or HEXRD-like image series
+        A path may name a dataset in a file: ``"scan.h5::/entry/data"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no image series; the message says why.
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If the format needs a package that is not installed.
+    """
+    given = type(ims)
+    if issubclass(given, Source):
+        return ims
+    if _is_path(ims):
+        return _open_path(os.fspath(ims))
+    if advice_for(given) is not None and not issubclass(given, np.ndarray):
+        raise TypeError(refusal(given, "the image series", "an array (frames, rows, cols)"))
+    # A test double may say that it is of another class: it is only what its type is.
+    kinds = _kinds() if ims.__class__ is given else []
+    for kind in kinds:
+        if "accepts" in vars(kind) and kind.accepts(ims):
+            return kind(ims)  # type: ignore[call-arg]
+    return SequenceSource(ims)
+
+
+def check_kind(path: Path, name: str) -> None:
+    """Refuse a path that is neither a file nor a directory: opening a pipe waits for ever."""
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return
+    kinds = {
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    found = kinds.get(stat.S_IFMT(mode), "something else")
+    raise ValueError(f"{name} is {found}, not a file: frames have to be read in any order")
+
+
+def _is_path(ims: Any) -> bool:
+    """Whether an object is a path; one that also has the four names of a series is a series."""
+    if issubclass(type(ims), str | PurePath):
+        return True
+    return issubclass(type(ims), os.PathLike) and not all(
+        _has(ims, name) for name in ("__len__", "__getitem__", "shape", "dtype")
+    )
+
+
+def _has(ims: Any, name: str) -> bool:
+    """Whether an object has a name, without asking for its value unless that is unavoidable.
+
+    The shape of a processed series may cost it a whole frame.
+    """
+    try:
+        inspect.getattr_static(ims, name)
+    except AttributeError:
+        return not name.startswith("__") and hasattr(ims, name)
+    return True
+
+
+def _open_path(text: str | bytes) -> Source:
+    name, separator, dataset = os.fsdecode(text).partition("::")
+    path = Path(name)
+    kind = suffixes().get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(
+            f"{name} has no known suffix: expected one of {', '.join(sorted(suffixes()))}"
+        )
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {name}")
+    check_kind(path, name)
+    if separator:
+        if not kind.has_datasets:
+            raise ValueError(f"{name} holds one array: leave out {separator}{dataset}")
+        return kind(path, dataset=dataset)  # type: ignore[call-arg]
+    return kind(path)  # type: ignore[call-arg]

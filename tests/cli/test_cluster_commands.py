@@ -1,0 +1,181 @@
+"""Clusters from the command line, the dashboard in a browser, and what the guide says."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clusters import HERE, Browser, Scan, find_browser, local_cluster
+from programs import daskstats
+
+import daskstats as stats
+from daskstats.cli import commands
+from daskstats.run import workers
+
+
+def command(*args):
+    return [sys.executable, "-m", "daskstats", *map(str, args)]
+
+
+def run(*args, **options):
+    return subprocess.run(command(*args), capture_output=True, text=True, timeout=100, **options)
+
+
+def check_image(path, scan):
+    np.testing.assert_array_equal(np.load(path), np.median(scan.frames(), axis=0).astype("f4"))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    scan = Scan(tmp_path / "log", 12)
+    np.save(tmp_path / "scan.npy", scan.frames())
+    return scan
+
+
+def test_command_with_workers_of_its_own(tmp_path, saved):
+    args = ["median", tmp_path / "scan.npy", "-o", tmp_path / "image.npy", "--workers", 2]
+    result = run(*args)
+    assert result.returncode == 0, result.stderr
+    check_image(tmp_path / "image.npy", saved)
+    first = result.stderr.splitlines()[0]
+    assert first.startswith(f"dashboard: http://{HERE}:")
+
+
+def test_command_with_a_scheduler_file(client, tmp_path, saved):
+    client.write_scheduler_file(str(tmp_path / "scheduler.json"))
+    args = ["median", tmp_path / "scan.npy", "-o", tmp_path / "image.npy", "--scheduler-file"]
+    result = run(*args, tmp_path / "scheduler.json")
+    assert result.returncode == 0, result.stderr
+    check_image(tmp_path / "image.npy", saved)
+    args[3] = tmp_path / "other.npy"
+    result = run(*args, tmp_path / "none.json")
+    assert result.returncode == 2
+    assert "there is no scheduler file" in result.stderr
+
+
+def test_command_takes_one_kind_of_cluster(tmp_path, saved):
+    args = ["max", tmp_path / "scan.npy", "-o", tmp_path / "x.npy", "--workers", 2]
+    result = run(*args, "--scheduler", "threads")
+    assert result.returncode == 2
+    assert "--scheduler and --workers exclude each other" in result.stderr
+
+
+def test_our_own_cluster_listens_on_loopback_only():
+    psutil = pytest.importorskip("psutil")
+    with workers.start_here(2) as client:
+        family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        sockets = [socket for process in family for socket in process.net_connections("inet")]
+        listening = {socket.laddr.ip for socket in sockets if socket.status == "LISTEN"}
+        assert len(client.scheduler_info()["workers"]) == 2
+    assert listening == {HERE}
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
+def test_an_interrupted_command_leaves_no_process(tmp_path):
+    """RELIABILITY 16: Ctrl-C reaches every process of a terminal at once."""
+    psutil = pytest.importorskip("psutil")
+    np.lib.format.open_memmap(tmp_path / "scan.npy", "w+", "u2", (3000, 512, 256))
+    args = ["median", tmp_path / "scan.npy", "-o", tmp_path / "x.npy", "--workers", 2]
+    process = subprocess.Popen(
+        daskstats(*args), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr.readline().startswith("dashboard: ")
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 2
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert (process.returncode, alive) == (130, [])
+    assert errors.splitlines()[-1] == "daskstats: interrupted", errors
+    assert not (tmp_path / "x.npy").exists()
+
+
+# ---------------------------------------------------------------------- the dashboard
+
+# What the page's own data say that it shows: the names in the bars, and those of the tasks.
+SHOWN = """
+JSON.stringify([...new Set(
+    Bokeh.documents.flatMap(document => [...document._all_models.values()])
+        .filter(model => model.type === "ColumnDataSource")
+        .flatMap(model => [...(model.data.name || [])]))])
+"""
+
+
+def test_names_on_the_dashboard(tmp_path):
+    """The tasks of a statistic are grouped under names that people can read."""
+    pytest.importorskip("bokeh")
+    if find_browser() is None:
+        pytest.skip("there is no Chromium")
+    scan = Scan(tmp_path / "log", 64, shape=(256, 512), delay=0.005)
+    with local_cluster(1, 2, processes=False) as client:
+        base = client.dashboard_link.removesuffix("/status")
+        with Browser(tmp_path / "profile") as browser:
+            kept = [image.persist() for image in (stats.average(scan), stats.wrap(scan))]
+            kept += [stats.median(scan).persist()]
+            bars = browser.values(f"{base}/individual-progress", SHOWN, "average-partial")
+            browser.screenshot(tmp_path / "progress.png")
+            browser.open(f"{base}/individual-task-stream")
+            *_, _ = stats.average_iter(scan, 1)
+            *_, _ = stats.percentile_iter(scan, 50, 1)
+            tasks = browser.values("", SHOWN, "percentile-band")
+            browser.screenshot(tmp_path / "tasks.png")
+        del kept
+    assert {"average-partial", "average", "read-frames", "median", "source"} <= set(bars)
+    assert {"average-partial", "average-step", "percentile-band"} <= set(tasks)
+    assert (tmp_path / "progress.png").stat().st_size > 5000
+
+
+# ---------------------------------------------------------------------- the guide
+
+GUIDE = Path(__file__).parents[2] / "docs" / "clusters.md"
+
+# Starts two workers where Slurm's would start one for each task.
+SRUN = """#!/bin/bash
+"$@" & "$@" & wait
+"""
+
+
+def blocks_of_the_guide(language):
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(), re.S)
+
+
+def test_the_example_of_the_guide_runs(tmp_path, saved):
+    (block,) = blocks_of_the_guide("python")
+    (tmp_path / "example.py").write_text(block)
+    result = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100
+    )
+    assert result.returncode == 0, result.stderr
+    address, *means = result.stdout.split()
+    assert address.startswith(f"http://{HERE}:")
+    assert len(means) == 10
+
+
+def test_the_job_script_of_the_guide_runs(tmp_path, saved):
+    (script,) = blocks_of_the_guide("bash")
+    (tmp_path / "srun").write_text(SRUN)
+    (tmp_path / "srun").chmod(0o755)
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    slurm = {"SLURM_JOB_ID": "1", "SLURM_CPUS_PER_TASK": "1", "INTERFACE": "lo"}
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 100}
+    result = subprocess.run(
+        ["bash", "-c", script], env=os.environ | slurm | {"PATH": path}, **options
+    )
+    assert result.returncode == 0, result.stderr
+    check_image(tmp_path / "dark.npy", saved)
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_commands_of_the_guide_are_commands():
+    lines = [line for block in blocks_of_the_guide("sh") for line in block.splitlines()]
+    calls = [shlex.split(line) for line in lines if line.startswith("daskstats ")]
+    assert len(calls) == 3
+    for _, name, *args in calls:
+        commands.main.commands[name].make_context(name, args)

@@ -1,0 +1,168 @@
+"""The end of a run: memory and disk are given back when it is over, not when its objects die."""
+
+import _thread
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+from dask.callbacks import Callback
+
+import daskstats as stats
+from daskstats.memory import computations, reservation
+
+SHAPE, NFRAMES = (64, 128), 400
+LIMITS = {"resident": "24 MiB", "scratch": "12 MiB"}
+
+
+class Failing:
+    """A series that does something when a frame is read; frames are made as they are read."""
+
+    shape, dtype = SHAPE, np.dtype("u2")
+
+    def __init__(self, at: int, act: Callable[[], Any]) -> None:
+        self.at, self.act = at, act
+
+    def __len__(self) -> int:
+        return NFRAMES
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index == self.at:
+            self.act()
+        return np.full(SHAPE, index, self.dtype)
+
+
+def fail() -> None:
+    raise RuntimeError("the detector is gone")
+
+
+def interrupt() -> None:
+    _thread.interrupt_main()
+    time.sleep(0.05)
+
+
+ENDS = {"error": (fail, RuntimeError), "Ctrl-C": (interrupt, KeyboardInterrupt)}
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 5
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Any:
+    with dask.config.set({"daskstats.scratch-directory": str(tmp_path), "num_workers": 2}):
+        yield tmp_path
+
+
+@pytest.mark.parametrize("strategy", LIMITS)
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+def test_what_a_failed_call_held_is_given_back_though_its_traceback_is_kept(
+    place, strategy, end, scheduler
+):
+    act, error = ENDS[end]
+    kept, limit = [], LIMITS[strategy]
+    with dask.config.set(scheduler=scheduler):
+        for _ in range(3):
+            lazy = stats.median(Failing(NFRAMES // 2, act), memory_limit=limit)
+            assert stats.plan(Failing(-1, fail), "median", memory_limit=limit).strategy == strategy
+            try:
+                lazy.compute()
+            except error as raised:
+                kept.append(raised)
+    assert len(kept) == 3
+    assert until(lambda: not reservation._holdings), "nothing is left of the share"
+    assert until(lambda: not any(place.iterdir())), "no scratch data are left"
+    assert stats.plan(Failing(-1, fail), "median", memory_limit=limit).strategy == strategy
+
+
+def test_frames_that_a_failed_call_kept_in_memory_are_let_go():
+    frames: list[np.ndarray] = []
+
+    class Counted(Failing):
+        def __getitem__(self, index: int) -> np.ndarray:
+            frame = super().__getitem__(index)
+            frames.append(Alive(frame))
+            return frame
+
+    with dask.config.set(num_workers=1), pytest.raises(RuntimeError) as kept:
+        stats.median(Counted(NFRAMES - 1, fail), memory_limit="24 MiB").compute()
+    assert len(frames) > 20
+    assert until(lambda: sum(frame.alive for frame in frames) < 20)
+    assert kept.value.__traceback__ is not None
+
+
+class Alive:
+    """Whether an array still is."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = weakref.ref(array)
+
+    @property
+    def alive(self) -> bool:
+        return self._array() is not None
+
+
+def test_a_cache_of_results_keeps_them_when_the_run_has_ended_well(monkeypatch):
+    """dask's opportunistic cache: the share is given back, the frames stay."""
+    monkeypatch.setitem(sys.modules, "dask.cache", object())
+
+    class Cached(Callback):
+        def __init__(self) -> None:
+            self.results: dict[Any, Any] = {}
+
+        def _start(self, dsk: Any) -> None:
+            dsk.update({key: self.results[key] for key in set(dsk) & set(self.results)})
+
+        def _posttask(self, key: Any, value: Any, dsk: Any, state: Any, worker: Any) -> None:
+            self.results[key] = value
+
+    lazy = stats.median(Failing(-1, fail), memory_limit="24 MiB")
+    with dask.config.set(num_workers=2), Cached() as cache:
+        first = lazy.compute()
+        cache.results = {k: v for k, v in cache.results.items() if "median" not in str(k)}
+        assert until(lambda: not reservation._holdings)
+        assert np.array_equal(lazy.compute(), first)
+    cache.results.clear()
+    assert (first == (NFRAMES - 1) / 2).all()
+
+
+def test_a_run_that_goes_on_keeps_its_share():
+    """It is told from one that has ended by the stack of its thread, not by a pause."""
+    gate, reading = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        reading.set()
+        gate.wait(10)
+
+    lazy = stats.median(Failing(3, wait), memory_limit="24 MiB")
+    thread = threading.Thread(target=lazy.compute)
+    thread.start()
+    assert reading.wait(10)
+    time.sleep(4 * reservation.PATIENCE / 4)
+    assert reservation.left(24 << 20) < 24 << 20
+    assert len(computations.going_on()) == 1
+    gate.set()
+    thread.join()
+    assert not computations.going_on()
+    assert until(lambda: not reservation._holdings)
+
+
+def test_a_task_knows_its_run():
+    found: list[frozenset] = []
+    task = dask.delayed(lambda: found.append(computations.of_this_task()))
+    for scheduler in ("threads", "synchronous"):
+        task().compute(scheduler=scheduler)
+    assert [len(each) for each in found] == [1, 1]
+    assert found[0] != found[1]
+    assert computations.of_this_task() == frozenset()
+    assert computations.current_worker() is None

@@ -1,0 +1,171 @@
+"""Clusters whose workers die, are missing or too small: the same images, or a clear error."""
+
+import threading
+import time
+
+import dask
+import distributed
+import numpy as np
+import pytest
+from clusters import HERE, Killer, Scan, local_cluster, settle
+
+import daskstats as stats
+from daskstats.graph import reading
+from daskstats.run import distributed as runner
+
+
+def run_with_kills(client, scan, kills, seed, span):
+    """Return the last image; the consumer sees to it that all kills come in time."""
+    deadline = time.monotonic() + 60
+    with Killer(client, kills, seed, span) as killer:
+        images = stats.average_iter(scan, 20)
+        for step in range(20):
+            image = next(images)
+            while killer.killed < min(kills, kills * (step + 1) / 15):
+                assert time.monotonic() < deadline, f"{killer.killed} of {kills} kills"
+                time.sleep(0.01)
+    return image, killer.killed
+
+
+def check_kills(client, log, seed):
+    scan = Scan(log, 60, delay=0.004)
+    kills = 1 + seed % 6
+    image, killed = run_with_kills(client, scan, kills, seed, span=0.1 * kills)
+    assert killed == kills
+    np.testing.assert_array_equal(image, scan.frames().mean(axis=0, dtype="f8").astype("f4"))
+    window = runner.TASKS_PER_THREAD * 2 + runner.TASKS_BEYOND + 1
+    in_flight = 3 * window
+    again = sum(scan.reads().values()) - 60
+    assert again <= killed * in_flight, f"{again} frames read again after {killed} kills"
+    assert settle(client) == (0, 0, 0)
+    return killed, again
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seeds", [range(start, start + 5) for start in range(0, 20, 5)], ids=str)
+def test_killed_workers_cost_their_own_work(tmp_path, seeds):
+    """RELIABILITY 1: the image is the same, bit for bit, and little is read again."""
+    with local_cluster() as client:
+        for seed in seeds:
+            check_kills(client, tmp_path / f"log{seed}", seed)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@pytest.mark.filterwarnings("ignore")
+def test_a_hundred_runs_with_killed_workers(tmp_path, capsys):
+    figures = []
+    for first in range(0, 100, 10):
+        with local_cluster() as client:
+            for seed in range(first, first + 10):
+                figures.append(check_kills(client, tmp_path / f"log{seed}", 1000 + seed))
+    kills, again = map(sum, zip(*figures, strict=True))
+    with capsys.disabled():
+        print(f"\n100 runs, {kills} kills, {again} frames of 6000 read again")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_frame_that_kills_its_worker_is_named(tmp_path):
+    """RELIABILITY 2: and frames beside it are not."""
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), local_cluster() as client:
+        scan = Scan(tmp_path / "log", 48, deadly=(33,))
+        seen = []
+        with pytest.raises(RuntimeError, match="took frames 32 to 33 of the series died"):
+            for image in stats.average_iter(scan, 24):
+                seen.append(image)
+        assert len(seen) == 16
+        assert settle(client) == (0, 0, 0)
+
+
+def test_blocks_are_named_in_keys():
+    keys = [("sum-partial-0", 3, "frames 4 to 9"), ("sum-band-0", 1, "row 7"), ("x", 0), "x"]
+    assert [reading.described(key) for key in keys] == ["frames 4 to 9", "row 7", "", ""]
+
+
+@pytest.mark.parametrize("how", ["cancel", "close"])
+def test_work_that_is_dropped_is_an_error(tmp_path, how):
+    scan = Scan(tmp_path / "log", 100, delay=0.01)
+    here = f"{HERE}:0"
+    options = {"dashboard_address": here, "worker_dashboard_address": here, "processes": False}
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **options) as local:
+        client = distributed.Client(local)
+        images = stats.average_iter(scan, 100)
+        next(images)
+        if how == "cancel":
+            client.cancel([distributed.Future(key, client) for key in client.futures])
+        else:
+            client.close()
+        with pytest.raises(RuntimeError, match="dropped the work, or was closed"):
+            list(images)
+        if how == "cancel":
+            client.close()  # not twice, which would leave its scheduler configured
+    assert dask.config.get("scheduler", None) is None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_workers_there_is_an_error(tmp_path):
+    """RELIABILITY 5: at the call, and when the last one dies for good."""
+    scan = Scan(tmp_path / "log", 60, delay=0.05)
+    with local_cluster(1, processes=False) as client:
+        with dask.config.set({"daskstats.no-workers-timeout": "0.3 s"}):
+            images = stats.max_iter(scan, 60)
+            next(images)
+            client.cluster.scale(0)
+            with pytest.raises(TimeoutError, match=r"had no workers for 0\.3 s"):
+                list(images)
+            with pytest.raises(TimeoutError, match="no-workers-timeout"):
+                stats.max(scan)
+        assert settle(client) == (0, 0, 0)
+
+
+def test_workers_may_come_later(tmp_path):
+    scan = Scan(tmp_path / "log", 20)
+    with local_cluster(0, processes=False) as client:
+        timer = threading.Timer(0.3, client.cluster.scale, (1,))
+        timer.start()
+        assert len(list(stats.max_iter(scan, 10))) == 10
+        timer.join()
+
+
+class Unsendable(Scan):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.lock = threading.Lock()
+
+
+def test_a_source_that_cannot_be_sent_is_refused_at_the_call(inside, tmp_path):
+    """RELIABILITY 15."""
+    scan = Unsendable(tmp_path / "log", 20)
+    for call in (stats.max, stats.max_iter, stats.wrap):
+        with pytest.raises(TypeError, match="Unsendable cannot be sent .* give the path"):
+            call(scan) if call is not stats.max_iter else call(scan, 5)
+    assert scan.reads() == {}
+    with dask.config.set(scheduler="threads"):
+        assert stats.max(scan).compute().shape == scan.shape
+
+
+def test_asynchronous_clients_are_refused(tmp_path):
+    import asyncio
+
+    from distributed import Client, LocalCluster
+
+    async def call():
+        here = f"{HERE}:0"
+        options = {"dashboard_address": here, "worker_dashboard_address": here}
+        options |= {"n_workers": 1, "processes": False, "asynchronous": True}
+        async with LocalCluster(**options) as local, Client(local, asynchronous=True):
+            with pytest.raises(RuntimeError, match="asynchronous distributed.Client"):
+                stats.max(Scan(tmp_path / "log", 20))
+
+    asyncio.run(call())
+
+
+def test_a_worker_that_is_too_small_is_refused(tmp_path):
+    """RELIABILITY 3: at planning, with the numbers."""
+    with local_cluster(1, memory_limit="600MiB") as client:
+        large = Scan(tmp_path / "log", 100, shape=(4096, 4096))
+        for name in ("average", "median"):
+            with pytest.raises(stats.MemoryLimitError, match="40 MiB.* 600 MiB"):
+                getattr(stats, name)(large)
+        assert large.reads() == {}
+        assert settle(client) == (0, 0, 0)

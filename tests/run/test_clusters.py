@@ -1,0 +1,586 @@
+"""Clusters: the same images, a bounded window, nothing left behind, and deaths that cost little."""
+
+import gc
+import os
+import pickle
+import signal
+import threading
+import time
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+from clusters import (
+    Scan,
+    Watch,
+    local_cluster,
+    settle,
+    workers_of,
+)
+from dask.utils import key_split
+
+import daskstats as stats
+from daskstats import reduction
+from daskstats.memory import available
+from daskstats.run import distributed
+from daskstats.run import workers as run_workers
+from daskstats.scratch import location, store
+from daskstats.scratch import shared as scratch_shared
+
+NAMES = ("max", "min", "sum", "average", "std", "median")
+
+
+def on_threads(function, *args):
+    with dask.config.set(scheduler="threads"):
+        found = function(*args)
+        return list(found) if hasattr(found, "__next__") else found.compute()
+
+
+# ---------------------------------------------------------------------- streams
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_are_those_of_threads(client, tmp_path, name):
+    scan = Scan(tmp_path / "log", 30)
+    images = list(getattr(stats, f"{name}_iter")(scan, 8))
+    expected = on_threads(getattr(stats, f"{name}_iter"), scan.frames(), 8)
+    np.testing.assert_array_equal(images, expected, strict=True)
+    assert settle(client) == (0, 0, 0)
+    assert set(scan.reads().values()) == {1}
+
+
+def test_every_worker_has_the_source(client, tmp_path):
+    """Tasks go where what they need is: if one worker had it, the others would wait."""
+    scan = Scan(tmp_path / "log", 32)
+    for array in (stats.average(scan), stats.wrap(scan), stats.wrap(scan, "rows")):
+        sources = {key for key in array.dask if key_split(key) == "source"}
+        needed = [task.dependencies & sources for task in array.dask.values()]
+        counts = [sum(key in each for each in needed) for key in sources]
+        assert len(sources) == 2
+        assert abs(counts[0] - counts[1]) <= 1
+
+
+@pytest.mark.parametrize("kind", ["array", "list", "float", "dask", "npy", "zarr"])
+def test_sources_of_all_kinds(inside, tmp_path, kind, rng):
+    import dask.array as da
+
+    frames = rng.normal(0, 1e6, (23, 9, 7)).astype("f4")
+    np.save(tmp_path / "scan.npy", frames)
+    makes = {
+        "array": lambda: frames,
+        "list": lambda: list(frames),
+        "float": lambda: frames.astype("f8"),
+        "dask": lambda: da.from_array(frames, chunks=(5, 4, 7)),
+        "npy": lambda: tmp_path / "scan.npy",
+        "zarr": lambda: da.to_zarr(da.from_array(frames), str(tmp_path / "s.zarr")) or "s.zarr",
+    }
+    ims = makes[kind]()
+    ims = tmp_path / ims if isinstance(ims, str) else ims
+    for name in ("average", "std", "median"):
+        images = list(getattr(stats, f"{name}_iter")(ims, 5))
+        np.testing.assert_array_equal(
+            images, on_threads(getattr(stats, f"{name}_iter"), frames.astype(images[0].dtype), 5)
+        ) if kind != "float" else None
+        assert len(images) == 5
+        np.testing.assert_array_equal(getattr(stats, name)(ims).compute(), images[-1], strict=True)
+    assert settle(inside) == (0, 0, 0)
+
+
+def test_work_in_flight_is_bounded_and_nothing_is_gathered_unasked(inside, tmp_path, monkeypatch):
+    """RELIABILITY 18: a consumer that is slow holds the run back."""
+    scan = Scan(tmp_path / "log", 400)
+    images = stats.max_iter(scan, 400)
+    gathered = []
+    take = distributed.ClusterRun._gather
+    monkeypatch.setattr(
+        distributed.ClusterRun,
+        "_gather",
+        lambda run, key: (gathered.append(key), take(run, key))[1],
+    )
+    for _ in range(5):
+        next(images)
+    time.sleep(0.3)
+    window = distributed.TASKS_PER_THREAD * 2 + distributed.TASKS_BEYOND
+    assert len(gathered) == 5
+    assert sum(scan.reads().values()) <= 5 + window
+    assert len(inside.cluster.scheduler.tasks) <= 2 * window
+    images.close()
+    assert settle(inside) == (0, 0, 0)
+
+
+# Ctrl-C may come just when distributed has made a coroutine and not yet begun it.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.parametrize("leave", ["close", "del", "raise", "fail", "interrupt"])
+def test_nothing_is_left_after_leaving(client, tmp_path, leave):
+    """RELIABILITY 16, 17: no task, key or future stays, and most frames are never read."""
+    scan = Scan(tmp_path / "log", 200, delay=0.01)
+    for cycle in range(2):
+        images = stats.average_iter(scan, 100)
+        next(images)
+        if leave == "close":
+            images.close()
+        elif leave == "del":
+            del images
+            gc.collect()
+        elif leave == "raise":
+            with pytest.raises(ZeroDivisionError), images:
+                raise ZeroDivisionError
+        elif leave == "fail":
+            leave_by_failure(tmp_path / f"other{cycle}")
+            images.close()
+        else:
+            interrupt_soon()
+            with pytest.raises(KeyboardInterrupt):
+                list(images)
+        assert settle(client) == (0, 0, 0)
+    assert sum(scan.reads().values()) < 250
+    gc.collect()  # such a coroutine, or it would warn in a later test
+
+
+def leave_by_failure(log):
+    with pytest.raises(ValueError, match="frame 30 has shape") as caught:
+        list(stats.max_iter(Wrong(log, 60), 20))
+    assert any("frame 30" in note for note in caught.value.__notes__)
+
+
+class Wrong(Scan):
+    """A series of which one frame is not like the others."""
+
+    def __getitem__(self, index):
+        frame = super().__getitem__(index)
+        return frame[1:] if index == 30 else frame
+
+
+def interrupt_soon(delay=0.2):
+    # Where the tests run it may be ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    main = threading.main_thread().ident
+    timer = threading.Timer(delay, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+
+
+@pytest.mark.nightly
+def test_fifty_streams_are_left_and_nothing_of_them(client, tmp_path):
+    for cycle in range(50):
+        scan = Scan(tmp_path / f"log{cycle}", 100, delay=0.005)
+        images = stats.average_iter(scan, 50)
+        for _ in range(cycle % 10):
+            next(images)
+        images.close()
+        assert settle(client) == (0, 0, 0), f"cycle {cycle}"
+
+
+def test_two_streams_of_one_file_do_not_meddle(inside, tmp_path):
+    np.save(tmp_path / "scan.npy", Scan(tmp_path / "log", 40).frames())
+    first, second = (stats.sum_iter(tmp_path / "scan.npy", 20) for _ in range(2))
+    images = [next(first), next(second)]
+    first.close()
+    np.testing.assert_array_equal(images[0], images[1])
+    assert len(list(second)) == 19
+    assert settle(inside) == (0, 0, 0)
+
+
+def test_a_persisted_array_outlives_its_stream(inside):
+    import dask.array as da
+
+    array = da.random.default_rng(0).integers(0, 9, (40, 8, 8), chunks=(6, 8, 8)).persist()
+    expected = array.compute().max(axis=0)
+    with stats.max_iter(array, 10) as images:
+        next(images)
+    np.testing.assert_array_equal(array.max(axis=0).compute(), expected)
+    np.testing.assert_array_equal(list(stats.max_iter(array, 10))[-1], expected)
+    del array, images
+    assert settle(inside) == (0, 0, 0)
+
+
+def test_a_stream_within_a_task(inside, tmp_path):
+    """A worker's thread that waits for tasks lets others run them."""
+    path = tmp_path / "scan.npy"
+    np.save(path, Scan(tmp_path / "log", 40).frames())
+    futures = inside.map(lambda n: sum(1 for _ in stats.max_iter(str(path), n)), [5, 6, 7, 8])
+    assert inside.gather(futures) == [5, 6, 7, 8]
+
+
+# ---------------------------------------------------------------------- lazy results
+
+
+def results(scan):
+    lazy = {name: getattr(stats, name)(scan) for name in ("max", "average", "std")}
+    lazy["partials"] = stats.partials(scan, "average", 4)
+    return lazy
+
+
+@pytest.mark.parametrize("how", ["compute", "persist", "client", "several"])
+def test_lazy_results_read_each_frame_once(client, tmp_path, how, caplog):
+    scan = Scan(tmp_path / "log", 64, shape=(256, 512))
+    expected = {name: on_threads(lambda x=image: x) for name, image in results(scan).items()}
+    for name, image in results(scan).items():
+        Path(scan.log).unlink(missing_ok=True)
+        if how == "compute":
+            found = image.compute()
+        elif how == "persist":
+            kept = image.persist()
+            found = kept.compute()
+            np.testing.assert_array_equal(kept.compute(), found)
+            del kept
+        elif how == "client":
+            found = client.compute(image).result()
+        else:
+            found, twice = dask.compute(image, image + 1)
+            np.testing.assert_array_equal(twice, found + 1)
+        np.testing.assert_array_equal(found, expected[name], strict=True)
+        assert sorted(scan.reads().items()) == [(index, 1) for index in range(64)], name
+    assert "run_spec" not in caplog.text
+    assert settle(client) == (0, 0, 0)
+
+
+def test_names_say_what_a_task_does(inside, tmp_path):
+    scan = Scan(tmp_path / "log", 64, shape=(256, 512))
+    names = set()
+    for ims, name in ((scan, "average"), (scan, "median")):
+        job = reduction.Job(ims, name)
+        tasks, keys, _ = job._running()
+        names |= {key_split(key) for key in tasks.runnable(keys)}
+    names |= {key_split(key) for key in stats.partials(scan, "std", 2).dask}
+    names |= {key_split(key) for key in stats.wrap(scan).dask}
+    wanted = {"average-partial", "average-step", "median-band", "std-partial", "std-step"}
+    assert {*wanted, "read-frames", "source"} <= names
+
+
+# ---------------------------------------------------------------------- memory
+
+SMALL = {"distributed.p2p.comm.buffer": "16MiB", "distributed.p2p.storage.buffer": "16MiB"}
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    ("name", "nframes"),
+    [
+        pytest.param("average", 1500, id="average"),
+        pytest.param("median", 300, id="median"),
+        # Ten times the memory of the cluster.
+        pytest.param("average", 15360, id="average x 10", marks=pytest.mark.nightly),
+        pytest.param("median", 15360, id="median x 10", marks=pytest.mark.nightly),
+    ],
+)
+def test_workers_stay_below_the_threshold(tmp_path, name, nframes):
+    """Below 60 % a worker neither spills nor is paused or killed."""
+    limit = 768 << 20
+    scan = Scan(tmp_path / "log", nframes, shape=(512, 1024))
+    with dask.config.set(SMALL), local_cluster(memory_limit=limit) as client:
+        with Watch(client) as watch:
+            *_, image = getattr(stats, f"{name}_iter")(scan, 20)
+        assert settle(client) == (0, 0, 0)
+    assert image.shape == scan.shape
+    assert max(watch.peaks.values()) < available.SAFE * limit
+    assert (len(watch.peaks), watch.states) == (2, {"running"})
+    assert set(scan.reads().values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("limit", "buffers", "use_buffer", "strategy"),
+    [
+        pytest.param("4 GiB", "64MiB", True, "p2p", id="exchanged"),
+        pytest.param("4 GiB", "64MiB", False, "reread", id="not wanted"),
+        pytest.param("1 GiB", "1GiB", True, "reread", id="buffers are larger than the limit"),
+    ],
+)
+def test_plan_of_a_median(inside, tmp_path, limit, buffers, use_buffer, strategy):
+    scan = Scan(tmp_path / "log", 200, shape=(256, 256))
+    settings = {"distributed.p2p.comm.buffer": buffers, "distributed.p2p.storage.buffer": buffers}
+    with dask.config.set(settings):
+        plan = reduction.Job(scan, "median", memory_limit=limit, use_buffer=use_buffer).plan
+    assert plan.strategy == strategy
+    assert plan.nbytes <= plan.limit
+
+
+@pytest.mark.parametrize("nframes", [200, 1201])
+def test_bands_are_exchanged_from_the_blocks_that_are_read(inside, tmp_path, nframes):
+    """If bands were larger than two blocks dask would join blocks, and hold many for that."""
+    scan = Scan(tmp_path / "log", nframes, shape=(128, 128))
+    with dask.config.set(SMALL):
+        plan = reduction.Job(scan, "median", memory_limit="64 MiB").plan
+        image = stats.median(scan, memory_limit="64 MiB")
+    assert plan.strategy == "p2p"
+    assert not [key for key in image.dask if "merge" in str(key)]
+    assert max(last - first for first, last in plan.blocks) * nframes < 2 * plan.piece * 128
+
+
+def test_each_worker_has_its_budget():
+    workers = run_workers.Workers(processes=4, threads=8, each=2, memory=8 << 30)
+    assert workers.budget(0.5) == 4 << 30
+    small = run_workers.Workers(4, 8, 2, 512 << 20)
+    assert small.budget(0.5) == 0
+    assert run_workers.Workers(4, 8, 2, None).budget(0.5) is None
+
+
+# ---------------------------------------------------------------------- a scratch directory
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A directory that is configured for scratch data; nothing may be left there."""
+    place = tmp_path / "shared"
+    place.mkdir()
+    with dask.config.set({"daskstats.scratch-directory": str(place)}):
+        yield place
+    assert left_in(place) == []
+
+
+def left_in(place, seconds=5):
+    """Return what is left when the workers have let go of it."""
+    deadline = time.monotonic() + seconds
+    while (found := sorted(path.name for path in place.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+# Of all workers together: some groups of frames, and some bands.
+LITTLE = "40 MiB"
+
+
+def whole_frames(log, nframes=60, **options):
+    return Scan(log, nframes, shape=(64, 512), **options)
+
+
+@pytest.mark.parametrize(
+    ("setting", "free", "kind", "strategy", "text"),
+    [
+        pytest.param("scratch", 1 << 40, "ext4", "scratch", "scratch data in", id="configured"),
+        pytest.param("temporary", 1 << 40, "ext4", "p2p", "p2p", id="each worker has its own"),
+        pytest.param("scratch", 1 << 20, "ext4", "p2p", "there are 1 MiB in", id="no room"),
+        pytest.param("scratch", 1 << 40, "tmpfs", "p2p", "is a RAM disk", id="memory"),
+    ],
+)
+def test_plan_with_a_scratch_directory(
+    inside, tmp_path, monkeypatch, setting, free, kind, strategy, text
+):
+    usage = store.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage._replace(free=free))
+    monkeypatch.setattr(location, "_file_system", lambda place, root: kind)
+    name = {"scratch": "daskstats.scratch-directory", "temporary": "temporary-directory"}[setting]
+    scan = Scan(tmp_path / "log", 200, shape=(256, 256))
+    with dask.config.set(SMALL | {name: str(tmp_path)}):
+        found = reduction.Job(scan, "median", memory_limit="200 MiB").plan
+        again = reduction.Job(scan, "median", memory_limit="200 MiB", use_buffer=False).plan
+    assert found.strategy == strategy
+    assert text in str(found)
+    assert found.nbytes <= found.limit
+    assert again.strategy == "reread"
+    # Buffers for both threads of the worker.
+    assert found.workers == 2
+
+
+@pytest.mark.parametrize("steps", [1, 7, 60])
+def test_streams_by_scratch(client, tmp_path, shared, steps):
+    scan = whole_frames(tmp_path / "log")
+    assert reduction.Job(scan, "median", 0, steps, memory_limit=LITTLE).plan.strategy == "scratch"
+    images = list(stats.median_iter(scan, steps, memory_limit=LITTLE))
+    np.testing.assert_array_equal(
+        images, on_threads(stats.median_iter, scan.frames(), steps), strict=True
+    )
+    assert settle(client) == (0, 0, 0)
+    assert set(scan.reads().values()) == {1}
+
+
+def test_snapshots_and_several_statistics_by_scratch(client, tmp_path, shared):
+    import dask.array as da
+
+    scan = whole_frames(tmp_path / "log")
+    plan = reduction.Job(scan, "median", 0, 5, memory_limit=LITTLE).plan
+    found = list(stats.snapshots(scan, "median", 5, memory_limit=LITTLE))
+    assert [s.done for s in found if s.phase == "spool"] == [stop for _, stop in plan.groups]
+    assert [s.phase for s in found[-5:]] == ["reduce"] * 5
+    assert set(scan.reads().values()) == {1}
+    array = da.from_array(scan.frames(), chunks=(9, 64, 512))
+    *_, images = stats.aggregate_iter(array, ["median", "max"], 4, memory_limit=LITTLE)
+    np.testing.assert_array_equal(images["median"], found[-1].image, strict=True)
+    np.testing.assert_array_equal(images["max"], scan.frames().max(axis=0), strict=True)
+    assert settle(client) == (0, 0, 0)
+
+
+def test_lazy_results_by_scratch(client, tmp_path, shared, caplog):
+    scan = whole_frames(tmp_path / "log")
+    expected = np.median(scan.frames(), axis=0).astype("f4")
+
+    def lazy():
+        return stats.median(scan, memory_limit=LITTLE)
+
+    image = lazy()
+    calls = {
+        "compute": lambda: lazy().compute(),
+        "persist": lambda: lazy().persist().compute(),
+        "client": lambda: client.compute(lazy()).result(),
+        "several": lambda: dask.compute(image, image + 1)[1] - 1,
+        "threads": lambda: on_threads(lazy),
+    }
+    for name, call in calls.items():
+        Path(scan.log).unlink(missing_ok=True)
+        np.testing.assert_array_equal(call(), expected, strict=True, err_msg=name)
+        assert set(scan.reads().values()) == {1}, name
+    assert "run_spec" not in caplog.text
+    assert settle(client) == (0, 0, 0)
+
+
+def test_a_source_that_has_changed_is_read_again(client, tmp_path, shared):
+    """A run does not go on with what one before it, of the same name, has written."""
+    lazy = stats.median(whole_frames(tmp_path / "log"), memory_limit=LITTLE)
+    log = tmp_path / "log"
+    for turn in range(1, 4):
+        lazy.compute()
+        assert set(Scan(log, 60).reads().values()) == {turn}
+
+
+@pytest.mark.parametrize("leave", ["close", "del", "fail"])
+def test_scratch_is_gone_after_leaving(client, tmp_path, shared, leave):
+    scan = whole_frames(tmp_path / "log", delay=0.005)
+    images = stats.snapshots(scan, "median", 10, memory_limit=LITTLE)
+    next(images)
+    assert len(list(shared.iterdir())) == 1
+    if leave == "fail":
+        wrong = Wrong(tmp_path / "wrong", 60, shape=(64, 512))
+        with pytest.raises(ValueError, match="frame 30 has shape"):
+            stats.median(wrong, memory_limit=LITTLE).compute()
+    if leave == "del":
+        del images
+    else:
+        images.close()
+    gc.collect()
+    assert settle(client) == (0, 0, 0)
+    assert left_in(shared) == []
+
+
+@pytest.mark.parametrize("when", ["at the start", "meanwhile"])
+def test_a_directory_that_workers_do_not_see(client, tmp_path, when):
+    place = tmp_path / "mine"
+    place.mkdir()
+    with dask.config.set({"daskstats.scratch-directory": str(place)}):
+        images = stats.snapshots(whole_frames(tmp_path / "log"), "median", 2, memory_limit=LITTLE)
+    if when == "meanwhile":
+        next(images)
+        place.rename(tmp_path / "elsewhere")
+    else:
+        place.rmdir()
+    with pytest.raises(OSError, match=f"{place}.* must be a directory that the client and all"):
+        list(images)
+    assert settle(client) == (0, 0, 0)
+
+
+def kill_when(client, due):
+    """Kill a worker of a local cluster as soon as something is so."""
+
+    def run():
+        while not due():
+            time.sleep(0.01)
+        os.kill(workers_of(client)[0].pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scratch_outlives_a_worker(tmp_path, shared):
+    """RELIABILITY 1: what has been written is not read again, and nothing is left."""
+    with local_cluster() as client:
+        for turn, how in enumerate(["writing", "reading", "lazy"]):
+            scan = whole_frames(tmp_path / f"log{turn}", 120, delay=0.004)
+            plan = reduction.Job(scan, "median", 0, 8, memory_limit=LITTLE).plan
+            wanted = 120 if how == "reading" else 60
+            thread = kill_when(client, lambda scan=scan, n=wanted: len(scan.reads()) >= n)
+            if how == "lazy":
+                image = stats.median(scan, memory_limit=LITTLE).compute()
+            else:
+                *_, image = stats.median_iter(scan, 8, memory_limit=LITTLE)
+            thread.join()
+            np.testing.assert_array_equal(image, on_threads(stats.median, scan.frames()))
+            again = sum(scan.reads().values()) - 120
+            assert again <= plan.groups[0][1], f"{again} frames read again while {how}"
+            assert settle(client) == (0, 0, 0)
+            assert left_in(shared) == []
+            client.wait_for_workers(2)
+
+
+def test_a_chunk_is_never_half_of_one_and_half_of_another(shared, rng):
+    """Two workers may write the same: each chunk and record appears by a rename."""
+    frames = rng.integers(0, 99, (4, 8, 8)).astype("u2")
+    template = scratch_shared.SharedSpool(shared, frames.shape, "u2", 4, 8, name="token-cluster")
+    spool = template.open()
+    assert template.open() is spool
+    first = spool.write(0, frames)
+    files = [spool._file(0, 0), spool._record(0)]
+    for file in files:
+        os.link(file, shared / file.name)
+    assert spool.write(0, frames) == first == spool.recorded(0, 4)
+    assert not any(file.samefile(shared / file.name) for file in files)
+    assert not [path for path in spool.directory.rglob("*") if "partial" in path.name]
+    for file in files:
+        (shared / file.name).unlink()
+    assert spool.recorded(0, 3) is None
+    spool._record(0).write_text("[0, 4")
+    assert spool.recorded(0, 4) is None
+    del template, spool, first
+
+
+def test_what_is_only_on_the_disk_of_a_worker_holds_scratch(shared, monkeypatch):
+    monkeypatch.setattr(scratch_shared, "LOOK", 0.05)
+    spilled = ["scratch-token"]
+    monkeypatch.setattr(scratch_shared, "_spilled", lambda token: f"scratch-{token}" in spilled)
+    spool = scratch_shared.SharedSpool(shared, (4, 8, 8), "u2", 4, 8, name="token-cluster").open()
+    sent = pickle.dumps(spool)
+    del spool
+    time.sleep(0.2)
+    assert len(list(shared.iterdir())) == 1
+    spool = pickle.loads(sent)
+    spilled.clear()
+    time.sleep(0.2)
+    assert len(list(shared.iterdir())) == 1
+    del spool
+
+
+@pytest.mark.parametrize(
+    ("name", "nframes", "side"), [("average", 32, 3000), ("median", 4000, 256)]
+)
+def test_an_image_planned_for_more_memory_than_the_workers_have_is_refused(name, nframes, side):
+    """It was made before there was a client, for the threads of this process."""
+    frames = np.random.default_rng(0).integers(0, 1000, (64, 64, 64), "u2")
+    with dask.config.set(scheduler="threads"):
+        lazy = getattr(stats, name)(Frames(frames))
+        large = getattr(stats, name)(Repeated(nframes, (side, side)), memory_limit="2 GiB")
+    with local_cluster(1, 1, memory_limit="700 MiB") as client:
+        assert np.array_equal(lazy.compute(), getattr(stats, name)(Frames(frames)).compute())
+        began = time.monotonic()
+        with pytest.raises(MemoryError, match="make the image while the client is active") as error:
+            large.compute()
+        assert time.monotonic() - began < 30
+        assert client.cluster.workers[0].worker_address in str(error.value)
+        assert client.submit(int, "1").result() == 1, "the worker lives"
+
+
+class Frames:
+    """Frames of an array, which are sent with the series."""
+
+    def __init__(self, frames):
+        self.frames, self.shape, self.dtype = frames, frames.shape[1:], frames.dtype
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __getitem__(self, index):
+        return self.frames[index].copy()
+
+
+class Repeated:
+    """Frames that are made as they are read."""
+
+    dtype = np.dtype("u2")
+
+    def __init__(self, nframes, shape):
+        self.nframes, self.shape = nframes, shape
+
+    def __len__(self):
+        return self.nframes
+
+    def __getitem__(self, index):
+        return np.full(self.shape, index, self.dtype)

@@ -1,0 +1,79 @@
+"""dask arrays as series."""
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from helpers import DTYPES, check_series, make_frames
+
+from daskstats.series.daskarrays import DaskSource
+from daskstats.series.opening import as_series
+
+
+@pytest.fixture(autouse=True)
+def _in_this_thread():
+    # Reads from many threads would each start a pool of threads.
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype(dtype):
+    frames = make_frames(dtype)
+    series = as_series(da.from_array(frames, chunks=(3, 2, 4)))
+    assert type(series) is DaskSource
+    check_series(series, frames)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "frame_unit", "row_unit"),
+    [
+        ((1, 5, 6), 1, None),
+        (((3, 4), (2, 3), 6), 4, 3),
+        ((7, 5, 1), 7, None),
+        ((7, 1, 6), 7, 1),
+        (((0, 7, 0), (5,), (6,)), 7, None),
+    ],
+)
+def test_units_are_those_of_the_chunks(chunks, frame_unit, row_unit):
+    frames = make_frames("u2")
+    array = da.from_array(frames, chunks=(7, 5, 6)).rechunk(chunks)
+    series = as_series(array)
+    assert (series.frame_unit, series.row_unit) == (frame_unit, row_unit)
+    check_series(series, frames)
+
+
+def test_nothing_is_computed_before_it_is_read():
+    def explode(block):
+        raise AssertionError("computed")
+
+    array = da.zeros((3, 4, 5), dtype="u2").map_blocks(explode, dtype="u2")
+    assert len(as_series(array)) == 3
+
+
+@pytest.mark.parametrize(
+    ("array", "error", "text"),
+    [
+        (da.zeros((4, 5)), ValueError, "three-dimensional"),
+        (da.zeros((0, 4, 5)), ValueError, "no frames"),
+        (da.zeros((2, 0, 5)), ValueError, "empty"),
+        (da.zeros((2, 3, 4), dtype=complex), TypeError, "complex128"),
+    ],
+)
+def test_what_is_no_series_is_refused(array, error, text):
+    with pytest.raises(error, match=text):
+        as_series(array)
+
+
+def test_unknown_lengths_are_refused():
+    array = da.from_array(np.arange(24).reshape(4, 3, 2), chunks=2)
+    with pytest.raises(ValueError, match="unknown lengths"):
+        as_series(array[array[:, 0, 0] > 3])
+
+
+def test_array_that_lies_about_its_frames_is_found_out():
+    array = da.zeros((3, 4, 5), dtype="u2", chunks=(1, 4, 5))
+    for lie in (lambda b: b.astype("u4"), lambda b: b[:, :2]):
+        series = as_series(array.map_blocks(lie, dtype="u2", meta=np.empty((0, 0, 0), "u2")))
+        with pytest.raises(ValueError, match="frame 0"):
+            list(series.pieces(0, 1, 0, 4, 1))

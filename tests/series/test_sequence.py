@@ -1,0 +1,234 @@
+"""Image series that are HEXRD's, or like them."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+from helpers import (
+    DTYPES,
+    Flaky,
+    NumpyTalk,
+    Obliging,
+    ReadOnly,
+    Sequence,
+    check_series,
+    make_frames,
+)
+
+from daskstats.series import base
+from daskstats.series.opening import as_series
+from daskstats.series.sequence import SequenceSource
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_strict_sequence(dtype):
+    frames = make_frames(dtype)
+    series = as_series(Sequence(frames))
+    assert type(series) is SequenceSource
+    check_series(series, frames)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pickles"), [(NumpyTalk, True), (ReadOnly, True), (Obliging, False)]
+)
+def test_odd_sequences(kind, pickles):
+    frames = make_frames(">i2")
+    series = as_series(kind(frames))
+    assert type(series) is SequenceSource
+    check_series(series, frames, pickles=pickles)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 1), (9, 1, 6), (2, 3, 1)])
+def test_narrow_frames(shape):
+    frames = make_frames("u2", *shape)
+    check_series(as_series(Sequence(frames)), frames)
+
+
+def test_frames_in_any_memory_order():
+    frames = make_frames("f8")
+    variants = {
+        "columns first": [np.asfortranarray(frame) for frame in frames],
+        "upside down": [frame[::-1].copy()[::-1] for frame in frames],
+        "every other column": [np.repeat(frame, 2, axis=1)[:, ::2] for frame in frames],
+        "one frame, repeated": [frames[0]] * 4,
+        "no strides": [np.broadcast_to(np.float64(3), (5, 6))] * 3,
+    }
+    for variant in variants.values():
+        check_series(as_series(Sequence(variant)), np.stack(variant))
+
+
+def test_length_shape_and_dtype_are_read_once_and_no_frame_before_it_is_needed():
+    ims = Sequence(make_frames("u2"))
+    series = as_series(ims)
+    assert ims.reads == []
+    assert ims.asked == {"len": 1, "shape": 1, "dtype": 1}
+    list(series.pieces(2, 5, 1, 3, 2))
+    assert ims.reads == [2, 3, 4]
+    assert ims.asked == {"len": 1, "shape": 1, "dtype": 1}
+
+
+@pytest.fixture
+def _no_frame_is_small(monkeypatch):
+    """Small frames are joined, for which they are copied."""
+    monkeypatch.setattr(base, "SMALL_FRAME", 0)
+
+
+@pytest.mark.usefixtures("_no_frame_is_small")
+def test_whole_frames_are_not_copied():
+    """But the first: only the second shows that they do not share a buffer."""
+    frames = make_frames("u2")
+    (piece,) = as_series(Sequence(frames)).pieces(0, 7, 0, 5, 7)
+    assert [np.shares_memory(block, frames) for block in piece] == [False] + [True] * 6
+
+
+@pytest.mark.usefixtures("_no_frame_is_small")
+def test_rows_do_not_keep_their_frames():
+    """A band of all frames must not hold all of the series."""
+    alive = weakref.WeakSet()
+
+    class Frame(np.ndarray):
+        pass
+
+    class Decoder(Sequence):
+        def __getitem__(self, index):
+            frame = super().__getitem__(index).copy().view(Frame)
+            alive.add(Held(frame))
+            return frame
+
+    class Held:
+        def __init__(self, frame):
+            frame.held = self
+
+    band = list(as_series(Decoder(make_frames("u2"))).pieces(0, 7, 1, 3, 7))
+    gc.collect()
+    assert len(band[0]) == 7
+    assert len(alive) == 0
+
+
+WRONG = {
+    "one row": (np.zeros((1, 6), "u2"), "(1, 6)", "(5, 6)"),
+    "a column less": (np.zeros((5, 5), "u2"), "(5, 5)", "(5, 6)"),
+    "transposed": (np.zeros((6, 5), "u2"), "(6, 5)", "(5, 6)"),
+    "three dimensions": (np.zeros((1, 5, 6), "u2"), "(1, 5, 6)", "(5, 6)"),
+    "one dimension": (np.zeros(30, "u2"), "(30,)", "(5, 6)"),
+    "no dimension": (np.array(0, "u2"), "()", "(5, 6)"),
+    "empty": (np.zeros((0, 6), "u2"), "(0, 6)", "(5, 6)"),
+    "signed": (np.zeros((5, 6), "i2"), "int16", "uint16"),
+    "wider": (np.zeros((5, 6), "u4"), "uint32", "uint16"),
+    "float": (np.zeros((5, 6)), "float64", "uint16"),
+    "objects": (np.zeros((5, 6), object), "object", "uint16"),
+    "None": (None, "NoneType", "uint16"),
+    "a list": ([[0] * 6] * 5, "list", "uint16"),
+    "masked": (np.ma.zeros((5, 6), "u2"), "MaskedArray", "uint16"),
+}
+
+
+@pytest.mark.parametrize(("frame", "got", "expected"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize("index", [0, 3, 6])
+@pytest.mark.parametrize("count", [1, 4, 100])
+def test_wrong_frame_is_named(frame, got, expected, index, count):
+    frames = list(make_frames("u2"))
+    good = Sequence(frames)
+    series = as_series(good)
+    frames[index] = frame
+    with pytest.raises(ValueError) as caught:
+        list(series.pieces(0, 7, 1, 3, count))
+    text = str(caught.value)
+    assert f"frame {index} " in text
+    assert got in text
+    assert expected in text
+
+
+def test_byte_order_of_a_frame_does_not_matter():
+    frames = list(make_frames("u2"))
+    frames[3] = frames[3].astype(">u2")
+    check_series(as_series(Sequence(frames)), np.stack(frames))
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    monkeypatch.setattr("daskstats.series.base.RETRY_AFTER", (0, 0, 0))
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_reads_that_fail_now_and_then_are_tried_again():
+    frames = make_frames("u2")
+    ims = Flaky(frames, {0: 3, 2: 1, 6: 2}, OSError("the network is down"))
+    (piece,) = as_series(ims).pieces(0, 7, 0, 5, 1000)
+    np.testing.assert_array_equal(np.concatenate(piece), frames)
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize("count", [1, 4, 100])
+def test_reads_that_fail_for_good_name_the_frame(count):
+    ims = Flaky(make_frames("u2"), {5: 1000}, OSError("the disk is broken"))
+    with pytest.raises(OSError, match="the disk is broken") as caught:
+        list(as_series(ims).pieces(0, 7, 0, 5, count))
+    assert caught.value.__notes__ == ["while reading frame 5"]
+    assert ims.reads.count(5) == 4
+    assert ims.reads.count(4) <= 1, "a frame that was right is read again"
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("key"), RuntimeError("no"), FileNotFoundError("gone"), PermissionError("no")]
+)
+def test_errors_that_waiting_does_not_mend_are_raised_at_once(error):
+    ims = Flaky(make_frames("u2"), {5: 1000}, error)
+    with pytest.raises(type(error)) as caught:
+        list(as_series(ims).pieces(0, 7, 0, 5, 1))
+    assert caught.value.__notes__ == ["while reading frame 5"]
+    assert ims.reads.count(5) == 1
+
+
+class Claims:
+    """A series that claims a length, a shape and a dtype."""
+
+    def __init__(self, length=2, shape=(3, 4), dtype="u2"):
+        self.length, self.shape, self.dtype = length, shape, dtype
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        raise AssertionError("nothing is to be read")
+
+
+@pytest.mark.parametrize(
+    ("claim", "error", "text"),
+    [
+        ({"length": 0}, ValueError, "no frames"),
+        ({"shape": (0, 4)}, ValueError, "empty"),
+        ({"shape": (3, 0)}, ValueError, "empty"),
+        ({"shape": (3, -4)}, ValueError, "shape"),
+        ({"shape": (2, 3, 4)}, ValueError, "two dimensions"),
+        ({"shape": (3,)}, ValueError, "two dimensions"),
+        ({"shape": ()}, ValueError, "two dimensions"),
+        ({"shape": 12}, ValueError, "two dimensions"),
+        ({"shape": None}, ValueError, "two dimensions"),
+        ({"shape": (3.5, 4)}, ValueError, "two dimensions"),
+        ({"shape": "34"}, ValueError, "two dimensions"),
+        ({"dtype": "c8"}, TypeError, "complex64"),
+        ({"dtype": object}, TypeError, "object"),
+        ({"dtype": "U3"}, TypeError, "U3"),
+        ({"dtype": "M8[s]"}, TypeError, "datetime64"),
+        ({"dtype": "u2,u2"}, TypeError, "f0"),
+        ({"dtype": "no such dtype"}, TypeError, "no such dtype"),
+        ({"dtype": None}, TypeError, "None"),
+    ],
+)
+def test_what_is_no_series_is_refused_before_a_read(claim, error, text):
+    with pytest.raises(error, match=text):
+        as_series(Claims(**claim))
+
+
+@pytest.mark.skipif(np.dtype("g").itemsize <= 8, reason="longdouble is float64 here")
+def test_long_doubles_are_refused():
+    with pytest.raises(TypeError, match="64 bits"):
+        as_series(Claims(dtype="g"))
+
+
+@pytest.mark.parametrize("thing", [None, 3, 3.5, object(), {1: 2}, {1, 2}, len, iter([])])
+def test_other_objects_are_refused(thing):
+    with pytest.raises(TypeError, match=f"{type(thing).__name__} is not an image series"):
+        as_series(thing)
