@@ -619,12 +619,12 @@ def compare(rows: dict, workers: dict, series: Series, effort: Effort) -> list[R
     nframes, nrows, cols = effort.shape
     row_nbytes = nframes * cols * np.dtype(series.dtype).itemsize
     statistic = next(iter(rows.values())).statistic
-    usable = {peer: row for peer, row in rows.items() if row.status == "ok"}
-    for peer in usable:
+    payload = {peer: row for peer, row in rows.items() if row.status == "ok"}
+    for peer in payload:
         workers[peer].send(do="warm", statistic=statistic)
-    for peer, row in usable.items():
+    for peer, row in payload.items():
         row.status = workers[peer].receive()["status"]
-    for peer, row in usable.items():
+    for peer, row in payload.items():
         if row.status == "ok":
             request = {"statistic": statistic, "budget": effort.budget}
             vars(row).update(workers[peer].ask(do="first", **request))

@@ -1136,7 +1136,7 @@ def wrap(
             f"{values.mebibytes(nbytes)}: raise memory_limit, or wrap along frames"
         )
     found = replace(found, sources=sources)
-    share = reservation.Share(found.nbytes, nbytes) if scheduler.shares_memory else None
+    share = reservation.MemoryReservation(found.nbytes, nbytes) if scheduler.shares_memory else None
     return reading.wrapped(series, found, share)
 
 

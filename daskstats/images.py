@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from .memory.pool import Pool
+from .memory.pool import BufferPool
 from .statistics import State, Statistic
 from .statistics.base import finish_rows
 from .statistics.fusion import band_pool
 
 # What a consumer has dropped of the last few images, 64 MB at the most; what it keeps is its own.
-_images = Pool(pieces=8, largest=8 << 20)
+_images = BufferPool(pieces=8, largest=8 << 20)
 
 
 @dataclass(frozen=True, eq=False)
-class Output:
+class ImageSpec:
     """The images of one statistic: their shape and dtype, and what stands where nothing counts."""
 
     statistic: Statistic

@@ -14,8 +14,8 @@ from dask.array import Array
 
 from .arguments import count_chunks, count_frames, shown, warn
 from .graph import build, reducing
-from .graph.row_parallel import Canvases
-from .images import Output
+from .graph.row_parallel import StepImages
+from .images import ImageSpec
 from .memory import available, reservation
 from .memory.available import memory_limit
 from .planning import frame_wise, row_wise
@@ -114,7 +114,7 @@ class Job:
             self.outputs = [replace(output, in_pixels=True) for output in self.outputs]
         if self.plan.disk is not None:
             location.room()  # which refuses a directory that is not there
-        self.share = reservation.Share(self.plan.nbytes, nbytes)
+        self.share = reservation.MemoryReservation(self.plan.nbytes, nbytes)
 
     def _plan(self, nbytes: int, use_buffer: bool, running: bool) -> planning_values.Plan:
         cost = planning_values.Cost(
@@ -174,7 +174,7 @@ class Job:
         (output,) = self.outputs
         return reducing.stack(self.series, self.statistic, self.plan, output, self._shared())
 
-    def _shared(self) -> reservation.Share | None:
+    def _shared(self) -> reservation.MemoryReservation | None:
         """Return the share that each run of a lazy image begins, where memory is shared."""
         return self.share if self.scheduler.shares_memory else None
 
@@ -222,7 +222,7 @@ class Job:
         tasks: dict,
         keys: list,
         steps: int,
-        canvases: Canvases | None,
+        canvases: StepImages | None,
         at_once: bool,
     ) -> stream.AnyRun:
         try:
@@ -246,7 +246,7 @@ class Job:
         """Return what a snapshot has: an image, or a dict of them if several were asked for."""
         return self._named(images) if self.several else images[0]
 
-    def _lanes(self) -> tuple[build.Tasks, list, Canvases]:
+    def _lanes(self) -> tuple[build.Tasks, list, StepImages]:
         return reducing.lanes(self.series, self.statistic, self.plan, self.outputs)
 
     def _running(self) -> tuple[build.Tasks, list, Callable[[Any], list[np.ndarray]]]:
@@ -254,7 +254,7 @@ class Job:
         arguments = self.series, self.statistic, self.plan
         if self.scheduler.client is not None:
             images = Images(self.statistic, self.outputs)
-            return *reducing.few_blocks(*arguments), images.after
+            return *reducing.per_step_partials(*arguments), images.after
         running = not self.scheduler.in_turn
         images = Images(self.statistic, self.outputs, running)
         if running:
@@ -329,7 +329,7 @@ def outputs(
     frames: np.dtype,
     mask: np.ndarray | None,
     options: Options,
-) -> list[Output]:
+) -> list[ImageSpec]:
     """Return what the images of each statistic are, with what is left out of them."""
     left_out = options.get("invalid"), options.get("saturation")
     skipna = options.get("skipna", False)
@@ -340,7 +340,7 @@ def outputs(
         valid = member.excluding(validity, fill)
         dtype = valid.image_dtype(frames, options.get("dtype"))
         value = None if mask is None else fill_of(valid, dtype, fill)
-        found.append(Output(valid, shape.rows, shape.cols, dtype, mask, value))
+        found.append(ImageSpec(valid, shape.rows, shape.cols, dtype, mask, value))
     remark = without_effect(validity, frames, nan=validity.skipna and not skipna)
     if remark:
         warn(remark)

@@ -78,7 +78,7 @@ def functions_of(tree: ast.AST) -> Iterator[Function]:
 
 def body_lines(function: Function) -> int:
     """Return the lines of a function, its docstring and decorators left out."""
-    first, *others = function.body
+    first = function.body[0]
     lines = (function.end_lineno or 0) - function.lineno + 1
     if ast.get_docstring(function, clean=False) is not None:
         lines -= (first.end_lineno or 0) - first.lineno + 1
@@ -130,7 +130,7 @@ def is_number(value: ast.expr) -> bool:
 def docstrings(tree: ast.AST) -> Iterator[ast.Expr]:
     """Yield every string that is a statement: docstrings of functions, and of fields."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # noqa: SIM102
             if isinstance(node.value.value, str):
                 yield node
 

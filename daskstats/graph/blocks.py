@@ -7,13 +7,13 @@ import numpy as np
 
 from ..planning.values import Range
 from ..scratch.location import DamagedScratchError
-from ..scratch.store import Spool, Written
+from ..scratch.store import GroupManifest, ScratchStore
 from ..series.base import Source, as_frames, check_dtype, check_frame
 from ..series.foreign import check_plain
 
 
 @dataclass(frozen=True)
-class Pixels:
+class SourceBlocks:
     """Rows of frames of a series that a task reads itself, some frames at a time."""
 
     series: Source
@@ -28,7 +28,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Kept:
+class ResidentBlocks:
     """Rows of frames that other tasks have read."""
 
     loads: Sequence[list[np.ndarray]]
@@ -69,11 +69,11 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Spooled:
+class ScratchBlocks:
     """Rows of all frames that other tasks have written to disk."""
 
-    spool: Spool
-    written: Sequence[Written]
+    spool: ScratchStore
+    written: Sequence[GroupManifest]
     band: int
     """its number"""
 

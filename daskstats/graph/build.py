@@ -13,8 +13,8 @@ from dask.core import flatten
 from dask.graph_manipulation import chunks as manipulated
 from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 
-from ..memory.reservation import Share
-from ..scratch.store import Spool
+from ..memory.reservation import MemoryReservation
+from ..scratch.store import ScratchStore
 
 Key = tuple
 
@@ -48,9 +48,9 @@ class Tasks:
 
     layers: dict[str, dict] = field(default_factory=dict)
     dependencies: dict[str, set[str]] = field(default_factory=dict)
-    share: Share | None = None
+    share: MemoryReservation | None = None
     """of a lazy image, which each run begins anew; who streams has begun before"""
-    spool: Spool | None = None
+    spool: ScratchStore | None = None
     """whose directories are made when the tasks run"""
     spooled: list[Key] = field(default_factory=list)
     """of the tasks that fill it"""

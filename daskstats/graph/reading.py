@@ -11,14 +11,14 @@ from dask._task_spec import DataNode, List, Task, TaskRef
 from dask.array import Array
 from dask.base import tokenize
 
-from ..memory.reservation import Share
+from ..memory.reservation import MemoryReservation
 from ..planning.cuts import cut, ranges
 from ..planning.values import Plan, Range
-from ..scratch.shared import SharedSpool
-from ..scratch.store import Spool
+from ..scratch.shared import SharedScratchStore
+from ..scratch.store import ScratchStore
 from ..series.base import Source
 from ..series.daskarrays import DaskSource
-from .blocks import Grid, Kept, Pixels, Spooled
+from .blocks import Grid, ResidentBlocks, ScratchBlocks, SourceBlocks
 from .build import Key, Tasks
 from .tasks import keep_frames, open_spool, read_block, read_frames, spool_frames, working
 
@@ -52,9 +52,11 @@ class Reader:
         elif plan.strategy == "scratch":
             self._spool_frames(token)
 
-    def _begin(self, name: str, share: Share) -> None:
+    def _begin(self, name: str, share: MemoryReservation) -> None:
         """Give each run a share of the memory, which is given back when no task needs it."""
-        self._tasks.add(name)[name] = Task(name, Share, share.nbytes, share.limit, share.caller)
+        self._tasks.add(name)[name] = Task(
+            name, MemoryReservation, share.nbytes, share.limit, share.caller
+        )
         self._working, self._shares = [working, TaskRef(name)], [name]
         self.after.append(name)
 
@@ -102,18 +104,20 @@ class Reader:
     def band(self, first: int, last: int) -> Any:
         """Return the argument for some rows of all frames."""
         if self.plan.strategy == "scratch":
-            return Task(None, Spooled, *self._spooled, first // self.plan.blocks[0][1])
+            return Task(None, ScratchBlocks, *self._spooled, first // self.plan.blocks[0][1])
         if self.array is not None:
             return self._blocks((0, self.plan.layout.nframes), (first, last))
         if self.plan.strategy == "resident":
-            return Task(None, Kept, List(*self._kept), first, last)
+            return Task(None, ResidentBlocks, List(*self._kept), first, last)
         return self._pixels(0, self.plan.layout.nframes, first, last)
 
     def _pixels(self, start: int, stop: int, first: int, last: int) -> Any:
         part = self.series.part(start, stop, first, last)
         if part is not None:
-            return Pixels(part, 0, stop - start, 0, last - first, self.plan.piece)
-        return Task(None, Pixels, next(self._sources), start, stop, first, last, self.plan.piece)
+            return SourceBlocks(part, 0, stop - start, 0, last - first, self.plan.piece)
+        return Task(
+            None, SourceBlocks, next(self._sources), start, stop, first, last, self.plan.piece
+        )
 
     def _blocks(self, frames: Range, rows: Range) -> Any:
         """Return the blocks of a dask array that meet some frames and rows."""
@@ -132,13 +136,13 @@ class Reader:
         )
 
 
-def _spool(series: Source, plan: Plan, token: str) -> Spool:
+def _spool(series: Source, plan: Plan, token: str) -> ScratchStore:
     layout, disk = plan.layout, plan.disk
     assert disk is not None
-    make: Callable[..., Spool] = Spool
+    make: Callable[..., ScratchStore] = ScratchStore
     if disk.cluster:
         # On one cluster the same tasks have the same directory, as they have the same keys.
-        make = partial(SharedSpool, name=f"{token}-{disk.cluster[-12:]}")
+        make = partial(SharedScratchStore, name=f"{token}-{disk.cluster[-12:]}")
     return make(
         disk.directory,
         (layout.nframes, layout.rows, layout.cols),
@@ -218,7 +222,9 @@ def _meeting(chunks: tuple[int, ...], wanted: Range) -> list[tuple[int, int, int
 # ---------------------------------------------------------------------- reducing
 
 
-def wrapped(series: Source, plan: Plan, share: Share | None = None, token: str = "") -> Array:
+def wrapped(
+    series: Source, plan: Plan, share: MemoryReservation | None = None, token: str = ""
+) -> Array:
     """Return the lazily chunked dask array (frames, rows, cols) itself."""
     layout = plan.layout
     if plan.strategy == "p2p":

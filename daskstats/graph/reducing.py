@@ -25,15 +25,15 @@ from dask._task_spec import List, Task, TaskRef
 from dask.array import Array
 from dask.base import tokenize
 
-from ..images import Output
-from ..memory.reservation import Share
+from ..images import ImageSpec
+from ..memory.reservation import MemoryReservation
 from ..planning.cuts import cut, ranges, split
 from ..planning.values import Plan, Range
 from ..series.base import Source
 from ..statistics import Statistic
 from .build import Key, Tasks
 from .reading import Reader, _description
-from .row_parallel import Canvases, pass_steps
+from .row_parallel import StepImages, reduce_steps
 from .tasks import advance, chunk_to_send, combine_all, finish, one_plane, rows_of
 
 # Tasks that each lane of rows has at most, so that dask's callbacks see the run go on, and the
@@ -52,8 +52,8 @@ def results(
     series: Source,
     statistic: Statistic,
     plan: Plan,
-    outputs: Sequence[Output],
-    share: Share | None = None,
+    outputs: Sequence[ImageSpec],
+    share: MemoryReservation | None = None,
 ) -> list[Array]:
     """Return the lazy image of each output; computed together, they read the series once."""
     token = _token(series, statistic, plan, list(outputs))
@@ -73,7 +73,7 @@ def _finished(
     statistic: Statistic,
     keys: list[Key],
     plan: Plan,
-    output: Output,
+    output: ImageSpec,
     index: int,
     name: str,
 ) -> Array:
@@ -94,7 +94,7 @@ def parts(
     series: Source,
     statistic: Statistic,
     plan: Plan,
-    share: Share | None = None,
+    share: MemoryReservation | None = None,
     token: str = "",
 ) -> tuple[Tasks, list[Key]]:
     """Return the tasks of all steps and the keys of their own partial states, one for each.
@@ -106,7 +106,9 @@ def parts(
     return tasks, _combined(tasks, statistic, groups, token, plan)
 
 
-def few_blocks(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks, list[list[Key]]]:
+def per_step_partials(
+    series: Source, statistic: Statistic, plan: Plan
+) -> tuple[Tasks, list[list[Key]]]:
     """Return the tasks of all steps and, for each, the keys of the states of a few blocks each.
 
     What is combined further is combined elsewhere. No two calls give the same keys: two runs of
@@ -122,8 +124,8 @@ def few_blocks(series: Source, statistic: Statistic, plan: Plan) -> tuple[Tasks,
 
 
 def lanes(
-    series: Source, statistic: Statistic, plan: Plan, outputs: Sequence[Output]
-) -> tuple[Tasks, list[list[Key]], Canvases]:
+    series: Source, statistic: Statistic, plan: Plan, outputs: Sequence[ImageSpec]
+) -> tuple[Tasks, list[list[Key]], StepImages]:
     """Return the tasks of a running reduction of frames in memory, their keys, and the images.
 
     Each lane of rows has one state, which its tasks fold in place as they pass the steps (the few
@@ -139,7 +141,7 @@ def lanes(
     layer = tasks.add(name)
     rows = ranges(split(plan.layout.rows, min(plan.workers, plan.layout.rows)))
     trails = statistic.trail is not None and all(o.is_state(series.dtype) for o in outputs)
-    canvases = Canvases(outputs, len(rows), trails, plan.burst)
+    canvases = StepImages(outputs, len(rows), trails, plan.burst)
     most = min(TASKS_OF_A_LANE, plan.layout.nbytes // (len(rows) * LANE_NBYTES) + 1)
     runs = cut(0, len(plan.steps), -(-len(plan.steps) // most))
     for lane, (first, last) in enumerate(rows):
@@ -148,14 +150,16 @@ def lanes(
         state = None
         for index, run in enumerate(runs):
             key, steps = (name, index, lane), range(*run)
-            layer[key] = Task(key, pass_steps, statistic, state, view, plan, steps, canvases, first)
+            layer[key] = Task(
+                key, reduce_steps, statistic, state, view, plan, steps, canvases, first
+            )
             state = TaskRef(key)
     keys = [[(name, index, lane) for lane in range(len(rows))] for index in range(len(runs))]
     return tasks, keys, canvases
 
 
 def states(
-    series: Source, statistic: Statistic, plan: Plan, share: Share | None = None
+    series: Source, statistic: Statistic, plan: Plan, share: MemoryReservation | None = None
 ) -> tuple[Tasks, list[Key]]:
     """Return the tasks of a running reduction and the keys of its states, one for each step."""
     tasks, keys = parts(series, statistic, plan, share)
@@ -170,7 +174,11 @@ def states(
 
 
 def stack(
-    series: Source, statistic: Statistic, plan: Plan, output: Output, share: Share | None = None
+    series: Source,
+    statistic: Statistic,
+    plan: Plan,
+    output: ImageSpec,
+    share: MemoryReservation | None = None,
 ) -> Array:
     """Return the lazy stack of all intermediate images (steps, rows, cols)."""
     tasks, steps = states(series, statistic, plan, share)

@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from ..images import Output
+from ..images import ImageSpec
 from ..planning.values import Plan, Range
 from ..series.base import Source
 from ..statistics import State, Statistic
 from ..statistics.base import copy_state
-from .blocks import Pixels
+from .blocks import SourceBlocks
 
 
-class Canvases:
+class StepImages:
     """The images of each step that the lanes of a running reduction write their rows into.
 
     `deliver` is called with those of a step as soon as the last lane has written its rows, and
     `hold` before a lane goes on to a step, to make it wait; whoever runs the tasks sets both.
     """
 
-    def __init__(self, outputs: Sequence[Output], lanes: int, trails: bool, burst: int) -> None:
+    def __init__(self, outputs: Sequence[ImageSpec], lanes: int, trails: bool, burst: int) -> None:
         self.deliver: Callable[[int, list[np.ndarray]], Any] = lambda step, images: None
         self.hold: Callable[[int], Any] = lambda step: None
         self.outputs, self._lanes = outputs, lanes
@@ -54,13 +54,13 @@ class Canvases:
         self.deliver(step, images)
 
 
-def pass_steps(
+def reduce_steps(
     statistic: Statistic,
     state: State | None,
     view: Source,
     plan: Plan,
     steps: range,
-    canvases: Canvases,
+    canvases: StepImages,
     first: int,
 ) -> State | None:
     """Take a copy of a lane's state past some steps; write the rows of their images.
@@ -100,7 +100,7 @@ def _advanced(
     # A step of one block is taken at once, wherever it begins, unless its frames are widened.
     whole = len(step) == 1 and view.dtype != np.float16
     count = len(view) if whole else piece
-    return statistic.advance(Pixels(view, start, stop, 0, view.shape[0], count), start, state)
+    return statistic.advance(SourceBlocks(view, start, stop, 0, view.shape[0], count), start, state)
 
 
 def _trailed(

@@ -9,25 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from ..images import Output
+from ..images import ImageSpec
 from ..memory import computations
 from ..memory.available import worker_room
-from ..memory.reservation import Share
+from ..memory.reservation import MemoryReservation
 from ..planning.values import MemoryLimitError, mebibytes
-from ..scratch.store import Spool, Written
+from ..scratch.store import GroupManifest, ScratchStore
 from ..statistics import State, Statistic
 from ..statistics.base import copy_state
-from .blocks import Pixels
+from .blocks import SourceBlocks
 
 
-def working(share: Share, function: Callable, *arguments: Any) -> Any:
+def working(share: MemoryReservation, function: Callable, *arguments: Any) -> Any:
     """Call a function while a run's share of the memory is held."""
     check_worker(share)
     with share.working():
         return function(*arguments)
 
 
-def check_worker(share: Share) -> None:
+def check_worker(share: MemoryReservation) -> None:
     """Refuse to run a task on a worker that has less memory than the task was planned for.
 
     Raises
@@ -46,7 +46,7 @@ def check_worker(share: Share) -> None:
         )
 
 
-def open_spool(spool: Spool, share: Share | None) -> Spool:
+def open_spool(spool: ScratchStore, share: MemoryReservation | None) -> ScratchStore:
     """Make a spool's directory, which lives as long as what is returned, or until its run fails."""
     if share is None:
         return spool.open()
@@ -58,7 +58,7 @@ def open_spool(spool: Spool, share: Share | None) -> Spool:
     return opened
 
 
-def spool_frames(spool: Spool, pixels: Iterable, start: int, stop: int) -> Written:
+def spool_frames(spool: ScratchStore, pixels: Iterable, start: int, stop: int) -> GroupManifest:
     """Write some frames to disk; if that fails, nothing stays there."""
     found = spool.recorded(start, stop)
     if found is not None:
@@ -77,19 +77,19 @@ def spool_frames(spool: Spool, pixels: Iterable, start: int, stop: int) -> Writt
         raise
 
 
-def keep_frames(share: Share, pixels: Pixels) -> list[np.ndarray]:
+def keep_frames(share: MemoryReservation, pixels: SourceBlocks) -> list[np.ndarray]:
     """Read frames that stay in memory until the run has ended, also if it fails."""
     blocks = working(share, read_frames, pixels)
     share.at_failure(blocks.clear)
     return blocks
 
 
-def read_frames(pixels: Pixels) -> list[np.ndarray]:
+def read_frames(pixels: SourceBlocks) -> list[np.ndarray]:
     """Read everything at once."""
     return [block for piece in pixels for block in piece]
 
 
-def read_block(pixels: Pixels) -> np.ndarray:
+def read_block(pixels: SourceBlocks) -> np.ndarray:
     """Read everything into one array; a view of the user's own array cannot be written to."""
     blocks = read_frames(pixels)
     if len(blocks) > 1:
@@ -125,7 +125,7 @@ def combine_all(statistic: Statistic, states: Sequence[State], sent: bool) -> St
 
 
 def finish(
-    output: Output, statistic: Statistic, index: int, state: State, band: bool = False
+    output: ImageSpec, statistic: Statistic, index: int, state: State, band: bool = False
 ) -> np.ndarray:
     """Return the image of one of the statistics of a state, or the rows of its one band."""
     own = statistic.split(state)[index]

@@ -22,7 +22,7 @@ from .folds import (
     fold_argmax,
     fold_argmin,
 )
-from .frames import FRAMES_IN_32_BITS, leased, leased_zeros
+from .frames import FRAMES_IN_32_BITS, pooled, pooled_zeros
 from .limbs import WideSquares, combine_limbs, limb_variance, limbs_of_state
 from .moments import Squares, block_moments, merge_moments, variance
 from .ranks import OrderStatistics, ValidPercentiles, interpolate, sharing
@@ -51,11 +51,11 @@ __all__ = [
     "fold_argmax",
     "fold_argmin",
     "interpolate",
-    "leased",
-    "leased_zeros",
     "limb_variance",
     "limbs_of_state",
     "merge_moments",
+    "pooled",
+    "pooled_zeros",
     "sharing",
     "variance",
 ]

@@ -16,16 +16,16 @@ from .frames import (
     Piece,
     addresses,
     aligned,
-    ask_ahead,
     at,
     compiled,
     copy_bytes,
     dividing,
     inlined,
     internal,
-    leased,
     part_of,
     plain,
+    pooled,
+    prefetch_frames,
 )
 from .validity import (
     MOST_FRAMES,
@@ -101,14 +101,14 @@ class Extremes:
 
 def begin_extreme(block: np.ndarray, least: bool, valid: bool) -> np.ndarray:
     """Return the extreme of no frames: the first one, if all values count."""
-    into = leased(block.shape[1:], block.dtype)
+    into = pooled(block.shape[1:], block.dtype)
     into[...] = farthest(block.dtype, least) if valid else block[0]
     return into
 
 
 def combine_extremes(a: np.ndarray, b: np.ndarray, least: bool) -> np.ndarray:
     """Return the extreme of two, as of two frames."""
-    out = leased(a.shape, a.dtype)
+    out = pooled(a.shape, a.dtype)
     if a.dtype.kind != "f":
         (np.minimum if least else np.maximum)(a, b, out=out)
         return out
@@ -220,7 +220,7 @@ def _extreme_of_tile(addresses, first, o, few, least, rules):
         for q in range(0, o.size, step):
             m = min(step, o.size - q)
             if rules is not None:
-                ask_ahead(addresses, f, 4, o, first + q)
+                prefetch_frames(addresses, f, 4, o, first + q)
             four = take_four(addresses, f, o, first + q, m, rules, 0)
             _extreme_of_four(*four, part_of(o, q, m), part_of(few, q, m), least, rules)
     for f in range(n - n % 4, n):
@@ -373,7 +373,7 @@ def _add_narrow(addresses, like, halves, out, rules, start, stop):
                 for q in range(0, o.size, step):
                     m = min(step, o.size - q)
                     if rules is not None:
-                        ask_ahead(addresses, f, 4, like, first + q)
+                        prefetch_frames(addresses, f, 4, like, first + q)
                     four = take_four(addresses, f, like, first + q, m, rules, 0)
                     both = part_of(sums, q, m), part_of(uppers, q, m)
                     _add_four_narrow(*four, *both, part_of(few, q, m), rules)
@@ -413,7 +413,7 @@ def _add_wide(addresses, like, out, rules, start, stop):
             for q in range(0, o.size, step):
                 m = min(step, o.size - q)
                 if rules is not None:
-                    ask_ahead(addresses, f, 4, like, first + q)
+                    prefetch_frames(addresses, f, 4, like, first + q)
                 four = take_four(addresses, f, like, first + q, m, rules, 0)
                 _add_four_wide(*four, part_of(o, q, m), part_of(few, q, m), rules)
         for f in range(n - n % 4, n):
@@ -502,7 +502,7 @@ def _add_floats(addresses, like, total, rest, rules):
 
 def combine_sums(a: np.ndarray, rest_a: np.ndarray, b: np.ndarray, rest_b: np.ndarray) -> tuple:
     """Return ``(a + rest_a) + (b + rest_b)`` as such a sum of two float64."""
-    total, rest = leased(a.shape, a.dtype), leased(a.shape, a.dtype)
+    total, rest = pooled(a.shape, a.dtype), pooled(a.shape, a.dtype)
     terms = (array.reshape(-1) for array in (a, rest_a, b, rest_b, total, rest))
     _combine_sums(*terms)
     return total, rest

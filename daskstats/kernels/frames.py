@@ -9,7 +9,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numpy.typing import DTypeLike
 
-from ..memory.pool import Pool
+from ..memory.pool import BufferPool
 from .cache import cached
 
 Piece = list[np.ndarray]
@@ -86,7 +86,7 @@ def prefetch(typingctx, address):
 
 
 @inlined
-def ask_ahead(addresses, f, frames, like, first):
+def prefetch_frames(addresses, f, frames, like, first):
     """Ask for what a few frames from number ``f`` on have a little behind pixel ``first``."""
     for byte in range(AHEAD, AHEAD + STRETCH, LINE):
         for i in range(f, f + frames):
@@ -156,7 +156,7 @@ SMALL = 128 << 10
 
 # What the last few states and tiles left. Without it, 60 sums of 8 MB took 148 ms instead of 51.
 # Two bands of four statistics need 12 pieces: with fewer to keep, their 31 ms were 35.
-_states = Pool(pieces=16, largest=8 << 20, nbytes=64 << 20)
+_states = BufferPool(pieces=16, largest=8 << 20, nbytes=64 << 20)
 
 
 def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
@@ -170,15 +170,15 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     return memory[start : start + nbytes].view(dtype).reshape(shape)
 
 
-def leased(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+def pooled(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """Return an uninitialised array, in recycled memory unless it is small."""
     if prod(shape) * np.dtype(dtype).itemsize < SMALL:
         return np.empty(shape, dtype)
     return _states.array(shape, dtype)
 
 
-def leased_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+def pooled_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """Return an array of zeros in recycled memory."""
-    array = leased(shape, dtype)
+    array = pooled(shape, dtype)
     array[...] = 0
     return array

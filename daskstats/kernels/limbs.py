@@ -11,7 +11,7 @@ from math import ldexp
 import numpy as np
 from numba.extending import overload
 
-from .frames import Piece, addresses, at, compiled, dividing, inlined, internal, leased, part_of
+from .frames import Piece, addresses, at, compiled, dividing, inlined, internal, part_of, pooled
 from .validity import Valid, begin, end, note, pick, rules_of, runs, take, take_four
 
 # Pixels of a tile: 40 KB of limbs.
@@ -173,7 +173,7 @@ def multiply(a, b):
 
 def combine_limbs(a: Limbs, b: Limbs) -> Limbs:
     """Return the limbs of two runs of frames together."""
-    out = leased(a.shape, a.dtype)
+    out = pooled(a.shape, a.dtype)
     _combine_limbs(*(limbs.reshape(len(limbs), -1) for limbs in (a, b, out)))
     return out
 

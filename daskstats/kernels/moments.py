@@ -11,16 +11,16 @@ from .frames import (
     Piece,
     addresses,
     aligned,
-    ask_ahead,
     at,
     compiled,
     dividing,
     inlined,
     internal,
-    leased,
-    leased_zeros,
     part_of,
     plain,
+    pooled,
+    pooled_zeros,
+    prefetch_frames,
     view,
 )
 from .limbs import about_mean, is_exact, limb_variance
@@ -81,7 +81,7 @@ class Squares:
         if rules is not None or not self._fresh or len(self._parts) != 1:
             return None
         # Code is compiled for both extremes, which it finds anyway.
-        extremes = (leased(into[3].shape, into[0].dtype) if e is None else e for e in (high, low))
+        extremes = (pooled(into[3].shape, into[0].dtype) if e is None else e for e in (high, low))
         return self._parts[0], *into, *extremes
 
     def run(self, first: int, last: int) -> None:
@@ -121,7 +121,7 @@ def _add_squares(addresses, like, tile, signed, out, squares, high, low, rules, 
         for f in range(0, n - 7, 8):
             for begun in range(0, o.size, step):
                 m = min(step, o.size - begun)
-                ask_ahead(addresses, f, 8, like, first + begun)
+                prefetch_frames(addresses, f, 8, like, first + begun)
                 first_four = take_four(addresses, f, like, first + begun, m, rules, 0)
                 last_four = take_four(addresses, f + 4, like, first + begun, m, rules, 4)
                 three = (
@@ -319,7 +319,7 @@ def block_moments(piece: Piece, valid: Valid | None = None) -> np.ndarray:
     """
     frames = plain(piece)
     shape = frames[0].shape[1:]
-    state = leased_zeros((4, *shape), np.float64)
+    state = pooled_zeros((4, *shape), np.float64)
     like = np.empty(1, frames[0].dtype)
     every = addresses(frames)
     if valid is not None:
@@ -340,7 +340,7 @@ def merge_moments(
     American Statistician 37 (1983) 242-247, in pairs of float64. The numbers are for all pixels
     or for each of them; where either is 0, the other run's moments are the result.
     """
-    out = leased(a.shape, a.dtype)
+    out = pooled(a.shape, a.dtype)
     counts = [float(n) if isinstance(n, int) else n.astype("f8").reshape(-1) for n in (na, nb)]
     _merge_moments(a.reshape(4, -1), b.reshape(4, -1), *counts, out.reshape(4, -1))
     return out

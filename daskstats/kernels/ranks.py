@@ -19,8 +19,8 @@ from .frames import (
     compiled,
     inlined,
     internal,
-    leased,
     plain,
+    pooled,
     prefetch,
     view,
 )
@@ -131,7 +131,7 @@ class OrderStatistics:
         pixels = prod(self._shape)
         self._frames = [block.view(unsigned) for block in piece]
         every = addresses(self._frames)
-        self._out = leased((len(guesses), pixels), unsigned)
+        self._out = pooled((len(guesses), pixels), unsigned)
         block = _block(every.size, pixels, rules is not None)
         tile = aligned((every.size, block), np.uint8)
         self._sign = unsigned.type(1 << (8 * dtype.itemsize - 1))
@@ -222,7 +222,7 @@ class ValidPercentiles:
         parts = np.repeat(np.array(percentiles) / 100, np.diff(self._rows))
         steps = np.concatenate(both)
         guesses = np.where(steps, -1, np.minimum(SAMPLE - 1, parts * SAMPLE)).astype(int)
-        self._weights = leased((len(both), *piece[0].shape[1:]), np.float64)
+        self._weights = pooled((len(both), *piece[0].shape[1:]), np.float64)
         planes = np.cumsum(steps == 0) - 1
         weights = self._weights.reshape(len(both), -1)
         ranks = Among(valid.counts, parts, steps, planes, weights)
@@ -255,7 +255,7 @@ def interpolate(below: np.ndarray, above: np.ndarray, weight: float | np.ndarray
 
     ``weight`` is a number, or one for each pixel.
     """
-    out = leased(below.shape, np.float64)
+    out = pooled(below.shape, np.float64)
     neighbours = (values.reshape(-1) for values in plain([below[None], above[None]]))
     weights = weight.reshape(-1) if isinstance(weight, np.ndarray) else weight
     _interpolate(*neighbours, weights, out.reshape(-1))

@@ -28,12 +28,12 @@ from .frames import (
     Piece,
     addresses,
     aligned,
-    ask_ahead,
     compiled,
     inlined,
     internal,
     part_of,
     plain,
+    prefetch_frames,
     view,
 )
 
@@ -526,7 +526,7 @@ def _count_valid(addresses, like, rules):
         for f in range(0, n - 3, 4):
             for q in range(0, few.size, step):
                 m = min(step, few.size - q)
-                ask_ahead(addresses, f, 4, like, first + q)
+                prefetch_frames(addresses, f, 4, like, first + q)
                 four = take_four(addresses, f, like, first + q, m, rules, 0)
                 _count_four(*four, part_of(few, q, m), rules)
         for f in range(n - n % 4, n):

@@ -20,11 +20,11 @@ LARGE = 1 << 20
 HUGE = 2 << 20
 
 
-class Lease:
+class PooledBuffer:
     """Memory of an array that goes back to its pool when the array is no more."""
 
     def __init__(
-        self, pool: "Pool", memory: np.ndarray, shape: tuple[int, ...], dtype: np.dtype
+        self, pool: "BufferPool", memory: np.ndarray, shape: tuple[int, ...], dtype: np.dtype
     ) -> None:
         self._pool, self._memory = pool, memory
         self.__array_interface__ = {
@@ -38,7 +38,7 @@ class Lease:
         self._pool.take_back(self._memory)
 
 
-class Pool:
+class BufferPool:
     """What arrays have left, a few pieces of memory for the next ones.
 
     Parameters
@@ -52,7 +52,7 @@ class Pool:
 
     Examples
     --------
-    >>> pool = Pool(pieces=2)
+    >>> pool = BufferPool(pieces=2)
     >>> first = pool.array((2, 3), "u2").ctypes.data
     >>> pool.array((3, 2), "i2").ctypes.data == first
     True
@@ -68,7 +68,7 @@ class Pool:
         """Return an uninitialised array, at the beginning of ``nbytes`` if more are given."""
         dtype = np.dtype(dtype)
         memory = self._taken(nbytes or prod(shape) * dtype.itemsize)
-        return np.asarray(Lease(self, memory, shape, dtype))
+        return np.asarray(PooledBuffer(self, memory, shape, dtype))
 
     def _taken(self, nbytes: int) -> np.ndarray:
         for _ in range(len(self._free)):

@@ -38,8 +38,8 @@ def waiting_timeout() -> float:
 
 
 @dataclass(eq=False)
-class Holding:
-    """What a run holds; it is known until its `Share` is no more."""
+class ReservationEntry:
+    """What a run holds; it is known until its `MemoryReservation` is no more."""
 
     nbytes: int
     """projected peak"""
@@ -55,7 +55,7 @@ class Holding:
     """the calls of dask's scheduler of which one is its own, if it has no consumer"""
 
 
-_holdings: set[Holding] = set()
+_holdings: set[ReservationEntry] = set()
 _changed = threading.Condition()
 
 
@@ -66,7 +66,7 @@ def left(limit: int) -> int:
         return max(0, limit - sum(holding.nbytes for holding in _holdings))
 
 
-class Share:
+class MemoryReservation:
     """The memory of one run beside those of others in this process.
 
     Parameters
@@ -80,7 +80,7 @@ class Share:
 
     Examples
     --------
-    >>> share = Share(100, limit=1000)
+    >>> share = MemoryReservation(100, limit=1000)
     >>> share.reserve()
     >>> left(1000)
     900
@@ -92,7 +92,7 @@ class Share:
     def __init__(self, nbytes: int, limit: int, caller: int | None = None) -> None:
         self.nbytes, self.limit = nbytes, limit
         self.caller = threading.get_ident() if caller is None else caller
-        self._holding = Holding(nbytes)
+        self._holding = ReservationEntry(nbytes)
         self._end = weakref.finalize(self, _forget, self._holding)
         self._at_failure: list[Callable[[], object]] = []
         self._told = self._failed = False
@@ -187,7 +187,7 @@ class Share:
                 )
             )
 
-    def _needs(self, remedy: str, others: list[Holding] | None = None) -> str:
+    def _needs(self, remedy: str, others: list[ReservationEntry] | None = None) -> str:
         others = _begun(self._holding) if others is None else others
         held = sum(other.nbytes for other in others)
         return (
@@ -222,14 +222,14 @@ class Share:
 
     def __reduce__(self) -> Any:
         # Another process has memory of its own.
-        return Share, (self.nbytes, self.limit, ELSEWHERE)
+        return MemoryReservation, (self.nbytes, self.limit, ELSEWHERE)
 
 
-def _begun(mine: Holding) -> list[Holding]:
+def _begun(mine: ReservationEntry) -> list[ReservationEntry]:
     return [other for other in _holdings if other.begun and other is not mine]
 
 
-def _idle(mine: Holding) -> bool:
+def _idle(mine: ReservationEntry) -> bool:
     """Whether no other run has worked for a while; one with a consumer always may."""
     others = _begun(mine)
     newest = max(other.worked for other in others)
@@ -237,7 +237,7 @@ def _idle(mine: Holding) -> bool:
     return not busy and time.monotonic() - newest > PATIENCE
 
 
-def _is_left_alone(holding: Holding) -> bool:
+def _is_left_alone(holding: ReservationEntry) -> bool:
     """Whether an iterator will not be advanced any more, as far as can be told."""
     if not holding.thread or holding.tasks:
         return False
@@ -245,7 +245,7 @@ def _is_left_alone(holding: Holding) -> bool:
     return not alive or time.monotonic() - holding.worked > waiting_timeout()
 
 
-def _forget(holding: Holding) -> None:
+def _forget(holding: ReservationEntry) -> None:
     if holding.begun and holding.nbytes >= WORTH_TRIMMING:
         _trim()
     with _changed:
@@ -261,11 +261,11 @@ def _trim() -> None:
 
 # ---------------------------------------------------------------------- the end of a lazy run
 
-_watched: "weakref.WeakSet[Share]" = weakref.WeakSet()
+_watched: "weakref.WeakSet[MemoryReservation]" = weakref.WeakSet()
 _watching = threading.Lock()
 
 
-def _watch_for_end(share: Share) -> None:
+def _watch_for_end(share: MemoryReservation) -> None:
     """Give a share back when its run has ended, whoever keeps the results of the run."""
     if share in _watched or not share._holding.runs:
         return

@@ -13,7 +13,7 @@ from .cuts import (
     task_size,
     units_read,
 )
-from .margins import check_limit, check_tasks, fetched, usable, with_losses
+from .margins import check_limit, check_tasks, fetched, payload, with_losses
 from .values import FAN_IN, MEBI, WAITING, Cost, Layout, Plan
 
 # Steps of frames in memory that one call of compiled code passes, at most, and the bytes of frames
@@ -80,7 +80,7 @@ def fold(
     fixed = (states * cost.state + images * cost.image + workers * cost.scratch) * pixels
     fixed += workers * layout.objects
     waiting = 2 * (burst - 1) * cost.image * pixels
-    if fixed + waiting <= usable(limit):
+    if fixed + waiting <= payload(limit):
         fixed += waiting
     else:
         burst = 1
@@ -88,7 +88,7 @@ def fold(
     read = replace(layout, in_memory=False) if copies > 1 else layout
     least = copies * fetched(read, 1)
     check_limit(fixed + workers * least, limit, layout, "one frame", workers)
-    room = (usable(limit) - fixed) // workers
+    room = (payload(limit) - fixed) // workers
 
     per_worker = TASKS_PER_WORKER_IN_MEMORY if layout.in_memory else TASKS_PER_WORKER
     if processes:

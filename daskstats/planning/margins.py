@@ -3,7 +3,7 @@
 from .values import MEBI, Layout, MemoryLimitError, mebibytes
 
 # What allocators lose between arrays, and what threads, tasks and metadata take.
-LOST, OVERHEAD = 10, 4 * MEBI
+ALLOCATOR_SLACK, FIXED_OVERHEAD = 10, 4 * MEBI
 
 # Tasks of the largest graph: dask takes some 10 us and 1.5 kB for each, before the first is run.
 MOST_TASKS = 2_000_000
@@ -26,16 +26,16 @@ def fetched(layout: Layout, nframes: int) -> int:
 
 def with_losses(nbytes: int) -> int:
     """Return what arrays of so many bytes take with all that is around them."""
-    return nbytes + nbytes // LOST + OVERHEAD
+    return nbytes + nbytes // ALLOCATOR_SLACK + FIXED_OVERHEAD
 
 
-def usable(limit: int) -> int:
+def payload(limit: int) -> int:
     """Return the bytes of arrays that a limit allows.
 
-    >>> with_losses(usable(1 << 30)) == 1 << 30
+    >>> with_losses(payload(1 << 30)) == 1 << 30
     True
     """
-    nbytes = max(0, limit - OVERHEAD) * LOST // (LOST + 1)
+    nbytes = max(0, limit - FIXED_OVERHEAD) * ALLOCATOR_SLACK // (ALLOCATOR_SLACK + 1)
     return nbytes + (with_losses(nbytes + 1) <= limit)
 
 

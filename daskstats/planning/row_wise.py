@@ -34,7 +34,7 @@ from .cuts import (
     task_size,
     units_touched,
 )
-from .margins import MOST_TASKS, check_limit, check_tasks, fetched, usable, with_losses
+from .margins import MOST_TASKS, check_limit, check_tasks, fetched, payload, with_losses
 from .strategies import (
     CHUNKS_IN_FLIGHT,
     MOST_SMALL_CHUNKS,
@@ -43,10 +43,10 @@ from .strategies import (
     Request,
     direct,
     p2p,
+    refusal,
     reread,
     resident,
     scratch,
-    why_not,
 )
 from .values import Cost, Disk, Layout, MemoryLimitError, Plan, Range, mebibytes
 
@@ -100,7 +100,7 @@ def bands(
     >>> plan.strategy, len(plan.blocks), plan.reads
     ('reread', 6, 6.0)
     """
-    request = Request(layout, cost, steps, workers, usable(limit), running, processes)
+    request = Request(layout, cost, steps, workers, payload(limit), running, processes)
     kept = use_buffer, disk, shuffle
     plan, refused = plan_bands(request, limit, *kept)
     if plan is not None:
@@ -170,7 +170,7 @@ def ways_to_bands(
     if not processes and (use_buffer or not layout.again):
         ways.append(resident(request))
     if use_buffer:
-        note = why_not(layout, disk)
+        note = refusal(layout, disk)
         if disk is not None and not note:
             ways += [scratch(request, SMALLEST_CHUNK), scratch(request)]
         if shuffle:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from .cuts import LARGEST_BLOCK, TASKS_PER_WORKER
 from .frame_wise import COPIES
-from .margins import fetched, usable
+from .margins import fetched, payload
 from .values import MEBI, TASK_OBJECTS, Cost, Disk, Layout, mebibytes
 
 # Bytes of a chunk of scratch data: large beside the cost of a file (some 2 ms), and small beside
@@ -79,7 +79,7 @@ class Request:
 
     def within(self, limit: int) -> "Request":
         """Return the request with another memory limit."""
-        return replace(self, limit=usable(limit))
+        return replace(self, limit=payload(limit))
 
     def in_pixels(self) -> "Request":
         """Return the request for bands that are parts of rows."""
@@ -206,7 +206,7 @@ def whole_units(layout: Layout) -> int:
     return min(max(piece - piece % layout.frame_unit, layout.frame_unit), layout.nframes)
 
 
-def why_not(layout: Layout, disk: Disk | None) -> str:
+def refusal(layout: Layout, disk: Disk | None) -> str:
     """Say why frames cannot wait on disk, if they cannot."""
     if disk is None:
         return ""

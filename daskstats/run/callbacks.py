@@ -20,7 +20,7 @@ class Closed(Exception):
     """The consumer has left."""
 
 
-class Handoff(Generic[T]):
+class BoundedQueue(Generic[T]):
     """A bounded queue between one producer and one consumer, which either can end.
 
     Two queues in C, one of items and one of free places, take a third of the time that a
@@ -68,7 +68,7 @@ class Run(Background):
 
     def __init__(self, scheduler: Scheduler, graph: dict, keys: list) -> None:
         super().__init__(graph, self._posttask, self._pretask)
-        self._handoff: Handoff = Handoff(WAITING)
+        self._handoff: BoundedQueue = BoundedQueue(WAITING)
         self._scheduler, self._keys = scheduler, keys
         self._wanted = set(keys)
         self._thread.start()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ..images import Output
+from ..images import ImageSpec
 from ..statistics import State, Statistic
 
 
@@ -15,7 +15,7 @@ class Images:
     ----------
     statistic : Statistic
         What the states are of.
-    outputs : sequence of Output
+    outputs : sequence of ImageSpec
         One for each statistic in it.
     running : bool
         Whether what comes in is the state of all steps so far instead.
@@ -24,14 +24,14 @@ class Images:
     --------
     >>> from daskstats.statistics import maximum
     >>> frames = np.array([[[1, 2]], [[3, 0]]], "u1")
-    >>> images = Images(maximum, [Output(maximum, 1, 2, frames.dtype)])
+    >>> images = Images(maximum, [ImageSpec(maximum, 1, 2, frames.dtype)])
     >>> states = [maximum.chunk([[frame[None]]], k) for k, frame in enumerate(frames)]
     >>> [images.after([state])[0].tolist() for state in states]
     [[[1, 2]], [[3, 2]]]
     """
 
     def __init__(
-        self, statistic: Statistic, outputs: Sequence[Output], running: bool = False
+        self, statistic: Statistic, outputs: Sequence[ImageSpec], running: bool = False
     ) -> None:
         self._statistic, self._outputs, self._running = statistic, outputs, running
         self._state: State | None = None

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from ..graph.row_parallel import Canvases
+from ..graph.row_parallel import StepImages
 from .callbacks import Run
 from .distributed import ClusterRun
 from .scheduler import Scheduler
@@ -128,7 +128,7 @@ def run(
     keys: list,
     scheduler: Scheduler,
     steps: int,
-    canvases: Canvases | None = None,
+    canvases: StepImages | None = None,
     at_once: bool = False,
 ) -> AnyRun:
     """Start a graph and give what it has for each step, in order.

@@ -16,13 +16,13 @@ import dask.local
 import dask.multiprocessing
 import dask.threaded
 
-from ..graph.row_parallel import Canvases
+from ..graph.row_parallel import StepImages
 from ..planning.values import WAITING
 from .background import Background
 from .scheduler import Scheduler
 
 
-class Turnstile:
+class StepExecutor:
     """Threads that run what is ready in the order of the steps, and not far ahead of the consumer.
 
     dask's own order knows nothing of steps that do not depend on each other. It is told of more
@@ -32,7 +32,7 @@ class Turnstile:
     _max_workers = sys.maxsize  # as `concurrent.futures` names it, and dask reads it
 
     def __init__(
-        self, turns: dict, supplies: "Supplies", workers: int, name: str, waiting: int
+        self, turns: dict, supplies: "InputTracker", workers: int, name: str, waiting: int
     ) -> None:
         self._turns, self._supplies, self._workers = turns, supplies, workers
         self._unseen = self._unlocking = 0
@@ -134,7 +134,7 @@ class Turnstile:
         return turn < self._open
 
 
-class Supplies:
+class InputTracker:
     """The tasks that only make results for others, such as the chunks of a dask array."""
 
     def __init__(self, graph: dict) -> None:
@@ -187,7 +187,7 @@ class ThreadedRun(Background):
         self._early: list[list] = [[] for _ in sizes]
         self._turn = 0
         turns, workers = turns_of(graph, keys), scheduler.workers
-        self._turnstile = Turnstile(turns, Supplies(graph), workers, self._name, waiting)
+        self._turnstile = StepExecutor(turns, InputTracker(graph), workers, self._name, waiting)
         self._thread.start()
 
     def next(self) -> Any:
@@ -237,7 +237,7 @@ class LanesRun(ThreadedRun):
     """Lanes of rows being run, whose tasks deliver the images themselves, in the midst of them."""
 
     def __init__(
-        self, scheduler: Scheduler, graph: dict, keys: list, steps: int, canvases: Canvases
+        self, scheduler: Scheduler, graph: dict, keys: list, steps: int, canvases: StepImages
     ) -> None:
         canvases.deliver = lambda step, image: self._results.put((step, image))
         canvases.hold = lambda step: self._turnstile.hold(step)

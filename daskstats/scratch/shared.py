@@ -19,18 +19,18 @@ import numpy as np
 from ..packages import loaded
 from . import liveness
 from .location import PREFIX, _marks, no_room, sweep
-from .store import Spool, Written
+from .store import GroupManifest, ScratchStore
 
 # Seconds between looks whether a worker still has what holds a shared directory.
 LOOK = 0.5
 
 
-class SharedSpool(Spool):
+class SharedScratchStore(ScratchStore):
     """A spool of several processes, in a directory whose name they all know.
 
-    `open` makes the directory, or finds it with what processes that have died have written. What it
-    returns, and every `Written`, holds the directory in each process that it is sent to; the last
-    one that lets go of them removes it.
+    `open` makes the directory, or finds it with the groups that dead processes have written. The
+    store it returns, and every `GroupManifest`, holds the directory in each process that it is sent
+    to; the last process that lets go of them removes it.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class SharedSpool(Spool):
         self.name = name
         self._lost = False
 
-    def open(self) -> Spool:
+    def open(self) -> ScratchStore:
         """Return this process's spool with the directory."""
         check_seen(self.place)
         directory = self.place / f"{PREFIX}{self.name}"
@@ -54,7 +54,7 @@ class SharedSpool(Spool):
         with _sharing:
             return _shared.get(directory) or self._first(directory)
 
-    def _first(self, directory: Path) -> "SharedSpool":
+    def _first(self, directory: Path) -> "SharedScratchStore":
         free = shutil.disk_usage(self.place).free
         if free < self.needed and not directory.exists():
             raise OSError(no_room(self.needed, free, self.place))
@@ -66,7 +66,7 @@ class SharedSpool(Spool):
         self._create(made)
         self._metadata = (made / "zarr.json").read_bytes()
 
-    def _held(self, directory: Path, mark: Path) -> "SharedSpool":
+    def _held(self, directory: Path, mark: Path) -> "SharedScratchStore":
         token = self.name.partition("-")[0]
         self.directory = directory
         _shared[directory] = self
@@ -80,17 +80,17 @@ class SharedSpool(Spool):
     def remove(self, cause: BaseException | None = None) -> None:
         """Leave the directory to those that hold it; a task that has failed may run again."""
 
-    def recorded(self, start: int, stop: int) -> "Written | None":
+    def recorded(self, start: int, stop: int) -> "GroupManifest | None":
         """Return what another process has written of a group before it died, if anything."""
         with self._using():
             try:
                 begin, end, chunks = json.loads(self._record(start).read_text())
             except (OSError, ValueError):
                 return None
-        found = Written(begin, end, tuple((size, seal) for size, seal in chunks), self)
+        found = GroupManifest(begin, end, tuple((size, seal) for size, seal in chunks), self)
         return found if (begin, end) == (start, stop) else None
 
-    def _write(self, start: int, frames: np.ndarray) -> "Written":
+    def _write(self, start: int, frames: np.ndarray) -> "GroupManifest":
         # Chunks and the record appear whole, by a rename: two processes may write the same.
         found = super()._write(start, frames)
         part = self._record(start).with_suffix(f".{uuid4().hex}")
@@ -98,7 +98,7 @@ class SharedSpool(Spool):
         part.replace(self._record(start))
         return replace(found, spool=self)
 
-    def write(self, start: int, frames: np.ndarray) -> "Written":
+    def write(self, start: int, frames: np.ndarray) -> "GroupManifest":
         """Write as any spool does, and a record of it for whoever has to do it again."""
         with self._using():
             try:
@@ -122,13 +122,13 @@ class SharedSpool(Spool):
         return _arrived, (self.__getstate__(),)
 
 
-_shared: "weakref.WeakValueDictionary[Path, SharedSpool]" = weakref.WeakValueDictionary()
+_shared: "weakref.WeakValueDictionary[Path, SharedScratchStore]" = weakref.WeakValueDictionary()
 _sharing = threading.Lock()
 
 
-def _arrived(state: dict[str, Any]) -> SharedSpool:
+def _arrived(state: dict[str, Any]) -> SharedScratchStore:
     """Return the shared spool that has been sent; each process has one for a directory."""
-    spool = SharedSpool.__new__(SharedSpool)
+    spool = SharedScratchStore.__new__(SharedScratchStore)
     spool.__setstate__(state)
     directory = spool.directory
     if directory is None:

@@ -9,9 +9,9 @@ Frames come in groups and go out in bands of rows. A spool is a directory with o
                |
            read by one task
 
-Only whole chunks are written and read. Each ends with its checksum (CRC-32C), and `Spool.write`
-returns what it wrote: size and checksum of every chunk. Without that record nothing is read, so
-that a chunk that is missing, cut or altered is an error, never an image.
+Only whole chunks are written and read. Each ends with its checksum (CRC-32C), and
+`ScratchStore.write` returns a `GroupManifest`: size and checksum of every chunk. Without it nothing
+is read, so that a chunk that is missing, cut or altered is an error, never an image.
 """
 
 import os
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from .. import ending
-from ..memory.pool import Pool
+from ..memory.pool import BufferPool
 from ..packages import load
 from .location import (
     DamagedScratchError,
@@ -44,7 +44,7 @@ from .location import (
 CHUNKS_AT_ONCE = 4
 
 
-class Spool:
+class ScratchStore:
     """What is kept on disk, and where; `open` gives one whose directory is there.
 
     Parameters
@@ -85,15 +85,15 @@ class Spool:
         self.directory: Path | None = None
         self._array: Any = None
         self._metadata = b""
-        self._opened: weakref.WeakSet[Spool] = weakref.WeakSet()
+        self._opened: weakref.WeakSet[ScratchStore] = weakref.WeakSet()
         self._lease: _Lease | None = None
-        self._pool = Pool(buffers)
+        self._pool = BufferPool(buffers)
         self.share: Any = None
         """what must not be given back before this is no more"""
         # Loaded before the run begins, so that at exit it ends after the run.
         load("zarr")
 
-    def open(self) -> "Spool":
+    def open(self) -> "ScratchStore":
         """Return a spool like this one with a new directory, which is removed with it.
 
         `remove` of either removes it earlier.
@@ -103,7 +103,7 @@ class Spool:
         if free < self.needed:
             raise OSError(no_room(self.needed, free, self.place))
         opened = copy(self)
-        opened._pool, opened.share = Pool(self.buffers), None
+        opened._pool, opened.share = BufferPool(self.buffers), None
         opened._opened = weakref.WeakSet([opened])
         with ending.writing:
             opened.directory = _new_directory(self.place)
@@ -135,12 +135,12 @@ class Spool:
         most = max(self.group * rows, total * self.height) * cols * self.dtype.itemsize
         return self._pool.array((nframes, nrows, cols), self.dtype, most)
 
-    def write(self, start: int, frames: np.ndarray) -> "Written":
+    def write(self, start: int, frames: np.ndarray) -> "GroupManifest":
         """Write the group of frames (frames, rows, cols) that begins with ``start``, whole.
 
         Returns
         -------
-        Written
+        GroupManifest
             What `read` needs to know about it.
         """
         try:
@@ -153,25 +153,25 @@ class Spool:
             self.remove(failure)
             raise failure from error
 
-    def _write(self, start: int, frames: np.ndarray) -> "Written":
+    def _write(self, start: int, frames: np.ndarray) -> "GroupManifest":
         stop, bands = start + len(frames), range(-(-self.shape[1] // self.height))
         few, array = CHUNKS_AT_ONCE * self.height, self._opened_array()
         for first in range(0, self.shape[1], few):
             if self._lease is not None:
                 self._lease.check()
             array[start:stop, first : first + few] = frames[:, first : first + few]
-        return Written(start, stop, tuple(_seal(self._file(start, band)) for band in bands))
+        return GroupManifest(start, stop, tuple(_seal(self._file(start, band)) for band in bands))
 
-    def recorded(self, start: int, stop: int) -> "Written | None":
+    def recorded(self, start: int, stop: int) -> "GroupManifest | None":
         """Return what another process has written of a group before it died, if anything."""
         return None
 
-    def read(self, band: int, every: Sequence["Written"]) -> np.ndarray:
+    def read(self, band: int, every: Sequence["GroupManifest"]) -> np.ndarray:
         """Return the rows of one band of all frames (frames, rows, cols).
 
         Parameters
         ----------
-        every : sequence of Written
+        every : sequence of GroupManifest
             All groups, in order.
 
         Raises
@@ -182,7 +182,7 @@ class Spool:
         with self._using():
             return self._read(band, every)
 
-    def _read(self, band: int, every: Sequence["Written"]) -> np.ndarray:
+    def _read(self, band: int, every: Sequence["GroupManifest"]) -> np.ndarray:
         first = band * self.height
         rows = self.buffer(every[-1].stop, min(self.height, self.shape[1] - first))
         for edge in range(0, len(every), CHUNKS_AT_ONCE):
@@ -203,20 +203,20 @@ class Spool:
         """Keep the directory from being removed; another process knows nothing of that."""
         return self._lease if self._lease is not None else nullcontext()
 
-    def _fill(self, rows: np.ndarray, few: Sequence["Written"], first: int) -> None:
+    def _fill(self, rows: np.ndarray, few: Sequence["GroupManifest"], first: int) -> None:
         frames = slice(few[0].start, few[-1].stop)
         where = frames, slice(first, first + rows.shape[1]), slice(None)
         prototype = load("zarr.core.buffer").default_buffer_prototype()
         out = prototype.nd_buffer.from_numpy_array(rows[frames])
         self._opened_array().get_basic_selection(where, out=out)
 
-    def _check(self, band: int, written: "Written") -> None:
+    def _check(self, band: int, written: "GroupManifest") -> None:
         seal = _seal(self._file(written.start, band))
         if seal != written.chunks[band]:
             raise ValueError(f"its size and checksum are {seal}, not {written.chunks[band]}")
 
     @contextmanager
-    def _blaming(self, band: int, written: "Written") -> Iterator[None]:
+    def _blaming(self, band: int, written: "GroupManifest") -> Iterator[None]:
         """Say which rows and frames an error is about."""
         try:
             yield
@@ -266,11 +266,11 @@ class Spool:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._pool, self._opened = Pool(self.buffers), weakref.WeakSet()
+        self._pool, self._opened = BufferPool(self.buffers), weakref.WeakSet()
 
 
 @dataclass(frozen=True)
-class Written:
+class GroupManifest:
     """What a group of frames is on disk."""
 
     start: int

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from dask.utils import SerializableLock
 
-from .. import formats, series
 from .base import Source
 from .foreign import advice_for, refusal
 from .locked import LockedSource
@@ -53,7 +52,7 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
 __all__ = ["Source", "open_source", "suffixes"]
 
 # Modules that define a kind of series are found without being named.
-for _package in (series, formats):
+for _package in map(import_module, ("daskstats.series", "daskstats.formats")):
     for _module in pkgutil.iter_modules(_package.__path__):
         import_module(f"{_package.__name__}.{_module.name}")
 

@@ -76,11 +76,11 @@ class SequenceSource(Source):
 
     def _rows_alone(self, index: int, first: int, last: int) -> np.ndarray:
         frame = self._frame(index)
-        usable, lasting = (True, True) if is_own(frame) else self._stored.look(index, frame)
+        payload, lasting = (True, True) if is_own(frame) else self._stored.look(index, frame)
         if lasting is False and not self._gate.refilled:
-            usable = lasting = is_own(frame, LOOKS)
+            payload = lasting = is_own(frame, LOOKS)
         self._gate.note(lasting)
-        return self._cut(frame, first, last) if usable else np.array(frame[first:last], order="C")
+        return self._cut(frame, first, last) if payload else np.array(frame[first:last], order="C")
 
     def _cut(self, frame: np.ndarray, first: int, last: int) -> np.ndarray:
         if last - first == self.shape[0]:

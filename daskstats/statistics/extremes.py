@@ -131,9 +131,9 @@ def _arg(
     for piece in pieces:
         if not state:
             shape, keys = piece[0].shape[1:], compiled().Keys(piece[0].dtype, wide=True)
-            state["index"] = compiled().leased(shape, "i8")
+            state["index"] = compiled().pooled(shape, "i8")
             state["index"][...] = -1
-            state["key"] = compiled().leased_zeros(shape, keys.unsigned)
+            state["key"] = compiled().pooled_zeros(shape, keys.unsigned)
         valid = left_out(validity, piece[0], None)
         getattr(compiled(), f"fold_{name}")(piece, start, state["key"], state["index"], valid)
         start += sum(len(block) for block in piece)

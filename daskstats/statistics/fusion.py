@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from dask.base import tokenize
 
-from ..memory.pool import Pool
+from ..memory.pool import BufferPool
 from .base import Piece, State, Statistic, finish_rows, place_rows
 from .extremes import combine_extremes, fold_extremes
 from .moments import begin_moments, fold_moments, is_small, moments_size, pack_squares
@@ -34,14 +34,14 @@ FEW_FRAMES = 8
 
 # What the bands of the last images have left, 32 MB at the most: fresh memory for those of four
 # images of 2 MB to 8 MB takes 7 ms of a core.
-band_pool = Pool(pieces=8, largest=4 << 20)
+band_pool = BufferPool(pieces=8, largest=4 << 20)
 
 Target = tuple[Statistic, np.ndarray]
 """a statistic and its image"""
 
 
 @dataclass(frozen=True)
-class Together(Statistic):
+class FusedStatistic(Statistic):
     """Several statistics whose states are kept in one, under the number of each."""
 
     members: tuple[Statistic, ...] = ()
@@ -95,9 +95,9 @@ def _name(members: Sequence[Statistic]) -> str:
     return "-".join(dict.fromkeys(member.name for member in members))
 
 
-def _frame_wise(members: Sequence[Statistic], frames: np.dtype) -> Together:
+def _frame_wise(members: Sequence[Statistic], frames: np.dtype) -> FusedStatistic:
     folds = _folds(members, frames)
-    return Together(
+    return FusedStatistic(
         name=_name(members),
         chunk=partial(_fold_together, folds=tuple(folds)),
         combine=partial(_combine_together, folds=tuple(folds)),
@@ -164,13 +164,13 @@ def _sizes(frames: np.dtype, nframes: int, folds: tuple) -> int:
 
 def _row_wise(
     members: Sequence[Statistic], dtypes: Sequence[np.dtype], frames: np.dtype
-) -> Together:
+) -> FusedStatistic:
     folds = _folds(members, frames)
     folded = [fold for fold in folds if fold.along == "frames"]
     states = sum(fold.state_size(frames, 1 << 40) for fold in folded)
     images = tuple(_by_rows(*each) for each in zip(members, dtypes, strict=True))
     finished = sum(int(image.state_size(frames, 0)) for image in images)
-    return Together(
+    return FusedStatistic(
         name=_name(members),
         chunk=partial(
             _band_of_all,

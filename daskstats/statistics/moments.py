@@ -57,7 +57,7 @@ def _limbs(piece: Piece, state: State, validity: Validity | None) -> tuple[State
     kernels = compiled()
     if not state:
         shape = kernels.limbs_of_state(piece[0].itemsize), *piece[0].shape[1:]
-        state = {"limbs": kernels.leased_zeros(shape, "u8"), "count": np.array(0)}
+        state = {"limbs": kernels.pooled_zeros(shape, "u8"), "count": np.array(0)}
         if validity is not None:
             state["valid"] = zero_counts(piece[0])
     valid = left_out(validity, piece[0], state.get("valid"))
@@ -73,12 +73,12 @@ def _squares(
     kernels, fresh = compiled(), not state
     if fresh:
         shape, sign = piece[0].shape[1:], "i" if piece[0].dtype.kind == "i" else "u"
-        state = {"sum": kernels.leased(shape, f"{sign}8"), "squares": kernels.leased(shape, "u8")}
+        state = {"sum": kernels.pooled(shape, f"{sign}8"), "squares": kernels.pooled(shape, "u8")}
         state["count"] = np.array(0)
         if validity is not None:
             state["valid"] = zero_counts(piece[0])
         for name in extremes:
-            state[name] = kernels.leased(shape, piece[0].dtype)
+            state[name] = kernels.pooled(shape, piece[0].dtype)
     valid = left_out(validity, piece[0], state.get("valid"))
     high, low = state.get("max"), state.get("min")
     adder = kernels.Squares(piece, state["sum"], state["squares"], valid, high, low, fresh)

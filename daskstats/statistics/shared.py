@@ -44,11 +44,11 @@ def left_out(validity: Validity | None, block: np.ndarray, counts: np.ndarray | 
 
 def zero_counts(block: np.ndarray) -> np.ndarray:
     """Return zero counts of frames: 32 bits, as many as there can be."""
-    return compiled().leased_zeros(block.shape[1:], "u4")
+    return compiled().pooled_zeros(block.shape[1:], "u4")
 
 
 def applied(ufunc: np.ufunc, a: np.ndarray, b: np.ndarray, dtype: Any = None) -> np.ndarray:
-    return ufunc(a, b, out=compiled().leased(a.shape, dtype or a.dtype), dtype=dtype)
+    return ufunc(a, b, out=compiled().pooled(a.shape, dtype or a.dtype), dtype=dtype)
 
 
 def copy_array(state: State, image: np.ndarray, name: str) -> None:

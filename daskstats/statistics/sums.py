@@ -52,7 +52,7 @@ def _begin_sums(piece: Piece, *, validity: Validity | None = None) -> Begun | No
 
 def _zero_sums(block: np.ndarray, nframes: int, validity: Validity | None = None) -> State:
     """Return zero sums that ``nframes`` frames like those of a block cannot overflow."""
-    zeros, shape, dtype = compiled().leased_zeros, block.shape[1:], block.dtype
+    zeros, shape, dtype = compiled().pooled_zeros, block.shape[1:], block.dtype
     valid = {} if validity is None else {"valid": zero_counts(block)}
     if dtype.kind == "f":
         return {"sum": zeros(shape, "f8"), "rest": zeros(shape, "f8"), **valid}

@@ -396,7 +396,7 @@ def _nothing_is_held():
 
 
 def test_what_is_reserved_is_not_left():
-    shares = [reservation.Share(300, 1000) for _ in range(4)]
+    shares = [reservation.MemoryReservation(300, 1000) for _ in range(4)]
     for share in shares:
         share.reserve()
     assert reservation.left(1000) == 0
@@ -409,7 +409,10 @@ def test_what_is_reserved_is_not_left():
 
 
 def test_a_run_waits_for_those_that_have_begun():
-    first, second = reservation.Share(600, 1000), reservation.Share(600, 1000)
+    first, second = (
+        reservation.MemoryReservation(600, 1000),
+        reservation.MemoryReservation(600, 1000),
+    )
     order = []
 
     def other():
@@ -429,7 +432,10 @@ def test_a_run_waits_for_those_that_have_begun():
 
 
 def test_what_has_only_been_reserved_keeps_nobody_waiting():
-    first, second = reservation.Share(600, 1000), reservation.Share(600, 1000)
+    first, second = (
+        reservation.MemoryReservation(600, 1000),
+        reservation.MemoryReservation(600, 1000),
+    )
     first.reserve()
     second.begin()
     second.release()
@@ -437,18 +443,24 @@ def test_what_has_only_been_reserved_keeps_nobody_waiting():
 
 
 def test_one_thread_cannot_wait_for_itself():
-    first, second = reservation.Share(600 << 20, 1 << 30), reservation.Share(600 << 20, 1 << 30)
+    first, second = (
+        reservation.MemoryReservation(600 << 20, 1 << 30),
+        reservation.MemoryReservation(600 << 20, 1 << 30),
+    )
     first.begin()
     with pytest.raises(MemoryError, match=r"600 MiB do not fit next to the 600 MiB of the 1 iter"):
         second.begin()
 
 
 def test_a_run_that_is_too_large_alone_is_not_kept_waiting():
-    reservation.Share(600, 100).begin()
+    reservation.MemoryReservation(600, 100).begin()
 
 
 def test_tasks_wait_until_there_is_room():
-    first, second = reservation.Share(600, 1000), reservation.Share(600, 1000)
+    first, second = (
+        reservation.MemoryReservation(600, 1000),
+        reservation.MemoryReservation(600, 1000),
+    )
     events = []
 
     def work(share, name, gate):
@@ -476,7 +488,10 @@ def test_tasks_wait_until_there_is_room():
 
 def test_tasks_do_not_wait_for_a_run_that_has_no_thread_left():
     """Two lazy images computed together on one thread: the first holds its share, idle."""
-    first, second = reservation.Share(600, 1000), reservation.Share(600, 1000)
+    first, second = (
+        reservation.MemoryReservation(600, 1000),
+        reservation.MemoryReservation(600, 1000),
+    )
     with first.working():
         pass
     with second.working():
@@ -485,7 +500,7 @@ def test_tasks_do_not_wait_for_a_run_that_has_no_thread_left():
 
 
 def test_a_share_of_another_process_is_its_own():
-    share = reservation.Share(600, 1000)
+    share = reservation.MemoryReservation(600, 1000)
     share.begin()
     other = pickle.loads(pickle.dumps(share))
     assert (other.nbytes, other.limit) == (600, 1000)
@@ -499,13 +514,13 @@ SHAPE, NFRAMES, SHARED = (64, 128), 300, 24 << 20
 def test_eight_detectors_at_once(name, monkeypatch):
     """RELIABILITY 25: what has begun never adds up to more than the limit."""
     most = []
-    take = reservation.Share._take
+    take = reservation.MemoryReservation._take
 
     def watch(self):
         take(self)
         most.append(sum(holding.nbytes for holding in reservation._holdings if holding.begun))
 
-    monkeypatch.setattr(reservation.Share, "_take", watch)
+    monkeypatch.setattr(reservation.MemoryReservation, "_take", watch)
     frames = np.random.default_rng(0).integers(0, 1 << 12, (NFRAMES, *SHAPE)).astype("u2")
     expected = {"a": frames.mean(0).astype("f4"), "m": np.median(frames, 0).astype("f4")}[name[0]]
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from daskstats.memory import pool as memory_pool
-from daskstats.memory.pool import HUGE, LARGE, Pool
+from daskstats.memory.pool import HUGE, LARGE, BufferPool
 
 
 @pytest.mark.parametrize("nbytes", [1, LARGE - 1, LARGE, HUGE - 1, HUGE, HUGE + 4097, 3 * HUGE])
 def test_memory_of_every_size_can_be_written(nbytes):
-    first, second = (Pool(2).array((nbytes,), "u1") for _ in range(2))
+    first, second = (BufferPool(2).array((nbytes,), "u1") for _ in range(2))
     first[...], second[...] = 1, 2
     assert first.shape == second.shape == (nbytes,)
     assert not np.shares_memory(first, second)
@@ -33,7 +33,7 @@ def test_a_kernel_without_huge_pages(monkeypatch):
 
 
 def test_what_somebody_has_is_not_used_again():
-    pool = Pool(pieces=4)
+    pool = BufferPool(pieces=4)
     kept = pool.array((4, 5), "f8")
     view = kept[1:]
     kept[...] = 3
@@ -44,7 +44,7 @@ def test_what_somebody_has_is_not_used_again():
 
 
 def test_the_last_to_come_back_is_the_first_to_be_used():
-    pool = Pool(pieces=4)
+    pool = BufferPool(pieces=4)
     arrays = [pool.array((100,), "u2") for _ in range(3)]
     places = [array.ctypes.data for array in arrays]
     while arrays:
@@ -53,7 +53,7 @@ def test_the_last_to_come_back_is_the_first_to_be_used():
 
 
 def test_only_a_few_and_no_large_pieces_are_kept():
-    pool = Pool(pieces=2, largest=1000)
+    pool = BufferPool(pieces=2, largest=1000)
     several = [pool.array((500,), "u1") for _ in range(5)]
     large = pool.array((1001,), "u1")
     del several, large
@@ -61,7 +61,7 @@ def test_only_a_few_and_no_large_pieces_are_kept():
 
 
 def test_no_more_bytes_are_kept_than_allowed():
-    pool = Pool(pieces=9, nbytes=1000)
+    pool = BufferPool(pieces=9, nbytes=1000)
     arrays = [pool.array((size,), "u1") for size in (100, 300, 600, 400, 1001)]
     kept = []
     while arrays:
@@ -71,7 +71,7 @@ def test_no_more_bytes_are_kept_than_allowed():
 
 
 def test_memory_of_another_size_stays_for_the_next():
-    pool = Pool(pieces=4)
+    pool = BufferPool(pieces=4)
     place = pool.array((8,), "u1").ctypes.data
     pool.array((9,), "u1")
     assert pool.array((8,), "u1").ctypes.data == place

@@ -192,7 +192,7 @@ def test_least_limit_is_exact_and_more_memory_is_never_worse(request):
     planner, arguments, options = request
     limit = least(planner, arguments, options)
     small = planner(*arguments, limit, **options)
-    assume(small.nbytes > margins.OVERHEAD)  # views, and a statistic that keeps nothing
+    assume(small.nbytes > margins.FIXED_OVERHEAD)  # views, and a statistic that keeps nothing
     assert small.nbytes <= limit
     large = planner(*arguments, PLENTY, **options)
     assert large.reads <= small.reads
@@ -372,7 +372,7 @@ def test_terms_of_bands(changes, use_buffer, limit, strategy, fixed, row):
         fixed = (
             11
             * strategies.CHUNKS_IN_FLIGHT
-            * (margins.usable(limit) // (11 * strategies.CHUNKS_OF_LIMIT))
+            * (margins.payload(limit) // (11 * strategies.CHUNKS_OF_LIMIT))
         )
     tallest = max(stop - start for start, stop in made.blocks)
     kept = (7 + 2 * 5) * PIXELS + 11 * 41
@@ -389,7 +389,7 @@ def test_spooling_may_take_more_than_the_bands():
     limit = 160 << 20
     made = bands(layout, Cost(1, 1), 1, 1, limit, disk=DISK)
     assert made.strategy == "scratch"
-    chunks = strategies.CHUNKS_IN_FLIGHT * (margins.usable(limit) // strategies.CHUNKS_OF_LIMIT)
+    chunks = strategies.CHUNKS_IN_FLIGHT * (margins.payload(limit) // strategies.CHUNKS_OF_LIMIT)
     assert made.nbytes >= margins.with_losses(2 * layout.frame_nbytes + chunks)
 
 

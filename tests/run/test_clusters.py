@@ -505,7 +505,9 @@ def test_scratch_outlives_a_worker(tmp_path, shared):
 def test_a_chunk_is_never_half_of_one_and_half_of_another(shared, rng):
     """Two workers may write the same: each chunk and record appears by a rename."""
     frames = rng.integers(0, 99, (4, 8, 8)).astype("u2")
-    template = scratch_shared.SharedSpool(shared, frames.shape, "u2", 4, 8, name="token-cluster")
+    template = scratch_shared.SharedScratchStore(
+        shared, frames.shape, "u2", 4, 8, name="token-cluster"
+    )
     spool = template.open()
     assert template.open() is spool
     first = spool.write(0, frames)
@@ -527,7 +529,9 @@ def test_what_is_only_on_the_disk_of_a_worker_holds_scratch(shared, monkeypatch)
     monkeypatch.setattr(scratch_shared, "LOOK", 0.05)
     spilled = ["scratch-token"]
     monkeypatch.setattr(scratch_shared, "_spilled", lambda token: f"scratch-{token}" in spilled)
-    spool = scratch_shared.SharedSpool(shared, (4, 8, 8), "u2", 4, 8, name="token-cluster").open()
+    spool = scratch_shared.SharedScratchStore(
+        shared, (4, 8, 8), "u2", 4, 8, name="token-cluster"
+    ).open()
     sent = pickle.dumps(spool)
     del spool
     time.sleep(0.2)

@@ -178,7 +178,8 @@ if __name__ == "__main__":
 
 def test_distributed_prints_nothing_about_a_refusal(tmp_path):
     (tmp_path / "refused.py").write_text(REFUSED)
-    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    here = [str(folder) for folder in Path(__file__).parents[:2]]
+    path = os.pathsep.join([*here, os.environ.get("PYTHONPATH", "")])
     result = subprocess.run(
         [sys.executable, tmp_path / "refused.py"],
         env=os.environ | {"PYTHONPATH": path},

@@ -13,7 +13,7 @@ from dask.callbacks import Callback
 from dask.diagnostics import ProgressBar
 
 import daskstats as stats
-from daskstats.run.callbacks import Closed, Handoff
+from daskstats.run.callbacks import BoundedQueue, Closed
 from daskstats.run.scheduler import current_scheduler
 
 
@@ -190,7 +190,7 @@ def test_a_stream_from_a_thread():
 
 
 def test_handoff_is_bounded_and_ends():
-    handoff = Handoff(2)
+    handoff = BoundedQueue(2)
     handoff.put(1)
     handoff.put(2)
     blocked = threading.Thread(target=lambda: (handoff.put(3), handoff.end(KeyError("x"))))
@@ -202,7 +202,7 @@ def test_handoff_is_bounded_and_ends():
 
 
 def test_closing_a_handoff_frees_the_producer():
-    handoff, raised = Handoff(1), threading.Event()
+    handoff, raised = BoundedQueue(1), threading.Event()
 
     def produce():
         try:

@@ -24,7 +24,7 @@ from daskstats.planning.cuts import split
 from daskstats.reduction import Job
 from daskstats.scratch import liveness, location, store
 from daskstats.scratch.location import DamagedScratchError
-from daskstats.scratch.store import Spool
+from daskstats.scratch.store import ScratchStore
 
 # For programs of their own: this file and its helpers.
 HERE = [str(folder) for folder in Path(__file__).parents[:2]]
@@ -87,7 +87,7 @@ def whole():
 
 
 def filled(place, frames, group=5, height=4, **options):
-    spool = Spool(place, frames.shape, frames.dtype, group, height, **options).open()
+    spool = ScratchStore(place, frames.shape, frames.dtype, group, height, **options).open()
     written = [
         spool.write(start, frames[start : start + group]) for start in range(0, len(frames), group)
     ]
@@ -117,7 +117,7 @@ def test_any_cut(place, rng, shape, group, height):
 
 
 def test_a_directory_of_its_own_that_lives_as_long_as_it(place, rng):
-    template = Spool(place, SHAPE, "u2", 5, 4)
+    template = ScratchStore(place, SHAPE, "u2", 5, 4)
     first, second = template.open(), template.open()
     assert len(present(place)) == 2
     assert first.directory.stat().st_mode & 0o777 == 0o700
@@ -198,7 +198,7 @@ def test_altered_metadata_are_noticed(place, rng):
 
 def test_damage_ends_a_run_and_names_the_rows(place, whole, monkeypatch):
     ims, _ = whole
-    write = Spool.write
+    write = ScratchStore.write
 
     def then_damage(self, start, frames):
         written = write(self, start, frames)
@@ -206,7 +206,7 @@ def test_damage_ends_a_run_and_names_the_rows(place, whole, monkeypatch):
             self._file(start, 2).unlink()
         return written
 
-    monkeypatch.setattr(Spool, "write", then_damage)
+    monkeypatch.setattr(ScratchStore, "write", then_damage)
     for run in (
         lambda: stats.median(ims, memory_limit=LIMIT).compute(),
         lambda: list(stats.median_iter(ims, 7, memory_limit=LIMIT)),
@@ -277,7 +277,7 @@ def test_a_dask_array_is_spooled_too(place, whole):
 
 def test_without_a_buffer_nothing_is_written(place, whole, monkeypatch):
     ims, median = whole
-    monkeypatch.setattr(Spool, "open", lambda self: pytest.fail("scratch was used"))
+    monkeypatch.setattr(ScratchStore, "open", lambda self: pytest.fail("scratch was used"))
     job = Job(ims, "median", memory_limit=LIMIT, use_buffer=False)
     assert job.plan.strategy == "reread"
     ims.read.clear()
@@ -428,7 +428,7 @@ def test_which_directory(tmp_path, monkeypatch):
     ours, dasks = tmp_path / "ours", tmp_path / "dasks"
     ours.mkdir()
     dasks.mkdir()
-    monkeypatch.setattr(store.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(location.tempfile, "gettempdir", lambda: str(tmp_path))
     with dask.config.set({"temporary-directory": None}):
         assert location.room().directory == str(tmp_path)
     with dask.config.set({"temporary-directory": str(dasks)}):
@@ -450,8 +450,8 @@ def test_an_unknown_compression_is_refused(place, whole):
 
 def test_what_the_dead_have_left_is_swept(tmp_path):
     owners = {
-        "dead": {"host": store.socket.gethostname(), "pid": dead_pid(), "began": 0},
-        "reused": {"host": store.socket.gethostname(), "pid": os.getpid(), "began": 0},
+        "dead": {"host": location.socket.gethostname(), "pid": dead_pid(), "began": 0},
+        "reused": {"host": location.socket.gethostname(), "pid": os.getpid(), "began": 0},
         "mine": location._this_process(),
         "elsewhere": {"host": "another.machine", "pid": dead_pid(), "began": 0},
     }
@@ -552,7 +552,7 @@ def test_a_spool_names_its_process(tmp_path):
 
 def test_a_writer_leaves_a_spool_that_has_ended(tmp_path):
     frames = np.ones((4, 64, 6), "u1")
-    spool = Spool(tmp_path, frames.shape, frames.dtype, 4, 1).open()
+    spool = ScratchStore(tmp_path, frames.shape, frames.dtype, 4, 1).open()
     spool._lease.__enter__()
     spool.remove()
     with pytest.raises(DamagedScratchError, match="have been removed"):
