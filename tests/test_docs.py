@@ -31,8 +31,8 @@ PUBLIC = [*stats.__all__, "max", "min", "sum", "range"]
 # Imports run downwards only: a room may import from the rooms that stand below it here.
 ROOMS = [
     *("__main__", "cli", "simulate", "__init__", "api", "reduction", "run", "graph", "images"),
-    *("statistics", "scratch", "series", "formats", "kernels", "memory", "planning", "config"),
-    *("ending", "packages", "arguments"),
+    *("statistics", "scratch", "formats", "series", "kernels", "memory", "planning", "config"),
+    *("ending", "processes", "packages", "arguments"),
 ]
 
 

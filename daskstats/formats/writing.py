@@ -12,14 +12,13 @@ import io
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .. import ending
-from ..scratch import liveness
+from .. import ending, processes
+from ..processes import is_mine, unchanged
 
 PREFIX, OLD = ".daskstats-", "-old~"
 
@@ -58,7 +57,7 @@ def replacing(path: Path, check: Callable[[Path], object]) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     sweep(target.parent)
-    temporary = target.with_name(f"{PREFIX}{liveness.new_mark()}{path.suffix.lower()}")
+    temporary = target.with_name(f"{PREFIX}{processes.new_mark()}{path.suffix.lower()}")
     _own.add(temporary)
     try:
         yield temporary
@@ -100,7 +99,7 @@ def _put(temporary: Path, target: Path) -> None:
         return
     # A directory with content cannot be replaced in one step: the old one comes back if the
     # second step fails, or does not come because the process is killed.
-    old = target.with_name(f"{PREFIX}{liveness.new_mark()}{OLD}{target.name}")
+    old = target.with_name(f"{PREFIX}{processes.new_mark()}{OLD}{target.name}")
     target.replace(old)
     try:
         temporary.replace(target)
@@ -158,34 +157,9 @@ def _undo(path: Path, name: str | None) -> None:
 
 
 def _is_left(path: Path, found: re.Match) -> bool:
-    if liveness.is_here(found["host"]):
-        return liveness.has_ended(found["host"], int(found["pid"]), float(found["began"]))
+    if processes.is_here(found["host"]):
+        return processes.has_ended(found["host"], int(found["pid"]), float(found["began"]))
     return unchanged(path) > LEFT
-
-
-def is_mine(path: Path) -> bool:
-    """Whether this user has made a file or directory that is no symbolic link."""
-    with suppress(OSError):
-        return not path.is_symlink() and (
-            not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid()
-        )
-    return False
-
-
-def unchanged(path: Path) -> float:
-    """Return the seconds since the last change in a file or a directory; 0 if it is gone."""
-    latest = _changed(path)
-    # Another process may be removing it: missing files are passed over.
-    for place, directories, files in os.walk(path):
-        latest = max([latest, *(_changed(Path(place, name)) for name in (*directories, *files))])
-    return time.time() - latest if latest else 0.0
-
-
-def _changed(path: Path) -> float:
-    """Return the time of the last change of a file, 0 if it is gone."""
-    with suppress(OSError):
-        return path.lstat().st_mtime
-    return 0.0
 
 
 # ---------------------------------------------------------------------- files

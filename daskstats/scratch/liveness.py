@@ -13,9 +13,7 @@ killed do not count, as far as can be told: on their own machine.
 """
 
 import errno
-import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-import psutil
+from ..processes import has_ended, new_mark
 
 HOLDERS = "holders"
 
@@ -36,28 +34,6 @@ LEAVING = 1.0
 
 # What a rename onto a directory with something in it ends with.
 OCCUPIED = errno.ENOTEMPTY, errno.EEXIST
-
-
-def this_process() -> tuple[str, int, float]:
-    """Return the machine, number and start of this process."""
-    return socket.gethostname(), os.getpid(), psutil.Process().create_time()
-
-
-def is_here(host: str) -> bool:
-    """Whether a machine is this one."""
-    return host == socket.gethostname()
-
-
-def has_ended(host: str, pid: int, began: float) -> bool:
-    """Whether a process is known to have ended; one of another machine may live."""
-    if not is_here(host):
-        return False
-    try:
-        return abs(psutil.Process(pid).create_time() - began) > 1
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:
-        return False
 
 
 def hold(directory: Path, fill: Callable[[Path], object]) -> Path:
@@ -148,12 +124,6 @@ def _ended_marks(directory: Path) -> list[Path]:
                 if has_ended(host, int(pid), float(began)):
                     found.append(mark)
     return found
-
-
-def new_mark() -> str:
-    """Return a name that no other thing has, and that tells the process which has made it."""
-    host, pid, began = this_process()
-    return f"{host}~{pid}~{began:.2f}~{uuid4().hex}"
 
 
 def _remove(directory: Path) -> None:

@@ -16,8 +16,7 @@ from typing import Any
 
 import dask
 
-from .. import ending
-from ..formats import writing
+from .. import ending, processes
 from . import liveness
 
 PREFIX = "daskstats-scratch-"
@@ -236,7 +235,7 @@ def sweep(place: str | os.PathLike, besides: Path | None = None) -> list[Path]:
         The directories that were removed.
     """
     mine = [path for path in Path(place).glob(f"{PREFIX}*") if path != besides]
-    mine = [path for path in mine if writing.is_mine(path) and path.is_dir()]
+    mine = [path for path in mine if processes.is_mine(path) and path.is_dir()]
     shared = [path for path in mine if liveness.is_held(path) and liveness.remove_unheld(path)]
     stale = [path for path in mine if liveness.GONE in path.name or _is_stale(path)]
     for path in stale:
@@ -248,10 +247,10 @@ def _is_stale(path: Path) -> bool:
     """Whether the process that made a directory has ended, or may be taken to have ended."""
     owner = _owner(path)
     if owner is None:
-        return not liveness.is_held(path) and writing.unchanged(path) > UNKNOWN
-    if liveness.is_here(owner[0]):
-        return liveness.has_ended(*owner)
-    return writing.unchanged(path) > ELSEWHERE
+        return not liveness.is_held(path) and processes.unchanged(path) > UNKNOWN
+    if processes.is_here(owner[0]):
+        return processes.has_ended(*owner)
+    return processes.unchanged(path) > ELSEWHERE
 
 
 def _owner(path: Path) -> tuple[str, int, float] | None:
@@ -268,7 +267,7 @@ def _owner(path: Path) -> tuple[str, int, float] | None:
 
 
 def _new_directory(place: Path) -> Path:
-    directory = place / f"{PREFIX}{liveness.new_mark()}"
+    directory = place / f"{PREFIX}{processes.new_mark()}"
     directory.mkdir(mode=0o700)
     with suppress(OSError):
         (directory / OWNER).write_text(json.dumps(_this_process()))
@@ -289,4 +288,4 @@ def directory(place: str | os.PathLike) -> Iterator[Path]:
 
 
 def _this_process() -> dict[str, Any]:
-    return dict(zip(("host", "pid", "began"), liveness.this_process(), strict=True))
+    return dict(zip(("host", "pid", "began"), processes.this_process(), strict=True))

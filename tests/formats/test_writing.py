@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from programs import daskstats, python, running
 
+from daskstats import processes
 from daskstats.formats import sinks, writing
 from daskstats.formats.writing import OutputFile
-from daskstats.scratch import liveness
 from daskstats.simulate import FORMATS, simulate
 
 # Each output once as it was, and once more with `force` where there is no room. One line on
@@ -238,7 +238,7 @@ def test_a_file_that_is_there_is_not_written(tmp_path):
 
 
 def temporary(place, pid, host=None, rest=".npy", began=0.0):
-    host = host or liveness.this_process()[0]
+    host = host or processes.this_process()[0]
     path = place / f"{writing.PREFIX}{host}~{pid}~{began:.2f}~{'0f' * 16}{rest}"
     path.write_text("half")
     return path
@@ -256,10 +256,12 @@ def aged(path, days):
 
 
 def test_temporaries_of_the_dead_are_removed(tmp_path):
-    _, pid, began = liveness.this_process()
+    _, pid, began = processes.this_process()
     left = [temporary(tmp_path, dead_pid(), rest=rest) for rest in (".npy", ".zarr", "")]
     left += [temporary(tmp_path, dead_pid(), "other.machine"), temporary(tmp_path, pid)]
-    store = tmp_path / f"{writing.PREFIX}{liveness.this_process()[0]}~{dead_pid()}~1.00~{'1a' * 16}"
+    store = (
+        tmp_path / f"{writing.PREFIX}{processes.this_process()[0]}~{dead_pid()}~1.00~{'1a' * 16}"
+    )
     (store / "c").mkdir(parents=True)
     left.append(store)
     aged(left[3], 2)
@@ -316,10 +318,10 @@ def test_the_next_output_removes_what_a_killed_program_has_left(tmp_path, suffix
 
 
 def test_a_file_that_is_gone_is_not_old(tmp_path):
-    assert writing.unchanged(tmp_path / "nowhere") == 0
+    assert processes.unchanged(tmp_path / "nowhere") == 0
     (tmp_path / "old").touch()
     aged(tmp_path / "old", 2)
-    assert writing.unchanged(tmp_path / "old") == pytest.approx(2 * 86400, abs=60)
+    assert processes.unchanged(tmp_path / "old") == pytest.approx(2 * 86400, abs=60)
 
 
 def test_a_directory_that_cannot_be_looked_at(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from daskstats import processes as daskstats_processes
 from daskstats.scratch import liveness
 
 
@@ -21,7 +22,7 @@ def dead_mark(directory, host=None):
     """Leave the mark of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    host = host or liveness.this_process()[0]
+    host = host or daskstats_processes.this_process()[0]
     (directory / liveness.HOLDERS / f"{host}~{process.pid}~0.00~0").touch()
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import daskstats as stats
+from daskstats import processes
 from daskstats.planning.cuts import split
 from daskstats.reduction import Job
 from daskstats.scratch import liveness, location, store
@@ -450,8 +451,8 @@ def test_an_unknown_compression_is_refused(place, whole):
 
 def test_what_the_dead_have_left_is_swept(tmp_path):
     owners = {
-        "dead": {"host": location.socket.gethostname(), "pid": dead_pid(), "began": 0},
-        "reused": {"host": location.socket.gethostname(), "pid": os.getpid(), "began": 0},
+        "dead": {"host": processes.socket.gethostname(), "pid": dead_pid(), "began": 0},
+        "reused": {"host": processes.socket.gethostname(), "pid": os.getpid(), "began": 0},
         "mine": location._this_process(),
         "elsewhere": {"host": "another.machine", "pid": dead_pid(), "began": 0},
     }
@@ -489,7 +490,7 @@ def aged(directory, seconds):
     ],
 )
 def test_what_has_no_owner_is_swept(tmp_path, name, age, swept):
-    host, pid, began = liveness.this_process()
+    host, pid, began = processes.this_process()
     name = name.format(host=host, pid=pid, began=f"{began:.2f}", dead=dead_pid())
     directory = tmp_path / f"{location.PREFIX}{name}"
     (directory / "c" / "0").mkdir(parents=True)
@@ -542,7 +543,7 @@ def test_nothing_else_is_swept(tmp_path):
 
 def test_a_spool_names_its_process(tmp_path):
     spool, _ = filled(tmp_path, np.ones((4, 5, 6), "u1"))
-    host, pid, began = liveness.this_process()
+    host, pid, began = processes.this_process()
     assert location._owner(spool.directory) == (host, pid, pytest.approx(began, abs=0.01))
     (spool.directory / location.OWNER).unlink()
     aged(spool.directory, 30 * 86400)
