@@ -25,7 +25,7 @@ import psutil
 from dask.utils import parse_bytes
 
 import daskstats as stats
-from daskstats.api import Job
+from daskstats.reduction import reduce
 
 STATISTICS = ("max", "min", "sum", "average", "std", "percentile", "median", "aggregate")
 ARGUMENTS = {"percentile": (25,), "aggregate": (["max", "average", "std", "median"],)}
@@ -154,7 +154,7 @@ def plan_of(ims: Any, statistic: str, kind: str, limit: int) -> Any:
     if statistic == "percentile":
         what = (statistic, *ARGUMENTS[statistic])
     running = kind == STEPWISE
-    return Job(ims, what, 0, STEPS if running else 1, memory_limit=limit, running=running).plan
+    return reduce(ims, what, 0, STEPS if running else 1, memory_limit=limit, running=running).plan
 
 
 def answer(awkward: bool = False, threads: int = common.THREADS, **request: Any) -> dict:

@@ -56,7 +56,7 @@ from .api import (
 )
 from .memory.available import memory_limit
 from .planning.values import MemoryLimitError, Plan
-from .run.stream import Snapshot
+from .run.progress import Snapshot
 from .statistics import Statistic
 
 __version__ = _version("daskstats")

@@ -3,23 +3,17 @@
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar, Unpack
 
 import numpy as np
 from dask.array import Array
 
-from .arguments import count_frames
-from .graph import reading
-from .memory import reservation
-from .planning import frame_wise, row_wise, values
-from .reduction import Job, Options, check_query_planning, limit
-from .run import scheduler as run_scheduler
-from .run import workers
-from .run.stream import Snapshot, Stream
-from .series.base import layout, warn_about_missing
-from .series.opening import as_series
+from . import reduction
+from .planning.values import Plan
+from .reduction import Options, reduce
+from .run.progress import Progress, Snapshot
+from .run.stream import Stream
 from .statistics import Statistic, moments
 from .statistics import percentile as percentile_statistic
 
@@ -130,7 +124,7 @@ def max(
     >>> max(frames).compute()
     array([[4, 8]], dtype=uint16)
     """
-    return Job(ims, "max", nframes, **options).image()
+    return reduce(ims, "max", nframes, **options).lazy_image()
 
 
 @public("that of the frames")
@@ -160,7 +154,7 @@ def min(
     >>> min(frames).compute()
     array([[1, 2]], dtype=uint16)
     """
-    return Job(ims, "min", nframes, **options).image()
+    return reduce(ims, "min", nframes, **options).lazy_image()
 
 
 @public("float64")
@@ -193,7 +187,7 @@ def sum(
     >>> sum(frames).compute()
     array([[10., 20.]])
     """
-    return Job(ims, "sum", nframes, **options).image()
+    return reduce(ims, "sum", nframes, **options).lazy_image()
 
 
 @public("float32")
@@ -223,7 +217,7 @@ def average(
     >>> average(frames).compute()
     array([[2.5, 5. ]], dtype=float32)
     """
-    return Job(ims, "average", nframes, **options).image()
+    return reduce(ims, "average", nframes, **options).lazy_image()
 
 
 @public("float32")
@@ -262,7 +256,7 @@ def std(
     >>> std(frames).compute().round(4)
     array([[1.118 , 2.2361]], dtype=float32)
     """
-    return Job(ims, moments("std", ddof), nframes, **options).image()
+    return reduce(ims, moments("std", ddof), nframes, **options).lazy_image()
 
 
 @public("float32")
@@ -301,7 +295,7 @@ def var(
     >>> var(frames).compute().round(4)
     array([[1.25, 5.  ]], dtype=float32)
     """
-    return Job(ims, moments("var", ddof), nframes, **options).image()
+    return reduce(ims, moments("var", ddof), nframes, **options).lazy_image()
 
 
 @public("float32")
@@ -345,7 +339,7 @@ def percentile(
     (2, 1, 2)
     """
     statistic = percentile_statistic(pctl)
-    return Job(ims, statistic, nframes, use_buffer=use_buffer, **options).image()
+    return reduce(ims, statistic, nframes, use_buffer=use_buffer, **options).lazy_image()
 
 
 @public("float32")
@@ -378,7 +372,7 @@ def median(
     >>> median(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")).compute()
     array([[2.5, 5. ]], dtype=float32)
     """
-    return Job(ims, "median", nframes, use_buffer=use_buffer, **options).image()
+    return reduce(ims, "median", nframes, use_buffer=use_buffer, **options).lazy_image()
 
 
 @public("that of the frames")
@@ -412,7 +406,7 @@ def max_iter(
     >>> [image.tolist() for image in max_iter(frames, 2)]
     [[[2, 8]], [[4, 8]]]
     """
-    return Job(ims, "max", nframes, nchunk, running=True, **options).images()
+    return reduce(ims, "max", nframes, nchunk, running=True, **options).stream(Progress.image)
 
 
 @public("that of the frames")
@@ -446,7 +440,7 @@ def min_iter(
     >>> [image.tolist() for image in min_iter(frames, 2)]
     [[[1, 6]], [[1, 2]]]
     """
-    return Job(ims, "min", nframes, nchunk, running=True, **options).images()
+    return reduce(ims, "min", nframes, nchunk, running=True, **options).stream(Progress.image)
 
 
 @public("float64")
@@ -480,7 +474,7 @@ def sum_iter(
     >>> [image.tolist() for image in sum_iter(frames, 2)]
     [[[3.0, 14.0]], [[10.0, 20.0]]]
     """
-    return Job(ims, "sum", nframes, nchunk, running=True, **options).images()
+    return reduce(ims, "sum", nframes, nchunk, running=True, **options).stream(Progress.image)
 
 
 @public("float32")
@@ -514,7 +508,7 @@ def average_iter(
     >>> [image.tolist() for image in average_iter(frames, 4)]
     [[[1.0, 8.0]], [[1.5, 7.0]], [[2.0, 6.0]], [[2.5, 5.0]]]
     """
-    return Job(ims, "average", nframes, nchunk, running=True, **options).images()
+    return reduce(ims, "average", nframes, nchunk, running=True, **options).stream(Progress.image)
 
 
 @public("float32")
@@ -551,7 +545,9 @@ def std_iter(
     >>> [image.round(4).tolist() for image in std_iter(frames, 2)]
     [[[0.5, 1.0]], [[1.1180000305175781, 2.2360999584198]]]
     """
-    return Job(ims, moments("std", ddof), nframes, nchunk, running=True, **options).images()
+    return reduce(ims, moments("std", ddof), nframes, nchunk, running=True, **options).stream(
+        Progress.image
+    )
 
 
 @public("float32")
@@ -588,7 +584,9 @@ def var_iter(
     >>> [image.round(4).tolist() for image in var_iter(frames, 2)]
     [[[0.25, 1.0]], [[1.25, 5.0]]]
     """
-    return Job(ims, moments("var", ddof), nframes, nchunk, running=True, **options).images()
+    return reduce(ims, moments("var", ddof), nframes, nchunk, running=True, **options).stream(
+        Progress.image
+    )
 
 
 @public("float32")
@@ -629,9 +627,9 @@ def percentile_iter(
     [[[3.0], [0.0]], [[3.0], [4.0]]]
     """
     statistic = percentile_statistic(pctl)
-    return Job(
+    return reduce(
         ims, statistic, nframes, nchunks, "nchunks", use_buffer=use_buffer, running=True, **options
-    ).images()
+    ).stream(Progress.image)
 
 
 @public("float32")
@@ -667,9 +665,9 @@ def median_iter(
     >>> [image.tolist() for image in median_iter(frames, 2)]
     [[[2.0], [0.0]], [[2.0], [3.0]]]
     """
-    return Job(
+    return reduce(
         ims, "median", nframes, nchunks, "nchunks", use_buffer=use_buffer, running=True, **options
-    ).images()
+    ).stream(Progress.image)
 
 
 @public("float64")
@@ -694,7 +692,7 @@ def range(ims: Any, nframes: int = 0, **options: Unpack[Options]) -> Array:
     >>> range(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")).compute()
     array([[3., 6.]])
     """
-    return Job(ims, "range", nframes, **options).image()
+    return reduce(ims, "range", nframes, **options).lazy_image()
 
 
 @public("int64")
@@ -721,7 +719,7 @@ def argmax(ims: Any, nframes: int = 0, **options: Unpack[Options]) -> Array:
     >>> argmax(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")).compute()
     array([[3, 0]])
     """
-    return Job(ims, "argmax", nframes, **options).image()
+    return reduce(ims, "argmax", nframes, **options).lazy_image()
 
 
 @public("int64")
@@ -748,7 +746,7 @@ def argmin(ims: Any, nframes: int = 0, **options: Unpack[Options]) -> Array:
     >>> argmin(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")).compute()
     array([[0, 3]])
     """
-    return Job(ims, "argmin", nframes, **options).image()
+    return reduce(ims, "argmin", nframes, **options).lazy_image()
 
 
 @public("int64")
@@ -773,7 +771,7 @@ def count(ims: Any, nframes: int = 0, **options: Unpack[Options]) -> Array:
     >>> count(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2"), invalid=[4, 8]).compute()
     array([[3, 2]])
     """
-    return Job(ims, "count", nframes, **options).image()
+    return reduce(ims, "count", nframes, **options).lazy_image()
 
 
 @public("int64")
@@ -800,7 +798,7 @@ def count_above(ims: Any, threshold: float, nframes: int = 0, **options: Unpack[
     >>> count_above(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2"), 3).compute()
     array([[1, 3]])
     """
-    return Job(ims, ("count_above", threshold), nframes, **options).image()
+    return reduce(ims, ("count_above", threshold), nframes, **options).lazy_image()
 
 
 @public("float32")
@@ -845,7 +843,7 @@ def clipped_average(
     array([[11.]], dtype=float32)
     """
     statistic = ("clipped_average", sigma, maxiters)
-    return Job(ims, statistic, nframes, use_buffer=use_buffer, **options).image()
+    return reduce(ims, statistic, nframes, use_buffer=use_buffer, **options).lazy_image()
 
 
 @public("that of each statistic's own function")
@@ -886,7 +884,7 @@ def aggregate(
     >>> {name: image.tolist() for name, image in images.items()}
     {'max': [[4, 8]], 'average': [[2.5, 5.0]], 'percentile_25': [[1.75, 3.5]]}
     """
-    return Job(ims, several(statistics), nframes, use_buffer=use_buffer, **options).results()
+    return reduce(ims, several(statistics), nframes, use_buffer=use_buffer, **options).lazy_images()
 
 
 @public("that of each statistic's own function")
@@ -932,7 +930,9 @@ def aggregate_iter(
     [[4 8]] [[10. 20.]]
     """
     arguments = ims, several(statistics), nframes, nchunk
-    return Job(*arguments, use_buffer=use_buffer, running=True, **options).dicts()
+    return reduce(*arguments, use_buffer=use_buffer, running=True, **options).stream(
+        Progress.image_dict
+    )
 
 
 def several(statistics: Any) -> list:
@@ -977,7 +977,7 @@ def partials(
     >>> partials(frames, "average", 4)[1].compute()
     array([[1.5, 7. ]], dtype=float32)
     """
-    return Job(ims, statistic, nframes, nchunk, running=True, **options).stack()
+    return reduce(ims, statistic, nframes, nchunk, running=True, **options).stack()
 
 
 @public("that of the statistic's own function")
@@ -1021,9 +1021,9 @@ def snapshots(
     2 of 4 [[2 8]]
     4 of 4 [[4 8]]
     """
-    return Job(
+    return reduce(
         ims, statistic, nframes, nchunk, use_buffer=use_buffer, running=True, **options
-    ).snapshots()
+    ).stream(Progress.snapshot, writing=True)
 
 
 @public("that of the statistic's own function")
@@ -1035,7 +1035,7 @@ def plan(
     *,
     use_buffer: bool = True,
     **options: Unpack[Options],
-) -> values.Plan:
+) -> Plan:
     """Return how a call would read the series, and what it would cost; nothing is read.
 
     Parameters
@@ -1062,10 +1062,10 @@ def plan(
     >>> print(plan(np.zeros((100, 64, 64), "u2"), "median", memory_limit="1 GiB"))
     direct: 1 block of 64 rows, 2 at once; each frame read 1 time; at most ... of 1024 MiB
     """
-    steps = 1 if nchunk is None else nchunk
-    running = nchunk is not None
-    job = Job(ims, statistic, nframes, steps, use_buffer=use_buffer, running=running, **options)
-    return job.plan
+    steps, running = 1 if nchunk is None else nchunk, nchunk is not None
+    return reduce(
+        ims, statistic, nframes, steps, use_buffer=use_buffer, running=running, **options
+    ).plan
 
 
 def wrap(
@@ -1114,30 +1114,7 @@ def wrap(
     >>> array.shape, array.chunks, array.dtype
     ((3, 4, 5), ((3,), (4,), (5,)), dtype('uint16'))
     """
-    check_query_planning()
-    if along not in ("frames", "rows"):
-        raise ValueError(f'along must be "frames" or "rows", got {along!r}')
-    series = as_series(ims, lock)
-    warn_about_missing(series, count_frames(nframes, series))
-    scheduler = run_scheduler.current_scheduler()
-    cut = frame_wise.fold if along == "frames" else row_wise.bands
-    shape = layout(series, count_frames(nframes, series))
-    threads, processes, sources = scheduler.workers, 0, 1
-    if scheduler.cluster is not None:
-        threads, processes = scheduler.cluster.each, scheduler.cluster.processes
-        sources = workers.count_sources(series, processes)
-    if scheduler.sends:
-        workers.check_sent(series)
-    nbytes = limit(memory_limit, scheduler)
-    found = cut(shape, values.Cost(), 1, threads, nbytes, processes=processes)
-    if found.in_pixels:
-        raise values.MemoryLimitError(
-            f"one row of all {shape.nframes} frames for each of {threads} workers does not fit in "
-            f"{values.mebibytes(nbytes)}: raise memory_limit, or wrap along frames"
-        )
-    found = replace(found, sources=sources)
-    share = reservation.MemoryReservation(found.nbytes, nbytes) if scheduler.shares_memory else None
-    return reading.wrapped(series, found, share)
+    return reduction.wrap(ims, along, nframes, memory_limit, lock)
 
 
 maximum, maximum_iter = max, max_iter

@@ -1,32 +1,24 @@
-"""What every call works out first: arguments, outputs, plan; and how it becomes images."""
+"""What one call is: a frozen `Reduction`, whose arguments are checked and whose plan is made."""
 
-import sys
-from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from typing import Any, TypedDict, Unpack
-from uuid import uuid4
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import dask
 import numpy as np
 from dask.array import Array
 
 from .arguments import count_chunks, count_frames, shown, warn
-from .graph import build, reducing
-from .graph.row_parallel import StepImages
+from .graph import reducing
+from .graph.build import Work
+from .graph.reading import wrapped
 from .images import ImageSpec
-from .memory import available, reservation
-from .memory.available import memory_limit
-from .planning import frame_wise, row_wise
-from .planning import values as planning_values
-from .run import scheduler as run_scheduler
-from .run import stream
-from .run import workers as run_workers
-from .run.progress import Images
-from .run.scheduler import Scheduler
-from .run.stream import Snapshot, Stream
-from .run.workers import Workers
+from .memory.reservation import MemoryReservation, left
+from .planning.values import Cost, Layout, MemoryLimitError, Plan, mebibytes
+from .run.progress import Progress
+from .run.scheduler import Request, Scheduler, current_scheduler
+from .run.stream import Stream
 from .scratch import location
 from .series.base import Source, layout, warn_about_missing
 from .series.flat import flattened
@@ -36,6 +28,8 @@ from .statistics import STATISTICS, Statistic, as_statistic, can_hold, check_val
 from .statistics.base import without_effect
 from .statistics.fusion import together
 from .statistics.shared import check_jit
+
+T = TypeVar("T")
 
 
 class Options(TypedDict, total=False):
@@ -53,243 +47,202 @@ class Options(TypedDict, total=False):
     fill_value: Any
 
 
-class Job:
-    """What every public function works out first: checked arguments, plan, and dtype."""
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """What one call is: checked, planned, and not yet run.
 
-    def __init__(
-        self,
-        ims: Any,
-        statistics: Any,
-        nframes: int = 0,
-        nchunk: Any = 1,
-        chunk_name: str = "nchunk",
-        *,
-        use_buffer: bool = True,
-        running: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        check_query_planning()
-        self.several = isinstance(statistics, list)
-        self.keys, members = named(statistics)
-        if any(member.name in STATISTICS for member in members):
-            check_jit()
-        whole = as_series(ims, options.get("lock", False))
-        region = options.get("region")
-        self.series: Source = select(whole, options.get("frames"), region)
-        self.layout = layout(self.series, count_frames(nframes, self.series))
-        warn_about_missing(self.series, self.layout.nframes)
-        frames, mask = (
-            self.series.dtype,
-            check_mask(options.get("mask"), whole, self.series, region),
-        )
-        self.outputs = outputs(members, self.layout, frames, mask, options)
-        members = [output.statistic for output in self.outputs]
-        self.statistic = together(members, [output.dtype for output in self.outputs], frames)
-        if len(members) > 1:
-            every = zip(self.outputs, self.statistic.members, strict=True)
-            self.outputs = [replace(output, statistic=own) for output, own in every]
-        self.rowwise = self.statistic.along == "rows"
-        self.total = self.layout.rows if self.rowwise else self.layout.nframes
-        self.steps = count_chunks(nchunk, self.total, chunk_name)
-        self.scheduler = run_scheduler.current_scheduler()
-        self._sources = 1
-        if self.scheduler.sends:
-            run_workers.check_sent(self.series, self.statistic)
-        if self.scheduler.cluster is not None:
-            processes = self.scheduler.cluster.processes
-            self._sources = run_workers.count_sources(self.series, processes)
-            run_workers.sent_nbytes(self.statistic)
-            # What a task is not sent is read by its worker.
-            sent = self.series.part(0, 1, 0, 1) is not None
-            self.layout = replace(self.layout, in_memory=self.layout.in_memory and sent)
-        nbytes = limit(options.get("memory_limit"), self.scheduler)
-        try:
-            # Beside the iterators and computations of this process that are open now.
-            self.plan = self._plan(reservation.left(nbytes), use_buffer, running)
-        except planning_values.MemoryLimitError:
-            # After them.
-            self.plan = self._plan(nbytes, use_buffer, running)
-        if self.plan.in_pixels:
-            self.series = flattened(self.series)
-            self.outputs = [replace(output, in_pixels=True) for output in self.outputs]
-        if self.plan.disk is not None:
-            location.room()  # which refuses a directory that is not there
-        self.share = reservation.MemoryReservation(self.plan.nbytes, nbytes)
+    `reduce` makes it of the arguments of a public function. Its methods are the results that a call
+    may have: lazy images, the lazy stack of all steps, or a stream of intermediate images.
+    """
 
-    def _plan(self, nbytes: int, use_buffer: bool, running: bool) -> planning_values.Plan:
-        cost = planning_values.Cost(
-            state=self.statistic.state_size(self.series.dtype, self.layout.nframes),
-            image=sum(o.dtype.itemsize * (o.statistic.planes or 1) for o in self.outputs),
-            scratch=self.statistic.scratch_size(self.series.dtype),
-            tile=self.statistic.tile[0] + self.statistic.tile[1] * self.layout.nframes,
-        )
-        workers = self.scheduler.cluster
-        if workers is not None:
-            try:
-                plan = self._plan_for(workers, cost, nbytes, use_buffer)
-                return replace(plan, sources=self._sources)
-            except planning_values.MemoryLimitError as error:
-                raise planning_values.MemoryLimitError(f"{error} ({workers})") from None
-        arguments = self.layout, cost, self.steps, self.scheduler.workers, nbytes
-        if not self.rowwise:
-            return frame_wise.fold(*arguments, running, self.scheduler.shares_memory)
-        use_buffer = use_buffer and self.scheduler.shares_memory
-        return row_wise.bands(*arguments, use_buffer, disk() if use_buffer else None, running)
+    series: Source
+    statistic: Statistic
+    """of the partial states: one statistic, or several fused"""
+    names: tuple[str, ...]
+    """of the images in a result of several"""
+    images: tuple[ImageSpec, ...]
+    """one for each name"""
+    plan: Plan
+    scheduler: Scheduler
+    limit: int
+    """bytes that all calls of this process may use together"""
+    several: bool = False
+    """whether the caller has given a list of statistics"""
 
-    def _plan_for(
-        self, workers: Workers, cost: planning_values.Cost, nbytes: int, use_buffer: bool
-    ) -> planning_values.Plan:
-        """Plan for each worker of a cluster, with fewer states in one place if memory is short."""
-        arguments = self.layout, cost, self.steps, workers.each, nbytes
-        if self.rowwise:
-            shuffle = run_workers.shuffle_nbytes() if use_buffer else 0
-            shared = shared_disk(workers) if use_buffer else None
-            processes = workers.processes
-            return row_wise.bands(
-                *arguments, use_buffer, shared, processes=processes, shuffle=shuffle
-            )
-        fan_in = min(planning_values.FAN_IN, workers.threads)
-        while True:
-            try:
-                processes = workers.processes
-                return frame_wise.fold(
-                    *arguments, chained=False, processes=processes, fan_in=fan_in
-                )
-            except planning_values.MemoryLimitError:
-                if fan_in <= 2:
-                    raise
-            fan_in //= 2
+    @property
+    def total(self) -> int:
+        """Frames, or rows of a row-wise statistic."""
+        layout = self.plan.layout
+        by_rows = self.statistic.along == "rows"
+        return layout.rows // layout.width if by_rows else layout.nframes
 
-    def image(self) -> Array:
+    def lazy_image(self) -> Array:
         """Return the lazy image of one statistic."""
-        return next(iter(self.results().values()))
+        return next(iter(self.lazy_images().values()))
 
-    def results(self) -> dict[str, Array]:
+    def lazy_images(self) -> dict[str, Array]:
         """Return the lazy images; computed together, they read the series once."""
-        arguments = self.series, self.statistic, self.plan, self.outputs
-        return dict(zip(self.keys, reducing.results(*arguments, self._shared()), strict=True))
+        images = reducing.lazy_images(self._work, self._shared())
+        return dict(zip(self.names, images, strict=True))
 
     def stack(self) -> Array:
         """Return the lazy stack of the images of all steps."""
-        (output,) = self.outputs
-        return reducing.stack(self.series, self.statistic, self.plan, output, self._shared())
+        return reducing.stack(self._work, self._shared())
 
-    def _shared(self) -> reservation.MemoryReservation | None:
-        """Return the share that each run of a lazy image begins, where memory is shared."""
-        return self.share if self.scheduler.shares_memory else None
+    def stream(self, view: Callable[[Progress], T], *, writing: bool = False) -> Stream[T]:
+        """Return an iterator over views of the progress, one for each step.
 
-    def images(self) -> Stream[np.ndarray]:
-        """Return the images, one for each step."""
-        return self._stream(lambda index, images: images[0], waits=False)
-
-    def dicts(self) -> Stream[dict[str, np.ndarray]]:
-        """Return the images of all statistics, a dict for each step."""
-        return self._stream(lambda index, images: self._named(images), waits=False)
-
-    def _named(self, images: list[np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(self.keys, images, strict=True))
-
-    def snapshots(self) -> Stream[Snapshot]:
-        """Return the images with what they have seen, after one for each part of a spool."""
-        return self._stream(self._snapshot, waits=True)
-
-    def _stream(self, finish: Callable[[int, list[np.ndarray]], Any], waits: bool) -> Stream:
-        scheduler, canvases = self.scheduler, None
-        if scheduler.in_turn and not self.rowwise and self.series.view(0, 1, 0, 1) is not None:
-            tasks, keys, canvases = self._lanes()
-            to_images: Callable[[Any], list[np.ndarray]] = _only
-        else:
-            tasks, keys, to_images = self._running()
-        spooled: list = tasks.spooled if waits else []
-        first, grouped = len(spooled), scheduler.in_turn or scheduler.client is not None
-        keys = [*([key] if grouped else key for key in spooled), *keys]
-        flat, steps = tasks.runnable(keys), first + self.steps
-        self.share.reserve()
-        return Stream(
-            start=lambda: self._start(flat, keys, steps, canvases, tasks.shuffles),
-            finish=lambda index, value: (
-                finish(index - first, to_images(value))
-                if index >= first
-                else self._waiting(index, value)
-            ),
-            length=steps,
-            release=lambda: self._release(tasks),
-            waiting=self.share.consuming,
+        Parameters
+        ----------
+        view : function
+            `Progress.image`, `Progress.image_dict` or `Progress.snapshot`.
+        writing : bool
+            Whether steps that write frames to disk are views too.
+        """
+        execution = self.scheduler.execution(self._work, writing)
+        names = self.names if self.several else ()
+        progress = Progress(
+            self.statistic, self.images, self.plan, names, execution.absorb, execution.writing
         )
+        reservation = self._reservation()
+        reservation.reserve()
+        length = execution.writing + len(self.plan.steps)
+        return Stream(execution, progress, view, length, reservation)
 
-    def _start(
-        self,
-        tasks: dict,
-        keys: list,
-        steps: int,
-        canvases: StepImages | None,
-        at_once: bool,
-    ) -> stream.AnyRun:
-        try:
-            self.share.begin()
-        except MemoryError as error:
-            raise planning_values.MemoryLimitError(str(error)) from None
-        return stream.run(tasks, keys, self.scheduler, steps, canvases, at_once)
+    @property
+    def _work(self) -> Work:
+        return Work(self.series, self.statistic, self.plan, self.images)
 
-    def _release(self, tasks: build.Tasks) -> None:
-        tasks.release()
-        self.share.release()
+    def _reservation(self) -> MemoryReservation:
+        return MemoryReservation(self.plan.nbytes, self.limit)
 
-    def _waiting(self, index: int, value: Any) -> Snapshot:
-        if self.scheduler.client is not None:
-            deque(value, maxlen=0)  # which waits for it
-        done, total = self.plan.groups[index][1], self.layout.nframes
-        seen = np.broadcast_to(np.False_, (self.layout.rows, self.layout.cols))
-        return Snapshot(self._image([o.blank() for o in self.outputs]), done, total, seen, "spool")
-
-    def _image(self, images: list[np.ndarray]) -> Any:
-        """Return what a snapshot has: an image, or a dict of them if several were asked for."""
-        return self._named(images) if self.several else images[0]
-
-    def _lanes(self) -> tuple[build.Tasks, list, StepImages]:
-        return reducing.lanes(self.series, self.statistic, self.plan, self.outputs)
-
-    def _running(self) -> tuple[build.Tasks, list, Callable[[Any], list[np.ndarray]]]:
-        """Return tasks, the keys of each step, and what makes images of their value."""
-        arguments = self.series, self.statistic, self.plan
-        if self.scheduler.client is not None:
-            images = Images(self.statistic, self.outputs)
-            return *reducing.per_step_partials(*arguments), images.after
-        running = not self.scheduler.in_turn
-        images = Images(self.statistic, self.outputs, running)
-        if running:
-            return *reducing.states(*arguments), lambda state: images.after([state])
-        tasks, keys = reducing.parts(*arguments, token=uuid4().hex)
-        return tasks, [[key] for key in keys], images.after
-
-    def _snapshot(self, index: int, images: list[np.ndarray]) -> Snapshot:
-        done = self.plan.steps[index][-1][1] // self.plan.layout.width
-        seen = np.zeros((self.layout.rows, 1), bool)
-        seen[: done if self.rowwise else self.layout.rows] = True
-        seen = np.broadcast_to(seen, (self.layout.rows, self.layout.cols))
-        return Snapshot(self._image(images), done, self.total, seen)
+    def _shared(self) -> MemoryReservation | None:
+        """Return the reservation that each run of a lazy image begins, where memory is shared."""
+        return self._reservation() if self.scheduler.shares_memory else None
 
 
-def _only(group: list) -> Any:
-    return group[0]
+def reduce(
+    ims: Any,
+    statistics: Any,
+    nframes: int = 0,
+    nchunk: Any = 1,
+    chunk_name: str = "nchunk",
+    *,
+    use_buffer: bool = True,
+    running: bool = False,
+    **options: Unpack[Options],
+) -> Reduction:
+    """Check the arguments of a call and plan it; nothing is read.
 
+    Parameters
+    ----------
+    ims
+        The series, or its path.
+    statistics
+        A name, tuple or `Statistic`, or a list of them.
+    nframes : int
+        Frames to use; 0: all.
+    nchunk : int
+        Intermediate images.
+    chunk_name : str
+        The name of that argument, for errors.
+    use_buffer : bool
+        Whether frames may be kept for row-wise statistics.
+    running : bool
+        Whether intermediate images are wanted.
+    **options
+        The common keywords.
 
-def limit(value: int | float | str | None, scheduler: Scheduler) -> int:
-    """Return the bytes that a call may use on a scheduler; on a cluster, in each worker.
-
-    There it is what the smallest worker can hold, at most, and an equal part of what the call is
-    allowed.
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is wrong; the message names it.
+    MemoryLimitError
+        If the memory limit is too small.
     """
-    workers = scheduler.cluster
-    if workers is None:
-        return memory_limit(value)
-    budget = workers.budget(available.fraction())
-    given = value is not None or dask.config.get("daskstats.memory-limit", None) is not None
-    if given or budget is None:
-        # Workers without a limit are taken to share this machine.
-        share = memory_limit(value) // workers.processes
-        return share if budget is None else min(share, budget)
-    return budget
+    check_query_planning()
+    names, members = named(statistics)
+    if any(member.name in STATISTICS for member in members):
+        check_jit()
+    whole = as_series(ims, options.get("lock", False))
+    region = options.get("region")
+    series = select(whole, options.get("frames"), region)
+    shape = layout(series, count_frames(nframes, series))
+    warn_about_missing(series, shape.nframes)
+    mask = check_mask(options.get("mask"), whole, series, region)
+    specs = image_specs(members, shape, series.dtype, mask, options)
+    specs, statistic = fused(specs, series.dtype)
+    total = shape.rows if statistic.along == "rows" else shape.nframes
+    steps = count_chunks(nchunk, total, chunk_name)
+    scheduler = current_scheduler()
+    shape, replicas = scheduler.prepare(series, statistic, shape)
+    cost = cost_of(statistic, specs, series.dtype, shape.nframes)
+    request = Request(shape, cost, statistic.along, steps, use_buffer, running)
+    limit = scheduler.limit(options.get("memory_limit"))
+    plan = replace(plan_beside_others(scheduler, request, limit), sources=replicas)
+    if plan.in_pixels:
+        series = flattened(series)
+        specs = [replace(spec, in_pixels=True) for spec in specs]
+    if plan.disk is not None:
+        location.room()  # refuses a directory that is not there
+    several = isinstance(statistics, list)
+    return Reduction(series, statistic, tuple(names), tuple(specs), plan, scheduler, limit, several)
+
+
+def fused(specs: list[ImageSpec], frames: np.dtype) -> tuple[list[ImageSpec], Statistic]:
+    """Return the statistic whose states all images are made from, and the images of its parts."""
+    members = [spec.statistic for spec in specs]
+    statistic = together(members, [spec.dtype for spec in specs], frames)
+    if len(specs) > 1:
+        every = zip(specs, statistic.members, strict=True)
+        specs = [replace(spec, statistic=own) for spec, own in every]
+    return specs, statistic
+
+
+def cost_of(statistic: Statistic, specs: list[ImageSpec], frames: np.dtype, nframes: int) -> Cost:
+    """Return what a statistic keeps, in bytes per pixel."""
+    fixed, each = statistic.tile
+    return Cost(
+        state=statistic.state_size(frames, nframes),
+        image=sum(spec.dtype.itemsize * (spec.statistic.planes or 1) for spec in specs),
+        scratch=statistic.scratch_size(frames),
+        tile=fixed + each * nframes,
+    )
+
+
+def plan_beside_others(scheduler: Scheduler, request: Request, limit: int) -> Plan:
+    """Plan within the memory that other calls of this process leave, or else to run after them."""
+    try:
+        return scheduler.plan(request, left(limit))
+    except MemoryLimitError:
+        return scheduler.plan(request, limit)
+
+
+def wrap(
+    ims: Any,
+    along: str,
+    nframes: int,
+    memory_limit: int | str | None,
+    lock: bool | AbstractContextManager,
+) -> Array:
+    """Return a series as a lazily chunked dask array; see `api.wrap`."""
+    check_query_planning()
+    if along not in ("frames", "rows"):
+        raise ValueError(f'along must be "frames" or "rows", got {along!r}')
+    series = as_series(ims, lock)
+    warn_about_missing(series, count_frames(nframes, series))
+    scheduler = current_scheduler()
+    shape = layout(series, count_frames(nframes, series))
+    shape, replicas = scheduler.prepare(series, None, shape)
+    limit = scheduler.limit(memory_limit)
+    plan = scheduler.plan_blocks(shape, along, limit)
+    if plan.in_pixels:
+        raise MemoryLimitError(
+            f"one row of all {shape.nframes} frames for each of {scheduler.workers} workers does "
+            f"not fit in {mebibytes(limit)}: raise memory_limit, or wrap along frames"
+        )
+    reservation = MemoryReservation(plan.nbytes, limit) if scheduler.shares_memory else None
+    return wrapped(series, replace(plan, sources=replicas), reservation)
 
 
 def named(statistics: Any) -> tuple[list[str], list[Statistic]]:
@@ -323,9 +276,9 @@ def _text(value: Any) -> str:
     return shown(int(value)) if whole or isinstance(value, int) else str(value)
 
 
-def outputs(
+def image_specs(
     members: list[Statistic],
-    shape: planning_values.Layout,
+    shape: Layout,
     frames: np.dtype,
     mask: np.ndarray | None,
     options: Options,
@@ -377,27 +330,6 @@ def check_mask(mask: Any, whole: Source, series: Source, region: Any) -> np.ndar
     if mask.shape != series.shape:
         mask = mask[tuple(slice(*edges) for edges in region)]
     return mask.copy() if mask.any() else None
-
-
-def disk() -> planning_values.Disk:
-    """Return where frames may wait that do not fit into memory.
-
-    Whether the directory is there matters only to a plan that has frames wait in it.
-    """
-    compression = location.compression()
-    try:
-        place = location.room()
-    except NotADirectoryError:
-        directory, _ = location.location()
-        return planning_values.Disk(str(directory), sys.maxsize, False, compression)
-    return planning_values.Disk(place.directory, place.nbytes, place.in_memory, compression)
-
-
-def shared_disk(workers: Workers) -> planning_values.Disk | None:
-    """Return where the workers of a cluster may let frames wait, None if nothing is configured."""
-    if location.own_directory() is None:
-        return None
-    return replace(disk(), cluster=workers.cluster)
 
 
 def check_query_planning() -> None:

@@ -22,8 +22,9 @@ from .. import ending
 from ..arguments import count_frames, shown
 from ..formats import sinks
 from ..packages import load
-from ..reduction import Job, named
+from ..reduction import Reduction, named, reduce
 from ..run import workers
+from ..run.progress import Progress
 from ..run.scheduler import current_scheduler
 from ..scratch import location
 from ..series.base import Source, describe_missing
@@ -566,7 +567,7 @@ def produce(
             images = compute(job, name, options["quiet"])
             save(images)
         if not options["quiet"]:
-            shape = job.layout.nframes, job.layout.rows, job.layout.cols
+            shape = job.plan.layout.nframes, *series.shape
             _close(name, shape, job.series.dtype, time.perf_counter() - began, output)
 
 
@@ -650,7 +651,7 @@ def _file_of(name: str) -> str:
     return name.partition("::")[0]
 
 
-def plan_job(source: Source, statistic: Any, options: dict[str, Any]) -> Job:
+def plan_job(source: Source, statistic: Any, options: dict[str, Any]) -> Reduction:
     """Plan with the number of intermediate images asked for, or else a sensible one."""
     make = partial(job_of, source, statistic, options)
     if options.get("chunks") is not None:
@@ -668,8 +669,8 @@ def plan_job(source: Source, statistic: Any, options: dict[str, Any]) -> Job:
 
 def job_of(
     source: Source, statistic: Any, options: dict[str, Any], nchunk: int = 1, name: str = "nchunk"
-) -> Job:
-    return Job(
+) -> Reduction:
+    return reduce(
         source,
         statistic,
         options["nframes"],
@@ -735,10 +736,11 @@ def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def compute(job: Job, name: str, quiet: bool) -> Any:
+def compute(job: Reduction, name: str, quiet: bool) -> Any:
     """Return the last image, or dict of images; those before only move the progress bar."""
     image = None
-    with job.snapshots() as snapshots, _bar(len(snapshots), name, quiet) as move:
+    stream = job.stream(Progress.snapshot, writing=True)
+    with stream as snapshots, _bar(len(snapshots), name, quiet) as move:
         for snapshot in snapshots:
             image = snapshot.image
             move(1, REMARKS[snapshot.phase])
@@ -840,14 +842,14 @@ def describe_plan(source: Source, statistic: str, options: dict[str, Any]) -> st
     """Return the plan of a statistic, or why there is none."""
     try:
         job = plan_job(source, statistic, options)
-        return f"{job.plan} ({job.steps} intermediate images)"
+        return f"{job.plan} ({len(job.plan.steps)} intermediate images)"
     except MemoryError as error:
         return f"refused: {error}"
 
 
 def describe_scratch() -> str:
     """Return where frames would wait that do not fit into memory, and the room there."""
-    if current_scheduler().cluster is not None and location.own_directory() is None:
+    if current_scheduler().needs_shared_directory and location.own_directory() is None:
         return "on the disks of the workers"
     try:
         place = location.room()

@@ -1,6 +1,6 @@
 """Layers of a graph as they are built."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,26 @@ from dask.core import flatten
 from dask.graph_manipulation import chunks as manipulated
 from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 
+from ..images import ImageSpec
 from ..memory.reservation import MemoryReservation
+from ..planning.values import Plan
 from ..scratch.store import ScratchStore
+from ..series.base import Source
+from ..statistics import Statistic
 
 Key = tuple
+
+
+@dataclass(frozen=True)
+class Work:
+    """The arguments of every builder: a series that is reduced to images."""
+
+    series: Source
+    statistic: Statistic
+    """of the states"""
+    plan: Plan
+    images: Sequence[ImageSpec]
+    """one for each statistic in it"""
 
 
 class TaskLayer(MaterializedLayer):
@@ -48,7 +64,7 @@ class Tasks:
 
     layers: dict[str, dict] = field(default_factory=dict)
     dependencies: dict[str, set[str]] = field(default_factory=dict)
-    share: MemoryReservation | None = None
+    reservation: MemoryReservation | None = None
     """of a lazy image, which each run begins anew; who streams has begun before"""
     spool: ScratchStore | None = None
     """whose directories are made when the tasks run"""

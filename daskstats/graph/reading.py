@@ -32,7 +32,7 @@ class Reader:
         self.series, self.plan, self._tasks = series, plan, tasks
         self.array: Array | None = None
         self._working: list[Any] = []
-        self._shares: list[str] = []
+        self._reservations: list[str] = []
         self.after: list[str] = []
         """the layers that blocks depend on"""
         if plan.strategy == "p2p":
@@ -45,23 +45,23 @@ class Reader:
             name = f"source-{token}"
             self._sources = cycle(_source_nodes(tasks, series, name, plan.sources))
             self.after.append(name)
-        if tasks.share is not None:
-            self._begin(f"share-{token}", tasks.share)
+        if tasks.reservation is not None:
+            self._begin(f"share-{token}", tasks.reservation)
         if plan.strategy == "resident" and not isinstance(series, DaskSource):
             self._keep_frames(f"read-frames-{token}")
         elif plan.strategy == "scratch":
             self._spool_frames(token)
 
-    def _begin(self, name: str, share: MemoryReservation) -> None:
-        """Give each run a share of the memory, which is given back when no task needs it."""
+    def _begin(self, name: str, reservation: MemoryReservation) -> None:
+        """Give each run a reservation of the memory, which is given back when no task needs it."""
         self._tasks.add(name)[name] = Task(
-            name, MemoryReservation, share.nbytes, share.limit, share.caller
+            name, MemoryReservation, reservation.nbytes, reservation.limit, reservation.caller
         )
-        self._working, self._shares = [working, TaskRef(name)], [name]
+        self._working, self._reservations = [working, TaskRef(name)], [name]
         self.after.append(name)
 
     def task(self, key: Key, function: Callable, *arguments: Any) -> Task:
-        """Return a task that holds the run's share of the memory while it works."""
+        """Return a task that holds the run's reservation of the memory while it works."""
         return Task(key, *self._working, function, *arguments)
 
     def _keep_frames(self, name: str) -> None:
@@ -76,24 +76,24 @@ class Reader:
                 else Task(key, read_frames, pixels)
             )
         self._kept = [TaskRef(key) for key in layer]
-        self.after = [name, *self._shares]
+        self.after = [name, *self._reservations]
 
     def _spool_frames(self, token: str) -> None:
         scratch, name, written = (f"{what}-{token}" for what in ("scratch", "spool", "spooled"))
         spool = self._tasks.spool = _spool(self.series, self.plan, token)
-        self._tasks.add(scratch, self._shares)[scratch] = Task(
+        self._tasks.add(scratch, self._reservations)[scratch] = Task(
             scratch, open_spool, spool, *(self._working[1:] or [None])
         )
         layer = self._tasks.add(name, [*self.after, scratch])
         for start, stop in self.plan.groups:
-            key = (name, len(layer), _description("frames", start, stop))
+            key = (name, len(layer), description("frames", start, stop))
             pixels = self.frames(start, stop)
             layer[key] = self.task(key, spool_frames, TaskRef(scratch), pixels, start, stop)
         self._tasks.spooled = list(layer)
         every = List(*(TaskRef(key) for key in layer))
         self._tasks.add(written, [name])[written] = Task(written, list, every)
         self._spooled = TaskRef(scratch), TaskRef(written)
-        self.after = [scratch, written, *self._shares]
+        self.after = [scratch, written, *self._reservations]
 
     def frames(self, start: int, stop: int) -> Any:
         """Return the argument for all rows of some frames."""
@@ -214,7 +214,7 @@ def _cut_at(chunks: tuple[int, ...], edges: Iterable[int]) -> tuple[int, ...]:
 
 
 def _meeting(chunks: tuple[int, ...], wanted: Range) -> list[tuple[int, int, int]]:
-    """Return (index, start, stop) of the chunks that share items with a range."""
+    """Return (index, start, stop) of the chunks that reservation items with a range."""
     every = enumerate(ranges(list(chunks)))
     return [(i, *found) for i, found in every if found[0] < wanted[1] and found[1] > wanted[0]]
 
@@ -223,7 +223,7 @@ def _meeting(chunks: tuple[int, ...], wanted: Range) -> list[tuple[int, int, int
 
 
 def wrapped(
-    series: Source, plan: Plan, share: MemoryReservation | None = None, token: str = ""
+    series: Source, plan: Plan, reservation: MemoryReservation | None = None, token: str = ""
 ) -> Array:
     """Return the lazily chunked dask array (frames, rows, cols) itself."""
     layout = plan.layout
@@ -235,7 +235,7 @@ def wrapped(
             return _refine(series, plan)
         return _rechunked(series, layout.nframes, ((layout.nframes,), sizes, (layout.cols,)))
     tasks, token = (
-        Tasks(share=share),
+        Tasks(reservation=reservation),
         token or tokenize(series, plan.steps, plan.piece, plan.sources),
     )
     reader = Reader(tasks, series, plan, token)
@@ -252,7 +252,7 @@ def wrapped(
     return tasks.array(name, ((layout.nframes,), sizes, (layout.cols,)), series.dtype)
 
 
-def _description(along: str, start: int, stop: int) -> str:
+def description(along: str, start: int, stop: int) -> str:
     """Return what a block is, for its key: dask names the key of a task that kills its worker."""
     return f"{along} {start} to {stop - 1}" if stop - start > 1 else f"{along[:-1]} {start}"
 

@@ -1,17 +1,11 @@
-"""Graphs run by any of dask's local schedulers, whose callbacks deliver the results."""
+"""The runner for any local scheduler of dask: results are taken from its callbacks."""
 
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-import dask
-import dask.base
-import dask.local
-import dask.multiprocessing
-import dask.threaded
-
 from ..planning.values import WAITING
-from .background import Background
-from .scheduler import Scheduler
+from .runner import BackgroundRunner
 
 T = TypeVar("T")
 
@@ -23,8 +17,8 @@ class Closed(Exception):
 class BoundedQueue(Generic[T]):
     """A bounded queue between one producer and one consumer, which either can end.
 
-    Two queues in C, one of items and one of free places, take a third of the time that a
-    condition variable does.
+    Two queues in C, one of items and one of free places, take a third of the time that a condition
+    variable takes.
     """
 
     def __init__(self, size: int) -> None:
@@ -46,7 +40,7 @@ class BoundedQueue(Generic[T]):
             raise Closed
 
     def end(self, error: BaseException | None = None) -> None:
-        """Tell the consumer that nothing follows, or what went wrong."""
+        """Tell the consumer that nothing follows, or which error ended the producer."""
         self._items.put((None, error or StopIteration()))
 
     def get(self) -> T:
@@ -63,43 +57,48 @@ class BoundedQueue(Generic[T]):
         self._places.put(None)
 
 
-class Run(Background):
-    """One graph being run by one of dask's own schedulers, in a thread."""
+class CallbackRunner(BackgroundRunner):
+    """Executes a graph with a ``get`` function; each step is one key, which needs the one before.
 
-    def __init__(self, scheduler: Scheduler, graph: dict, keys: list) -> None:
+    Parameters
+    ----------
+    get : callable
+        ``get(graph, key, callbacks=...)`` of one of dask's local schedulers.
+    graph : dict
+    keys : list
+        Of the steps, in order.
+    """
+
+    def __init__(self, get: Callable, graph: dict, keys: list) -> None:
         super().__init__(graph, self._posttask, self._pretask)
-        self._handoff: BoundedQueue = BoundedQueue(WAITING)
-        self._scheduler, self._keys = scheduler, keys
+        self._queue: BoundedQueue = BoundedQueue(WAITING)
+        self._get, self._keys = get, keys
         self._wanted = set(keys)
         self._thread.start()
 
-    def next(self) -> Any:
-        """Return the next state, in the order of the keys."""
-        return self._handoff.get()
+    def next(self) -> list[Any]:
+        """Return the result of the next key."""
+        return [self._queue.get()]
 
     def stop(self) -> None:
-        """Stop starting tasks, and wait for those that are running."""
-        self._handoff.close()
+        """Start no more tasks, and wait for those that are running."""
+        self._queue.close()
         self._join()
 
     def _pretask(self, key: Any, graph: Any, state: Any) -> None:
-        self._handoff.check()
+        self._queue.check()
 
     def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
         if key in self._wanted:
-            self._handoff.put(value)
+            self._queue.put(value)
 
-    def _run(self) -> None:
+    def _execute(self) -> None:
         error: BaseException | None = None
-        options: dict[str, Any] = {}
-        if self._scheduler.get is dask.multiprocessing.get:
-            # Fusing would rename the keys that are waited for.
-            options = {"num_workers": self._scheduler.workers, "optimize_graph": False}
         try:
-            self._scheduler.get(self._graph, self._keys[-1], callbacks=self._callbacks, **options)
+            self._get(self._graph, self._keys[-1], callbacks=self._callbacks)
         except Closed:
             pass
         except BaseException as raised:
             error = raised
         self._graph = {}
-        self._handoff.end(error)
+        self._queue.end(error)

@@ -84,7 +84,7 @@ def closure(graph: dict, keys: list) -> dict:
     return found
 
 
-class ClusterRun:
+class ClusterRunner:
     """Parts of a graph being run by a distributed cluster.
 
     Parameters

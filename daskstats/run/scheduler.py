@@ -1,13 +1,23 @@
-"""Which scheduler dask would use now, and how many tasks it runs at once."""
+"""Which scheduler dask would use now, and how a reduction runs on it: chosen here and nowhere else.
+
+    scheduler              tasks built by                 executed by          partials combined
+    threads                reducing.step_partials         ThreadRunner         by Progress
+      frames in memory     reducing.row_parallel          RowParallelRunner    within the tasks
+    any other local one    reducing.running_states        CallbackRunner       by tasks
+    distributed client     reducing.per_step_partials     ClusterRunner        by Progress
+
+Plain calls are lazy dask arrays (`reducing.lazy_images`), which any scheduler computes.
+"""
 
 import multiprocessing.pool
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.pool import Pool
 from numbers import Integral
 from typing import Any
+from uuid import uuid4
 
 import dask
 import dask.base
@@ -17,42 +27,235 @@ import dask.threaded
 import numpy as np
 from dask.system import CPU_COUNT
 
-from . import workers as run_workers
+from ..graph import reducing
+from ..graph.build import Key, Tasks, Work
+from ..memory import available
+from ..planning import values
+from ..planning.frame_wise import fold
+from ..planning.row_wise import bands
+from ..planning.values import Cost, Layout, Plan
+from ..scratch.location import own_directory, planned_disk
+from ..series.base import Source
+from ..statistics import Statistic
+from . import workers
+from .callbacks import CallbackRunner
+from .distributed import ClusterRunner
+from .progress import Progress
+from .runner import Runner
+from .threads import RowParallelRunner, ThreadRunner
 from .workers import Workers
 
 
 @dataclass(frozen=True)
+class Execution:
+    """Tasks, and how they are executed."""
+
+    tasks: Tasks
+    start: Callable[[], Runner]
+    """starts the tasks; returns what executes them"""
+    absorb: Callable[[Progress, Iterable], None]
+    """the method of `Progress` that takes the results of a step"""
+    writing: int = 0
+    """leading steps that write frames to disk"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a plan is asked for: see `planning`."""
+
+    layout: Layout
+    cost: Cost
+    along: str
+    steps: int = 1
+    use_buffer: bool = False
+    running: bool = False
+
+
 class Scheduler:
-    """What runs the tasks: a dask ``get`` function and the number of tasks it runs at once."""
+    """One of dask's schedulers; a subclass for each way to run a reduction on it."""
+
+    workers: int
+    """tasks that run at once in one process"""
+    shares_memory = True
+    """whether a result is there for every task without being sent"""
+    needs_shared_directory = False
+    """whether scratch data need a directory that is configured for them"""
+
+    def limit(self, value: int | float | str | None) -> int:
+        """Return the bytes that a call may use in one process."""
+        return available.memory_limit(value)
+
+    def prepare(
+        self, series: Source, statistic: Statistic | None, layout: Layout
+    ) -> tuple[Layout, int]:
+        """Refuse objects that cannot be sent to tasks; return the layout, and copies to send."""
+        return layout, 1
+
+    def plan(self, request: Request, limit: int) -> Plan:
+        """Plan a reduction within a memory limit."""
+        raise NotImplementedError
+
+    def plan_blocks(self, layout: Layout, along: str, limit: int) -> Plan:
+        """Plan the blocks of a series that is not reduced."""
+        cut = fold if along == "frames" else bands
+        return cut(layout, Cost(), 1, self.workers, limit)
+
+    def execution(self, work: Work, writing: bool) -> Execution:
+        """Build the tasks of a running reduction.
+
+        Parameters
+        ----------
+        work : Work
+        writing : bool
+            Whether tasks that write frames to disk are steps as well.
+        """
+        raise NotImplementedError
+
+
+class LocalScheduler(Scheduler):
+    """A scheduler whose tasks run on this machine."""
+
+    def plan(self, request: Request, limit: int) -> Plan:
+        """Plan a reduction within a memory limit."""
+        arguments = request.layout, request.cost, request.steps, self.workers, limit
+        if request.along == "frames":
+            return fold(*arguments, request.running, chained=self.shares_memory)
+        use_buffer = request.use_buffer and self.shares_memory
+        disk = planned_disk() if use_buffer else None
+        return bands(*arguments, use_buffer, disk, request.running)
+
+
+@dataclass(frozen=True)
+class ThreadScheduler(LocalScheduler):
+    """dask's threaded scheduler, which `ThreadRunner` gives threads of its own."""
+
+    workers: int
+
+    def execution(self, work: Work, writing: bool) -> Execution:
+        """Build the partial states of all steps, or the tasks of each range of rows."""
+        if work.statistic.along == "frames" and work.series.view(0, 1, 0, 1) is not None:
+            tasks, keys, images = reducing.row_parallel(work)
+            graph, steps = tasks.runnable(keys), len(work.plan.steps)
+            start: Callable[[], Runner] = partial(
+                RowParallelRunner, self.workers, graph, keys, steps, images
+            )
+            return Execution(tasks, start, Progress.take_images)
+        tasks, last = reducing.step_partials(work, token=uuid4().hex)
+        keys, writers = _with_writers(tasks, [[key] for key in last], writing)
+        sizes = [len(group) for group in keys]
+        start = partial(ThreadRunner, self.workers, tasks.runnable(keys), keys, sizes)
+        return Execution(tasks, start, Progress.add_partials, writers)
+
+
+@dataclass(frozen=True)
+class CallbackScheduler(LocalScheduler):
+    """Any other of dask's local schedulers, and pools and executors of the user's."""
 
     get: Callable
     workers: int
-    cluster: Workers | None = None
-    """what the workers of a distributed client are"""
+    shares_memory: bool = True
+
+    def prepare(
+        self, series: Source, statistic: Statistic | None, layout: Layout
+    ) -> tuple[Layout, int]:
+        """Refuse objects that cannot be sent to other processes."""
+        if not self.shares_memory:
+            workers.check_sent(series, *([] if statistic is None else [statistic]))
+        return layout, 1
+
+    def execution(self, work: Work, writing: bool) -> Execution:
+        """Build a chain of the states of all steps: dask keeps no other results."""
+        tasks, steps = reducing.running_states(work)
+        writers = list(tasks.spooled) if writing else []
+        keys = [*writers, *steps]
+        start = partial(CallbackRunner, self.get, tasks.runnable(keys), keys)
+        return Execution(tasks, start, Progress.replace_state, len(writers))
+
+
+@dataclass(frozen=True)
+class ClusterScheduler(Scheduler):
+    """A distributed client; the plan is for each of its workers."""
+
+    client: Any
+    found: Workers
+    shares_memory = False
+    needs_shared_directory = True
 
     @property
-    def client(self) -> Any:
-        """The distributed client that it is a method of, or None."""
-        return run_workers.client_of(self.get)
+    def workers(self) -> int:  # type: ignore[override]
+        """Threads of the worker with the most."""
+        return self.found.each
 
-    @property
-    def in_turn(self) -> bool:
-        """Whether tasks run in threads of the run's own, in the order of the steps."""
-        return self.get is dask.threaded.get and dask.config.get("pool", None) is None
+    def limit(self, value: int | float | str | None) -> int:
+        """Return the bytes that a call may use in each worker.
 
-    @property
-    def shares_memory(self) -> bool:
-        """Whether a result is there for every task without being sent."""
-        return self.client is None and not self.sends
+        That is the budget of the smallest worker, and at most an equal part of the memory that the
+        call is given.
+        """
+        budget = self.found.budget(available.fraction())
+        given = value is not None or dask.config.get("daskstats.memory-limit", None) is not None
+        if given or budget is None:
+            # Workers without a limit are taken to share this machine.
+            part = available.memory_limit(value) // self.found.processes
+            return part if budget is None else min(part, budget)
+        return budget
 
-    @property
-    def sends(self) -> bool:
-        """Whether tasks are sent to other processes of this machine."""
-        pool = dask.config.get("pool", None)
-        if isinstance(self.get, partial):  # an executor that was given as the scheduler
-            pool = getattr(self.get.args[0], "__self__", None)
-        in_processes = isinstance(pool, ProcessPoolExecutor) or type(pool) is Pool
-        return self.get is dask.multiprocessing.get or in_processes
+    def prepare(
+        self, series: Source, statistic: Statistic | None, layout: Layout
+    ) -> tuple[Layout, int]:
+        """Refuse objects that cannot be sent to the workers; count the copies of the series."""
+        replicas = workers.count_sources(series, self.found.processes)
+        if statistic is None:
+            return layout, replicas
+        workers.sent_nbytes(statistic)
+        # Frames that are not sent with their tasks are read by the workers.
+        sent = series.part(0, 1, 0, 1) is not None
+        return replace(layout, in_memory=layout.in_memory and sent), replicas
+
+    def plan(self, request: Request, limit: int) -> Plan:
+        """Plan for each worker; fewer states are in one place if memory is short."""
+        try:
+            return self._plan(request, limit)
+        except values.MemoryLimitError as error:
+            raise values.MemoryLimitError(f"{error} ({self.found})") from None
+
+    def _plan(self, request: Request, limit: int) -> Plan:
+        arguments = request.layout, request.cost, request.steps, self.workers, limit
+        processes, use_buffer = self.found.processes, request.use_buffer
+        if request.along == "rows":
+            shuffle = workers.shuffle_nbytes() if use_buffer else 0
+            shared = use_buffer and own_directory() is not None
+            disk = replace(planned_disk(), cluster=self.found.cluster) if shared else None
+            return bands(*arguments, use_buffer, disk, processes=processes, shuffle=shuffle)
+        fan_in = min(values.FAN_IN, self.found.threads)
+        while True:
+            try:
+                return fold(*arguments, chained=False, processes=processes, fan_in=fan_in)
+            except values.MemoryLimitError:
+                if fan_in <= 2:
+                    raise
+            fan_in //= 2
+
+    def plan_blocks(self, layout: Layout, along: str, limit: int) -> Plan:
+        """Plan the blocks of a series that is not reduced."""
+        cut = fold if along == "frames" else bands
+        return cut(layout, Cost(), 1, self.workers, limit, processes=self.found.processes)
+
+    def execution(self, work: Work, writing: bool) -> Execution:
+        """Build the states of a few blocks each, which the client combines."""
+        tasks, keys = reducing.per_step_partials(work)
+        keys, writers = _with_writers(tasks, keys, writing)
+        graph = tasks.runnable(keys)
+        start = partial(ClusterRunner, self.client, graph, keys, tasks.shuffles)
+        return Execution(tasks, start, Progress.add_partials, writers)
+
+
+def _with_writers(
+    tasks: Tasks, keys: list[list[Key]], writing: bool
+) -> tuple[list[list[Key]], int]:
+    """Return the keys of all steps, those that write frames to disk first, and their number."""
+    writers = [[key] for key in tasks.spooled] if writing else []
+    return [*writers, *keys], len(writers)
 
 
 def current_scheduler() -> Scheduler:
@@ -60,44 +263,56 @@ def current_scheduler() -> Scheduler:
     try:
         get = dask.base.get_scheduler() or dask.threaded.get
     except RuntimeError as error:
-        # dask itself says it of some clients, but not what to do.
-        raise run_workers.asynchronous() if "asynchronous" in str(error) else error from None
+        # dask itself says it of some clients, but not the way out.
+        raise workers.asynchronous() if "asynchronous" in str(error) else error from None
     except AssertionError:
-        # Of an executor that does not say how many workers it has, and a wrong number of them.
+        # An executor without a number of workers, or a wrong number of them.
         configured_workers()
         raise
     if getattr(get, "func", None) is dask.local.get_async:
-        return Scheduler(get, check_workers(get.args[1]))
+        submit, count = get.args[0], check_workers(get.args[1])
+        return CallbackScheduler(
+            get, count, not _is_pool_of_processes(getattr(submit, "__self__", None))
+        )
     if get is dask.local.get_sync:
-        return Scheduler(get, 1)
-    scheduler = Scheduler(get, 1)
-    if scheduler.client is not None:
-        run_workers.check_client(scheduler.client)
-        found = run_workers.look_at(scheduler.client)
-        return Scheduler(get, found.threads, found)
+        return CallbackScheduler(get, 1)
+    client = workers.client_of(get)
+    if client is not None:
+        workers.check_client(client)
+        return ClusterScheduler(client, workers.look_at(client))
     pool = dask.config.get("pool", None)
-    workers = configured_workers() if pool is None else pool_workers(pool)
-    return Scheduler(get, workers or CPU_COUNT)
+    count = (configured_workers() if pool is None else pool_workers(pool)) or CPU_COUNT
+    if get is dask.threaded.get and pool is None:
+        return ThreadScheduler(count)
+    if get is dask.multiprocessing.get:
+        # Fusion would rename the keys that are waited for.
+        get = partial(get, num_workers=count, optimize_graph=False)
+        return CallbackScheduler(get, count, shares_memory=False)
+    return CallbackScheduler(get, count, not _is_pool_of_processes(pool))
+
+
+def _is_pool_of_processes(pool: Any) -> bool:
+    return isinstance(pool, ProcessPoolExecutor) or type(pool) is Pool
 
 
 def configured_workers() -> int | None:
     """Return dask's ``num_workers``, None if it is not set."""
-    workers = dask.config.get("num_workers", None)
-    return None if workers is None else check_workers(workers)
+    count = dask.config.get("num_workers", None)
+    return None if count is None else check_workers(count)
 
 
-def check_workers(workers: Any) -> int:
+def check_workers(count: Any) -> int:
     """Return a number of workers that dask was given."""
-    text = f"dask's num_workers must be a positive integer, got {workers!r}"
-    if isinstance(workers, bool | np.bool_) or not isinstance(workers, Integral):
+    text = f"dask's num_workers must be a positive integer, got {count!r}"
+    if isinstance(count, bool | np.bool_) or not isinstance(count, Integral):
         raise TypeError(text)
-    if workers < 1:
+    if count < 1:
         raise ValueError(text)
-    return int(workers)
+    return int(count)
 
 
 def pool_workers(pool: Any) -> int:
-    """Return how many workers dask's ``pool`` has."""
+    """Return the number of workers of dask's ``pool``."""
     if isinstance(pool, multiprocessing.pool.Pool):
         return len(pool._pool)  # type: ignore[attr-defined]
     if not callable(getattr(pool, "submit", None)):

@@ -1,83 +1,55 @@
-"""How partial results come out, in order, on every scheduler: runs graphs, computes nothing.
-
-One graph is started once, in a thread of its own, and never waits at the end of a step. Results
-wait for the consumer in a short queue; while that is full no further task is started
-(back-pressure), and when the consumer leaves the run is stopped.
-"""
+"""Intermediate images in order: an iterator over the progress of a running reduction."""
 
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
-
-from ..graph.row_parallel import StepImages
-from .callbacks import Run
-from .distributed import ClusterRun
-from .scheduler import Scheduler
-from .threads import LanesRun, ThreadedRun
-
-AnyRun: TypeAlias = Run | ThreadedRun | ClusterRun
-"""whatever has `next` and `stop`"""
+from ..memory.reservation import MemoryReservation
+from ..planning.values import MemoryLimitError
+from .progress import Progress
+from .runner import Runner
+from .scheduler import Execution
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """An intermediate image, and what it has seen."""
-
-    image: np.ndarray
-    """the statistic of what has been seen so far; the caller's own array"""
-    done: int
-    """frames (or, for percentiles, rows) that the image covers"""
-    total: int
-    """frames (or rows) that the last image will cover"""
-    seen: np.ndarray
-    """(rows, cols) bool, read-only: pixels whose value counts (row-wise images fill up)"""
-    phase: str = "reduce"
-    """"reduce", or "spool" while frames that do not fit into memory are written to disk: then the
-    image is zero, and ``done`` and ``total`` are frames"""
 
 
 class Stream(Iterator[T]):
     """Sized iterator over intermediate images; also a context manager.
 
-    ``len(stream)`` is the number of all images, so that progress bars know the total. The run
-    starts at the first `next`. It ends with the last image, with `close`, with the ``with`` block,
+    ``len(stream)`` is the number of all images, so that progress bars know the total. The tasks
+    start at the first `next`. They end with the last image, with `close`, with the ``with`` block,
     when the iterator is deleted, or when a task fails. Several threads may call `next`: each image
     goes to one of them.
     """
 
     def __init__(
         self,
-        start: Callable[[], AnyRun],
-        finish: Callable[[int, Any], T],
+        execution: Execution,
+        progress: Progress,
+        view: Callable[[Progress], T],
         length: int,
-        release: Callable[[], Any] = lambda: None,
-        waiting: Callable[[], AbstractContextManager] = nullcontext,
+        reservation: MemoryReservation,
     ) -> None:
-        self._start, self._finish, self._release = start, finish, release
-        self._waiting = waiting
-        self._length, self._position = length, 0
-        self._run: AnyRun | None = None
+        self._execution, self._reservation = execution, reservation
+        self.progress = progress
+        """the state so far"""
+        self._view, self._length = view, length
+        self._runner: Runner | None = None
         self._closed = False
         self._lock = threading.Lock()
-        self._stop: weakref.finalize = weakref.finalize(self, release)
+        self._stop: weakref.finalize = weakref.finalize(self, _release, execution, reservation)
 
     def __len__(self) -> int:
         return self._length
 
     def __next__(self) -> T:
         with self._lock:
-            if self._closed or self._position == self._length:
+            if self._closed or self.progress.step + 1 == self._length:
                 self.close()
                 raise StopIteration
             try:
-                with self._waiting():
+                with self._reservation.consuming():
                     item = self._next()
             except BaseException as error:
                 # Another thread that closes the iterator ends the wait for an image.
@@ -86,27 +58,34 @@ class Stream(Iterator[T]):
                 if over:
                     raise StopIteration from None
                 raise
-            self._position += 1
-            if self._position == self._length:
+            if self.progress.step + 1 == self._length:
                 self.close()
             return item
 
     def _next(self) -> T:
-        run = self._run
-        if run is None:
-            run = self._run = self._start()
+        runner = self._runner
+        if runner is None:
+            runner = self._runner = self._start()
             self._stop.detach()
-            self._stop = weakref.finalize(self, _end, run.stop, self._release)
+            self._stop = weakref.finalize(self, _end, runner, self._execution, self._reservation)
             if self._closed:  # by another thread, while this one waited for memory
                 self._stop()
                 raise StopIteration
-        return self._finish(self._position, run.next())
+        self.progress.advance(runner.next())
+        return self._view(self.progress)
+
+    def _start(self) -> Runner:
+        try:
+            self._reservation.begin()
+        except MemoryError as error:
+            raise MemoryLimitError(str(error)) from None
+        return self._execution.start()
 
     def close(self) -> None:
-        """Stop the run; nothing is left of it. Further calls do nothing."""
+        """Stop the tasks, and release their memory and scratch data. Further calls do nothing."""
         self._closed = True
         self._stop()
-        self._run = None
+        self._runner = None
 
     def __enter__(self) -> "Stream[T]":
         return self
@@ -115,32 +94,14 @@ class Stream(Iterator[T]):
         self.close()
 
 
-def _end(stop: Callable[[], Any], release: Callable[[], Any]) -> None:
-    """Stop a run, and then let go what its tasks have used."""
+def _end(runner: Runner, execution: Execution, reservation: MemoryReservation) -> None:
+    """Stop the tasks, and then release the resources that they have used."""
     try:
-        stop()
+        runner.stop()
     finally:
-        release()
+        _release(execution, reservation)
 
 
-def run(
-    graph: dict,
-    keys: list,
-    scheduler: Scheduler,
-    steps: int,
-    canvases: StepImages | None = None,
-    at_once: bool = False,
-) -> AnyRun:
-    """Start a graph and give what it has for each step, in order.
-
-    Where `Scheduler.in_turn` holds and on clusters, ``keys`` are a list for each step, or the
-    tasks deliver to canvases; elsewhere there is one key for each step, which depends on the one
-    before. ``at_once`` has a cluster see the whole graph at the start.
-    """
-    if canvases is not None:
-        return LanesRun(scheduler, graph, keys, steps, canvases)
-    if scheduler.in_turn:
-        return ThreadedRun(scheduler, graph, keys, [len(group) for group in keys])
-    if scheduler.client is not None:
-        return ClusterRun(scheduler.client, graph, keys, at_once)
-    return Run(scheduler, graph, keys)
+def _release(execution: Execution, reservation: MemoryReservation) -> None:
+    execution.tasks.release()
+    reservation.release()

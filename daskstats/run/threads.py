@@ -1,4 +1,4 @@
-"""Graphs run in the order of the steps, by threads of the run's own."""
+"""The runner for threads: steps in order, and not far ahead of the consumer."""
 
 import sys
 import threading
@@ -10,33 +10,40 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
-import dask
-import dask.base
-import dask.local
-import dask.multiprocessing
 import dask.threaded
 
 from ..graph.row_parallel import StepImages
 from ..planning.values import WAITING
-from .background import Background
-from .scheduler import Scheduler
+from .runner import BackgroundRunner
 
 
 class StepExecutor:
-    """Threads that run what is ready in the order of the steps, and not far ahead of the consumer.
+    """An executor for dask that runs tasks in the order of the steps.
 
-    dask's own order knows nothing of steps that do not depend on each other. It is told of more
-    workers than there are, so it hands over all that is ready, and the choice is made here.
+    dask's own order knows nothing of steps that do not depend on each other. dask is told of more
+    workers than there are, so that it submits every task that is ready; the order is made here.
+
+    Parameters
+    ----------
+    steps : dict
+        The first step that needs a task, by its key.
+    inputs : InputTracker
+    workers : int
+        Number of threads.
+    name : str
+        Beginning of the threads' names.
+    waiting : int
+        Steps that may be finished before the consumer takes the first of them.
     """
 
-    _max_workers = sys.maxsize  # as `concurrent.futures` names it, and dask reads it
+    _max_workers = sys.maxsize  # the name of `concurrent.futures`, which dask reads
 
     def __init__(
-        self, turns: dict, supplies: "InputTracker", workers: int, name: str, waiting: int
+        self, steps: dict, inputs: "InputTracker", workers: int, name: str, waiting: int
     ) -> None:
-        self._turns, self._supplies, self._workers = turns, supplies, workers
+        self._steps, self._inputs, self._workers = steps, inputs, workers
         self._unseen = self._unlocking = 0
-        self._most = (workers + 1) * supplies.most
+        self._most = (workers + 1) * inputs.most
         self._ready: list[tuple] = []
         self._numbers = count()
         self._changed = threading.Condition()
@@ -50,19 +57,19 @@ class StepExecutor:
             thread.start()
 
     def submit(self, function: Callable, tasks: list[tuple]) -> Future:
-        """Queue a batch of dask's, of which the first item of the first task is its key."""
+        """Queue a batch of dask's; the first item of its first task is the key of that task."""
         future: Future = Future()
         key = tasks[0][0]
-        # What uses results goes before what makes more of them, or the chunks of a dask array
-        # would all be there before the first is used.
-        # What most of them wait for, such as a share of the memory, goes before all others.
-        turn = self._turns[key], key in self._supplies, -self._supplies.users(key)
+        # Tasks that use inputs go before those that make more of them, or all chunks of a dask
+        # array would exist before the first is used. An input that many tasks wait for, such as
+        # a memory reservation, goes first.
+        order = self._steps[key], key in self._inputs, -self._inputs.users(key)
         with self._changed:
             if self._closed:
                 future.cancel()
             else:
-                heappush(self._ready, (*turn, next(self._numbers), future, function, tasks))
-                # All, because tasks that hold wait for this condition as well as idle threads.
+                heappush(self._ready, (*order, next(self._numbers), future, function, tasks))
+                # All, because tasks within `wait_for_step` wait for this condition too.
                 self._changed.notify_all()
         return future
 
@@ -72,24 +79,24 @@ class StepExecutor:
             self._open += 1
             self._changed.notify_all()
 
-    def seen(self, key: Any) -> None:
-        """Count a result that dask has looked at, to hand over what needed it."""
+    def note_seen(self, key: Any) -> None:
+        """Note that dask has seen the result of a task, and submitted the tasks that needed it."""
         with self._changed:
             self._unseen -= 1
-            if self._supplies.used_by(key) or self._unseen == self._workers - 1:
+            if self._inputs.note_done(key) or self._unseen == self._workers - 1:
                 self._changed.notify_all()
 
-    def hold(self, turn: int) -> None:
+    def wait_for_step(self, step: int) -> None:
         """Wait, within a task, until a step may begin; raise CancelledError if none will."""
-        if turn < self._open and not self._closed:
-            return  # as nearly always: without the lock, for which the consumer would have to wait
+        if step < self._open and not self._closed:
+            return  # nearly always: without the lock, for which the consumer would have to wait
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or turn < self._open)
+            self._changed.wait_for(lambda: self._closed or step < self._open)
             if self._closed:
                 raise CancelledError
 
     def close(self) -> None:
-        """Run nothing more."""
+        """Start no more tasks."""
         with self._changed:
             self._closed = True
             for *_, future, _, _ in self._ready:
@@ -98,7 +105,7 @@ class StepExecutor:
             self._changed.notify_all()
 
     def join(self) -> None:
-        """Wait for what is running."""
+        """Wait for the tasks that are running."""
         for thread in self._threads:
             thread.join()
 
@@ -108,9 +115,9 @@ class StepExecutor:
                 self._changed.wait_for(self._may_run)
                 if self._closed:
                     return
-                _, supplies, users, _, future, function, tasks = heappop(self._ready)
-                self._supplies.stock += supplies
-                several = not supplies or users < -1
+                _, is_input, users, _, future, function, tasks = heappop(self._ready)
+                self._inputs.stock += is_input
+                several = not is_input or users < -1
                 self._unlocking += several
             result = function(tasks)
             with self._changed:
@@ -119,23 +126,23 @@ class StepExecutor:
                 if not self._unlocking:
                     self._changed.notify_all()
             future.set_result(result)
-            # Nothing here may keep a result alive until the next task comes.
+            # No local variable may keep a result alive until the next task comes.
             del future, function, tasks, result
 
     def _may_run(self) -> bool:
         if self._closed or not self._ready:
             return self._closed
-        turn, supplies, *_ = self._ready[0]
-        if supplies:
-            # Who uses results may not be ready only because dask has not yet seen the last of
-            # them, or because something else that they need is still being done.
-            enough = self._supplies.stock >= self._most and self._unlocking > 0
-            return turn < self._open and self._unseen < self._workers and not enough
-        return turn < self._open
+        step, is_input, *_ = self._ready[0]
+        if is_input:
+            # The tasks that use inputs may not be ready only because dask has not yet seen the
+            # last input, or because another task that they need is still running.
+            enough = self._inputs.stock >= self._most and self._unlocking > 0
+            return step < self._open and self._unseen < self._workers and not enough
+        return step < self._open
 
 
 class InputTracker:
-    """The tasks that only make results for others, such as the chunks of a dask array."""
+    """Counts the inputs: results of tasks without dependencies, such as chunks of a dask array."""
 
     def __init__(self, graph: dict) -> None:
         needs = {key: graph[key].dependencies for key in graph}
@@ -143,19 +150,19 @@ class InputTracker:
         self._users = {key: count for key, count in needed.items() if not needs[key]}
         self._used = {key: [k for k in keys if k in self._users] for key, keys in needs.items()}
         self.most = max(map(len, self._used.values()), default=0)
-        """results that one task needs"""
+        """inputs of the task that needs most of them"""
         self.stock = 0
-        """results that tasks still need, those that are being made included"""
+        """inputs that tasks still need, those that are being made included"""
 
     def __contains__(self, key: Any) -> bool:
         return key in self._users
 
     def users(self, key: Any) -> int:
-        """Return how many tasks still need a result of these."""
+        """Return how many tasks still need an input; 0 for other keys."""
         return self._users.get(key, 0)
 
-    def used_by(self, key: Any) -> bool:
-        """Count a task that is done; return whether it was the last that needed a result."""
+    def note_done(self, key: Any) -> bool:
+        """Note that a task is done; return whether it was the last that needed some input."""
         before = self.stock
         for used in self._used[key]:
             self._users[used] -= 1
@@ -163,100 +170,106 @@ class InputTracker:
         return self.stock < before
 
 
-class ThreadedRun(Background):
-    """One graph being run in turn by threads of its own, under dask's scheduler.
+class ThreadRunner(BackgroundRunner):
+    """Executes a graph with threads of its own, under dask's threaded scheduler.
 
-    A step is a group of keys, which may finish in any order; ``sizes`` are those of the groups.
-    So many steps as ``waiting`` says may be finished before the consumer takes the first of them.
+    Parameters
+    ----------
+    workers : int
+        Number of threads.
+    graph : dict
+    keys : list of lists
+        Of each step; they may finish in any order.
+    steps : list of int
+        Number of results of each step.
+    waiting : int
+        Steps that may be finished before the consumer takes the first of them.
     """
 
     def __init__(
-        self,
-        scheduler: Scheduler,
-        graph: dict,
-        keys: list,
-        sizes: list[int],
-        waiting: int = WAITING,
+        self, workers: int, graph: dict, keys: list, steps: list[int], waiting: int = WAITING
     ) -> None:
         super().__init__(graph, self._posttask)
-        self._sizes = sizes
-        self._turns = {key: turn for turn, group in enumerate(keys) for key in group}
+        self._sizes = steps
+        self._wanted = {key: step for step, group in enumerate(keys) for key in group}
         needed = {key for task in graph.values() for key in task.dependencies}
-        self._last = self._turns.keys() - needed
+        self._last = self._wanted.keys() - needed
         self._results: SimpleQueue = SimpleQueue()
-        self._early: list[list] = [[] for _ in sizes]
-        self._turn = 0
-        turns, workers = turns_of(graph, keys), scheduler.workers
-        self._turnstile = StepExecutor(turns, InputTracker(graph), workers, self._name, waiting)
+        self._early: list[list] = [[] for _ in steps]
+        self._step = 0
+        order = first_steps(graph, keys)
+        self._executor = StepExecutor(order, InputTracker(graph), workers, self._name, waiting)
         self._thread.start()
 
-    def next(self) -> Any:
-        """Return the values of the next group of keys."""
-        values = self._early[self._turn]
-        while len(values) < self._sizes[self._turn]:
-            turn, value = self._results.get()
+    def next(self) -> list[Any]:
+        """Return the results of the next step."""
+        values = self._early[self._step]
+        while len(values) < self._sizes[self._step]:
+            step, value = self._results.get()
             if isinstance(value, BaseException):
                 raise value
-            self._early[turn].append(value)
-        self._turnstile.advance()
-        self._early[self._turn] = []
-        self._turn += 1
+            self._early[step].append(value)
+        self._executor.advance()
+        self._early[self._step] = []
+        self._step += 1
         return values
 
     def stop(self) -> None:
-        """Stop starting tasks, and wait for those that are running."""
-        self._turnstile.close()
+        """Start no more tasks, and wait for those that are running."""
+        self._executor.close()
         self._join()
 
     def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
-        self._turnstile.seen(key)
-        if key in self._turns:
-            self._results.put((self._turns[key], value))
+        self._executor.note_seen(key)
+        if key in self._wanted:
+            self._results.put((self._wanted[key], value))
             if key in self._last:
-                # The scheduler would keep it until the run has ended.
+                # The scheduler would keep it until the graph has ended.
                 state["cache"][key] = None
 
-    def _run(self) -> None:
+    def _execute(self) -> None:
         error: BaseException = StopIteration()
         try:
             dask.threaded.get(
-                self._graph, list(self._last), pool=self._turnstile, callbacks=self._callbacks
+                self._graph, list(self._last), pool=self._executor, callbacks=self._callbacks
             )
         except CancelledError:
             pass
         except BaseException as raised:
             error = raised
-        # Only when the threads are gone are their blocks.
-        self._turnstile.close()
-        self._turnstile.join()
+        # The blocks that the threads hold are freed only when the threads have ended.
+        self._executor.close()
+        self._executor.join()
         self._graph = {}
         self._results.put((len(self._sizes), error))
 
 
-class LanesRun(ThreadedRun):
-    """Lanes of rows being run, whose tasks deliver the images themselves, in the midst of them."""
+class RowParallelRunner(ThreadRunner):
+    """Executes tasks that each reduce some rows and deliver the images of a step themselves."""
 
     def __init__(
-        self, scheduler: Scheduler, graph: dict, keys: list, steps: int, canvases: StepImages
+        self, workers: int, graph: dict, keys: list, steps: int, images: StepImages
     ) -> None:
-        canvases.deliver = lambda step, image: self._results.put((step, image))
-        canvases.hold = lambda step: self._turnstile.hold(step)
-        waiting = WAITING + 2 * (canvases.burst - 1)
-        super().__init__(scheduler, graph, keys, [1] * steps, waiting)
+        images.connect(
+            deliver=lambda step, made: self._results.put((step, made)),
+            wait_for_step=lambda step: self._executor.wait_for_step(step),
+        )
+        waiting = WAITING + 2 * (images.batch - 1)
+        super().__init__(workers, graph, keys, [1] * steps, waiting)
 
     def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
-        """Leave the states of the lanes where they are."""
-        self._turnstile.seen(key)
+        """Leave the states of the rows where they are."""
+        self._executor.note_seen(key)
 
 
-def turns_of(graph: dict, keys: list) -> dict:
-    """Return for each task the first group of keys that needs it, by its number."""
-    turns: dict = {}
-    for turn, group in enumerate(keys):
+def first_steps(graph: dict, keys: list) -> dict:
+    """Return for each task the number of the first step that needs it."""
+    steps: dict = {}
+    for step, group in enumerate(keys):
         stack = list(group)
         while stack:
             task = stack.pop()
-            if task not in turns:
-                turns[task] = turn
+            if task not in steps:
+                steps[task] = step
                 stack.extend(graph[task].dependencies)
-    return turns
+    return steps

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import dask
 
 from .. import ending, processes
+from ..planning.values import Disk
 from . import liveness
 
 PREFIX = "daskstats-scratch-"
@@ -91,6 +93,18 @@ def location() -> tuple[Path, str]:
     except FileNotFoundError:
         # The system's and this process's working directory cannot be written to either.
         return Path(os.environ.get("TMPDIR", "/tmp")).absolute(), "TMPDIR"
+
+
+def planned_disk() -> Disk:
+    """Return where frames may wait that do not fit into memory, for a plan.
+
+    A directory that is not there matters only to a plan that has frames wait in it.
+    """
+    try:
+        place = room()
+    except NotADirectoryError:
+        return Disk(str(location()[0]), sys.maxsize, False, compression())
+    return Disk(place.directory, place.nbytes, place.in_memory, compression())
 
 
 def own_directory() -> str | None:

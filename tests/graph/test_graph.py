@@ -10,6 +10,7 @@ from dask.utils import key_split
 
 import daskstats as stats
 from daskstats.graph import reducing
+from daskstats.graph.build import Work
 from daskstats.planning import frame_wise, row_wise, values
 from daskstats.series import base, opening
 from daskstats.statistics import as_statistic
@@ -33,7 +34,8 @@ def states(name, ims, steps, nframes, use_buffer=True):
     source, statistic = opening.as_series(ims), as_statistic(name)
     layout = base.layout(source, nframes)
     cut = row_wise.bands if statistic.along == "rows" else frame_wise.fold
-    return reducing.states(source, statistic, cut(layout, values.Cost(8, 8, 4), steps, 2, 1 << 30))
+    plan = cut(layout, values.Cost(8, 8, 4), steps, 2, 1 << 30)
+    return reducing.running_states(Work(source, statistic, plan, ()))
 
 
 @pytest.mark.parametrize("name", ["max", "average", "median"])
@@ -65,7 +67,8 @@ def test_blocks_of_a_step_are_combined_as_a_tree():
     blocks = tuple((start, start + 2) for start in range(0, 200, 2))
     cut = values.Plan("fold", layout, blocks, (blocks,), 2, 2, 0, 0, 1.0)
     ims = Logged(200)
-    tasks, (key,) = reducing.states(opening.as_series(ims), as_statistic("sum"), cut)
+    work = Work(opening.as_series(ims), as_statistic("sum"), cut, ())
+    tasks, (key,) = reducing.running_states(work)
     flat = tasks.runnable([key])
     assert max(len(task.dependencies) for task in flat.values()) <= values.FAN_IN
     state = dask.get(flat, key)
@@ -109,6 +112,6 @@ def test_frames_that_are_decoded_together_are_decoded_once(tmp_path):
     source = opening.as_series(array)
     layout = base.layout(source, 95)
     found = row_wise.bands(layout, values.Cost(8, 4, 4), 1, 2, 1 << 30)
-    tasks, _ = reducing.states(source, as_statistic("median"), found)
+    tasks, _ = reducing.running_states(Work(source, as_statistic("median"), found, ()))
     loads = [layer for name, layer in tasks.layers.items() if name.startswith("read-frames")]
     assert [len(layer) for layer in loads] == [10]

@@ -22,6 +22,7 @@ from dask.utils import key_split
 
 import daskstats as stats
 from daskstats import reduction
+from daskstats.graph import reducing
 from daskstats.memory import available
 from daskstats.run import distributed
 from daskstats.run import workers as run_workers
@@ -92,9 +93,9 @@ def test_work_in_flight_is_bounded_and_nothing_is_gathered_unasked(inside, tmp_p
     scan = Scan(tmp_path / "log", 400)
     images = stats.max_iter(scan, 400)
     gathered = []
-    take = distributed.ClusterRun._gather
+    take = distributed.ClusterRunner._gather
     monkeypatch.setattr(
-        distributed.ClusterRun,
+        distributed.ClusterRunner,
         "_gather",
         lambda run, key: (gathered.append(key), take(run, key))[1],
     )
@@ -239,8 +240,8 @@ def test_names_say_what_a_task_does(inside, tmp_path):
     scan = Scan(tmp_path / "log", 64, shape=(256, 512))
     names = set()
     for ims, name in ((scan, "average"), (scan, "median")):
-        job = reduction.Job(ims, name)
-        tasks, keys, _ = job._running()
+        job = reduction.reduce(ims, name)
+        tasks, keys = reducing.per_step_partials(job._work)
         names |= {key_split(key) for key in tasks.runnable(keys)}
     names |= {key_split(key) for key in stats.partials(scan, "std", 2).dask}
     names |= {key_split(key) for key in stats.wrap(scan).dask}
@@ -290,7 +291,7 @@ def test_plan_of_a_median(inside, tmp_path, limit, buffers, use_buffer, strategy
     scan = Scan(tmp_path / "log", 200, shape=(256, 256))
     settings = {"distributed.p2p.comm.buffer": buffers, "distributed.p2p.storage.buffer": buffers}
     with dask.config.set(settings):
-        plan = reduction.Job(scan, "median", memory_limit=limit, use_buffer=use_buffer).plan
+        plan = reduction.reduce(scan, "median", memory_limit=limit, use_buffer=use_buffer).plan
     assert plan.strategy == strategy
     assert plan.nbytes <= plan.limit
 
@@ -300,7 +301,7 @@ def test_bands_are_exchanged_from_the_blocks_that_are_read(inside, tmp_path, nfr
     """If bands were larger than two blocks dask would join blocks, and hold many for that."""
     scan = Scan(tmp_path / "log", nframes, shape=(128, 128))
     with dask.config.set(SMALL):
-        plan = reduction.Job(scan, "median", memory_limit="64 MiB").plan
+        plan = reduction.reduce(scan, "median", memory_limit="64 MiB").plan
         image = stats.median(scan, memory_limit="64 MiB")
     assert plan.strategy == "p2p"
     assert not [key for key in image.dask if "merge" in str(key)]
@@ -362,8 +363,8 @@ def test_plan_with_a_scratch_directory(
     name = {"scratch": "daskstats.scratch-directory", "temporary": "temporary-directory"}[setting]
     scan = Scan(tmp_path / "log", 200, shape=(256, 256))
     with dask.config.set(SMALL | {name: str(tmp_path)}):
-        found = reduction.Job(scan, "median", memory_limit="200 MiB").plan
-        again = reduction.Job(scan, "median", memory_limit="200 MiB", use_buffer=False).plan
+        found = reduction.reduce(scan, "median", memory_limit="200 MiB").plan
+        again = reduction.reduce(scan, "median", memory_limit="200 MiB", use_buffer=False).plan
     assert found.strategy == strategy
     assert text in str(found)
     assert found.nbytes <= found.limit
@@ -375,7 +376,9 @@ def test_plan_with_a_scratch_directory(
 @pytest.mark.parametrize("steps", [1, 7, 60])
 def test_streams_by_scratch(client, tmp_path, shared, steps):
     scan = whole_frames(tmp_path / "log")
-    assert reduction.Job(scan, "median", 0, steps, memory_limit=LITTLE).plan.strategy == "scratch"
+    assert (
+        reduction.reduce(scan, "median", 0, steps, memory_limit=LITTLE).plan.strategy == "scratch"
+    )
     images = list(stats.median_iter(scan, steps, memory_limit=LITTLE))
     np.testing.assert_array_equal(
         images, on_threads(stats.median_iter, scan.frames(), steps), strict=True
@@ -388,7 +391,7 @@ def test_snapshots_and_several_statistics_by_scratch(client, tmp_path, shared):
     import dask.array as da
 
     scan = whole_frames(tmp_path / "log")
-    plan = reduction.Job(scan, "median", 0, 5, memory_limit=LITTLE).plan
+    plan = reduction.reduce(scan, "median", 0, 5, memory_limit=LITTLE).plan
     found = list(stats.snapshots(scan, "median", 5, memory_limit=LITTLE))
     assert [s.done for s in found if s.phase == "spool"] == [stop for _, stop in plan.groups]
     assert [s.phase for s in found[-5:]] == ["reduce"] * 5
@@ -486,7 +489,7 @@ def test_scratch_outlives_a_worker(tmp_path, shared):
     with local_cluster() as client:
         for turn, how in enumerate(["writing", "reading", "lazy"]):
             scan = whole_frames(tmp_path / f"log{turn}", 120, delay=0.004)
-            plan = reduction.Job(scan, "median", 0, 8, memory_limit=LITTLE).plan
+            plan = reduction.reduce(scan, "median", 0, 8, memory_limit=LITTLE).plan
             wanted = 120 if how == "reading" else 60
             thread = kill_when(client, lambda scan=scan, n=wanted: len(scan.reads()) >= n)
             if how == "lazy":

@@ -22,8 +22,8 @@ import pytest
 import daskstats as stats
 from daskstats import processes
 from daskstats.planning.cuts import split
-from daskstats.reduction import Job
-from daskstats.scratch import liveness, location, store
+from daskstats.reduction import reduce
+from daskstats.scratch import location, store
 from daskstats.scratch.location import DamagedScratchError
 from daskstats.scratch.store import ScratchStore
 
@@ -222,7 +222,7 @@ def test_damage_ends_a_run_and_names_the_rows(place, whole, monkeypatch):
 
 def test_each_frame_is_read_once(place, whole):
     ims, median = whole
-    job = Job(ims, "median", memory_limit=LIMIT)
+    job = reduce(ims, "median", memory_limit=LIMIT)
     assert job.plan.strategy == "scratch"
     assert job.plan.reads == 1
     lazy = stats.median(ims, memory_limit=LIMIT)
@@ -272,14 +272,14 @@ def test_a_dask_array_is_spooled_too(place, whole):
 
     ims, median = whole
     array = da.from_array(ims.stack(), chunks=(8, 96, 128))
-    assert Job(array, "median", memory_limit=LIMIT).plan.strategy == "scratch"
+    assert reduce(array, "median", memory_limit=LIMIT).plan.strategy == "scratch"
     np.testing.assert_array_equal(stats.median(array, memory_limit=LIMIT).compute(), median)
 
 
 def test_without_a_buffer_nothing_is_written(place, whole, monkeypatch):
     ims, median = whole
     monkeypatch.setattr(ScratchStore, "open", lambda self: pytest.fail("scratch was used"))
-    job = Job(ims, "median", memory_limit=LIMIT, use_buffer=False)
+    job = reduce(ims, "median", memory_limit=LIMIT, use_buffer=False)
     assert job.plan.strategy == "reread"
     ims.read.clear()
     images = list(stats.median_iter(ims, 60, 0, False, memory_limit=LIMIT))
@@ -326,7 +326,7 @@ def test_too_little_room_is_seen_before_anything_is_read(place, whole, monkeypat
     ims, median = whole
     usage = store.shutil.disk_usage(place)
     monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
-    found = Job(ims, "median", memory_limit=LIMIT).plan
+    found = reduce(ims, "median", memory_limit=LIMIT).plan
     assert found.strategy == "reread"
     assert "scratch data need 9.375 MiB, there are 1 MiB in" in str(found)
     np.testing.assert_array_equal(stats.median(ims, memory_limit=LIMIT).compute(), median)
@@ -408,7 +408,7 @@ def test_a_ram_disk_is_recognised(tmp_path, mounts, in_memory):
 def test_a_ram_disk_is_not_used(place, whole, monkeypatch):
     ims, _ = whole
     monkeypatch.setattr(location, "_file_system", lambda place, root: "tmpfs")
-    found = Job(ims, "median", memory_limit=LIMIT).plan
+    found = reduce(ims, "median", memory_limit=LIMIT).plan
     assert found.strategy == "reread"
     assert "is a RAM disk" in str(found)
 

@@ -1,0 +1,84 @@
+"""A runner executes one graph and hands over the results of each step, in order.
+
+The graph is started once, in a thread of its own, and never waits at the end of a step. Results
+wait for the consumer in a short queue; while the queue is full, no further task is started
+(back-pressure). When the consumer leaves, the runner stops.
+"""
+
+import atexit
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from itertools import count
+from typing import Any, Protocol
+
+from dask.callbacks import Callback
+
+
+class Runner(Protocol):
+    """Executes one graph, step by step."""
+
+    def next(self) -> Iterable[Any]:
+        """Wait for the next step, and return the results of its keys.
+
+        Raises
+        ------
+        StopIteration
+            After the last step.
+        Exception
+            The error of a task.
+        """
+
+    def stop(self) -> None:
+        """Start no more tasks, and wait for those that are running."""
+
+
+class BackgroundRunner:
+    """Executes a graph under one of dask's local schedulers, in a thread.
+
+    The names of all threads of a runner begin with the name of that thread.
+    """
+
+    _numbers = count()
+
+    def __init__(self, graph: dict, posttask: Callable, pretask: Callable | None = None) -> None:
+        self._graph = graph
+        # The callbacks that the user has registered (ProgressBar) see the tasks too. They are
+        # passed on explicitly, because they may be gone by the time the graph ends.
+        self._callbacks = [*Callback.active, (None, None, pretask, posttask, None)]
+        self._name = f"daskstats-{next(BackgroundRunner._numbers)}-run"
+        self._thread = threading.Thread(target=self._execute, name=self._name, daemon=True)
+        _stop_at_exit(self)
+
+    def stop(self) -> None:
+        """Start no more tasks, and wait for those that are running."""
+        raise NotImplementedError
+
+    def _execute(self) -> None:
+        raise NotImplementedError
+
+    def _join(self) -> None:
+        # The garbage collector may call this from one of the runner's own threads.
+        if not threading.current_thread().name.startswith(self._name):
+            self._thread.join()
+
+
+_runners: "weakref.WeakSet[BackgroundRunner]" = weakref.WeakSet()
+
+
+def _stop_at_exit(runner: BackgroundRunner) -> None:
+    """Have a runner stopped at exit before the libraries that its tasks read with.
+
+    Functions registered with `atexit` run in reverse order. That of zarr, which is loaded by now if
+    it is used, ends the event loop that a task may wait for: the task would wait for ever.
+    """
+    _runners.add(runner)
+    atexit.unregister(_stop_all)
+    atexit.register(_stop_all)
+
+
+def _stop_all() -> None:
+    for runner in list(_runners):
+        # An interrupt may have come before it was complete.
+        if runner._thread.ident is not None:
+            runner.stop()
