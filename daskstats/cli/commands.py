@@ -567,7 +567,7 @@ def produce(
             images = compute(job, name, options["quiet"])
             save(images)
         if not options["quiet"]:
-            shape = job.plan.layout.nframes, *series.shape
+            shape = job.plan.layout.nframes, job.images[0].rows, job.images[0].cols
             _close(name, shape, job.series.dtype, time.perf_counter() - began, output)
 
 

@@ -372,7 +372,7 @@ def test_failure_while_writing(tmp_path, scan, monkeypatch):
 
 
 def test_failure_while_computing(tmp_path, scan, monkeypatch):
-    def fail(self):
+    def fail(*args, **options):
         raise KeyError("x")
 
     monkeypatch.setattr(reduction.Reduction, "stream", fail)
@@ -396,7 +396,7 @@ def test_traceback_only_if_asked_for(tmp_path, scan):
 
 @pytest.mark.parametrize("name", ["max", "simulate"])
 def test_interrupted(tmp_path, scan, monkeypatch, name):
-    def interrupt(*args):
+    def interrupt(*args, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(reduction.Reduction, "stream", interrupt)
