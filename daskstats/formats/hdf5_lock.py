@@ -187,7 +187,7 @@ def _waits_for_tasks(frame: FrameType) -> bool:
     return where in {
         ("dask.local", "get_async"),
         ("distributed.utils", "sync"),
-        (f"{__name__.partition('.')[0]}.stream", "__next__"),
+        ("daskstats.run.stream", "__next__"),
     }
 
 
@@ -206,11 +206,11 @@ def _for_us(waiting: FrameType) -> bool:
         return _own_key() in state.get("running", ())
     if name == "distributed.utils":
         return _worker_thread()
-    run = getattr(local.get("self"), "_run", None)
-    prefix = getattr(run, "_name", None)
+    runner = getattr(local.get("self"), "_runner", None)
+    prefix = getattr(runner, "_name", None)
     if prefix is None:  # of a cluster
         return _worker_thread()
-    return threading.current_thread().name.startswith(prefix) or _own_key() in _keys(run)
+    return threading.current_thread().name.startswith(prefix) or _own_key() in _keys(runner)
 
 
 def _own_key() -> Any:
@@ -223,8 +223,8 @@ def _own_key() -> Any:
     return None
 
 
-def _keys(run: Any) -> Any:
-    return getattr(run, "_graph", None) or ()
+def _keys(runner: Any) -> Any:
+    return getattr(runner, "_graph", None) or ()
 
 
 def _worker_thread() -> bool:
