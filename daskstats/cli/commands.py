@@ -723,7 +723,7 @@ def own_workers(count: int, quiet: bool) -> Iterator[None]:
     place = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
     with (
         location.directory(place) as directory,
-        workers.start_here(count, str(directory)) as client,
+        workers.local_cluster(count, str(directory)) as client,
         ending.closing(lambda: client.cluster.close(timeout=CLOSE_TIMEOUT)),
     ):
         if not quiet:

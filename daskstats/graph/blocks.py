@@ -42,7 +42,7 @@ class ResidentBlocks:
 
 
 @dataclass(frozen=True)
-class Grid:
+class DaskBlocks:
     """Rows of the blocks of a dask array, a list of neighbours in a row for each run of frames."""
 
     blocks: Sequence[Sequence[np.ndarray]]

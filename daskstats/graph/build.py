@@ -60,16 +60,16 @@ class TaskLayer(MaterializedLayer):
 
 @dataclass
 class Tasks:
-    """Layers of a graph as they are built, each with the names of the layers it depends on."""
+    """Layers of a graph, each with the names of the layers that it depends on."""
 
     layers: dict[str, dict] = field(default_factory=dict)
     dependencies: dict[str, set[str]] = field(default_factory=dict)
     reservation: MemoryReservation | None = None
-    """of a lazy image, which each run begins anew; who streams has begun before"""
-    spool: ScratchStore | None = None
-    """whose directories are made when the tasks run"""
-    spooled: list[Key] = field(default_factory=list)
-    """of the tasks that fill it"""
+    """of a lazy image, which each run begins anew; that of a stream begins with the stream"""
+    store: ScratchStore | None = None
+    """its directories are made when the tasks run"""
+    writers: list[Key] = field(default_factory=list)
+    """keys of the tasks that write frames to it"""
 
     def add(self, name: str, after: Iterable[str] = ()) -> dict:
         """Return a new, empty layer."""
@@ -77,7 +77,7 @@ class Tasks:
         return self.layers[name]
 
     def add_array(self, array: Array) -> str:
-        """Take over all layers of a dask array and return the name of the last."""
+        """Add all layers of a dask array, and return the name of the last."""
         graph = array.__dask_graph__()
         self.layers.update(graph.layers)
         self.dependencies.update(graph.dependencies)
@@ -94,17 +94,17 @@ class Tasks:
         return Array(graph, name, chunks=chunks, meta=meta)
 
     def release(self) -> None:
-        """Remove what the tasks have written to disk."""
-        if self.spool is not None:
-            self.spool.remove()
+        """Remove the scratch data of the tasks."""
+        if self.store is not None:
+            self.store.remove()
 
     @property
     def shuffles(self) -> bool:
-        """Whether there are layers of dask's that move all data between workers."""
+        """Whether a layer of dask's exchanges all data between workers."""
         return any("P2P" in type(layer).__name__ for layer in self.layers.values())
 
     def runnable(self, keys: list) -> dict:
-        """Return one dict of all tasks; those of a dask array are optimised as it would be.
+        """Return one dict of all tasks; those of a dask array are optimised as dask does.
 
         The keys, which may be in lists, keep their names.
         """

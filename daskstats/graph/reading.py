@@ -18,15 +18,13 @@ from ..scratch.shared import SharedScratchStore
 from ..scratch.store import ScratchStore
 from ..series.base import Source
 from ..series.daskarrays import DaskSource
-from .blocks import Grid, ResidentBlocks, ScratchBlocks, SourceBlocks
+from .blocks import DaskBlocks, ResidentBlocks, ScratchBlocks, SourceBlocks
 from .build import Key, Tasks
-from .tasks import keep_frames, open_spool, read_block, read_frames, spool_frames, working
-
-# ---------------------------------------------------------------------- reading
+from .tasks import keep_frames, open_store, read_block, read_frames, working, write_frames
 
 
 class Reader:
-    """Puts into task arguments what a task needs to get its pixels."""
+    """Gives tasks the arguments by which they read their blocks."""
 
     def __init__(self, tasks: Tasks, series: Source, plan: Plan, token: str) -> None:
         self.series, self.plan, self._tasks = series, plan, tasks
@@ -46,14 +44,14 @@ class Reader:
             self._sources = cycle(_source_nodes(tasks, series, name, plan.sources))
             self.after.append(name)
         if tasks.reservation is not None:
-            self._begin(f"share-{token}", tasks.reservation)
+            self._reserve(f"share-{token}", tasks.reservation)
         if plan.strategy == "resident" and not isinstance(series, DaskSource):
             self._keep_frames(f"read-frames-{token}")
         elif plan.strategy == "scratch":
-            self._spool_frames(token)
+            self._write_to_disk(token)
 
-    def _begin(self, name: str, reservation: MemoryReservation) -> None:
-        """Give each run a reservation of the memory, which is given back when no task needs it."""
+    def _reserve(self, name: str, reservation: MemoryReservation) -> None:
+        """Let each run reserve its memory, until no task needs it any more."""
         self._tasks.add(name)[name] = Task(
             name, MemoryReservation, reservation.nbytes, reservation.limit, reservation.caller
         )
@@ -61,7 +59,7 @@ class Reader:
         self.after.append(name)
 
     def task(self, key: Key, function: Callable, *arguments: Any) -> Task:
-        """Return a task that holds the run's reservation of the memory while it works."""
+        """Return a task that uses the run's memory reservation while it works."""
         return Task(key, *self._working, function, *arguments)
 
     def _keep_frames(self, name: str) -> None:
@@ -75,40 +73,40 @@ class Reader:
                 if self._working
                 else Task(key, read_frames, pixels)
             )
-        self._kept = [TaskRef(key) for key in layer]
+        self._resident = [TaskRef(key) for key in layer]
         self.after = [name, *self._reservations]
 
-    def _spool_frames(self, token: str) -> None:
-        scratch, name, written = (f"{what}-{token}" for what in ("scratch", "spool", "spooled"))
-        spool = self._tasks.spool = _spool(self.series, self.plan, token)
+    def _write_to_disk(self, token: str) -> None:
+        scratch, name, written = (f"{kind}-{token}" for kind in ("scratch", "spool", "spooled"))
+        store = self._tasks.store = _store(self.series, self.plan, token)
         self._tasks.add(scratch, self._reservations)[scratch] = Task(
-            scratch, open_spool, spool, *(self._working[1:] or [None])
+            scratch, open_store, store, *(self._working[1:] or [None])
         )
         layer = self._tasks.add(name, [*self.after, scratch])
         for start, stop in self.plan.groups:
             key = (name, len(layer), description("frames", start, stop))
             pixels = self.frames(start, stop)
-            layer[key] = self.task(key, spool_frames, TaskRef(scratch), pixels, start, stop)
-        self._tasks.spooled = list(layer)
+            layer[key] = self.task(key, write_frames, TaskRef(scratch), pixels, start, stop)
+        self._tasks.writers = list(layer)
         every = List(*(TaskRef(key) for key in layer))
         self._tasks.add(written, [name])[written] = Task(written, list, every)
-        self._spooled = TaskRef(scratch), TaskRef(written)
+        self._written = TaskRef(scratch), TaskRef(written)
         self.after = [scratch, written, *self._reservations]
 
     def frames(self, start: int, stop: int) -> Any:
-        """Return the argument for all rows of some frames."""
+        """Return the argument of a task for all rows of some frames."""
         if self.array is not None:
             return self._blocks((start, stop), (0, self.plan.layout.rows))
         return self._pixels(start, stop, 0, self.plan.layout.rows)
 
     def band(self, first: int, last: int) -> Any:
-        """Return the argument for some rows of all frames."""
+        """Return the argument of a task for some rows of all frames."""
         if self.plan.strategy == "scratch":
-            return Task(None, ScratchBlocks, *self._spooled, first // self.plan.blocks[0][1])
+            return Task(None, ScratchBlocks, *self._written, first // self.plan.blocks[0][1])
         if self.array is not None:
             return self._blocks((0, self.plan.layout.nframes), (first, last))
         if self.plan.strategy == "resident":
-            return Task(None, ResidentBlocks, List(*self._kept), first, last)
+            return Task(None, ResidentBlocks, List(*self._resident), first, last)
         return self._pixels(0, self.plan.layout.nframes, first, last)
 
     def _pixels(self, start: int, stop: int, first: int, last: int) -> Any:
@@ -120,7 +118,7 @@ class Reader:
         )
 
     def _blocks(self, frames: Range, rows: Range) -> Any:
-        """Return the blocks of a dask array that meet some frames and rows."""
+        """Return the blocks of a dask array that hold some rows of some frames."""
         assert self.array is not None
         across = _meeting(self.array.chunks[1], rows)
         down = _meeting(self.array.chunks[0], frames)
@@ -132,11 +130,18 @@ class Reader:
         shape = across[-1][2] - edge, self.plan.layout.cols
         runs = [(start, stop) for _, start, stop in down]
         return Task(
-            None, Grid, List(*grid), runs, shape, self.series.dtype, rows[0] - edge, rows[1] - edge
+            None,
+            DaskBlocks,
+            List(*grid),
+            runs,
+            shape,
+            self.series.dtype,
+            rows[0] - edge,
+            rows[1] - edge,
         )
 
 
-def _spool(series: Source, plan: Plan, token: str) -> ScratchStore:
+def _store(series: Source, plan: Plan, token: str) -> ScratchStore:
     layout, disk = plan.layout, plan.disk
     assert disk is not None
     make: Callable[..., ScratchStore] = ScratchStore
@@ -156,9 +161,9 @@ def _spool(series: Source, plan: Plan, token: str) -> ScratchStore:
 
 
 def _source_nodes(tasks: Tasks, series: Source, name: str, count: int) -> list[TaskRef]:
-    """Give the series a few keys: one for each worker, so that it is sent to each once.
+    """Give the series one key for each worker, so that it is sent to each worker once.
 
-    With one key, whose result is on one worker, all tasks would wait for that worker until others
+    A single key has its result on one worker, and all tasks would queue there until other workers
     steal some of them.
     """
     layer = tasks.add(name)
@@ -168,7 +173,7 @@ def _source_nodes(tasks: Tasks, series: Source, name: str, count: int) -> list[T
 
 
 def _refine(series: DaskSource, plan: Plan) -> Array:
-    """Cut a dask array where the plan's blocks meet; join columns, and rows if frames are cut."""
+    """Rechunk a dask array at the edges of the plan's blocks, with all columns in one chunk."""
     layout = plan.layout
     array = series.array[: layout.nframes]
     edges = [edge for block in plan.blocks for edge in block]
@@ -185,16 +190,17 @@ def _refine(series: DaskSource, plan: Plan) -> Array:
 
 
 def _rechunked(series: DaskSource, nframes: int, chunks: tuple) -> Array:
-    """Cut and join the blocks of a dask array; it is used as it is, if they fit.
+    """Rechunk a dask array, unless its chunks fit.
 
-    Tasks check the blocks that they get, but one that is joined may have lost its mask or its unit.
+    Tasks check the blocks that they get, but a block that is joined to others may have lost its
+    mask or unit.
     """
     array = series.array[:nframes]
     return array if chunks == array.chunks else series.checked[:nframes].rechunk(chunks)
 
 
 def _exchanged(series: Source, plan: Plan, token: str) -> Array:
-    """Return the bands of rows that workers exchange, once each has read its blocks of frames."""
+    """Return the bands of rows that workers exchange after each has read its blocks of frames."""
     layout = plan.layout
     if isinstance(series, DaskSource):
         array = series.checked[: layout.nframes]
@@ -202,7 +208,7 @@ def _exchanged(series: Source, plan: Plan, token: str) -> Array:
         blocks = cut(0, layout.nframes, plan.piece, layout.frame_unit)
         array = wrapped(series, replace(plan, strategy="fold", blocks=blocks), token=token)
     heights = tuple(last - first for first, last in plan.blocks)
-    # Blocks that dask joined to larger ones first would have to wait for each other in memory.
+    # If dask joined blocks to larger ones first, they would wait for each other in memory.
     chunks = (layout.nframes,), heights, (layout.cols,)
     largest = max(array.chunks[0]) * layout.frame_nbytes
     return array.rechunk(chunks, method="p2p", block_size_limit=largest)
@@ -225,7 +231,7 @@ def _meeting(chunks: tuple[int, ...], wanted: Range) -> list[tuple[int, int, int
 def wrapped(
     series: Source, plan: Plan, reservation: MemoryReservation | None = None, token: str = ""
 ) -> Array:
-    """Return the lazily chunked dask array (frames, rows, cols) itself."""
+    """Return the series as a lazily chunked dask array (frames, rows, cols)."""
     layout = plan.layout
     if plan.strategy == "p2p":
         return _exchanged(series, plan, token)
@@ -253,12 +259,12 @@ def wrapped(
 
 
 def description(along: str, start: int, stop: int) -> str:
-    """Return what a block is, for its key: dask names the key of a task that kills its worker."""
+    """Return a description of a block for its key: dask prints the key of a failing task."""
     return f"{along} {start} to {stop - 1}" if stop - start > 1 else f"{along[:-1]} {start}"
 
 
 def described(key: Any) -> str:
-    """Return which frames or rows the key of a block names, "" for any other key.
+    """Return the frames or rows that the key of a block names, "" for any other key.
 
     >>> described(("average-partial-0f", 3, "frames 60 to 79"))
     'frames 60 to 79'

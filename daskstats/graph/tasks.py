@@ -1,7 +1,4 @@
-"""What tasks do: get their pixels, fold them, combine states, and finish images.
-
-Nothing here knows dask: `graph` puts these functions and values into tasks.
-"""
+"""The bodies of tasks: read, fold, combine, finish images. Nothing here knows dask."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
@@ -20,14 +17,14 @@ from ..statistics.base import copy_state
 from .blocks import SourceBlocks
 
 
-def working(share: MemoryReservation, function: Callable, *arguments: Any) -> Any:
-    """Call a function while a run's share of the memory is held."""
-    check_worker(share)
-    with share.working():
+def working(reservation: MemoryReservation, function: Callable, *arguments: Any) -> Any:
+    """Call a function while its run's memory is reserved."""
+    check_worker(reservation)
+    with reservation.working():
         return function(*arguments)
 
 
-def check_worker(share: MemoryReservation) -> None:
+def check_worker(reservation: MemoryReservation) -> None:
     """Refuse to run a task on a worker that has less memory than the task was planned for.
 
     Raises
@@ -37,60 +34,60 @@ def check_worker(share: MemoryReservation) -> None:
     """
     worker = computations.current_worker()
     limit = worker.memory_manager.memory_limit if worker is not None else None
-    if limit and share.nbytes > worker_room(limit):
+    if limit and reservation.nbytes > worker_room(limit):
         raise MemoryLimitError(
-            f"this image was planned for the threads of one process, with {mebibytes(share.nbytes)}"
-            f" of memory, but worker {worker.address} has {mebibytes(limit)}, of which tasks may "
+            f"this image was planned for the threads of one process, with "
+            f"{mebibytes(reservation.nbytes)} of memory, but worker {worker.address} has {mebibytes(limit)}, of which tasks may "
             f"take {mebibytes(worker_room(limit))}: make the image while the client is active, so "
             f"that it is planned for the workers"
         )
 
 
-def open_spool(spool: ScratchStore, share: MemoryReservation | None) -> ScratchStore:
-    """Make a spool's directory, which lives as long as what is returned, or until its run fails."""
-    if share is None:
-        return spool.open()
-    # A run that gets no share leaves no directory either.
-    opened = working(share, spool.open)
-    # The share is given back when the directory and the buffers are gone.
-    opened.share = share
-    share.at_failure(opened.removal)
+def open_store(store: ScratchStore, reservation: MemoryReservation | None) -> ScratchStore:
+    """Make the directory of a store; it lives as long as the result, or until the run fails."""
+    if reservation is None:
+        return store.open()
+    # A run without a reservation leaves no directory either.
+    opened = working(reservation, store.open)
+    # The reservation ends after the directory and the buffers.
+    opened.share = reservation
+    reservation.at_failure(opened.removal)
     return opened
 
 
-def spool_frames(spool: ScratchStore, pixels: Iterable, start: int, stop: int) -> GroupManifest:
-    """Write some frames to disk; if that fails, nothing stays there."""
-    found = spool.recorded(start, stop)
+def write_frames(store: ScratchStore, pixels: Iterable, start: int, stop: int) -> GroupManifest:
+    """Write some frames to disk; after a failure nothing stays there."""
+    found = store.recorded(start, stop)
     if found is not None:
         return found
     try:
-        buffer, done = spool.buffer(stop - start, spool.shape[1]), 0
+        buffer, done = store.buffer(stop - start, store.shape[1]), 0
         for piece in pixels:
             for block in piece:
                 buffer[done : done + len(block)] = block
                 done += len(block)
             del piece, block  # or they would live on while the next are read
-        return spool.write(start, buffer)
+        return store.write(start, buffer)
     except BaseException as error:
         if computations.current_worker() is None:  # which may be asked to try again
-            spool.remove(error)
+            store.remove(error)
         raise
 
 
-def keep_frames(share: MemoryReservation, pixels: SourceBlocks) -> list[np.ndarray]:
+def keep_frames(reservation: MemoryReservation, pixels: SourceBlocks) -> list[np.ndarray]:
     """Read frames that stay in memory until the run has ended, also if it fails."""
-    blocks = working(share, read_frames, pixels)
-    share.at_failure(blocks.clear)
+    blocks = working(reservation, read_frames, pixels)
+    reservation.at_failure(blocks.clear)
     return blocks
 
 
 def read_frames(pixels: SourceBlocks) -> list[np.ndarray]:
-    """Read everything at once."""
+    """Read all blocks."""
     return [block for piece in pixels for block in piece]
 
 
 def read_block(pixels: SourceBlocks) -> np.ndarray:
-    """Read everything into one array; a view of the user's own array cannot be written to."""
+    """Read all blocks into one array; views of the user's own array are read-only."""
     blocks = read_frames(pixels)
     if len(blocks) > 1:
         return np.concatenate(blocks)
@@ -114,22 +111,22 @@ def rows_of(state: State, first: int, last: int) -> State:
 
 
 def chunk_to_send(statistic: Statistic, pixels: Any, start: int) -> State:
-    """Fold frames into a state that is sent elsewhere."""
+    """Fold frames into a state that is sent to another process."""
     return statistic.packed(statistic.chunk(pixels, start))
 
 
 def combine_all(statistic: Statistic, states: Sequence[State], sent: bool) -> State:
-    """Combine states that follow one another; the result may be sent elsewhere."""
+    """Combine the states of successive ranges; pack the result if it is sent on."""
     state = reduce(statistic.combine, states)
     return statistic.packed(state) if sent else state
 
 
 def finish(
-    output: ImageSpec, statistic: Statistic, index: int, state: State, band: bool = False
+    spec: ImageSpec, statistic: Statistic, index: int, state: State, band: bool = False
 ) -> np.ndarray:
     """Return the image of one of the statistics of a state, or the rows of its one band."""
     own = statistic.split(state)[index]
-    return output.band(own) if band else output.image(own)
+    return spec.band(own) if band else spec.image(own)
 
 
 def one_plane(image: np.ndarray) -> np.ndarray:

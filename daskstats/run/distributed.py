@@ -1,14 +1,13 @@
-"""How a run goes on dask.distributed: what its workers can hold, and steps a few at a time.
+"""The runner for a distributed cluster: a window of tasks in flight.
 
-A run submits a window of *parts*, each with the tasks behind one partial state, and gathers the
-states in order as they are asked for::
+The runner submits *parts*, each with the tasks that one partial state needs, and gathers the states
+in order when they are asked for::
 
     gathered          in flight: two tasks for each thread, and two        not yet submitted
     p0 p1 p2 p3       p4 p5 p6 p7 p8 p9                                    p10 p11 p12 ...
 
-The states are combined by whoever gathers them. Were they combined on the workers, in a chain, the
-death of the one that holds the last link would have every frame read again; so it costs no more
-than what is in flight.
+The client combines the states. If the workers combined them in a chain, the death of the worker
+with the last link would have every frame read again; this way it costs only the tasks in flight.
 """
 
 import time
@@ -22,22 +21,22 @@ from typing import Any
 
 from ..graph.reading import described
 from ..packages import load
-from .workers import POLL, TRANSFER, look_at, no_workers, patience
+from .workers import POLL, TRANSFER, inspect_workers, no_workers, worker_timeout
 
-# Tasks in flight for each thread of the cluster, and beyond: a finished state waits on its worker
-# until it is taken, and while the next part is submitted every thread should have work.
+# Tasks in flight for each thread of the cluster, and in addition: a finished state waits on its
+# worker until it is gathered, and every thread needs work while the next part is submitted.
 TASKS_PER_THREAD, TASKS_BEYOND = 2, 2
 
 
 @dataclass
 class Part:
-    """What is submitted together: the tasks behind one key that are not behind an earlier one."""
+    """Tasks that are submitted together: those that one key needs and no earlier one."""
 
     key: Any
     tasks: dict
     """keys and tasks"""
     shared: list
-    """those of its keys, maybe its own one, that later parts need as well"""
+    """keys of its tasks that later parts need too"""
     last: list
     """keys of earlier parts that no later one needs"""
 
@@ -61,18 +60,18 @@ def cut_in_parts(graph: dict, keys: list) -> deque[Part]:
 
 
 def in_one(graph: dict, keys: list) -> deque[Part]:
-    """Return parts of which the first submits everything.
+    """Return parts of which the first submits all tasks.
 
-    What is shuffled between workers cannot be extended once it has begun.
+    A shuffle between workers cannot be extended once it has begun.
     """
     first, *others = keys
     return deque([Part(first, graph, others, []), *(Part(key, {}, [], []) for key in others)])
 
 
 def closure(graph: dict, keys: list) -> dict:
-    """Return the tasks that are needed for some keys, these included.
+    """Return the tasks that some keys need, their own included.
 
-    What the graph does not have is a user's persisted block, which the scheduler knows by its key.
+    A key without a task is a block that the user has persisted; the scheduler knows it.
     """
     found: dict = {}
     stack = list(keys)
@@ -85,17 +84,17 @@ def closure(graph: dict, keys: list) -> dict:
 
 
 class ClusterRunner:
-    """Parts of a graph being run by a distributed cluster.
+    """Executes a graph on a distributed cluster, part by part.
 
     Parameters
     ----------
     client : distributed.Client
     graph : dict
-        All tasks. Their keys must be this run's own, but for those of a user's dask array.
+        All tasks. No other run may have the same keys, except those of a user's dask array.
     keys : list of lists
         Of the partial states of each step.
     at_once : bool
-        Whether everything is submitted at the start.
+        Whether all tasks are submitted at the start.
     """
 
     def __init__(self, client: Any, graph: dict, keys: list, at_once: bool = False) -> None:
@@ -108,14 +107,14 @@ class ClusterRunner:
         self._waiting = (in_one if at_once else cut_in_parts)(graph, list(self._keys))
         self._flying: deque[Part] = deque()
         self._futures: dict = {}
-        self._threads = look_at(client).threads
+        self._threads = inspect_workers(client).threads
         self._last_seen = self._looked = time.monotonic()
         distributed = load("distributed")
         self._killed = distributed.KilledWorker
         # From workers that were started here states come directly, and not by way of the scheduler.
         local = isinstance(client.cluster, distributed.LocalCluster)
         self._fetch = partial(client.gather, direct=local or None, asynchronous=True)
-        _leave_the_pool()
+        _leave_worker_pool()
 
     def next(self) -> Iterator[Any]:
         """Return the partial states of the next step, each gathered as it is taken."""
@@ -123,7 +122,7 @@ class ClusterRunner:
         return (self._take() for _ in range(count))
 
     def stop(self) -> None:
-        """Cancel what is in flight; safe wherever the garbage collector calls it."""
+        """Cancel the tasks in flight; safe in any thread, where the garbage collector calls it."""
         self._waiting.clear()
         self._flying.clear()
         self._graph = {}
@@ -132,7 +131,7 @@ class ClusterRunner:
     # ------------------------------------------------------------------ submitting
 
     def _fill(self) -> None:
-        """Submit parts as long as there is room in the window."""
+        """Submit parts while there is room in the window."""
         room = TASKS_PER_THREAD * self._threads + TASKS_BEYOND
         room -= sum(len(part.tasks) for part in self._flying)
         while self._waiting and (room > 0 or len(self._flying) < 2):
@@ -147,7 +146,7 @@ class ClusterRunner:
     def _submit(self, tasks: dict, keys: list) -> None:
         keys = [key for key in dict.fromkeys(keys) if key not in self._futures]
         if keys:
-            # What is submitted first goes first: dask may take calls that follow soon as one.
+            # Tasks submitted first go first: dask may take calls in quick succession as one.
             futures = self._client.get(tasks, keys, sync=False, fifo_timeout="0s")
             self._futures |= dict(zip(keys, futures, strict=True))
 
@@ -168,20 +167,20 @@ class ClusterRunner:
             state = self._gather(key)
         except self._killed as error:
             if self._at_once:
-                raise killer([error.task], error) from error
-            state = self._carefully(key)
+                raise killed_worker_error([error.task], error) from error
+            state = self._compute_alone(key)
         self._keys.popleft()
         self._wanted.discard(key)
         if self._flying:
             self._flying.popleft()
         if key not in self._kept:
             self._release([key])
-        # The workers go on while the consumer looks at what it has got.
+        # The workers go on while the consumer uses the state.
         self._fill()
         return state
 
     def _gather(self, key: Any) -> Any:
-        """Wait for a state, however often its worker dies while it is sent, and return it."""
+        """Wait for a state and return it, however often its worker dies while it is sent."""
         future, patient = self._futures[key], TRANSFER
         try:
             while True:
@@ -195,19 +194,19 @@ class ClusterRunner:
             ) from error
 
     def _wait_for(self, key: Any) -> None:
-        """Wait until a state is there, or raise what went wrong."""
+        """Wait until a state is finished, or raise the error of its task."""
         future = self._futures[key]
         while not future.done():
             with suppress(TimeoutError):
                 # This waits as `distributed.wait` does, which asks the default client.
                 future.exception(timeout=POLL)
             if time.monotonic() - self._looked > POLL:
-                self._look_at_workers()
+                self._inspect_workers()
         if future.status == "error":
             future.result()
 
-    def _look_at_workers(self) -> None:
-        """Widen the window if workers have come; give up if there has been none for long."""
+    def _inspect_workers(self) -> None:
+        """Adapt the window to the workers; raise an error if there have been none for long."""
         self._looked = time.monotonic()
         try:
             threads = sum(self._client.nthreads().values())
@@ -216,16 +215,15 @@ class ClusterRunner:
         if threads:
             self._threads, self._last_seen = threads, self._looked
             self._fill()
-        elif self._looked - self._last_seen > patience():
+        elif self._looked - self._last_seen > worker_timeout():
             raise no_workers()
 
-    # ------------------------------------------------------------------ finding what kills
+    # ------------------------------------------------------------------ blocks that kill workers
 
-    def _carefully(self, key: Any) -> Any:
-        """Compute a state again, its blocks one by one with nothing beside, and go on.
+    def _compute_alone(self, key: Any) -> Any:
+        """Compute a state again, one block at a time with no other task, and go on.
 
-        Workers that were killed by something else have left no mark then; a block that is alone
-        with all that die is what kills them.
+        If workers die again, the block that was running is the cause.
         """
         self._waiting.clear()
         self._flying.clear()
@@ -235,37 +233,37 @@ class ClusterRunner:
         blocks = [block for block in behind if described(block)]
         for block in blocks:
             self._submit(closure(self._graph, [block]), [block])
-            self._alone(self._wait_for, block, [block])
+            self._get_alone(self._wait_for, block, [block])
         self._submit(behind, [key])
-        state = self._alone(self._gather, key, blocks)
+        state = self._get_alone(self._gather, key, blocks)
         self._forget()
         self._waiting = cut_in_parts(self._graph, [*self._keys][1:])
         return state
 
     def _forget(self) -> None:
-        """Have the scheduler forget what is in flight, and how often it failed.
+        """Have the scheduler forget the tasks in flight, and how often they failed.
 
-        What has come of it so far stays: a source, and a directory with what has been written.
+        Results that are finished stay: a source, and a directory with scratch data.
         """
         own = [key for key in self._futures if key in self._keys or described(key)]
-        self._release([key for key in self._futures if not self._is_there(key)] + own)
-        # A key that is asked for again before the client has let go of it is not forgotten; one
-        # that was cancelled is cancelled again when the scheduler says that it has done so.
+        self._release([key for key in self._futures if not self._is_finished(key)] + own)
+        # A key that is asked for again before the client has released it is not forgotten; one that
+        # was cancelled is cancelled again when the scheduler confirms it.
         deadline = time.monotonic() + TRANSFER
         while any(key in self._client.futures for key in own) and time.monotonic() < deadline:
             time.sleep(POLL / 100)
 
-    def _is_there(self, key: Any) -> bool:
+    def _is_finished(self, key: Any) -> bool:
         return self._futures[key].status == "finished"
 
-    def _alone(self, get: Callable[[Any], Any], key: Any, blocks: list) -> Any:
+    def _get_alone(self, get: Callable[[Any], Any], key: Any, blocks: list) -> Any:
         try:
             return get(key)
         except self._killed as error:
-            raise killer(blocks, error) from error
+            raise killed_worker_error(blocks, error) from error
 
 
-def killer(blocks: list, error: Any) -> RuntimeError:
+def killed_worker_error(blocks: list, error: Any) -> RuntimeError:
     """Return the error that names the frames whose reading kills workers."""
     names = " and ".join(described(block) or str(block) for block in blocks)
     return RuntimeError(
@@ -274,8 +272,8 @@ def killer(blocks: list, error: Any) -> RuntimeError:
     )
 
 
-def _leave_the_pool() -> None:
-    """Let a worker run something else while one of its tasks waits for others here."""
+def _leave_worker_pool() -> None:
+    """Let a worker run other tasks while one of its tasks waits for results here."""
     if getattr(load("distributed.worker").thread_state, "key", None):
         with suppress(KeyError):
             load("distributed").secede()

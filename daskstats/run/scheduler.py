@@ -166,7 +166,7 @@ class CallbackScheduler(LocalScheduler):
     def execution(self, work: Work, writing: bool) -> Execution:
         """Build a chain of the states of all steps: dask keeps no other results."""
         tasks, steps = reducing.running_states(work)
-        writers = list(tasks.spooled) if writing else []
+        writers = list(tasks.writers) if writing else []
         keys = [*writers, *steps]
         start = partial(CallbackRunner, self.get, tasks.runnable(keys), keys)
         return Execution(tasks, start, Progress.replace_state, len(writers))
@@ -204,7 +204,7 @@ class ClusterScheduler(Scheduler):
         self, series: Source, statistic: Statistic | None, layout: Layout
     ) -> tuple[Layout, int]:
         """Refuse objects that cannot be sent to the workers; count the copies of the series."""
-        replicas = workers.count_sources(series, self.found.processes)
+        replicas = workers.count_replicas(series, self.found.processes)
         if statistic is None:
             return layout, replicas
         workers.sent_nbytes(statistic)
@@ -254,7 +254,7 @@ def _with_writers(
     tasks: Tasks, keys: list[list[Key]], writing: bool
 ) -> tuple[list[list[Key]], int]:
     """Return the keys of all steps, those that write frames to disk first, and their number."""
-    writers = [[key] for key in tasks.spooled] if writing else []
+    writers = [[key] for key in tasks.writers] if writing else []
     return [*writers, *keys], len(writers)
 
 
@@ -279,7 +279,7 @@ def current_scheduler() -> Scheduler:
     client = workers.client_of(get)
     if client is not None:
         workers.check_client(client)
-        return ClusterScheduler(client, workers.look_at(client))
+        return ClusterScheduler(client, workers.inspect_workers(client))
     pool = dask.config.get("pool", None)
     count = (configured_workers() if pool is None else pool_workers(pool)) or CPU_COUNT
     if get is dask.threaded.get and pool is None:

@@ -21,18 +21,18 @@ from ..series.daskarrays import DaskSource
 from ..series.locked import LockedSource
 from ..series.selection import SelectedSource
 
-# Seconds between looks at the workers while a state is waited for, and after which the first try to
-# fetch it is given up, because its worker may have died; the next one is given twice as long.
+# Seconds between inspections of the workers while a state is waited for, and seconds for the first
+# attempt to fetch it, because its worker may have died; the next attempt has twice as long.
 POLL, TRANSFER = 0.5, 2.0
 
-# A local cluster gives up a worker's place for good if, so long after its death, the new worker has
-# just died as well; ours goes on starting workers.
+# A local cluster stops replacing a worker if the new one dies as well this long after the first;
+# ours goes on.
 LASTING = {"distributed.deploy.lost-worker-timeout": "1h"}
 
 # Bytes of all copies of a series that are sent to workers.
-ALL_SOURCES = 64 << 20
+REPLICAS_NBYTES = 64 << 20
 
-# The part of the memory of our own workers that their buffers may take while they exchange bands.
+# Part of the memory of our own workers for their buffers while they exchange bands.
 SHUFFLE_PART = 1 / 16
 
 
@@ -57,18 +57,18 @@ def asynchronous() -> RuntimeError:
 
 @dataclass(frozen=True)
 class Workers:
-    """What the workers of a cluster are."""
+    """The workers of a cluster."""
 
     processes: int
-    """how many there are"""
+    """number of workers"""
     threads: int
-    """of all of them together"""
+    """of all workers"""
     each: int
-    """threads of the one with the most"""
+    """threads of the worker with the most"""
     memory: int | None
     """bytes of the smallest limit, None if there is no limit"""
     cluster: str = ""
-    """what no other cluster is called"""
+    """a name that no other cluster has"""
 
     def __str__(self) -> str:
         limit = "no limit" if self.memory is None else f"{mebibytes(self.memory)} at least"
@@ -87,8 +87,8 @@ class Workers:
         return min(int(fraction * self.memory), available.worker_room(self.memory))
 
 
-def look_at(client: Any) -> Workers:
-    """Return what the workers are now; wait for the first one if there is none.
+def inspect_workers(client: Any) -> Workers:
+    """Return the workers of now; wait for the first one if there is none.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def look_at(client: Any) -> Workers:
         If there is none for ``daskstats.no-workers-timeout``.
     """
     found = _workers(client)
-    deadline = time.monotonic() + patience()
+    deadline = time.monotonic() + worker_timeout()
     while not found:
         if time.monotonic() > deadline:
             raise no_workers()
@@ -109,10 +109,10 @@ def look_at(client: Any) -> Workers:
 
 
 @contextmanager
-def start_here(count: int, directory: str | None = None) -> Iterator[Any]:
-    """Start a cluster of so many processes that only this machine can reach; give its client.
+def local_cluster(count: int, directory: str | None = None) -> Iterator[Any]:
+    """Start a cluster of ``count`` processes that only this machine can reach; yield its client.
 
-    They share the memory that is available now, and the processors. Their files go into a
+    The workers share the memory that is available now, and the processors. Their files go into a
     directory, by default dask's own.
     """
     distributed = load("distributed")
@@ -154,32 +154,32 @@ def _workers(client: Any) -> list[dict]:
     return list(client.scheduler_info(n_workers=-1)["workers"].values())
 
 
-def patience() -> float:
+def worker_timeout() -> float:
     """Return the seconds to wait for a worker."""
     return config.configured_seconds("no-workers-timeout")
 
 
 def no_workers() -> TimeoutError:
     return TimeoutError(
-        f"the cluster has had no workers for {patience():.4g} s: start some, or raise "
+        f"the cluster has had no workers for {worker_timeout():.4g} s: start some, or raise "
         f"daskstats.no-workers-timeout"
     )
 
 
 def sent_nbytes(value: Any) -> int:
-    """Return the bytes that a series is sent as; refuse, beforehand, one that cannot be."""
+    """Return the bytes of a pickled object; refuse, at the call, one that cannot be sent."""
     dumps = load("distributed.protocol.pickle").dumps
     with _silent("distributed.protocol.pickle"):
         return _pickled_nbytes(value, dumps, "the workers of a cluster")
 
 
 def check_sent(series: Any, *others: Any) -> None:
-    """Refuse, beforehand, what cannot be sent to other processes of this machine.
+    """Refuse, at the call, objects that cannot be sent to other processes of this machine.
 
-    Of a series in memory tasks are sent their own parts.
+    Of a series in memory only the parts that tasks need are sent.
     """
     part = series.part(0, 1, 0, 1)
-    # A dask array is not sent itself: its tasks are, of which dask says what cannot be.
+    # A dask array is not sent itself, but its tasks, which dask checks.
     sent = [] if isinstance(series, DaskSource) else [series if part is None else part]
     for value in (*sent, *others):
         _pickled_nbytes(value, load("cloudpickle").dumps, "other processes")
@@ -198,7 +198,7 @@ def _pickled_nbytes(value: Any, dumps: Callable, where: str) -> int:
 
 
 def _unsendable(value: Any) -> tuple[str, str]:
-    """Return the name of the object that cannot be pickled, for people, and the way out."""
+    """Return the name of the object that cannot be pickled, and the way out."""
     if not isinstance(value, Source):
         return f"the statistic {value.name}", "give it functions and values that can be pickled"
     while isinstance(value, LockedSource | SelectedSource):
@@ -216,7 +216,7 @@ def _unsendable(value: Any) -> tuple[str, str]:
 
 @contextmanager
 def _silent(logger: str) -> Iterator[None]:
-    """Keep this thread from logging: the error that follows says it all."""
+    """Keep this thread from logging: the error that follows has the message."""
     own = threading.get_ident()
 
     def is_other(record: logging.LogRecord) -> bool:
@@ -229,8 +229,8 @@ def _silent(logger: str) -> Iterator[None]:
         logging.getLogger(logger).removeFilter(is_other)
 
 
-def count_sources(series: Any, processes: int) -> int:
-    """Return how many copies of a series are sent, one to each worker at most.
+def count_replicas(series: Any, processes: int) -> int:
+    """Return the number of copies of a series to send, at most one to each worker.
 
     Raises
     ------
@@ -239,7 +239,7 @@ def count_sources(series: Any, processes: int) -> int:
 
     Examples
     --------
-    >>> count_sources(bytes(1 << 20), processes=16), count_sources(bytes(1 << 27), processes=16)
+    >>> count_replicas(bytes(1 << 20), processes=16), count_replicas(bytes(1 << 27), processes=16)
     (16, 1)
     """
-    return max(1, min(processes, ALL_SOURCES // sent_nbytes(series)))
+    return max(1, min(processes, REPLICAS_NBYTES // sent_nbytes(series)))

@@ -68,7 +68,7 @@ def test_command_takes_one_kind_of_cluster(tmp_path, saved):
 
 def test_our_own_cluster_listens_on_loopback_only():
     psutil = pytest.importorskip("psutil")
-    with workers.start_here(2) as client:
+    with workers.local_cluster(2) as client:
         family = [psutil.Process(), *psutil.Process().children(recursive=True)]
         sockets = [socket for process in family for socket in process.net_connections("inet")]
         listening = {socket.laddr.ip for socket in sockets if socket.status == "LISTEN"}
