@@ -82,12 +82,12 @@ class Reduction:
 
     def lazy_images(self) -> dict[str, Array]:
         """Return the lazy images; computed together, they read the series once."""
-        images = reducing.lazy_images(self._work, self._shared())
+        images = reducing.lazy_images(self._work, self._lazy_reservation())
         return dict(zip(self.names, images, strict=True))
 
     def stack(self) -> Array:
         """Return the lazy stack of the images of all steps."""
-        return reducing.stack(self._work, self._shared())
+        return reducing.stack(self._work, self._lazy_reservation())
 
     def stream(self, view: Callable[[Progress], T], *, writing: bool = False) -> Stream[T]:
         """Return an iterator over views of the progress, one for each step.
@@ -104,7 +104,7 @@ class Reduction:
         progress = Progress(
             self.statistic, self.images, self.plan, names, execution.absorb, execution.writing
         )
-        reservation = self._reservation()
+        reservation = MemoryReservation(self.plan.nbytes, self.limit)
         reservation.reserve()
         length = execution.writing + len(self.plan.steps)
         return Stream(execution, progress, view, length, reservation)
@@ -113,12 +113,8 @@ class Reduction:
     def _work(self) -> Work:
         return Work(self.series, self.statistic, self.plan, self.images)
 
-    def _reservation(self) -> MemoryReservation:
-        return MemoryReservation(self.plan.nbytes, self.limit)
-
-    def _shared(self) -> MemoryReservation | None:
-        """Return the reservation that each run of a lazy image begins, where memory is shared."""
-        return self._reservation() if self.scheduler.shares_memory else None
+    def _lazy_reservation(self) -> MemoryReservation | None:
+        return self.scheduler.lazy_reservation(self.plan.nbytes, self.limit)
 
 
 def reduce(
@@ -241,7 +237,7 @@ def wrap(
             f"one row of all {shape.nframes} frames for each of {scheduler.workers} workers does "
             f"not fit in {mebibytes(limit)}: raise memory_limit, or wrap along frames"
         )
-    reservation = MemoryReservation(plan.nbytes, limit) if scheduler.shares_memory else None
+    reservation = scheduler.lazy_reservation(plan.nbytes, limit)
     return wrapped(series, replace(plan, sources=replicas), reservation)
 
 

@@ -37,9 +37,9 @@ def check_worker(reservation: MemoryReservation) -> None:
     if limit and reservation.nbytes > worker_room(limit):
         raise MemoryLimitError(
             f"this image was planned for the threads of one process, with "
-            f"{mebibytes(reservation.nbytes)} of memory, but worker {worker.address} has {mebibytes(limit)}, of which tasks may "
-            f"take {mebibytes(worker_room(limit))}: make the image while the client is active, so "
-            f"that it is planned for the workers"
+            f"{mebibytes(reservation.nbytes)} of memory, but worker {worker.address} has "
+            f"{mebibytes(limit)}, of which tasks may take {mebibytes(worker_room(limit))}: make the image "
+            f"while the client is active, so that it is planned for the workers"
         )
 
 

@@ -30,6 +30,7 @@ from dask.system import CPU_COUNT
 from ..graph import reducing
 from ..graph.build import Key, Tasks, Work
 from ..memory import available
+from ..memory.reservation import MemoryReservation
 from ..planning import values
 from ..planning.frame_wise import fold
 from ..planning.row_wise import bands
@@ -99,6 +100,10 @@ class Scheduler:
         """Plan the blocks of a series that is not reduced."""
         cut = fold if along == "frames" else bands
         return cut(layout, Cost(), 1, self.workers, limit)
+
+    def lazy_reservation(self, nbytes: int, limit: int) -> MemoryReservation | None:
+        """Return the reservation that each run of a lazy image begins, where memory is shared."""
+        return MemoryReservation(nbytes, limit) if self.shares_memory else None
 
     def execution(self, work: Work, writing: bool) -> Execution:
         """Build the tasks of a running reduction.
