@@ -38,8 +38,8 @@ def check_worker(reservation: MemoryReservation) -> None:
         raise MemoryLimitError(
             f"this image was planned for the threads of one process, with "
             f"{mebibytes(reservation.nbytes)} of memory, but worker {worker.address} has "
-            f"{mebibytes(limit)}, of which tasks may take {mebibytes(worker_room(limit))}: make the image "
-            f"while the client is active, so that it is planned for the workers"
+            f"{mebibytes(limit)}, of which tasks may take {mebibytes(worker_room(limit))}: "
+            f"make the image while the client is active, so that it is planned for the workers"
         )
 
 
