@@ -10,7 +10,7 @@ Figures are for one thread, 240 x 1024 x 1024 uint16 in memory.
 """
 
 from .clip import clipped_average
-from .folds import (
+from .extremes import (
     Extremes,
     Integers,
     add_floats,
@@ -25,7 +25,7 @@ from .folds import (
 from .frames import FRAMES_IN_32_BITS, pooled, pooled_zeros
 from .limbs import WideSquares, combine_limbs, limb_variance, limbs_of_state
 from .moments import Squares, block_moments, merge_moments, variance
-from .ranks import OrderStatistics, ValidPercentiles, interpolate, sharing
+from .selection import OrderStatistics, ValidPercentiles, interpolate, sharing
 from .validity import Keys, Valid, count_valid
 
 __all__ = [

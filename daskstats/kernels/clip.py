@@ -20,7 +20,7 @@ from numba import types
 from numba.extending import overload
 
 from .frames import Piece, addresses, compiled, internal, plain, view
-from .ranks import SAMPLE, OrderStatistics, count_frames
+from .selection import SAMPLE, OrderStatistics, count_frames
 from .validity import Arc, Keys, Valid, count_valid, counts, take
 
 # Bytes of the frames of a group of pixels that goes through all rounds at once, in the last-level

@@ -3,7 +3,7 @@
 import numpy as np
 from numba.extending import overload
 
-from .folds import larger, smaller, two_sum
+from .extremes import larger, smaller, two_sum
 from .frames import (
     FRAMES_IN_32_BITS,
     STRETCH,
