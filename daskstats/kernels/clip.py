@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
-from numba.extending import overload
 
-from .frames import Piece, addresses, compiled, internal, plain, view
-from .ranks import SAMPLE, OrderStatistics, count_frames
-from .validity import Arc, Keys, Valid, count_valid, counts, take
+from .frames import Piece, addresses, plain, view
+from .jit import by_type, compiled, internal
+from .keys import Arc, Keys
+from .selection import SAMPLE, OrderStatistics, count_frames
+from .validity import Valid, count_valid, counts, take
 
 # Bytes of the frames of a group of pixels that goes through all rounds at once, in the last-level
 # cache, and its least number of pixels.
@@ -188,16 +189,12 @@ def _clip_all(addresses, like, rules, edges, bounds, centre, sigma, mean, low, h
             clipped[2][first + p], clipped[3][first + p] = b[p], m[p]
 
 
+@by_type
 def values_within(low, high, like):
     """Return the least and the largest value of a dtype within bounds; crossed if there is none.
 
     Comparing frames with these in their own dtype takes half as long as in float64.
     """
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(values_within)
-def _overload_values_within(low, high, like):
     if isinstance(like.dtype, types.Float):
         cast: Any = {32: np.float32, 64: np.float64}[like.dtype.bitwidth]
         infinity = cast(np.inf)

@@ -4,13 +4,13 @@ from math import prod
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
 from ..memory.pool import BufferPool
-from .cache import cached
+from .jit import by_type, by_type_inline, inlined
 
 Piece = list[np.ndarray]
 
@@ -28,20 +28,6 @@ STRETCH, AHEAD = 256, 1536
 
 # Frames that a 32-bit accumulator holds the sum of, for pixels of at most 16 bits.
 FRAMES_IN_32_BITS = 1 << 16
-
-# No wrapper for C is made, which nobody calls: compiling takes a tenth less.
-compiled = cached(njit(nogil=True, no_cfunc_wrapper=True))
-
-# What only compiled code calls is part of what calls it: machine code of its own, kept on disk, and
-# a wrapper for Python would be made for nobody.
-internal = njit(nogil=True, no_cfunc_wrapper=True, no_cpython_wrapper=True)
-
-# A call hands over every field of every array in its arguments: for a few hundred pixels that takes
-# longer than the work.
-inlined = njit(nogil=True, no_cfunc_wrapper=True, no_cpython_wrapper=True, forceinline=True)
-
-# Division by zero gives NaN or infinity, as numpy's: looking for it would keep LLVM from vectors.
-dividing = cached(njit(nogil=True, no_cfunc_wrapper=True, error_model="numpy"))
 
 
 @intrinsic
@@ -99,29 +85,21 @@ def view(address, like, first, count):
     return carray(pointer(address + np.uint64(first * like.itemsize), like), count)
 
 
+@by_type_inline
 def part_of(values, first, count):
     """Return some pixels of a contiguous array that outlives their use; None, if there is none.
 
     They are not looked for beyond its end, and nobody counts references to them, which would take
     a lock each.
     """
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(part_of, inline="always")
-def _overload_part_of(values, first, count):
     if not isinstance(values, types.Array):
         return lambda values, first, count: None
     return lambda values, first, count: view(np.uint64(values.ctypes.data), values, first, count)
 
 
+@by_type
 def at(value, pixel):
     """Return a pixel's own number, or the one that all share."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(at)
-def _overload_at(value, pixel):
     if isinstance(value, types.Array):
         return lambda value, pixel: value[pixel]
     return lambda value, pixel: value
@@ -146,9 +124,6 @@ def plain(piece: Piece) -> Piece:
     if dtype == np.float16:
         return [block.astype(np.float32, order="C") for block in piece]
     return piece
-
-
-# ---------------------------------------------------------------------- memory of states
 
 
 # Bytes below which the allocator has memory at hand itself, in a tenth of the time.

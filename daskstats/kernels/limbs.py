@@ -9,9 +9,9 @@ variance ``(n * squares - sum^2) / (n * (n - ddof))`` is a fraction of integers,
 from math import ldexp
 
 import numpy as np
-from numba.extending import overload
 
-from .frames import Piece, addresses, at, compiled, dividing, inlined, internal, part_of, pooled
+from .frames import Piece, addresses, at, part_of, pooled
+from .jit import by_type, compiled, dividing, inlined, internal
 from .validity import Valid, begin, end, note, pick, rules_of, runs, take, take_four
 
 # Pixels of a tile: 40 KB of limbs.
@@ -66,13 +66,9 @@ def _add_squares(addresses, like, limbs, rules, start, stop):
         end(rules, first, few)
 
 
+@by_type
 def rows_of(limbs, like, first, count):
     """Return some pixels of each limb, as many as frames like these have."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(rows_of)
-def _overload_rows_of(limbs, like, first, count):
     if like.dtype.bitwidth == 32:
         return lambda limbs, like, first, count: (
             part_of(limbs[0], first, count),
@@ -88,13 +84,9 @@ def _overload_rows_of(limbs, like, first, count):
     )
 
 
+@by_type
 def add_squares(rows, pixel, a, b, c, d):
     """Add four values and their squares to the limbs of a pixel."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(add_squares)
-def _overload_add_squares(rows, pixel, a, b, c, d):
     if len(rows) == 3:
 
         def narrow(rows, pixel, a, b, c, d):
@@ -137,13 +129,9 @@ def _widened(value):
     return np.uint64(np.int64(value))
 
 
+@by_type
 def sign_of(value):
     """Return 64 bits, all of them set for a negative value."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(sign_of)
-def _overload_sign_of(value):
     if value.signed:
         return lambda value: np.uint64(value >> np.int64(63))
     return lambda value: np.uint64(0)

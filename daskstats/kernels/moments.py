@@ -1,9 +1,8 @@
 """Mean and squared deviations: exact sums for small integers, pairs of float64 for floats."""
 
 import numpy as np
-from numba.extending import overload
 
-from .folds import larger, smaller, two_sum
+from .extremes import larger, smaller
 from .frames import (
     FRAMES_IN_32_BITS,
     STRETCH,
@@ -12,10 +11,6 @@ from .frames import (
     addresses,
     aligned,
     at,
-    compiled,
-    dividing,
-    inlined,
-    internal,
     part_of,
     plain,
     pooled,
@@ -23,8 +18,9 @@ from .frames import (
     prefetch_frames,
     view,
 )
+from .jit import by_type, compiled, dividing, inlined, internal
 from .limbs import about_mean, is_exact, limb_variance
-from .tiles import sum_tile
+from .sums import two_sum
 from .validity import (
     PADDING,
     Valid,
@@ -203,67 +199,6 @@ def upper(value):
     return np.uint32(value >> np.uint32(16))
 
 
-@internal
-def squares_of_tile(
-    tile, base, flip, whole, means, addresses, like, room, signed, out, squares, high, low, first
-):
-    """Sum values and squares from a tile of 8 bits above a base (what is beyond is at its ends).
-
-    With 16 bits for most sums that takes a third of the time that the frames would. Pixels with
-    values that may be beyond the tile are summed alone, or the block from the frames if there are
-    many, or if the tile has not the ``whole`` values. If it has, ``means`` are those of its bytes,
-    which is next to the mean of a pixel if that has a few values far beyond the tile.
-    """
-    n, g = tile.shape[0], base.size
-    total, square_sum = np.zeros(g, np.int64), np.zeros(g, np.int64)
-    most, least = np.zeros(g, np.uint8), np.full(g, np.uint8(255))
-    beyond = np.zeros(g, np.bool_)
-    lost = g
-    if whole:
-        sum_tile(tile, total, square_sum, most, least)
-        lost, narrow = 0, base.itemsize == 1
-        for p in range(g):
-            inside = narrow | ((most[p] < 255) & ((least[p] > 0) | (base[p] == 0)))
-            beyond[p] = not inside
-            lost += not inside
-            means[p] = np.uint8(np.float64(total[p]) / n)
-    if lost * 16 > g:
-        _add_squares(
-            *(addresses, like, room, signed, out, squares, high, low, None, True, first, first + g)
-        )
-        return
-    for p in range(g):
-        b = np.int64(base[p]) - np.int64(flip)
-        out[first + p] = n * b + total[p]
-        squares[first + p] = (n * b + 2 * total[p]) * b + square_sum[p]
-        high[first + p] = b + np.int64(most[p])
-        low[first + p] = b + np.int64(least[p])
-    for p in range(g if lost else 0):
-        if beyond[p]:
-            b = np.int64(base[p]) - np.int64(flip)
-            _square_alone(tile, p, b, addresses, like, out, squares, high, low, first + p)
-
-
-@internal
-def _square_alone(tile, column, base, addresses, like, out, squares, high, low, pixel):
-    """Sum the values of one pixel and their squares, and find its extremes.
-
-    Only what is at the ends of the tile is looked for in the frames.
-    """
-    total, square_sum = np.int64(0), np.int64(0)
-    most, least = np.int64(-(1 << 16)), np.int64(1 << 16)
-    for f in range(addresses.size):
-        part = tile[f, column]
-        value = base + np.int64(part)
-        if part == 0 or part == 255:
-            value = np.int64(view(addresses[f], like, pixel, 1)[0])
-        total += value
-        square_sum += value * value
-        most, least = max(most, value), min(least, value)
-    out[pixel], squares[pixel] = total, square_sum
-    high[pixel], low[pixel] = most, least
-
-
 def variance(
     sums: np.ndarray,
     squares: np.ndarray,
@@ -396,13 +331,9 @@ def _block_moments(addresses, like, counts, mean, mean_rest, squares, squares_re
                     m[p], r[p], q[p], e[p] = value, 0.0, 0.0, 0.0
 
 
+@by_type
 def may_overflow(like):
     """Whether a sum, or a square, of values of the dtype may be too large for float64."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(may_overflow)
-def _overload_may_overflow(like):
     large = like.dtype.bitwidth == 64
     return lambda like: large
 

@@ -6,7 +6,8 @@ counts and sums in as few bits as hold them, for as many frames as these allow.
 
 import numpy as np
 
-from .frames import at, internal
+from .frames import at
+from .jit import internal
 
 # Stands for a value that is not in the tile, among those found in it.
 LACKING = 255
@@ -76,55 +77,3 @@ def next_in_tile(tile, found, few, upto, above):
                 above[p] = min(above[p], a[p] if a[p] > found[p] else last)
         for p in range(found.size):
             upto[p] += few[p]
-
-
-@internal
-def sum_tile(tile, total, squares, most, least):
-    """Sum bytes and their squares, and find the extremes.
-
-    Squares are those of the difference from 128, at most 2^14, so that three fit into 16 bits.
-    Their sum may overflow, as in `Squares`; what is not in that of the upper bytes does not.
-    """
-    n, g, narrow = tile.shape[0], total.size, np.uint16
-    sums = np.empty(g, np.uint16)
-    wrapped = np.empty(g, np.uint16)
-    uppers = np.empty(g, np.uint16)
-    for start in range(0, n, 252):
-        stop = min(n, start + 252)
-        for p in range(g):
-            sums[p] = wrapped[p] = uppers[p] = 0
-        for f in range(start, stop - 5, 6):
-            a, b, c = tile[f], tile[f + 1], tile[f + 2]
-            d, e, h = tile[f + 3], tile[f + 4], tile[f + 5]
-            for p in range(g):
-                u, v, w, x, y, z = a[p], b[p], c[p], d[p], e[p], h[p]
-                most[p] = max(max(max(u, v), max(w, x)), max(max(y, z), most[p]))
-                least[p] = min(min(min(u, v), min(w, x)), min(min(y, z), least[p]))
-                sums[p] += narrow(narrow(u) + narrow(v) + narrow(w))
-                sums[p] += narrow(narrow(x) + narrow(y) + narrow(z))
-                one = narrow(_centred_square(u) + _centred_square(v) + _centred_square(w))
-                two = narrow(_centred_square(x) + _centred_square(y) + _centred_square(z))
-                wrapped[p] += narrow(one + two)
-                uppers[p] += narrow(narrow(one >> 8) + narrow(two >> 8))
-        for f in range(stop - (stop - start) % 6, stop):
-            a = tile[f]
-            for p in range(g):
-                most[p] = max(most[p], a[p])
-                least[p] = min(least[p], a[p])
-                sums[p] += narrow(a[p])
-                one = _centred_square(a[p])
-                wrapped[p] += one
-                uppers[p] += narrow(one >> 8)
-        for p in range(g):
-            above = np.int64(uppers[p]) << 8
-            total[p] += sums[p]
-            squares[p] += above + np.int64(narrow(wrapped[p] - narrow(above)))
-    for p in range(g):
-        squares[p] += 256 * total[p] - n * np.int64(128 * 128)
-
-
-@internal
-def _centred_square(value):
-    """Return the square of the difference of a byte from 128, in 16 bits."""
-    from_middle = np.uint16(np.uint16(value) - np.uint16(128))
-    return np.uint16(from_middle * from_middle)

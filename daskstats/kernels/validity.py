@@ -13,14 +13,11 @@ value of the longest arc in its place.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from math import ceil, floor, inf, isfinite, isinf
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import intrinsic, overload
 
 from .frames import (
     LONG_TILE,
@@ -28,171 +25,19 @@ from .frames import (
     Piece,
     addresses,
     aligned,
-    compiled,
-    inlined,
-    internal,
     part_of,
     plain,
     prefetch_frames,
     view,
 )
-
-Arc = tuple[int, int]
-"""(first key, length): keys that follow one another; 0 comes after the largest"""
+from .jit import by_type, compiled, inlined, internal
+from .keys import Arc, Keys, key_bits, merge_arcs
 
 # Pixels between the rows of copies, or those of all rows would share a few places of each cache.
 PADDING = 32
 
 # Frames that a counter of 1 or 2 bytes can count, in whole groups of four.
 MOST_FRAMES = {1: 252, 2: 65532}
-
-
-# ---------------------------------------------------------------------- arcs
-
-
-@dataclass(frozen=True)
-class Keys:
-    """The keys of a dtype.
-
-    Examples
-    --------
-    >>> keys = Keys(np.dtype("i1"))
-    >>> keys.of(-128), keys.of(3), keys.equal_to(-1), keys.equal_to(0.5), keys.at_least(127)
-    (0, 131, [(127, 1)], [], [(255, 1)])
-    """
-
-    dtype: np.dtype
-    """of the frames: numbers are compared with them as numpy does, rounded to floats of it"""
-    wide: bool = False
-    """whether float16 is seen as float32, as folds do"""
-
-    @property
-    def seen(self) -> np.dtype:
-        """Return what compiled code sees the frames as."""
-        if self.dtype.kind == "b":
-            return np.dtype(np.uint8)
-        return np.dtype(np.float32) if self.wide and self.dtype == np.float16 else self.dtype
-
-    @property
-    def floats(self) -> bool:
-        return self.dtype.kind == "f"
-
-    @property
-    def unsigned(self) -> np.dtype:
-        return np.dtype(f"u{self.seen.itemsize}")
-
-    @property
-    def circle(self) -> int:
-        """Return how many keys there are."""
-        return 1 << (8 * self.unsigned.itemsize)
-
-    @property
-    def top(self) -> int:
-        """Return the key after that of the largest value."""
-        return self.of(inf if self.floats else self._limits[1]) + 1
-
-    @property
-    def flip(self) -> int:
-        """Return the bits that differ between the key of a positive value and the value."""
-        return 0 if self.dtype.kind in "ub" else self.circle // 2
-
-    def of(self, value: float) -> int:
-        """Return the key of a value of the dtype."""
-        if not self.floats:
-            return int(value) - self._limits[0]
-        bits = int(np.array(value, self.seen).view(self.unsigned))
-        return bits ^ (self.circle - 1 if bits & self.flip else self.flip)
-
-    def bits(self, key: int) -> int:
-        """Return the bits of the value of a key."""
-        return key ^ (self.circle - 1 if self.floats and not key & self.flip else self.flip)
-
-    @property
-    def _limits(self) -> tuple[int, int]:
-        limits = np.iinfo(self.seen)
-        return int(limits.min), int(limits.max)
-
-    def _rounded(self, value: float) -> float:
-        try:
-            with np.errstate(over="ignore"):
-                return float(self.dtype.type(value))
-        except OverflowError:  # an integer beyond float64
-            return inf if value > 0 else -inf
-
-    def equal_to(self, value: float) -> list[Arc]:
-        """Return the keys of a number: none if frames cannot hold it, two for zero of floats."""
-        if self.floats:
-            held = self._rounded(value)
-            if isinf(held) and not (isinstance(value, float) and isinf(value)):
-                return []
-            return [(self.of(-0.0), 2)] if held == 0 else [(self.of(held), 1)]
-        low, high = self._limits
-        held = isfinite(value) and value == floor(value) and low <= value <= high
-        return [(self.of(value), 1)] if held else []
-
-    def at_least(self, value: float) -> list[Arc]:
-        """Return the keys of what is at or above a number."""
-        if self.floats:
-            held = self._rounded(value)
-            first = self.of(-0.0 if held == 0 else held)
-        else:
-            first = self._of_integer(value if isinf(value) else ceil(value))
-        return [(first, self.top - first)]
-
-    def not_above(self, value: float) -> list[Arc]:
-        """Return the keys of what is not larger than a number, NaN included."""
-        if self.floats:
-            held = self._rounded(value)
-            first = self.of(0.0 if held == 0 else held) + 1
-        else:
-            first = self._of_integer(value if isinf(value) else floor(value) + 1)
-        return [(self.top, self.circle - self.top + first)]
-
-    def _of_integer(self, value: float) -> int:
-        low, high = self._limits
-        return self.top if value > high else self.of(max(value, low))
-
-    @property
-    def nan(self) -> list[Arc]:
-        """Return the keys of NaN."""
-        return [(self.top, self.circle - self.top + self.of(-inf))] if self.floats else []
-
-    @property
-    def not_finite(self) -> list[Arc]:
-        """Return the keys of NaN and of the infinities."""
-        return [(first - 1, length + 2) for first, length in self.nan]
-
-    def left_out(self, validity: Any) -> list[Arc]:
-        """Return the keys that a `Validity` leaves out."""
-        arcs = [arc for value in validity.invalid for arc in self.equal_to(value)]
-        if validity.saturation is not None:
-            arcs += self.at_least(validity.saturation)
-        return arcs + self.nan if validity.skipna else arcs
-
-
-def merge_arcs(arcs: Iterable[Arc], circle: int) -> list[Arc]:
-    """Return arcs that neither meet nor overlap; the whole circle as two.
-
-    >>> merge_arcs([(255, 1), (0, 2), (7, 1)], 256)
-    [(7, 1), (255, 3)]
-    """
-    merged: list[Arc] = []
-    for first, length in sorted((first % circle, length) for first, length in arcs if length):
-        if merged and sum(merged[-1]) >= first:
-            start, held = merged.pop()
-            first, length = start, max(start + held, first + length) - start
-        merged.append((first, length))
-    while len(merged) > 1 and sum(merged[-1]) - circle >= merged[0][0]:
-        # The last one goes past the largest key, to where the first one is.
-        first, length = merged.pop(0)
-        start, held = merged.pop()
-        merged.append((start, max(start + held, circle + first + length) - start))
-    if any(length >= circle for _, length in merged):
-        return [(0, circle - 1), (circle - 1, 1)]
-    return merged
-
-
-# ---------------------------------------------------------------------- clean frames
 
 
 class Valid:
@@ -292,13 +137,9 @@ def runs(every: np.ndarray, valid: Valid | None, most: int = 1 << 31) -> Iterato
         yield every[start : start + most]
 
 
+@by_type
 def begin(rules, count):
     """Begin a tile of so many pixels: return counters for `note`, all of them 0."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(begin)
-def _overload_begin(rules, count):
     if rules is types.none:
         return lambda rules, count: None
 
@@ -310,13 +151,9 @@ def _overload_begin(rules, count):
     return start
 
 
+@by_type
 def clear(rules, first, count):
     """Forget what has been counted of so many pixels, from ``first`` on."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(clear)
-def _overload_clear(rules, first, count):
     if rules is types.none:
         return lambda rules, first, count: None
 
@@ -326,13 +163,9 @@ def _overload_clear(rules, first, count):
     return forget
 
 
+@by_type
 def end(rules, first, few):
     """End a tile, from pixel ``first`` on: keep what has been counted."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(end)
-def _overload_end(rules, first, few):
     if rules is types.none:
         return lambda rules, first, few: None
 
@@ -344,13 +177,9 @@ def _overload_end(rules, first, few):
     return stop
 
 
+@by_type
 def take(address, like, first, count, rules, row):
     """Return pixels of a frame; of more keys than are tested for, in row 0 to 7 of a copy."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(take)
-def _overload_take(address, like, first, count, rules, row):
     if rules is types.none:
         return lambda address, like, first, count, rules, row: view(address, like, first, count)
 
@@ -390,73 +219,49 @@ def _gather_arcs(x, rules, out):
             out[p] = canonical if cast(key_bits(out[p]) - start) < length else out[p]
 
 
+@by_type
 def has_strays(rules):
     """Whether there are keys that are left out and that no test is for."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(has_strays)
-def _overload_has_strays(rules):
     if rules is types.none:
         return lambda rules: False
     return lambda rules: rules[2].shape[0] > 0
 
 
+@by_type
 def replace_strays(x, rules, out):
     """Copy keys, with one of the longest arc in place of those that no test is for."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(replace_strays)
-def _overload_replace_strays(x, rules, out):
     if rules is types.none:
         return lambda x, rules, out: None
     return lambda x, rules, out: _gather_arcs(x, rules, out)
 
 
+@by_type
 def pick(value, rules):
     """Return a value if it is valid, else what stands for it."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(pick)
-def _overload_pick(value, rules):
     if rules is types.none:
         return lambda value, rules: value
     return lambda value, rules: value if is_valid(value, rules) else rules[4]
 
 
+@by_type
 def counted(value, term, rules):
     """Return a term of a sum if the value that it comes from is valid, else 0."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(counted)
-def _overload_counted(value, term, rules):
     if rules is types.none:
         return lambda value, term, rules: term
     return lambda value, term, rules: term if is_valid(value, rules) else 0.0
 
 
+@by_type
 def counts(value, rules):
     """Whether a value counts: always, without rules."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(counts)
-def _overload_counts(value, rules):
     if rules is types.none:
         return lambda value, rules: True
     return lambda value, rules: is_valid(value, rules)
 
 
+@by_type
 def note(rules, few, pixel, *values):
     """Count the valid ones of a pixel's values."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(note)
-def _overload_note(rules, few, pixel, *values):
     if rules is types.none:
         return lambda rules, few, pixel, *values: None
 
@@ -474,36 +279,6 @@ def is_valid(value, rules):
     cast, (start, one, two) = rules[2].dtype.type, rules[0]
     key = key_bits(value)
     return (cast(key - start) >= rules[1]) & (key != one) & (key != two)
-
-
-@intrinsic
-def _bits(typingctx, value):
-    """Return the bits of a float as an unsigned integer."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
-
-    return {32: types.uint32, 64: types.uint64}[value.bitwidth](value), codegen
-
-
-def key_bits(value):
-    """Return the key of a float, the bits of an integer."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(key_bits)
-def _overload_key_bits(value):
-    if not isinstance(value, types.Float):
-        unsigned = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}[value.bitwidth]
-        return lambda value: unsigned(value)
-    cast: Any = {32: np.uint32, 64: np.uint64}[value.bitwidth]
-    top, sign = cast(value.bitwidth - 1), cast(1 << (value.bitwidth - 1))
-
-    def key(value):
-        bits = _bits(value)
-        return bits ^ cast(cast(cast(0) - cast(bits >> top)) | sign)
-
-    return key
 
 
 def count_valid(piece: Piece, valid: Valid) -> None:

@@ -62,7 +62,7 @@ def filled(tmp_path_factory):
 def test_damaged_file_is_removed_and_its_code_compiled_again(filled, tmp_path, suffix, length):
     cache = tmp_path / "cache"
     shutil.copytree(filled, cache)
-    file = min(cache.rglob(f"folds._extreme-*.{suffix}"))
+    file = min(cache.rglob(f"extremes._extreme-*.{suffix}"))
     good = file.read_bytes()
     file.write_bytes(good[:length])
     (text,) = warned(call(NUMBA_CACHE_DIR=cache))

@@ -7,36 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
-from numba.extending import overload
 
-from .frames import (
-    LINE,
-    TILE,
-    Piece,
-    addresses,
-    aligned,
-    at,
-    compiled,
-    inlined,
-    internal,
-    plain,
-    pooled,
-    prefetch,
-    view,
-)
-from .moments import Squares, squares_of_tile
+from .frames import LINE, TILE, Piece, addresses, aligned, at, plain, pooled, prefetch, view
+from .jit import by_type, compiled, inlined, internal
+from .keys import _keys, _values
+from .moments import Squares
+from .tile_squares import squares_of_tile
 from .tiles import LACKING, descend, next_in_tile
-from .validity import (
-    MOST_FRAMES,
-    Valid,
-    begin,
-    clear,
-    end,
-    has_strays,
-    note,
-    pick,
-    replace_strays,
-)
+from .validity import MOST_FRAMES, Valid, begin, clear, end, has_strays, note, pick, replace_strays
 
 # Pixels of a block, at most and at least, and the bytes of its tile: for the counters, and for all
 # frames with a part of each key, in a second-level cache.
@@ -279,17 +257,6 @@ def _block(nframes: int, pixels: int, testing: bool) -> int:
     return max(1, most // LEAST_BLOCK) * LEAST_BLOCK
 
 
-def _values(keys: np.ndarray, dtype: np.dtype, sign: np.unsignedinteger) -> np.ndarray:
-    """Turn keys back into values."""
-    if dtype.kind == "i":
-        keys ^= sign
-    elif dtype.kind == "f":
-        negative = keys < sign
-        keys ^= sign
-        keys[negative] ^= ~sign
-    return keys.view(dtype)
-
-
 @compiled
 def _find_missing(addresses, like, infinity, magnitude, missing, start, stop):
     """Mark the pixels that have a NaN in any frame, by their bits."""
@@ -359,13 +326,9 @@ def _select(addresses, ranks, guesses, flip, floating, tile, out, rules, along, 
                     o[p] = _alone(addresses, first + p, at(rank, p), flip, floating, single, rules)
 
 
+@by_type
 def ranks_of(ranks, row, first, wanted, padded):
     """Return the rank of all pixels, or those of the pixels of a block, with room to its end."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(ranks_of)
-def _overload_ranks_of(ranks, row, first, wanted, padded):
     if isinstance(ranks, types.BaseNamedTuple):
 
         def among(ranks, row, first, wanted, padded):
@@ -420,20 +383,6 @@ def _copy_but_strays(x, floating, rules, keys):
 
 
 @internal
-def _keys(x, flip, out):
-    """Turn the bits of floats into unsigned integers of the same order.
-
-    That is the bits with the sign flipped; of negative floats, whose magnitude runs the other
-    way, all bits flipped.
-    """
-    cast = out.dtype.type
-    top = cast(8 * out.itemsize - 1)
-    for p in range(out.size):
-        negative = cast(cast(0) - cast(x[p] >> top))
-        out[p] = x[p] ^ cast(negative | flip)
-
-
-@internal
 def _sample(addresses, first, flip, floating, sample, g, rules):
     """Sort the keys of a few frames at g pixels; return how far the middle six lie apart."""
     n = addresses.size
@@ -454,13 +403,9 @@ def _sample(addresses, first, flip, floating, sample, g, rules):
     return spread / g
 
 
+@by_type
 def fill_gaps(sample, count, rules):
     """Put another frame's key where a pixel of the sample is left out, if there is one."""
-    raise NotImplementedError("only compiled code calls this")
-
-
-@overload(fill_gaps)
-def _overload_fill_gaps(sample, count, rules):
     if rules is types.none:
         return lambda sample, count, rules: None
 

@@ -1,0 +1,37 @@
+"""The decorators of compiled code, and one for functions whose body depends on types."""
+
+from collections.abc import Callable
+from functools import partial, wraps
+
+from numba import njit
+from numba.extending import overload
+
+from .cache import cached
+
+# No wrapper for C is made, which nothing calls: compiling takes a tenth less.
+compiled = cached(njit(nogil=True, no_cfunc_wrapper=True))
+
+# Functions that only compiled code calls are part of their callers: machine code of their own on
+# disk, and a wrapper for Python, would never be used.
+internal = njit(nogil=True, no_cfunc_wrapper=True, no_cpython_wrapper=True)
+
+# A call hands over every field of every array in its arguments: for a few hundred pixels that takes
+# longer than the work.
+inlined = njit(nogil=True, no_cfunc_wrapper=True, no_cpython_wrapper=True, forceinline=True)
+
+# Division by zero gives NaN or infinity, as numpy's: looking for it would keep LLVM from vectors.
+dividing = cached(njit(nogil=True, no_cfunc_wrapper=True, error_model="numpy"))
+
+
+def by_type(choose: Callable, inline: str = "never") -> Callable:
+    """Make a function for compiled code from one that takes numba types and returns its body."""
+
+    @wraps(choose)
+    def stub(*args: object) -> None:
+        raise NotImplementedError("only compiled code calls this")
+
+    overload(stub, inline=inline)(choose)
+    return stub
+
+
+by_type_inline = partial(by_type, inline="always")

@@ -1,0 +1,221 @@
+"""Values as ordered keys."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil, floor, inf, isfinite, isinf
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from .jit import by_type, internal
+
+Arc = tuple[int, int]
+"""(first key, length): keys that follow one another; 0 comes after the largest"""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of a dtype.
+
+    Examples
+    --------
+    >>> keys = Keys(np.dtype("i1"))
+    >>> keys.of(-128), keys.of(3), keys.equal_to(-1), keys.equal_to(0.5), keys.at_least(127)
+    (0, 131, [(127, 1)], [], [(255, 1)])
+    """
+
+    dtype: np.dtype
+    """of the frames: numbers are compared with them as numpy does, rounded to floats of it"""
+    wide: bool = False
+    """whether float16 is seen as float32, as folds do"""
+
+    @property
+    def seen(self) -> np.dtype:
+        """Return what compiled code sees the frames as."""
+        if self.dtype.kind == "b":
+            return np.dtype(np.uint8)
+        return np.dtype(np.float32) if self.wide and self.dtype == np.float16 else self.dtype
+
+    @property
+    def floats(self) -> bool:
+        return self.dtype.kind == "f"
+
+    @property
+    def unsigned(self) -> np.dtype:
+        return np.dtype(f"u{self.seen.itemsize}")
+
+    @property
+    def circle(self) -> int:
+        """Return how many keys there are."""
+        return 1 << (8 * self.unsigned.itemsize)
+
+    @property
+    def top(self) -> int:
+        """Return the key after that of the largest value."""
+        return self.of(inf if self.floats else self._limits[1]) + 1
+
+    @property
+    def flip(self) -> int:
+        """Return the bits that differ between the key of a positive value and the value."""
+        return 0 if self.dtype.kind in "ub" else self.circle // 2
+
+    def of(self, value: float) -> int:
+        """Return the key of a value of the dtype."""
+        if not self.floats:
+            return int(value) - self._limits[0]
+        bits = int(np.array(value, self.seen).view(self.unsigned))
+        return bits ^ (self.circle - 1 if bits & self.flip else self.flip)
+
+    def bits(self, key: int) -> int:
+        """Return the bits of the value of a key."""
+        return key ^ (self.circle - 1 if self.floats and not key & self.flip else self.flip)
+
+    @property
+    def _limits(self) -> tuple[int, int]:
+        limits = np.iinfo(self.seen)
+        return int(limits.min), int(limits.max)
+
+    def _rounded(self, value: float) -> float:
+        try:
+            with np.errstate(over="ignore"):
+                return float(self.dtype.type(value))
+        except OverflowError:  # an integer beyond float64
+            return inf if value > 0 else -inf
+
+    def equal_to(self, value: float) -> list[Arc]:
+        """Return the keys of a number: none if frames cannot hold it, two for zero of floats."""
+        if self.floats:
+            held = self._rounded(value)
+            if isinf(held) and not (isinstance(value, float) and isinf(value)):
+                return []
+            return [(self.of(-0.0), 2)] if held == 0 else [(self.of(held), 1)]
+        low, high = self._limits
+        held = isfinite(value) and value == floor(value) and low <= value <= high
+        return [(self.of(value), 1)] if held else []
+
+    def at_least(self, value: float) -> list[Arc]:
+        """Return the keys of what is at or above a number."""
+        if self.floats:
+            held = self._rounded(value)
+            first = self.of(-0.0 if held == 0 else held)
+        else:
+            first = self._of_integer(value if isinf(value) else ceil(value))
+        return [(first, self.top - first)]
+
+    def not_above(self, value: float) -> list[Arc]:
+        """Return the keys of what is not larger than a number, NaN included."""
+        if self.floats:
+            held = self._rounded(value)
+            first = self.of(0.0 if held == 0 else held) + 1
+        else:
+            first = self._of_integer(value if isinf(value) else floor(value) + 1)
+        return [(self.top, self.circle - self.top + first)]
+
+    def _of_integer(self, value: float) -> int:
+        low, high = self._limits
+        return self.top if value > high else self.of(max(value, low))
+
+    @property
+    def nan(self) -> list[Arc]:
+        """Return the keys of NaN."""
+        return [(self.top, self.circle - self.top + self.of(-inf))] if self.floats else []
+
+    @property
+    def not_finite(self) -> list[Arc]:
+        """Return the keys of NaN and of the infinities."""
+        return [(first - 1, length + 2) for first, length in self.nan]
+
+    def left_out(self, validity: Any) -> list[Arc]:
+        """Return the keys that a `Validity` leaves out."""
+        arcs = [arc for value in validity.invalid for arc in self.equal_to(value)]
+        if validity.saturation is not None:
+            arcs += self.at_least(validity.saturation)
+        return arcs + self.nan if validity.skipna else arcs
+
+
+def merge_arcs(arcs: Iterable[Arc], circle: int) -> list[Arc]:
+    """Return arcs that neither meet nor overlap; the whole circle as two.
+
+    >>> merge_arcs([(255, 1), (0, 2), (7, 1)], 256)
+    [(7, 1), (255, 3)]
+    """
+    merged: list[Arc] = []
+    for first, length in sorted((first % circle, length) for first, length in arcs if length):
+        if merged and sum(merged[-1]) >= first:
+            start, held = merged.pop()
+            first, length = start, max(start + held, first + length) - start
+        merged.append((first, length))
+    while len(merged) > 1 and sum(merged[-1]) - circle >= merged[0][0]:
+        # The last one goes past the largest key, to where the first one is.
+        first, length = merged.pop(0)
+        start, held = merged.pop()
+        merged.append((start, max(start + held, circle + first + length) - start))
+    if any(length >= circle for _, length in merged):
+        return [(0, circle - 1), (circle - 1, 1)]
+    return merged
+
+
+@intrinsic
+def _bits(typingctx, value):
+    """Return the bits of a float as an unsigned integer."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
+
+    return {32: types.uint32, 64: types.uint64}[value.bitwidth](value), codegen
+
+
+@by_type
+def key_bits(value):
+    """Return the key of a float, the bits of an integer."""
+    if not isinstance(value, types.Float):
+        unsigned = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}[value.bitwidth]
+        return lambda value: unsigned(value)
+    cast: Any = {32: np.uint32, 64: np.uint64}[value.bitwidth]
+    top, sign = cast(value.bitwidth - 1), cast(1 << (value.bitwidth - 1))
+
+    def key(value):
+        bits = _bits(value)
+        return bits ^ cast(cast(cast(0) - cast(bits >> top)) | sign)
+
+    return key
+
+
+@by_type
+def ordered(value, flip, turn):
+    """Return a key for comparison: equal for both zeros, the largest for NaN, or turned round."""
+    if not isinstance(value, types.Float):
+        return lambda value, flip, turn: key_bits(value) ^ flip ^ turn
+
+    def key(value, flip, turn):
+        # Adding 0.0 makes 0.0 of -0.0.
+        return key_bits(value + type(value)(0)) ^ turn if value == value else turn | ~turn
+
+    return key
+
+
+@internal
+def _keys(x, flip, out):
+    """Turn the bits of floats into unsigned integers of the same order.
+
+    That is the bits with the sign flipped; of negative floats, whose magnitude runs the other
+    way, all bits flipped.
+    """
+    cast = out.dtype.type
+    top = cast(8 * out.itemsize - 1)
+    for p in range(out.size):
+        negative = cast(cast(0) - cast(x[p] >> top))
+        out[p] = x[p] ^ cast(negative | flip)
+
+
+def _values(keys: np.ndarray, dtype: np.dtype, sign: np.unsignedinteger) -> np.ndarray:
+    """Turn keys back into values."""
+    if dtype.kind == "i":
+        keys ^= sign
+    elif dtype.kind == "f":
+        negative = keys < sign
+        keys ^= sign
+        keys[negative] ^= ~sign
+    return keys.view(dtype)
