@@ -26,12 +26,10 @@ import numpy as np
 from dask.base import tokenize
 
 from ..arguments import check_number, shown
+from ..series.piece import Piece
 from .validity import Validity
 
 State = dict[str, np.ndarray]
-
-Piece = list[np.ndarray]
-"""arrays (frames, rows, cols) that follow one another"""
 
 Begun = tuple[list[Any], Callable[[], State]]
 """loops with ``run(first pixel, last pixel)``, and what returns the state when they have passed"""

@@ -216,7 +216,7 @@ def _band_of_all(
     dtypes: tuple[np.dtype, ...],
 ) -> State:
     """Compute the rows of all images, a few of each fold's after those of the others."""
-    piece = [block for piece in pieces for block in piece]
+    piece = Piece.joined(pieces)
     shape = piece[0].shape[1:]
     few = _rows_in_cache(piece)
     images = [
@@ -263,7 +263,7 @@ def _fold_in_turn(
     height, several = piece[0].shape[1], few * LONG_TURN
     for first in range(0, height, several):
         last = min(first + several, height)
-        rows = _few_frames([block[:, first:last] for block in piece])
+        rows = _few_frames(piece.rows(first, last))
         if fold.along == "rows":
             (band,) = fold.chunk(rows, start + first).values()
             state = {"0": band}
@@ -279,7 +279,7 @@ def _few_frames(piece: Piece) -> Iterable[Piece]:
     if piece[0].dtype != np.float16:
         return [piece]
     return (
-        [block[edge : edge + FEW_FRAMES]]
+        Piece([block[edge : edge + FEW_FRAMES]])
         for block in piece
         for edge in range(0, len(block), FEW_FRAMES)
     )

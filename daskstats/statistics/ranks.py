@@ -83,7 +83,7 @@ def _percentiles(
 
 
 def _percentile_band(pieces: Iterable[Piece], start: int, begin: Callable[[Piece], Begun]) -> State:
-    piece = [block for piece in pieces for block in piece]
+    piece = Piece.joined(pieces)
     (loop,), state = begin(piece)
     loop.run(0, piece[0][0].size)
     return {str(start): state()["0"]}
@@ -228,7 +228,7 @@ def _clipped_band(
     validity: Validity,
     fill: Any,
 ) -> State:
-    kernels, piece = compiled(), [block for piece in pieces for block in piece]
+    kernels, piece = compiled(), Piece.joined(pieces)
     keys = kernels.Keys(piece[0].dtype, wide=True)
     arcs = keys.left_out(validity) + keys.not_finite
     band = kernels.clipped_average(piece, arcs, keys, sigma, maxiters)
