@@ -15,7 +15,7 @@ from dask.array import Array
 from .arguments import count_chunks, count_frames, shown, warn
 from .graph import build, reducing
 from .graph.row_parallel import StepImages
-from .images import ImageSpec
+from .images import ImageSpec, value_if_empty
 from .memory import available, reservation
 from .memory.available import memory_limit
 from .planning import frame_wise, row_wise
@@ -32,10 +32,10 @@ from .series.base import Source, layout, warn_about_missing
 from .series.flat import flattened
 from .series.opening import as_series
 from .series.selection import select
-from .statistics import STATISTICS, Statistic, as_statistic, can_hold, check_validity
-from .statistics.base import without_effect
-from .statistics.fusion import together
+from .statistics import STATISTICS, Statistic, as_statistic, check_validity
+from .statistics.fusion import FusedStatistic, fuse
 from .statistics.shared import check_jit
+from .statistics.validity import without_effect
 
 
 class Options(TypedDict, total=False):
@@ -84,8 +84,8 @@ class Job:
         )
         self.outputs = outputs(members, self.layout, frames, mask, options)
         members = [output.statistic for output in self.outputs]
-        self.statistic = together(members, [output.dtype for output in self.outputs], frames)
-        if len(members) > 1:
+        self.statistic = fuse(members, [output.dtype for output in self.outputs], frames)
+        if isinstance(self.statistic, FusedStatistic):
             every = zip(self.outputs, self.statistic.members, strict=True)
             self.outputs = [replace(output, statistic=own) for output, own in every]
         self.rowwise = self.statistic.along == "rows"
@@ -339,28 +339,12 @@ def outputs(
     for member in members:
         valid = member.excluding(validity, fill)
         dtype = valid.image_dtype(frames, options.get("dtype"))
-        value = None if mask is None else fill_of(valid, dtype, fill)
+        value = None if mask is None else value_if_empty(valid, dtype, fill)
         found.append(ImageSpec(valid, shape.rows, shape.cols, dtype, mask, value))
     remark = without_effect(validity, frames, nan=validity.skipna and not skipna)
     if remark:
         warn(remark)
     return found
-
-
-def fill_of(statistic: Statistic, dtype: np.dtype, fill: Any) -> Any:
-    """Return what stands in an image where the mask leaves everything out."""
-    if statistic.empty is not None:
-        return statistic.empty
-    if fill is None and dtype.kind != "f":
-        raise ValueError(
-            f"the {dtype} image of {statistic.name} has no NaN for what the mask leaves out: "
-            f"give a fill_value, or a float as dtype"
-        )
-    if fill is not None and not can_hold(fill, dtype):
-        raise ValueError(
-            f"fill_value {shown(fill)} cannot be held by the {dtype} image of {statistic.name}"
-        )
-    return np.nan if fill is None else fill
 
 
 def check_mask(mask: Any, whole: Source, series: Source, region: Any) -> np.ndarray | None:
