@@ -32,6 +32,7 @@ STATISTICS: dict[str, Statistic | Callable[..., Statistic]] = {
     "average": framewise.average,
     "std": framewise.std,
     "var": framewise.var,
+    "snr": framewise.snr,
     "percentile": ranks.percentile,
     "median": ranks.median,
     "range": framewise.value_range,

@@ -9,7 +9,7 @@ from .base import Statistic
 from .counts import COUNT, Above, finish_count
 from .extremes import ARGMAX, ARGMIN, MAX, MIN, finish_range
 from .folds import accumulated
-from .moments import MOMENTS, finish_deviation
+from .moments import MOMENTS, finish_deviation, finish_ratio
 from .shared import copy_array
 from .sums import SUM, finish_average, finish_sum
 
@@ -39,6 +39,7 @@ def moments(name: str, ddof: float = 0) -> Statistic:
 
 
 std, var = moments("std"), moments("var")
+snr = accumulated("snr", (SUM, MOMENTS, COUNT), finish_ratio)
 
 
 def count_above(threshold: float) -> Statistic:

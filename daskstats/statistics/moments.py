@@ -10,7 +10,7 @@ from .base import Loop, Piece, State
 from .counts import frame_count
 from .extremes import Extreme
 from .shared import Counting, applied, compiled, zero_counts
-from .sums import add_sums, writable
+from .sums import add_sums, finish_average, writable
 
 
 @dataclass(frozen=True)
@@ -137,3 +137,12 @@ def _finish_floats(
     found /= np.where(freedom > 0, freedom, np.nan)
     found[np.isnan(found)] = np.nan
     np.copyto(image, np.sqrt(found, out=found) if root else found, casting="unsafe")
+
+
+def finish_ratio(state: State, image: np.ndarray) -> None:
+    """Write the average over the standard deviation, divided in float64; NaN where that is 0."""
+    average, deviation = np.empty((2, *image.shape))
+    finish_average(state, average)
+    finish_deviation(state, deviation, ddof=0, root=True)
+    deviation[deviation == 0] = np.nan
+    np.copyto(image, average / deviation, casting="unsafe")
