@@ -299,6 +299,34 @@ def var(
 
 
 @public("float32")
+def snr(ims: Any, nframes: int = 0, **options: Unpack[Options]) -> Array:
+    """Return the signal-to-noise ratio of each pixel over the frames: `average` over `std`.
+
+    Both are divided in float64. A pixel that does not change is NaN.
+
+    Parameters
+    ----------
+    {common}
+
+    Returns
+    -------
+    dask.array.Array
+        The lazy image (rows, cols); nothing is read before it is computed.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
+    >>> snr(frames).compute()
+    array([[2.236068, 2.236068]], dtype=float32)
+    """
+    return Job(ims, "snr", nframes, **options).image()
+
+
+@public("float32")
 def percentile(
     ims: Any,
     pctl: float | Sequence[float],
@@ -587,6 +615,36 @@ def var_iter(
     return reduce(ims, moments("var", ddof), nframes, nchunk, running=True, **options).stream(
         Progress.image
     )
+
+
+@public("float32")
+def snr_iter(
+    ims: Any, nchunk: int, nframes: int = 0, **options: Unpack[Options]
+) -> Stream[np.ndarray]:
+    """Iterate over the running `snr`: images of the frames seen so far.
+
+    Parameters
+    ----------
+    {common}
+    nchunk : int
+        Number of images, as of `max_iter`.
+
+    Returns
+    -------
+    Stream
+        Sized iterator of numpy arrays (rows, cols), each the caller's own.
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
+    >>> [image.tolist() for image in snr_iter(frames, 2)]
+    [[[3.0, 7.0]], [[2.2360680103302, 2.2360680103302]]]
+    """
+    return Job(ims, "snr", nframes, nchunk, running=True, **options).images()
 
 
 @public("float32")

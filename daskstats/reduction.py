@@ -13,7 +13,7 @@ from .arguments import count_chunks, count_frames, shown, warn
 from .graph import reducing
 from .graph.build import Work
 from .graph.reading import wrapped
-from .images import ImageSpec
+from .images import ImageSpec, value_if_empty
 from .memory.reservation import MemoryReservation, left
 from .planning.values import Cost, Layout, MemoryLimitError, Plan, mebibytes
 from .run.progress import Progress
@@ -24,10 +24,10 @@ from .series.base import Source, layout, warn_about_missing
 from .series.flat import flattened
 from .series.opening import as_series
 from .series.selection import select
-from .statistics import STATISTICS, Statistic, as_statistic, can_hold, check_validity
-from .statistics.base import without_effect
-from .statistics.fusion import together
+from .statistics import STATISTICS, Statistic, as_statistic, check_validity
+from .statistics.fusion import FusedStatistic, fuse
 from .statistics.shared import check_jit
+from .statistics.validity import without_effect
 
 T = TypeVar("T")
 
@@ -188,8 +188,8 @@ def reduce(
 def fused(specs: list[ImageSpec], frames: np.dtype) -> tuple[list[ImageSpec], Statistic]:
     """Return the statistic whose states all images are made from, and the images of its parts."""
     members = [spec.statistic for spec in specs]
-    statistic = together(members, [spec.dtype for spec in specs], frames)
-    if len(specs) > 1:
+    statistic = fuse(members, [spec.dtype for spec in specs], frames)
+    if isinstance(statistic, FusedStatistic):
         every = zip(specs, statistic.members, strict=True)
         specs = [replace(spec, statistic=own) for spec, own in every]
     return specs, statistic
@@ -288,28 +288,12 @@ def image_specs(
     for member in members:
         valid = member.excluding(validity, fill)
         dtype = valid.image_dtype(frames, options.get("dtype"))
-        value = None if mask is None else fill_of(valid, dtype, fill)
+        value = None if mask is None else value_if_empty(valid, dtype, fill)
         found.append(ImageSpec(valid, shape.rows, shape.cols, dtype, mask, value))
     remark = without_effect(validity, frames, nan=validity.skipna and not skipna)
     if remark:
         warn(remark)
     return found
-
-
-def fill_of(statistic: Statistic, dtype: np.dtype, fill: Any) -> Any:
-    """Return what stands in an image where the mask leaves everything out."""
-    if statistic.empty is not None:
-        return statistic.empty
-    if fill is None and dtype.kind != "f":
-        raise ValueError(
-            f"the {dtype} image of {statistic.name} has no NaN for what the mask leaves out: "
-            f"give a fill_value, or a float as dtype"
-        )
-    if fill is not None and not can_hold(fill, dtype):
-        raise ValueError(
-            f"fill_value {shown(fill)} cannot be held by the {dtype} image of {statistic.name}"
-        )
-    return np.nan if fill is None else fill
 
 
 def check_mask(mask: Any, whole: Source, series: Source, region: Any) -> np.ndarray | None:

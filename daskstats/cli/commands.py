@@ -57,6 +57,7 @@ COMMANDS = {
     "average": ("average over all frames", "daskstats average scan.npz -o average.png"),
     "std": ("standard deviation over all frames", "daskstats std scan.zarr -o noise.h5"),
     "var": ("variance over all frames", "daskstats var scan.zarr -o variance.npy"),
+    "snr": ("average over standard deviation", "daskstats snr scan.h5 -o quality.tif"),
     "percentile": (
         "percentile over all frames",
         "daskstats percentile scan.npz --pctl 5,50,95 -o levels.npy",

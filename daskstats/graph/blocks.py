@@ -10,6 +10,7 @@ from ..scratch.location import DamagedScratchError
 from ..scratch.store import GroupManifest, ScratchStore
 from ..series.base import Source, as_frames, check_dtype, check_frame
 from ..series.foreign import check_plain
+from ..series.piece import Piece
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class SourceBlocks:
     last: int
     count: int
 
-    def __iter__(self) -> Iterator[list[np.ndarray]]:
+    def __iter__(self) -> Iterator[Piece]:
         return self.series.pieces(self.start, self.stop, self.first, self.last, self.count)
 
 
@@ -35,10 +36,10 @@ class ResidentBlocks:
     first: int
     last: int
 
-    def __iter__(self) -> Iterator[list[np.ndarray]]:
+    def __iter__(self) -> Iterator[Piece]:
         if not all(self.loads):
             raise RuntimeError("frames that were kept in memory have been given back: compute anew")
-        yield [block[:, self.first : self.last] for load in self.loads for block in load]
+        yield Piece.joined(self.loads).rows(self.first, self.last)
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class DaskBlocks:
     first: int
     last: int
 
-    def __iter__(self) -> Iterator[list[np.ndarray]]:
+    def __iter__(self) -> Iterator[Piece]:
         for row, run in zip(self.blocks, self.runs, strict=True):
-            yield [self._block(row, *run)]
+            yield Piece([self._block(row, *run)])
 
     def _block(self, row: Sequence[np.ndarray], start: int, stop: int) -> np.ndarray:
         for part in row:
@@ -77,9 +78,9 @@ class ScratchBlocks:
     band: int
     """its number"""
 
-    def __iter__(self) -> Iterator[list[np.ndarray]]:
+    def __iter__(self) -> Iterator[Piece]:
         try:
-            yield [self.spool.read(self.band, self.written)]
+            yield Piece([self.spool.read(self.band, self.written)])
         except DamagedScratchError:
             self.spool.remove()
             raise

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..planning.values import Layout
 from .foreign import check_plain
+from .piece import Piece
 
 
 @runtime_checkable
@@ -31,9 +32,7 @@ class Series(Protocol):
 
     def __len__(self) -> int: ...
 
-    def pieces(
-        self, start: int, stop: int, first: int, last: int, count: int
-    ) -> Iterator[list[np.ndarray]]:
+    def pieces(self, start: int, stop: int, first: int, last: int, count: int) -> Iterator[Piece]:
         """Yield rows ``first:last`` of frames ``start:stop``, ``count`` frames at a time."""
 
     def part(self, start: int, stop: int, first: int, last: int) -> "Series | None":
@@ -137,14 +136,12 @@ class Source:
             self._token = uuid.uuid4().hex
         return type(self).__name__, self._token
 
-    def pieces(
-        self, start: int, stop: int, first: int, last: int, count: int
-    ) -> Iterator[list[np.ndarray]]:
+    def pieces(self, start: int, stop: int, first: int, last: int, count: int) -> Iterator[Piece]:
         """Yield rows ``first:last`` of frames ``start:stop``, ``count`` frames at a time, checked.
 
         Yields
         ------
-        list of ndarray
+        Piece
             Arrays (frames, rows, cols), in native byte order, each frame contiguous.
 
         Raises
@@ -158,11 +155,11 @@ class Source:
             yield self._piece(max(start, edge), min(stop, edge + count), first, last)
             edge += count
 
-    def _piece(self, *where: int) -> list[np.ndarray]:
+    def _piece(self, *where: int) -> Piece:
         blocks = self._read_patiently(*where)
         self._check_blocks(blocks, *where)
         frames = [as_frames(block, self.dtype) for block in blocks]
-        return frames if self.in_memory else join_small(frames)
+        return Piece(frames if self.in_memory else join_small(frames))
 
     def _read_patiently(self, start: int, stop: int, *rows: int) -> list[np.ndarray]:
         step = 1 if self.one_by_one else stop - start

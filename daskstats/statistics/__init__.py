@@ -1,15 +1,12 @@
-"""Every statistic by its name: the registry, and what a user may give instead of a name."""
+"""Every statistic by its name: the registry, and the values accepted in place of a name."""
 
 from collections.abc import Callable
 from inspect import signature
-from typing import Any
 
-from .base import State, Statistic, can_hold
-from .counts import count, count_above
-from .extremes import argmax, argmin, maximum, minimum, value_range
-from .moments import moments, std, var
-from .ranks import clipped_average, median, percentile
-from .sums import average, total
+from . import framewise, ranks
+from .base import State, Statistic
+from .framewise import average, count_above, maximum, moments, std
+from .ranks import clipped_average, percentile
 from .validity import Validity, check_validity
 
 __all__ = [
@@ -19,42 +16,38 @@ __all__ = [
     "Validity",
     "as_statistic",
     "average",
-    "can_hold",
     "check_validity",
     "clipped_average",
     "count_above",
     "maximum",
-    "median",
-    "minimum",
     "moments",
     "percentile",
     "std",
-    "total",
-    "var",
 ]
 
 STATISTICS: dict[str, Statistic | Callable[..., Statistic]] = {
-    "max": maximum,
-    "min": minimum,
-    "sum": total,
-    "average": average,
-    "std": std,
-    "var": var,
-    "percentile": percentile,
-    "median": median,
-    "range": value_range,
-    "argmax": argmax,
-    "argmin": argmin,
-    "count": count,
-    "count_above": count_above,
-    "clipped_average": clipped_average,
+    "max": framewise.maximum,
+    "min": framewise.minimum,
+    "sum": framewise.total,
+    "average": framewise.average,
+    "std": framewise.std,
+    "var": framewise.var,
+    "snr": framewise.snr,
+    "percentile": ranks.percentile,
+    "median": ranks.median,
+    "range": framewise.value_range,
+    "argmax": framewise.argmax,
+    "argmin": framewise.argmin,
+    "count": framewise.count,
+    "count_above": framewise.count_above,
+    "clipped_average": ranks.clipped_average,
 }
 
-# Parameters that an error shows.
+# Parameters that errors give as examples.
 EXAMPLES = {"percentile": "95", "count_above": "1000", "clipped_average": "3, 5"}
 
 
-def as_statistic(statistic: Any) -> Statistic:
+def as_statistic(statistic: object) -> Statistic:
     """Return the statistic for a name, a tuple such as ("percentile", 95), or a Statistic.
 
     Raises
@@ -62,7 +55,7 @@ def as_statistic(statistic: Any) -> Statistic:
     ValueError
         If there is no statistic of that name.
     TypeError
-        If it takes other parameters.
+        If the statistic takes other parameters.
 
     Examples
     --------
@@ -83,7 +76,7 @@ def as_statistic(statistic: Any) -> Statistic:
 
 
 def _check_parameters(name: str, make: Callable, parameters: list) -> list:
-    """Return the parameters of a statistic, or refuse a wrong number of them."""
+    """Return the parameters of a statistic, after a check of their number."""
     expected = [
         parameter
         for parameter in signature(make).parameters.values()

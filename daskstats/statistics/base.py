@@ -1,14 +1,14 @@
-"""What an average is: a statistic is a frozen value of three functions.
+"""A statistic is a frozen value of three functions over states.
 
-    state = chunk(pieces, start)      some frames (or rows) folded into a partial state
-    state = combine(state, partial)   two states of neighbouring ranges into one
-    finalize(state, image)            the state's image, written into an array of the result's dtype
+    state = chunk(pieces, start)      fold some frames (or rows) into a partial state
+    state = combine(state, partial)   combine the states of two neighbouring ranges
+    finalize(state, image)            write the image of a state into an array
 
 A state is a few named arrays. None of the functions changes a state that it was given. For
 integers a state is exact, so an image does not depend on how the series was cut. Sums of floats
-carry their rounding errors along, so that they do not depend on it either, short of a difference
-in magnitude of 2^40 (float64 frames; 2^70 for float32) between the values of one pixel, and of
-values whose sums or squares leave float64.
+carry their rounding errors along: their images do not depend on the cut either, up to a difference
+in magnitude of 2^40 (float64 frames; 2^70 for float32) between the values of one pixel, and unless
+sums or squares overflow float64.
 
 A row-wise statistic (``along="rows"``) is the same algebra on the other axis: `chunk` gets all
 frames of a band of rows, and its state holds that band under the number of its first row.
@@ -18,37 +18,47 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import cached_property
-from math import floor, isfinite
 from numbers import Real
-from typing import Any
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from dask.base import tokenize
+from numpy.typing import DTypeLike
 
-from ..arguments import check_number, shown
-from .validity import Validity
+from ..arguments import shown
+from ..series.piece import Piece
+from .validity import Validity, can_hold, fill_pixels
 
 State = dict[str, np.ndarray]
 
-Piece = list[np.ndarray]
-"""arrays (frames, rows, cols) that follow one another"""
-
-Begun = tuple[list[Any], Callable[[], State]]
-"""loops with ``run(first pixel, last pixel)``, and what returns the state when they have passed"""
-
-# What counts and frame numbers stay below, so that their images may be of 32 bits.
+# Counts and frame numbers stay below this, so their images may have 32 bits.
 MOST_FRAMES = (1 << 31) - 1
+
+
+class Loop(Protocol):
+    """A compiled loop over the frames of a piece, for some pixels at a time."""
+
+    def run(self, first: int, last: int) -> None:
+        """Pass over the pixels from ``first`` to ``last - 1``."""
+
+
+class BandLoops(NamedTuple):
+    """Loops over all frames of a band of rows, which can alternate with loops of others."""
+
+    loops: list[Loop]
+    state: Callable[[], State]
+    """returns the state after all loops have passed over all pixels"""
 
 
 @dataclass(frozen=True)
 class Statistic:
     """One statistic: three functions over states, which are dicts of named arrays.
 
-    A user's own is made like those that come with the library, and is taken wherever the name of
-    one is. ``chunk`` gets an iterable of pieces, lists of arrays (frames, rows, cols) in native
-    byte order, and folds them into a state; ``combine`` makes one state of two; ``finalize``
-    writes a state's image into an array. None of them may change a state that it is given. They
-    are sent to other processes, so they must be functions that can be pickled.
+    A user's own statistic is made like those of the library and is accepted wherever a name is.
+    ``chunk`` gets an iterable of pieces, which are sequences of arrays (frames, rows, cols) in
+    native byte order, and folds them into a state; ``combine`` combines two states; ``finalize``
+    writes the image of a state into an array. None of them may change a state that it is given.
+    They are sent to other processes, so they must be functions that can be pickled.
 
     Examples
     --------
@@ -81,48 +91,50 @@ class Statistic:
     chunk: Callable[..., State]
     """(pieces, index of the first frame or row) to a partial state"""
     combine: Callable[[State, State], State]
-    """(state, state of what follows it) to the state of both"""
+    """(state, state of the frames that follow) to the state of both"""
     finalize: Callable[[State, np.ndarray], None]
-    """(state, image): write the image; the rows a state has not seen are zero already"""
+    """(state, image): write the image; rows that a state has not seen are zero already"""
     along: str = "frames"
     """"frames" if partial states cover all rows of some frames, "rows" the other way round"""
     dtype: str | None = "float32"
     """default dtype of the image: a float; "int64" for counts and frame numbers; None for that of
     the frames"""
     state_nbytes: int | Callable[[np.dtype, int], int] = 8
-    """bytes of a state per pixel, or what gives them for (dtype, number of frames), for the plan"""
+    """bytes of a state per pixel, or a function of (dtype, number of frames), for the plan"""
     scratch: int | Callable[[np.dtype], int] = 0
-    """bytes of temporaries per pixel of a row-wise block, or of the frames that a task folds, for
-    the plan; or a function that returns them for a dtype"""
+    """bytes of temporaries per pixel of a row-wise block, or of the frames that a task folds, or a
+    function of the dtype, for the plan"""
     tile: tuple[int, int] = (0, 0)
     """bytes of a row-wise block's tile in cache, and more of them for each frame, for the plan"""
     planes: int | None = None
     """length of the image's leading axis, None for a plain image"""
     in_place: bool = False
-    """whether ``chunk(pieces, start, state)`` goes on with a state of its own, overwriting it"""
-    trail: Callable[[Piece, State | None, list], State] | None = None
-    """where the image is the state's one array: (piece, state of one's own, [(frames, image), ...])
-    to the state after the piece, having written each image after so many of its frames"""
-    begin: Callable[[Piece], Begun | None] | None = None
-    """(all frames of a band of rows) to what passes over them some pixels at a time, or to None"""
+    """whether ``chunk(pieces, start, state)`` continues a state, which it overwrites"""
+    trail: Callable[[Piece, State | None, list[tuple[int, np.ndarray]]], State] | None = None
+    """where the image is the state's one array: (piece, state to overwrite, [(frames, image), ...])
+    to the state after the piece; each image is written after that number of its frames"""
+    begin: Callable[[Piece], BandLoops | None] | None = None
+    """(all frames of a band of rows) to loops over a few pixels at a time, or to None"""
     pack: Callable[[State], State] | None = None
-    """(state) to one of fewer bytes to be sent, which ``combine`` and ``finalize`` take as well"""
-    leave_out: Callable[[Validity, Any], "Statistic"] | None = None
+    """(state) to a smaller one to be sent, which ``combine`` and ``finalize`` accept as well"""
+    leave_out: Callable[[Validity, float | None], "Statistic"] | None = None
     """(validity, fill value) to the statistic of valid values only; see `excluding`"""
     never_counts: bool = False
-    """whether there are values that do not count in any case, so that a pixel may have no other"""
-    fill_value: Any = None
-    """what stands in the image where no value was valid; None: NaN"""
-    empty: Any = None
-    """what the image has where there is no frame at all, if that is a value like others"""
+    """whether some values never count, so that a pixel may have no other"""
+    fill_value: float | None = None
+    """value of the image where no value was valid; None: NaN"""
+    empty: float | None = None
+    """value of the image where there is no frame at all, if that is a value like others"""
+    unseen: Callable[[State], np.ndarray] | None = None
+    """(state) to the pixels, a bool array, where no value was valid: `write` fills them"""
 
-    def excluding(self, validity: Validity, fill_value: Any = None) -> "Statistic":
+    def excluding(self, validity: Validity, fill_value: float | None = None) -> "Statistic":
         """Return the statistic of the valid values at each pixel.
 
         Parameters
         ----------
         validity : Validity
-            What does not count. If every value does, this statistic itself is returned.
+            Values that do not count. If all count, this statistic itself is returned.
         fill_value : number, optional
             For pixels without a valid value. Images of floats have NaN there unless it is given;
             for images of integers that is an error.
@@ -152,7 +164,7 @@ class Statistic:
         return self.leave_out(validity, fill_value)
 
     def advance(self, pieces: Iterable[Piece], start: int, state: State | None) -> State:
-        """Fold more frames into a state that nobody else has; it may be overwritten.
+        """Fold more frames into a state that no other task uses; it may be overwritten.
 
         The result of another task is copied first: see `copy_state`.
         """
@@ -162,10 +174,10 @@ class Statistic:
             return self.chunk(pieces, start, state)
         return self.combine(state, self.chunk(pieces, start))
 
-    def begun(self, piece: Piece) -> Begun | None:
-        """Return the loops over all frames of a band of rows, and what returns the state then.
+    def open_loops(self, piece: Piece) -> BandLoops | None:
+        """Return loops over all frames of a band of rows.
 
-        None where nothing is gained: `chunk` may be called for a few rows after the other.
+        None where loops gain nothing: `chunk` may be called for a few rows at a time.
         """
         return None if self.begin is None else self.begin(piece)
 
@@ -174,11 +186,11 @@ class Statistic:
         return state if self.pack is None else self.pack(state)
 
     def split(self, state: State) -> tuple[State, ...]:
-        """Return the state of each image: of several, if several are computed together."""
+        """Return the state of each image; a fused statistic has several."""
         return (state,)
 
     def state_size(self, frames: np.dtype, nframes: int) -> int:
-        """Return the bytes of a state per pixel for so many frames of a dtype."""
+        """Return the bytes of a state per pixel for ``nframes`` frames of a dtype."""
         size = self.state_nbytes
         return size(frames, nframes) if callable(size) else size
 
@@ -190,7 +202,7 @@ class Statistic:
         """Return the shape of the image for frames of ``rows`` x ``cols``."""
         return (rows, cols) if self.planes is None else (self.planes, rows, cols)
 
-    def image_dtype(self, frames: np.dtype, dtype: Any = None) -> np.dtype:
+    def image_dtype(self, frames: np.dtype, dtype: DTypeLike | None = None) -> np.dtype:
         """Return the dtype of the image, or refuse one that cannot hold it.
 
         Parameters
@@ -198,14 +210,14 @@ class Statistic:
         frames : dtype
             Of the frames.
         dtype : dtype, optional
-            What the caller asked for.
+            Asked for by the caller.
 
         Raises
         ------
         TypeError
-            If values could be lost: only floats, and for max and min also what holds every value
-            of the frames, are taken; for counts and frame numbers float64 and integers that hold
-            2^31 - 1.
+            If values could be lost: only floats are accepted and, for max and min, dtypes that
+            hold every value of the frames; for counts and frame numbers float64 and integers that
+            hold 2^31 - 1.
         ValueError
             If it cannot hold the fill value.
         """
@@ -238,93 +250,42 @@ class Statistic:
                 f"32 bits or float64, got {dtype}"
             )
 
-    def __dask_tokenize__(self) -> Any:
+    def __dask_tokenize__(self) -> str:
         return self._token
 
     @cached_property
     def _token(self) -> str:
-        """Tell the statistic from others; to find out takes dask 0.2 ms."""
+        """Identify the statistic; computed once, because it takes 0.2 ms."""
         return tokenize(*(getattr(self, each.name) for each in fields(self)))
 
     def image(self, state: State, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """Return the image of a state: always an array of its own."""
+        """Return the image of a state, always in a new array."""
         image = np.zeros(shape, dtype) if self.along == "rows" else np.empty(shape, dtype)
         self.write(state, image)
         return image
 
     def write(self, state: State, image: np.ndarray) -> None:
-        """Write a state's image into an array; values beyond float32 become infinite."""
+        """Write a state's image into an array, and the fill value where no value was valid.
+
+        Values beyond float32 become infinite.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
             self.finalize(state, image)
+        if self.unseen is not None:
+            fill_pixels(image, self.unseen(state), self.fill_value)
 
 
 def _is_float(dtype: np.dtype) -> bool:
     return dtype.kind == "f" and dtype.itemsize <= 8
 
 
-def can_hold(value: Any, dtype: np.dtype) -> bool:
-    """Whether a number can stand in an image: for floats short of becoming infinite."""
-    try:
-        value = value if isinstance(value, bool | np.bool_) else check_number(value, "value")
-    except ValueError:  # beyond float64
-        return False
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return bool(np.isfinite(dtype.type(value)) or not isfinite(value))
-    if dtype.kind not in "biu" or not isfinite(value) or value != floor(value):
-        return False
-    low, high = _limits(dtype)
-    return bool(low <= value <= high)
-
-
 def copy_state(state: State | None) -> State | None:
     """Return a copy of a state, for a task that folds further frames into it.
 
-    A task never changes the result of another: dask may keep that result (a cache, `persist`), or
+    A task never changes the result of another: dask may keep that result (a cache, `persist`) or
     run the task again (a retry, the death of a worker), which would count frames twice.
     """
     return None if state is None else {name: array.copy() for name, array in state.items()}
-
-
-def _limits(dtype: np.dtype) -> tuple[int, int]:
-    """Return the least and the largest value of a dtype of integers or of bool."""
-    return (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
-
-
-def without_effect(validity: Validity, dtype: np.dtype, nan: bool = False) -> str:
-    """Return a sentence on values to leave out that frames of a dtype cannot have, "" without any.
-
-    Floats are compared rounded to the dtype, so that only one beyond its range is without effect.
-
-    Parameters
-    ----------
-    validity : Validity
-        The values.
-    dtype : dtype
-        Of the frames.
-    nan : bool
-        Whether NaN was one of them.
-
-    Examples
-    --------
-    >>> without_effect(Validity(invalid=(65535, 4294967295)), np.dtype("u2"))
-    'invalid=4294967295 leaves out nothing: frames of uint16 hold integers from 0 to 65535'
-    >>> without_effect(Validity(invalid=(-1,), saturation=70000), np.dtype("f4"))
-    ''
-    """
-    found = [f"invalid={value}" for value in validity.invalid if not can_hold(value, dtype)]
-    if dtype.kind == "f":
-        held = f"numbers up to {np.finfo(dtype).max:.3g}"
-    else:
-        low, high = _limits(dtype)
-        held = f"integers from {low} to {high}"
-        found += ["invalid=nan"] if nan else []
-        if validity.saturation is not None and validity.saturation > high:
-            found.append(f"saturation={validity.saturation}")
-    if not found:
-        return ""
-    leave = "leaves" if len(found) == 1 else "leave"
-    return f"{' and '.join(found)} {leave} out nothing: frames of {dtype} hold {held}"
 
 
 def place_rows(a: State, b: State) -> State:

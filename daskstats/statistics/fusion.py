@@ -1,67 +1,105 @@
-"""Several statistics in one pass.
+"""Fusion: several statistics in one pass over the frames.
 
-Those that are computed together fold the same pieces one after the other, while these are in
-memory, into one state: the arrays of all. Where one of them is row-wise all are done by bands of
-rows: a few rows of each while these are in a cache, until the images of the band are finished.
+Frame-wise statistics are fused into one fold with the accumulators of all. If one of several is
+row-wise, all are computed by bands of rows: a few rows of each while these are in a cache, until
+the images of the band are finished.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat, zip_longest
-from typing import Any
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from dask.base import tokenize
 
 from ..memory.pool import BufferPool
-from .base import Piece, State, Statistic, finish_rows, place_rows
-from .extremes import combine_extremes, fold_extremes
-from .moments import begin_moments, fold_moments, is_small, moments_size, pack_squares
-from .shared import compiled
-from .sums import add_sums, finish_sum, fold_sums
+from .accumulators import Accumulator
+from .base import BandLoops, Loop, Piece, State, Statistic, finish_rows, place_rows
+from .folds import Fold
+from .shared import Counting, compiled
 
-# Bytes of a few rows that several loops pass over before the next: small enough for a cache that
-# is shared by the cores, large beside the cost of calling them.
+# Bytes of rows that one loop passes over before the next: small enough for a cache that the cores
+# share, large enough for the cost of a call not to matter.
 CACHED = 2 << 20
 
-# So many times as many rows make a turn of what makes its state anew.
-LONG_TURN = 4
+# Folds that rebuild their state take four times as many rows per pass.
+LONG_PASS = 4
 
-# Frames that float16 is widened for at once.
+# Frames of float16 that are widened at once.
 FEW_FRAMES = 8
 
-
-# What the bands of the last images have left, 32 MB at the most: fresh memory for those of four
-# images of 2 MB to 8 MB takes 7 ms of a core.
+# Buffers of the bands of the last images, at most 32 MB: fresh memory for those of four images of
+# 2 MB to 8 MB takes 7 ms of a core.
 band_pool = BufferPool(pieces=8, largest=4 << 20)
-
-Target = tuple[Statistic, np.ndarray]
-"""a statistic and its image"""
 
 
 @dataclass(frozen=True)
 class FusedStatistic(Statistic):
-    """Several statistics whose states are kept in one, under the number of each."""
+    """Several statistics whose states are arrays of one state."""
 
     members: tuple[Statistic, ...] = ()
-    """whose images are wanted"""
-    places: tuple[int, ...] = ()
-    """the number of the state that each of them has"""
+    """the statistics of the images"""
+    prefixes: tuple[str, ...] = ()
+    """for each member the prefix of the names of its arrays, "" if the arrays are shared"""
     made_of: tuple = ()
-    """what `together` was given, which tells this from others"""
+    """the arguments of `fuse`, which identify the result"""
 
     @cached_property
     def _token(self) -> str:
         return tokenize(*self.made_of)
 
     def split(self, state: State) -> tuple[State, ...]:
-        parts = split_state(state, max(self.places) + 1)
-        return tuple(parts[place] for place in self.places)
+        return tuple(arrays_of(state, prefix) for prefix in self.prefixes)
 
 
-def together(members: Sequence[Statistic], dtypes: Sequence[np.dtype], frames: np.dtype) -> Any:
-    """Return the statistic that is several at once; one alone stays itself.
+@dataclass(frozen=True, eq=False)
+class OwnState(Accumulator):
+    """The state of a statistic with functions of its own, among the accumulators of others.
+
+    ``name`` is the prefix of its arrays.
+    """
+
+    statistic: Statistic
+    counts: ClassVar[bool] = False
+
+    def open(self, piece: Piece, start: int, state: State, counting: Counting) -> None:
+        before = arrays_of(state, self.name) or None
+        state |= self._named(self.statistic.advance([piece], start, before))
+
+    def combine(self, a: State, b: State) -> State:
+        states = arrays_of(a, self.name), arrays_of(b, self.name)
+        return self._named(self.statistic.combine(*states))
+
+    def nbytes(self, frames: np.dtype, nframes: int) -> int:
+        return self.statistic.state_size(frames, nframes)
+
+    def temporaries(self, frames: np.dtype) -> int:
+        return self.statistic.scratch_size(frames)
+
+    def pack(self, state: State) -> State:
+        return self._named(self.statistic.packed(arrays_of(state, self.name)))
+
+    def _named(self, state: State) -> State:
+        return {f"{self.name}{name}": array for name, array in state.items()}
+
+
+def arrays_of(state: State, prefix: str) -> State:
+    """Return the arrays whose names have a prefix, without it.
+
+    >>> arrays_of({"max": 1, "2.lit": 2, "2.dark": 3}, "2.")
+    {'lit': 2, 'dark': 3}
+    """
+    if not prefix:
+        return state
+    return {k.removeprefix(prefix): array for k, array in state.items() if k.startswith(prefix)}
+
+
+def fuse(
+    members: Sequence[Statistic], dtypes: Sequence[np.dtype], frames: np.dtype
+) -> Statistic | FusedStatistic:
+    """Return one statistic that computes several; a single one is returned as it is.
 
     Parameters
     ----------
@@ -76,7 +114,7 @@ def together(members: Sequence[Statistic], dtypes: Sequence[np.dtype], frames: n
     --------
     >>> from daskstats.statistics import average, maximum
     >>> frames = np.array([[[1, 2]], [[3, 0]]], "u1")
-    >>> both = together([maximum, average], [frames.dtype, np.dtype("f4")], frames.dtype)
+    >>> both = fuse([maximum, average], [frames.dtype, np.dtype("f4")], frames.dtype)
     >>> states = both.split(both.chunk([[frames]], 0))
     >>> [member.image(s, (1, 2), np.dtype("f4")).tolist() for member, s in
     ...  zip(both.members, states)]
@@ -84,117 +122,108 @@ def together(members: Sequence[Statistic], dtypes: Sequence[np.dtype], frames: n
     """
     if len(members) == 1:
         return members[0]
-    if all(member.along == "frames" for member in members):
-        one = _frame_wise(members, frames)
-    else:
-        one = _row_wise(members, dtypes, frames)
-    return replace(one, made_of=(tuple(members), tuple(dtypes), frames))
-
-
-def _name(members: Sequence[Statistic]) -> str:
-    return "-".join(dict.fromkeys(member.name for member in members))
-
-
-def _frame_wise(members: Sequence[Statistic], frames: np.dtype) -> FusedStatistic:
-    folds = _folds(members, frames)
+    name = "-".join(dict.fromkeys(member.name for member in members))
+    made_of = tuple(members), tuple(dtypes), frames
+    if any(member.along == "rows" for member in members):
+        return _row_wise(name, made_of)
+    fold, prefixes = _united(dict(enumerate(members)))
     return FusedStatistic(
-        name=_name(members),
-        chunk=partial(_fold_together, folds=tuple(folds)),
-        combine=partial(_combine_together, folds=tuple(folds)),
+        name=name,
+        chunk=fold,
+        combine=fold.combine,
         finalize=_no_image,
-        state_nbytes=partial(_sizes, folds=tuple(folds)),
-        scratch=max(fold.scratch_size(frames) for fold in folds),
+        state_nbytes=fold.nbytes,
+        scratch=fold.temporaries,
         in_place=True,
-        pack=partial(_pack_together, folds=tuple(folds)),
+        pack=fold.pack,
         members=tuple(members),
-        places=_places(folds, members, frames),
+        prefixes=prefixes,
+        made_of=made_of,
     )
 
 
-def _folds(members: Sequence[Statistic], frames: np.dtype) -> list[Statistic]:
-    """Return the fewest folds whose states all members can be finished from."""
-    # A sum is part of what a variance of small integers needs: one fold serves several.
-    folds: list[Statistic] = []
-    for member in members:
-        if not any(covers(fold, member, frames) for fold in folds):
-            folds = [fold for fold in folds if not covers(member, fold, frames)] + [member]
-    return joined(folds, frames)
+def _united(members: dict[int, Statistic]) -> tuple[Fold, tuple[str, ...]]:
+    """Return the fold of all accumulators of numbered statistics, and the prefix of each one.
 
-
-def _places(
-    folds: Sequence[Statistic], members: Sequence[Statistic], frames: np.dtype
-) -> tuple[int, ...]:
-    """Return the number of the fold whose state each member is finished from."""
-    return tuple(
-        next(index for index, fold in enumerate(folds) if covers(fold, member, frames))
-        for member in members
-    )
-
-
-def _fold_together(
-    pieces: Iterable[Piece], start: int, state: State | None = None, *, folds: tuple
-) -> State:
-    states: list = [None] * len(folds) if state is None else split_state(state, len(folds))
-    for piece in pieces:
-        states = [
-            fold.advance([piece], start, own) for fold, own in zip(folds, states, strict=True)
-        ]
-        start += sum(len(block) for block in piece)
-        del piece  # or it would live on while the next is read
-    return join_states(states)
-
-
-def _combine_together(a: State, b: State, folds: tuple) -> State:
-    every = zip(folds, split_state(a, len(folds)), split_state(b, len(folds)), strict=True)
-    return join_states([fold.combine(one, other) for fold, one, other in every])
-
-
-def _pack_together(state: State, folds: tuple) -> State:
-    every = zip(folds, split_state(state, len(folds)), strict=True)
-    return join_states([fold.packed(own) for fold, own in every])
+    >>> from daskstats.statistics import maximum, std
+    >>> fold, prefixes = _united({0: maximum, 1: std})
+    >>> [need.name for need in fold.needs], prefixes
+    (['max', 'moments', 'count'], ('', ''))
+    """
+    folds = {k: m.chunk for k, m in members.items() if isinstance(m.chunk, Fold)}
+    validity = next((fold.validity for fold in folds.values()), None)
+    needs: list[Accumulator] = []
+    prefixes = []
+    for number, member in members.items():
+        fold = folds.get(number)
+        shared = fold is not None and fold.validity == validity
+        prefixes.append("" if shared else f"{number}.")
+        needs += fold.needs if fold and shared else [OwnState(prefixes[-1], member)]
+    return Fold(tuple(dict.fromkeys(needs)), validity), tuple(prefixes)
 
 
 def _no_image(state: State, image: np.ndarray) -> None:
     raise TypeError("several statistics together have no image: split their state")
 
 
-def _sizes(frames: np.dtype, nframes: int, folds: tuple) -> int:
-    return sum(fold.state_size(frames, nframes) for fold in folds)
+# ---------------------------------------------------------------------- bands of rows
 
 
-def _row_wise(
-    members: Sequence[Statistic], dtypes: Sequence[np.dtype], frames: np.dtype
-) -> FusedStatistic:
-    folds = _folds(members, frames)
-    folded = [fold for fold in folds if fold.along == "frames"]
-    states = sum(fold.state_size(frames, 1 << 40) for fold in folded)
-    images = tuple(_by_rows(*each) for each in zip(members, dtypes, strict=True))
-    finished = sum(int(image.state_size(frames, 0)) for image in images)
+class Part(NamedTuple):
+    """A pass over a band of rows, and the statistics that are finished from its state."""
+
+    chunk: Callable[..., State]
+    begin: Callable[[Piece], BandLoops | None] | None
+    along: str
+    numbers: tuple[int, ...]
+    """of the statistics"""
+    prefixes: tuple[str, ...]
+    """of the names of each one's arrays"""
+
+    def open_loops(self, piece: Piece) -> BandLoops | None:
+        return None if self.begin is None else self.begin(piece)
+
+
+def _row_wise(name: str, made_of: tuple) -> FusedStatistic:
+    """Return the statistic of several of which one, at least, is row-wise.
+
+    Folds with loops over a few pixels are united, and so are the others.
+    """
+    members, dtypes, frames = made_of
+    parts, states = [], 0
+    groups: dict[bool, dict[int, Statistic]] = {True: {}, False: {}}
+    for number, member in enumerate(members):
+        if member.along == "rows":
+            parts.append(Part(member.chunk, member.begin, "rows", (number,), ("",)))
+        else:
+            loops = isinstance(member.chunk, Fold) and member.chunk.has_loops(frames)
+            groups[loops][number] = member
+    for group in filter(None, groups.values()):
+        fold, prefixes = _united(group)
+        parts.append(Part(fold, fold.open_loops, "frames", tuple(group), prefixes))
+        states += fold.nbytes(frames, 1 << 40)
+    images = tuple(map(_rows_of_image, members, dtypes))
+    finished = sum(image.state_size(frames, 0) for image in images)
     return FusedStatistic(
-        name=_name(members),
-        chunk=partial(
-            _band_of_all,
-            folds=tuple(folds),
-            members=tuple(members),
-            places=_places(folds, members, frames),
-            dtypes=tuple(dtypes),
-        ),
+        name=name,
+        chunk=Band(tuple(parts), members, dtypes),
         combine=place_rows,
         finalize=_no_image,
         along="rows",
         state_nbytes=finished,
-        # What a fold makes beside its state is four arrays of float64.
+        # A fold has, in addition to its state, temporaries of four arrays of float64.
         scratch=finished
-        + sum(member.scratch_size(frames) for member in members)
-        + (states + 32 if folded else 0),
-        tile=(sum(member.tile[0] for member in members), sum(member.tile[1] for member in members)),
+        + (states + 32 if states else 0)
+        + sum(member.scratch_size(frames) for member in members),
+        tile=(sum(m.tile[0] for m in members), sum(m.tile[1] for m in members)),
         members=images,
-        places=tuple(range(len(images))),
+        prefixes=tuple(f"{number}." for number in range(len(images))),
+        made_of=made_of,
     )
 
 
-def _by_rows(member: Statistic, dtype: np.dtype) -> Statistic:
-    """Return the row-wise statistic whose states are finished rows of another one."""
+def _rows_of_image(member: Statistic, dtype: np.dtype) -> Statistic:
+    """Return the row-wise statistic whose states are finished rows of another one's image."""
     return Statistic(
         name=member.name,
         chunk=_no_image,  # type: ignore[arg-type]
@@ -207,186 +236,80 @@ def _by_rows(member: Statistic, dtype: np.dtype) -> Statistic:
     )
 
 
-def _band_of_all(
-    pieces: Iterable[Piece],
-    start: int,
-    folds: tuple[Statistic, ...],
-    members: tuple[Statistic, ...],
-    places: tuple[int, ...],
-    dtypes: tuple[np.dtype, ...],
-) -> State:
-    """Compute the rows of all images, a few of each fold's after those of the others."""
-    piece = [block for piece in pieces for block in piece]
-    shape = piece[0].shape[1:]
-    few = _rows_in_cache(piece)
-    images = [
-        band_pool.array(member.image_shape(*shape), dtype)
-        for member, dtype in zip(members, dtypes, strict=True)
-    ]
-    targets: list[list] = [[] for _ in folds]
-    for member, place, image in zip(members, places, images, strict=True):
-        targets[place].append((member, image))
-    begun = [fold.begun(piece) for fold in folds]
-    loops = compiled().sharing(loop for each in begun if each for loop in each[0])
-    if len(loops) == 1 and None not in begun:
-        few = shape[0]  # nobody else has a turn
-    walks: list[Iterator] = [_run_in_turn(loops, piece, few)] if loops else []
-    for fold, each, own in zip(folds, begun, targets, strict=True):
-        if each is None:
-            walks.append(_fold_in_turn(fold, piece, few, start, own))
-    for _ in zip_longest(*walks):
-        pass
-    for each, own in zip(begun, targets, strict=True):
-        if each is not None:
-            _write_rows(each[1](), 0, shape[0], own)
-    return {f"{index}.{start}": image for index, image in enumerate(images)}
+@dataclass(frozen=True)
+class Band:
+    """The rows of all images, from all frames of a band of rows."""
+
+    parts: tuple[Part, ...]
+    members: tuple[Statistic, ...]
+    dtypes: tuple[np.dtype, ...]
+
+    def __call__(self, pieces: Iterable[Piece], start: int) -> State:
+        """Compute a few rows of each part's images after those of the others."""
+        piece = Piece.joined(pieces)
+        every = zip(self.members, self.dtypes, strict=True)
+        images = [band_pool.array(m.image_shape(*piece.shape), dtype) for m, dtype in every]
+        opened = [part.open_loops(piece) for part in self.parts]
+        loops = compiled().sharing(loop for each in opened if each for loop in each.loops)
+        alone = len(loops) == 1 and None not in opened
+        few = piece.shape[0] if alone else _rows_in_cache(piece)
+        passes: list[Iterator[None]] = [_run_loops(loops, piece, few)] if loops else []
+        for part, each in zip(self.parts, opened, strict=True):
+            if each is None:
+                passes.append(self._fold_rows(part, piece, few, start, images))
+        for _ in zip_longest(*passes):
+            pass
+        for part, each in zip(self.parts, opened, strict=True):
+            if each is not None:
+                self._write(part, each.state(), images)
+        return {f"{number}.{start}": image for number, image in enumerate(images)}
+
+    def _fold_rows(
+        self, part: Part, piece: Piece, few: int, start: int, images: list[np.ndarray]
+    ) -> Iterator[None]:
+        """Fold some rows of a piece at a time, and write these rows of the images."""
+        height, several = piece.shape[0], few * LONG_PASS
+        for first in range(0, height, several):
+            last = min(first + several, height)
+            rows = _few_frames(piece.rows(first, last))
+            if part.along == "rows":
+                (band,) = part.chunk(rows, start + first).values()
+                state = {"0": band}
+            else:
+                state = part.chunk(rows, 0)
+            self._write(part, state, [image[..., first:last, :] for image in images])
+            # To stay in step with the other passes.
+            yield from repeat(None, LONG_PASS)
+
+    def _write(self, part: Part, state: State, images: list[np.ndarray]) -> None:
+        """Write the images, or rows of them, that are finished from a state of a part."""
+        for number, prefix in zip(part.numbers, part.prefixes, strict=True):
+            member, image = self.members[number], images[number]
+            if member.along == "rows" and member.finalize is not finish_rows:
+                image[...] = 0
+            member.write(arrays_of(state, prefix), image)
 
 
 def _rows_in_cache(piece: Piece) -> int:
-    """Return how many rows of a piece are passed over by several loops before the next ones."""
+    """Return the rows of a piece that each loop passes over before the next one does."""
     return max(1, CACHED // sum(block[:, :1].nbytes for block in piece))
 
 
-def _run_in_turn(loops: Sequence[Any], piece: Piece, few: int) -> Iterator[None]:
-    """Run loops over a few rows at a time."""
-    rows, cols = piece[0].shape[1:]
+def _run_loops(loops: Sequence[Loop], piece: Piece, few: int) -> Iterator[None]:
+    """Run all loops over a few rows at a time."""
+    rows, cols = piece.shape
     for first in range(0, rows, few):
         for loop in loops:
             loop.run(first * cols, min(first + few, rows) * cols)
         yield
 
 
-def _fold_in_turn(
-    fold: Statistic, piece: Piece, few: int, start: int, targets: Sequence[Target]
-) -> Iterator[None]:
-    """Fold some rows of a piece after the other and write their rows of images."""
-    height, several = piece[0].shape[1], few * LONG_TURN
-    for first in range(0, height, several):
-        last = min(first + several, height)
-        rows = _few_frames([block[:, first:last] for block in piece])
-        if fold.along == "rows":
-            (band,) = fold.chunk(rows, start + first).values()
-            state = {"0": band}
-        else:
-            state = fold.chunk(rows, 0)
-        _write_rows(state, first, last, targets)
-        # To stay in step with others.
-        yield from repeat(None, LONG_TURN)
-
-
 def _few_frames(piece: Piece) -> Iterable[Piece]:
     """Return all frames as one piece, or a few at a time where a fold would copy them."""
-    if piece[0].dtype != np.float16:
+    if piece.dtype != np.float16:
         return [piece]
     return (
-        [block[edge : edge + FEW_FRAMES]]
+        Piece([block[edge : edge + FEW_FRAMES]])
         for block in piece
         for edge in range(0, len(block), FEW_FRAMES)
     )
-
-
-def _write_rows(state: State, first: int, last: int, targets: Sequence[Target]) -> None:
-    """Write the rows of images that are finished from a state."""
-    for member, image in targets:
-        rows = image[..., first:last, :]
-        if member.along == "rows" and member.finalize is not finish_rows:
-            rows[...] = 0
-        member.write(state, rows)
-
-
-# ---------------------------------------------------------------------- one fold for several
-
-
-def covers(fold: Statistic, other: Statistic, frames: np.dtype) -> bool:
-    """Whether the state of a frame-wise statistic is enough to finish another.
-
-    >>> from daskstats.statistics import average, std
-    >>> covers(std, average, np.dtype("u2")), covers(std, average, np.dtype("f4"))
-    (True, False)
-    """
-    one, two = _folding(fold), _folding(other)
-    if one == two:
-        return True
-    if not (is_small(frames) and one[0] is fold_moments):
-        return False
-    if one[1]["validity"] != two[1].get("validity"):
-        return False
-    return two[0] in (fold_sums, fold_moments) or (
-        two[0] is fold_extremes and set(two[1]["names"]) <= set(one[1].get("extremes", ()))
-    )
-
-
-def _folding(statistic: Statistic) -> tuple[Any, dict]:
-    """Return what folds the frames, and how; two that are equal have the same state."""
-    chunk = statistic.chunk
-    if not isinstance(chunk, partial) or chunk.args:
-        return chunk, {}
-    return chunk.func, chunk.keywords
-
-
-def joined(folds: Sequence[Statistic], frames: np.dtype) -> list[Statistic]:
-    """Return as many or fewer statistics whose states are enough to finish the same ones.
-
-    Extremes of small integers are found while their squares are summed, which reads them once.
-
-    >>> from daskstats.statistics import maximum, std
-    >>> [fold.name for fold in joined([maximum, std], np.dtype("u2"))]
-    ['std-max']
-    """
-    moments = [fold for fold in folds if _folding(fold) == (fold_moments, {"validity": None})]
-    extremes = [
-        fold
-        for fold in folds
-        if _folding(fold)[0] is fold_extremes and _folding(fold)[1]["validity"] is None
-    ]
-    if not (is_small(frames) and moments and extremes):
-        return list(folds)
-    both = [*moments, *extremes]
-    names = sorted({name for fold in extremes for name in _folding(fold)[1]["names"]})
-    options: dict[str, Any] = {"validity": None, "extremes": tuple(names)}
-    one = Statistic(
-        name="-".join(fold.name for fold in both),
-        chunk=partial(fold_moments, **options),
-        combine=_merge_with_extremes,
-        finalize=finish_sum,
-        state_nbytes=partial(_joined_size, extremes=len(names)),
-        in_place=True,
-        begin=partial(begin_moments, **options),
-        pack=pack_squares,
-    )
-    return [one, *(fold for fold in folds if fold not in both)]
-
-
-def _merge_with_extremes(a: State, b: State) -> State:
-    names = [name for name in a if name in ("max", "min")]
-    sums, others = ({name: state[name] for name in state if name not in names} for state in (a, b))
-    return {**add_sums(sums, others), **combine_extremes({name: a[name] for name in names}, b)}
-
-
-def _joined_size(frames: np.dtype, nframes: int, extremes: int) -> int:
-    return moments_size(frames, nframes, False) + extremes * frames.itemsize
-
-
-# ---------------------------------------------------------------------- states of several
-
-
-def split_state(state: State, count: int) -> list[State]:
-    """Return the states that were joined.
-
-    >>> split_state({"0.max": 1, "1.sum": 2, "1.count": 3}, 2)
-    [{'max': 1}, {'sum': 2, 'count': 3}]
-    """
-    parts: list[State] = [{} for _ in range(count)]
-    for key, array in state.items():
-        index, _, name = key.partition(".")
-        parts[int(index)][name] = array
-    return parts
-
-
-def join_states(states: Iterable[State]) -> State:
-    """Return one state with the arrays of several, each under its number."""
-    return {
-        f"{index}.{name}": array
-        for index, state in enumerate(states)
-        for name, array in state.items()
-    }

@@ -1,19 +1,19 @@
-"""Percentiles, the median, and the average of what is near to it: by bands of rows."""
+"""Percentiles, the median, and the average of the values near to it, by bands of rows."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 from math import floor
 from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
 
 from ..arguments import check_number, shown
-from .base import MOST_FRAMES, Begun, Piece, State, Statistic, finish_rows, place_rows
-from .shared import compiled, fill_empty
-from .validity import Validity
+from .base import MOST_FRAMES, BandLoops, Piece, State, Statistic, finish_rows, place_rows
+from .shared import compiled
+from .validity import Validity, fill_pixels
 
 
 def percentile(pctl: float | Sequence[float], *, name: str = "percentile") -> Statistic:
@@ -36,7 +36,7 @@ def percentile(pctl: float | Sequence[float], *, name: str = "percentile") -> St
     return _percentiles(name, percentiles, plain)
 
 
-def check_percentile(pctl: Any) -> float:
+def check_percentile(pctl: object) -> float:
     """Return a percentile as a float in [0, 100]; the error names the argument."""
     number = check_number(pctl, "pctl", "a number from 0 to 100")
     if not 0 <= number <= 100:
@@ -44,83 +44,83 @@ def check_percentile(pctl: Any) -> float:
     return float(number)
 
 
+@dataclass(frozen=True)
+class Percentiles:
+    """The percentiles of all frames of a band of rows, as the `chunk` of a statistic."""
+
+    percentiles: tuple[float, ...]
+    plain: bool
+    """whether the image has no axis for them"""
+    validity: Validity | None = None
+    fill: float | None = None
+
+    def __call__(self, pieces: Iterable[Piece], start: int) -> State:
+        piece = Piece.joined(pieces)
+        (loop,), state = self.open_loops(piece)
+        loop.run(0, piece[0][0].size)
+        return {str(start): state()["0"]}
+
+    def open_loops(self, piece: Piece | Sequence[np.ndarray]) -> BandLoops:
+        """Return the loop over a band; its state has the rows as float64."""
+        piece, kernels = Piece.of(piece), compiled()
+        if self.validity is None:
+            return self._of_all(piece)
+        counts, keys = np.zeros(piece.shape, "u4"), kernels.Keys(piece.dtype)
+        valid = kernels.Valid(keys.left_out(self.validity), keys, counts)
+        if not valid.arcs:
+            return self._of_all(piece)
+        skipna = self.validity.skipna
+        found = kernels.ValidPercentiles(piece.arrays, self.percentiles, valid, skipna)
+
+        def state() -> State:
+            band = self._joined([interpolate(*neighbours) for neighbours in found.neighbours()])
+            fill_pixels(band, counts == 0, self.fill)
+            return {"0": band}
+
+        return BandLoops([found], state)
+
+    def _of_all(self, piece: Piece) -> BandLoops:
+        """Find percentiles where every value counts: the same ranks at each pixel."""
+        points = [rank_of(q, piece.nframes) for q in self.percentiles]
+        ranks = sorted({r for r, _ in points} | {r + 1 for r, weight in points if weight})
+        order = compiled().OrderStatistics(piece.arrays, ranks)
+
+        def state() -> State:
+            values = dict(zip(ranks, order.values(), strict=True))
+            planes = [interpolate(values[r], values.get(r + 1), weight) for r, weight in points]
+            return {"0": self._joined(planes)}
+
+        return BandLoops([order], state)
+
+    def _joined(self, planes: list[np.ndarray]) -> np.ndarray:
+        return planes[0] if self.plain else np.stack(planes)
+
+
 def _percentiles(
     name: str,
-    percentiles: tuple,
+    percentiles: tuple[float, ...],
     plain: bool,
     validity: Validity | None = None,
-    fill: Any = None,
+    fill: float | None = None,
 ) -> Statistic:
-    planes = 1 if plain else len(percentiles)
-    begin = partial(_begin_percentiles, percentiles=percentiles, plain=plain)
-    # Keys, values and, in float64, both neighbours, their difference and what lies between.
-    scratch = 64 * planes
-    if validity is not None:
-        begin = partial(
-            _begin_valid_percentiles,
-            percentiles=percentiles,
-            plain=plain,
-            validity=validity,
-            fill=fill,
-        )
-        # The same, ranks and weights; counts.
-        scratch = 80 * planes + 8
+    planes, band = len(percentiles), Percentiles(percentiles, plain, validity, fill)
     return Statistic(
         name=name,
-        chunk=partial(_percentile_band, begin=begin),
+        chunk=band,
         combine=place_rows,
         finalize=finish_rows,
         along="rows",
         state_nbytes=8 * planes,
-        scratch=scratch,
+        # Keys, values and, in float64, both neighbours, their difference and the result; where
+        # some values do not count, ranks and weights as well, and counts.
+        scratch=64 * planes if validity is None else 80 * planes + 8,
         # A tile is at most 256 KiB, or 256 pixels of all frames.
         tile=(1 << 20, 288),
         planes=None if plain else planes,
-        begin=begin,
+        begin=band.open_loops,
         leave_out=partial(_percentiles, name, percentiles, plain),
         fill_value=fill,
     )
-
-
-def _percentile_band(pieces: Iterable[Piece], start: int, begin: Callable[[Piece], Begun]) -> State:
-    piece = [block for piece in pieces for block in piece]
-    (loop,), state = begin(piece)
-    loop.run(0, piece[0][0].size)
-    return {str(start): state()["0"]}
-
-
-def _begin_percentiles(piece: Piece, percentiles: tuple, plain: bool) -> Begun:
-    nframes = sum(len(block) for block in piece)
-    points = [rank_of(q, nframes) for q in percentiles]
-    ranks = sorted({rank for rank, weight in points} | {r + 1 for r, weight in points if weight})
-    order = compiled().OrderStatistics(piece, ranks)
-
-    def state() -> State:
-        values = dict(zip(ranks, order.values(), strict=True))
-        planes = [interpolate(values[r], values.get(r + 1), weight) for r, weight in points]
-        return {"0": planes[0] if plain else np.stack(planes)}
-
-    return [order], state
-
-
-def _begin_valid_percentiles(
-    piece: Piece, percentiles: tuple, plain: bool, validity: Validity, fill: Any
-) -> Begun:
-    """Find percentiles among the valid values of each pixel, whose number differs."""
-    kernels = compiled()
-    counts, keys = np.zeros(piece[0].shape[1:], "u4"), kernels.Keys(piece[0].dtype)
-    valid = kernels.Valid(keys.left_out(validity), keys, counts)
-    if not valid.arcs:
-        return _begin_percentiles(piece, percentiles, plain)
-    found = kernels.ValidPercentiles(piece, percentiles, valid, validity.skipna)
-
-    def state() -> State:
-        planes = [interpolate(*neighbours) for neighbours in found.neighbours()]
-        band = planes[0] if plain else np.stack(planes)
-        fill_empty(band, counts == 0, fill)
-        return {"0": band}
-
-    return [found], state
 
 
 def rank_of(percentile: float, nframes: int) -> tuple[int, float]:
@@ -164,22 +164,22 @@ def _interpolate_large(
 def clipped_average(sigma: float = 3, maxiters: int | None = 5) -> Statistic:
     """Return the mean without outliers: the sigma-clipped mean of each pixel.
 
-    What is further than ``sigma`` standard deviations from the median is left out, again and
-    again, as ``astropy.stats.sigma_clipped_stats`` does along the frames with its default centre
-    and deviation. As there, NaN and the infinities are left out from the start, ``skipna`` or
-    not: leaving out what does not belong is what is asked for.
+    Values further than ``sigma`` standard deviations from the median are left out, repeatedly, as
+    ``astropy.stats.sigma_clipped_stats`` does along the frames with its default centre and
+    deviation. As there, NaN and the infinities are left out from the start, with ``skipna`` or
+    without.
 
     Parameters
     ----------
     sigma : float
         More than 0.
     maxiters : int or None
-        Rounds at most, at least 1; None: until nothing is left out any more.
+        Rounds at most, at least 1; None: until a round leaves out nothing.
 
     Raises
     ------
     ValueError, TypeError
-        If one is something else.
+        If a parameter is something else.
     """
     number = check_number(sigma, "sigma")
     if not 0 < number < np.inf:
@@ -189,30 +189,27 @@ def clipped_average(sigma: float = 3, maxiters: int | None = 5) -> Statistic:
             raise TypeError(f"maxiters must be an integer or None, got {shown(maxiters)}")
         if maxiters < 1:
             raise ValueError(f"maxiters must be at least 1, or None, got {shown(maxiters)}")
-        # Each round leaves out a frame at least.
+        # Each round leaves out at least one frame.
         maxiters = min(int(maxiters), MOST_FRAMES)
     return _clipped(float(number), maxiters)
 
 
 def _clipped(
-    sigma: float, maxiters: int | None, validity: Validity | None = None, fill: Any = None
+    sigma: float,
+    maxiters: int | None,
+    validity: Validity | None = None,
+    fill: float | None = None,
 ) -> Statistic:
-    chunk = partial(
-        _clipped_band,
-        sigma=sigma,
-        maxiters=maxiters,
-        validity=validity or Validity(),
-        fill=fill,
-    )
+    validity = validity or Validity()
     return Statistic(
         name="clipped_average",
-        chunk=chunk,
+        chunk=partial(_clipped_band, clip=(sigma, maxiters), validity=validity, fill=fill),
         combine=place_rows,
         finalize=finish_rows,
         along="rows",
         scratch=16,
         # The tile of order statistics, and three times 8 MiB, or 256 pixels of all frames: a
-        # group of pixels that float16 was widened for, what is left of it, and of that again.
+        # group of pixels widened from float16, its remaining values, and those of the next round.
         tile=(25 << 20, 288 + 3 * 256 * 8),
         leave_out=partial(_clipped, sigma, maxiters),
         never_counts=True,
@@ -223,17 +220,15 @@ def _clipped(
 def _clipped_band(
     pieces: Iterable[Piece],
     start: int,
-    sigma: float,
-    maxiters: int | None,
+    clip: tuple[float, int | None],
     validity: Validity,
-    fill: Any,
+    fill: float | None,
 ) -> State:
-    kernels, piece = compiled(), [block for piece in pieces for block in piece]
-    keys = kernels.Keys(piece[0].dtype, wide=True)
-    arcs = keys.left_out(validity) + keys.not_finite
-    band = kernels.clipped_average(piece, arcs, keys, sigma, maxiters)
-    if fill is not None:
-        fill_empty(band, np.isnan(band), fill)
+    kernels, piece = compiled(), Piece.joined(pieces)
+    keys = kernels.Keys(piece.dtype, wide=True)
+    left_out = keys.left_out(validity) + keys.not_finite
+    band = kernels.clipped_average(piece.arrays, left_out, keys, *clip)
+    fill_pixels(band, np.isnan(band), fill)
     return {str(start): band}
 
 

@@ -1,22 +1,21 @@
-"""What folds share: compiled code, imported at first use, and pixels without a valid value."""
+"""Shared by folds: compiled code, imported at first use, and arrays of states."""
 
 import os
 import sys
-from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from types import ModuleType
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..packages import load
-from .base import State
+from .base import Piece, State
 from .validity import Validity
 
 
 @cache
 def compiled() -> ModuleType:
-    """Import the compiled code: half a second that only what computes should take."""
+    """Import the compiled code: half a second that only calls that compute should take."""
     load("numba")  # which a file may have configured
     check_jit()
     return load(f"{__package__.rpartition('.')[0]}.kernels")
@@ -33,53 +32,47 @@ def check_jit() -> None:
         )
 
 
-def left_out(validity: Validity | None, block: np.ndarray, counts: np.ndarray | None) -> Any:
-    """Return what compiled code needs to leave values out and count the others, or None."""
-    if validity is None:
-        return None
-    keys = compiled().Keys(block.dtype, wide=True)
-    counts = np.empty(0, "u4") if counts is None else counts
-    return compiled().Valid(keys.left_out(validity), keys, counts)
+def zeros(piece: Piece, dtype: DTypeLike) -> np.ndarray:
+    """Return zeros of the shape of a piece's frames."""
+    return compiled().pooled_zeros(piece.shape, dtype)
 
 
-def zero_counts(block: np.ndarray) -> np.ndarray:
-    """Return zero counts of frames: 32 bits, as many as there can be."""
-    return compiled().pooled_zeros(block.shape[1:], "u4")
+def zero_counts(piece: Piece) -> np.ndarray:
+    """Return zero counts of frames, in 32 bits: a series has at most 2^31 frames."""
+    return zeros(piece, "u4")
 
 
-def applied(ufunc: np.ufunc, a: np.ndarray, b: np.ndarray, dtype: Any = None) -> np.ndarray:
-    return ufunc(a, b, out=compiled().pooled(a.shape, dtype or a.dtype), dtype=dtype)
+def applied(
+    ufunc: np.ufunc, a: np.ndarray, b: np.ndarray, dtype: DTypeLike | None = None
+) -> np.ndarray:
+    """Return the result of a ufunc of two arrays, in recycled memory."""
+    dtype = np.dtype(a.dtype if dtype is None else dtype)
+    return ufunc(a, b, out=compiled().pooled(a.shape, dtype), dtype=dtype)
 
 
 def copy_array(state: State, image: np.ndarray, name: str) -> None:
+    """Write an array of a state into an image."""
     np.copyto(image, state[name], casting="unsafe")
 
 
-def finisher(finish: Callable, validity: Validity | None, fill: Any) -> Callable:
-    if validity is None:
-        return finish
-    return partial(_finish_valid, finish=finish, fill=fill)
+class Counting:
+    """Which values of a piece a loop counts as valid, and where it counts them.
 
-
-def _finish_valid(state: State, image: np.ndarray, finish: Callable, fill: Any) -> None:
-    """Write an image, and what stands for a value where no frame was valid."""
-    finish(state, image)
-    fill_empty(image, state["valid"] == 0, fill)
-
-
-def fill_empty(image: np.ndarray, empty: np.ndarray, fill: Any) -> None:
-    """Write the fill value, NaN if it is None, to the pixels of an image that have no value.
-
-    Raises
-    ------
-    ValueError
-        If there are such pixels in an image of integers and no fill value was given.
+    Parameters
+    ----------
+    validity : Validity or None
+        None: every value is valid, and compiled code tests nothing.
+    counts : ndarray, optional
+        uint32 (rows, cols), to which the loop adds the numbers of valid frames.
     """
-    count = np.count_nonzero(empty)
-    if count and fill is None and image.dtype.kind != "f":
-        raise ValueError(
-            f"{count} pixels have no valid value, and an image of {image.dtype} has no NaN: "
-            f"give a fill_value, or a float as dtype"
-        )
-    if count:
-        image[..., empty] = np.nan if fill is None else fill
+
+    def __init__(self, validity: Validity | None, counts: np.ndarray | None = None) -> None:
+        self.validity, self.counts = validity, counts
+
+    def of(self, dtype: np.dtype) -> object:
+        """Return the argument of compiled code for frames of a dtype."""
+        if self.validity is None:
+            return None
+        keys = compiled().Keys(dtype, wide=True)
+        counts = np.empty(0, "u4") if self.counts is None else self.counts
+        return compiled().Valid(keys.left_out(self.validity), keys, counts)

@@ -1,99 +1,76 @@
 """Sum and average: exact for integers, with their rounding errors for floats."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Begun, Piece, State, Statistic
-from .shared import applied, compiled, finisher, left_out, zero_counts
-from .validity import Validity
+from .accumulators import Accumulator
+from .base import Loop, Piece, State
+from .counts import frame_count
+from .shared import Counting, applied, compiled, zeros
 
 
-def fold_sums(
-    pieces: Iterable[Piece],
-    start: int,
-    state: State | None = None,
-    *,
-    validity: Validity | None = None,
-) -> State:
-    """Sum exactly: integers in 64 bits, or in two limbs; floats with their rounding errors."""
-    kernels = compiled()
-    state = dict(state or {})
-    count = int(state.get("count", 0))
-    for piece in pieces:
-        more = sum(len(block) for block in piece)
-        if not state:
-            state = _zero_sums(piece[0], more, validity)
-        elif "sum" in state and _itemsize(state["sum"], count + more) > state["sum"].itemsize:
+@dataclass(frozen=True)
+class Sum(Accumulator):
+    """The sum: integers in 64 bits or in two limbs, floats with their rounding errors."""
+
+    def open(self, piece: Piece, start: int, state: State, counting: Counting) -> Loop | None:
+        kernels, nframes = compiled(), int(state["count"]) + piece.nframes
+        if not {"sum", "low"} & state.keys():
+            state |= _zero_sums(piece)
+        elif "sum" in state and sum_itemsize(state["sum"], nframes) > state["sum"].itemsize:
             state["sum"] = state["sum"].astype(f"{state['sum'].dtype.kind}8")
-        valid = left_out(validity, piece[0], state.get("valid"))
+        valid = counting.of(piece.dtype)
+        if self.has_loop(piece.dtype):
+            return kernels.Integers(piece.arrays, state["sum"], valid)
         if "low" in state:
-            kernels.add_limbs(piece, state["low"], state["high"], valid)
-        elif "rest" in state:
-            kernels.add_floats(piece, state["sum"], state["rest"], valid)
+            kernels.add_limbs(piece.arrays, state["low"], state["high"], valid)
         else:
-            kernels.Integers(piece, state["sum"], valid).run(0, state["sum"].size)
-        count += more
-        del piece  # or it would live on while the next is read
-    return {**state, "count": np.array(count)}
-
-
-def _begin_sums(piece: Piece, *, validity: Validity | None = None) -> Begun | None:
-    if piece[0].dtype.kind == "f" or piece[0].dtype.itemsize == 8:
+            kernels.add_floats(piece.arrays, state["sum"], state["rest"], valid)
         return None
-    nframes = sum(len(block) for block in piece)
-    state = {**_zero_sums(piece[0], nframes, validity), "count": np.array(nframes)}
-    valid = left_out(validity, piece[0], state.get("valid"))
-    return [compiled().Integers(piece, state["sum"], valid)], lambda: state
+
+    def has_loop(self, frames: np.dtype) -> bool:
+        return frames.kind != "f" and frames.itemsize < 8
+
+    def combine(self, a: State, b: State) -> State:
+        if "rest" in a:
+            total, rest = compiled().combine_sums(a["sum"], a["rest"], b["sum"], b["rest"])
+            return {"sum": total, "rest": rest}
+        if "low" in a:
+            return {name: applied(np.add, a[name], b[name]) for name in ("low", "high")}
+        return {"sum": add_sums(a, b)}
+
+    def nbytes(self, frames: np.dtype, nframes: int) -> int:
+        if not self.has_loop(frames):
+            return 16
+        return 4 if frames.itemsize <= 2 and nframes <= 1 << 16 else 8
 
 
-def _zero_sums(block: np.ndarray, nframes: int, validity: Validity | None = None) -> State:
-    """Return zero sums that ``nframes`` frames like those of a block cannot overflow."""
-    zeros, shape, dtype = compiled().pooled_zeros, block.shape[1:], block.dtype
-    valid = {} if validity is None else {"valid": zero_counts(block)}
-    if dtype.kind == "f":
-        return {"sum": zeros(shape, "f8"), "rest": zeros(shape, "f8"), **valid}
-    sign = "i" if dtype.kind == "i" else "u"
-    if dtype.itemsize == 8:
-        return {"low": zeros(shape, "u8"), "high": zeros(shape, f"{sign}8"), **valid}
-    narrow = dtype.itemsize <= 2 and nframes <= compiled().FRAMES_IN_32_BITS
-    return {"sum": zeros(shape, f"{sign}{4 if narrow else 8}"), **valid}
+SUM = Sum("sum")
 
 
-def _sums_size(frames: np.dtype, nframes: int, counted: bool) -> int:
-    if frames.kind == "f" or frames.itemsize == 8:
-        return 16 + 4 * counted
-    return (4 if frames.itemsize <= 2 and nframes <= 1 << 16 else 8) + 4 * counted
+def _zero_sums(piece: Piece) -> State:
+    """Return zero sums that the frames of a piece cannot overflow."""
+    if piece.dtype.kind == "f":
+        return {"sum": zeros(piece, "f8"), "rest": zeros(piece, "f8")}
+    sign, itemsize = "i" if piece.dtype.kind == "i" else "u", piece.dtype.itemsize
+    if itemsize == 8:
+        return {"low": zeros(piece, "u8"), "high": zeros(piece, f"{sign}8")}
+    narrow = itemsize <= 2 and piece.nframes <= compiled().FRAMES_IN_32_BITS
+    return {"sum": zeros(piece, f"{sign}{4 if narrow else 8}")}
 
 
-def add_sums(a: State, b: State) -> State:
-    count = np.asarray(a["count"] + b["count"])
-    counts = {"count": count, **add_counts(a, b)}
-    if "rest" in a:
-        total, rest = compiled().combine_sums(a["sum"], a["rest"], b["sum"], b["rest"])
-        return {"sum": total, "rest": rest, **counts}
-    names = [name for name in a if name not in {*counts, "squares"}]
-    sums = {name: _add(a[name], b[name], int(count)) for name in names}
-    if "squares" in a:
-        sums["squares"] = applied(np.add, a["squares"], b["squares"], np.dtype("u8"))
-    return {**sums, **counts}
+def add_sums(a: State, b: State) -> np.ndarray:
+    """Add sums of integers; those of 32 bits, from frames of 16, are widened in time."""
+    count = int(a["count"] + b["count"])
+    itemsize = max(sum_itemsize(a["sum"], count), sum_itemsize(b["sum"], count))
+    return applied(np.add, a["sum"], b["sum"], f"{a['sum'].dtype.kind}{itemsize}")
 
 
-def add_counts(a: State, b: State) -> State:
-    return {"valid": applied(np.add, a["valid"], b["valid"])} if "valid" in a else {}
-
-
-def _add(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
-    """Add sums; those of 32 bits, which only frames of 16 bits have, are widened in time."""
-    itemsize = max(_itemsize(a, count), _itemsize(b, count))
-    return applied(np.add, a, b, np.dtype(f"{a.dtype.kind}{itemsize}"))
-
-
-def _itemsize(sums: np.ndarray, count: int) -> int:
-    """Return the bytes that sums need with so many frames; 4 stay enough for frames of 16 bits."""
+def sum_itemsize(sums: np.ndarray, count: int) -> int:
+    """Return the bytes that sums of ``count`` frames need; 4 are enough for frames of 16 bits."""
     return 4 if sums.itemsize == 4 and count <= compiled().FRAMES_IN_32_BITS else 8
 
 
@@ -102,19 +79,19 @@ def _total(state: State) -> np.ndarray:
     if "low" in state:
         carry, low = state["low"] >> np.uint64(32), state["low"] & np.uint64(0xFFFFFFFF)
         high = state["high"] + carry.astype(state["high"].dtype)
-        # Both parts are at most 53 bits, and exact as float64, so that only their sum is rounded.
+        # Both parts have at most 53 bits and are exact as float64, so only their sum is rounded.
         low |= (high & high.dtype.type(1023)).astype("u8") << np.uint64(32)
         return (high >> high.dtype.type(10)) * 2.0**42 + low
     if "rest" in state:
         total, rest = state["sum"], state["rest"]
-        # An infinite or NaN sum has no rounding error to mend.
+        # An infinite or NaN sum has no rounding error to correct.
         return np.where(np.isfinite(total), total + rest, total)
     return state["sum"]
 
 
 @contextmanager
 def writable(image: np.ndarray) -> Iterator[np.ndarray]:
-    """Give an array of an image's values that compiled code can write: it knows no float16."""
+    """Yield an array that compiled code can write, for an image: it has no float16."""
     if image.dtype != np.float16:
         yield image
     else:
@@ -124,35 +101,13 @@ def writable(image: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def finish_sum(state: State, image: np.ndarray) -> None:
+    """Write the sum, rounded once."""
     with writable(image) as out:
         compiled().divide(_total(state), 1.0, out)
 
 
-def _finish_average(state: State, image: np.ndarray) -> None:
+def finish_average(state: State, image: np.ndarray) -> None:
+    """Write the sum divided by the number of frames that count."""
+    count = frame_count(state)
     with writable(image) as out:
-        compiled().divide(_total(state), _divisor(state), out)
-
-
-def _divisor(state: State) -> Any:
-    return state["valid"] if "valid" in state else float(state["count"])
-
-
-def _summed(
-    name: str, dtype: str, finish: Callable, validity: Validity | None = None, fill: Any = None
-) -> Statistic:
-    return Statistic(
-        name=name,
-        chunk=partial(fold_sums, validity=validity),
-        combine=add_sums,
-        finalize=finisher(finish, validity, fill),
-        dtype=dtype,
-        state_nbytes=partial(_sums_size, counted=validity is not None),
-        in_place=True,
-        begin=partial(_begin_sums, validity=validity),
-        leave_out=partial(_summed, name, dtype, finish),
-        fill_value=fill,
-    )
-
-
-total = _summed("sum", "float64", finish_sum)
-average = _summed("average", "float32", _finish_average)
+        compiled().divide(_total(state), float(count) if isinstance(count, int) else count, out)

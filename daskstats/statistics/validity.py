@@ -1,7 +1,8 @@
-"""Which values of a frame do not count, as a user says it."""
+"""Which values of a frame do not count, and the value of the image where none does."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from math import floor, isfinite
 
 import numpy as np
 
@@ -29,8 +30,10 @@ class Validity:
         return self != Validity()
 
 
-def check_validity(invalid: Any = None, saturation: Any = None, skipna: Any = False) -> Validity:
-    """Return what a user's arguments leave out of each frame.
+def check_validity(
+    invalid: object = None, saturation: object = None, skipna: object = False
+) -> Validity:
+    """Return the validity that a user's arguments describe.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ def check_validity(invalid: Any = None, saturation: Any = None, skipna: Any = Fa
     Raises
     ------
     TypeError, ValueError
-        If one is something else, or beyond float64; the message names it.
+        If an argument is of another type or beyond float64; the message names it.
 
     Examples
     --------
@@ -59,13 +62,87 @@ def check_validity(invalid: Any = None, saturation: Any = None, skipna: Any = Fa
     """
     if not isinstance(skipna, bool | np.bool_):
         raise TypeError(f"skipna must be True or False, got {skipna!r}")
-    several = isinstance(invalid, list | tuple | set | frozenset | range | np.ndarray)
-    several = several and not (isinstance(invalid, np.ndarray) and invalid.ndim == 0)
-    values = () if invalid is None else invalid if several else (invalid,)
+    values: Iterable[object] = () if invalid is None else (invalid,)
+    if isinstance(invalid, list | tuple | set | frozenset | range | np.ndarray):
+        values = np.atleast_1d(invalid) if isinstance(invalid, np.ndarray) else invalid
     numbers = {check_number(value, "invalid") for value in values}
     finite = sorted(number for number in numbers if number == number)
-    if saturation is not None:
-        saturation = check_number(saturation, "saturation")
-        if saturation != saturation:
-            raise ValueError("saturation must be a number, got nan: NaN is left out by skipna")
-    return Validity(tuple(finite), saturation, bool(skipna) or len(finite) < len(numbers))
+    limit = None if saturation is None else check_number(saturation, "saturation")
+    if limit != limit:
+        raise ValueError("saturation must be a number, got nan: NaN is left out by skipna")
+    return Validity(tuple(finite), limit, bool(skipna) or len(finite) < len(numbers))
+
+
+def fill_pixels(image: np.ndarray, pixels: np.ndarray, fill: float | None) -> None:
+    """Write the fill value, NaN if it is None, to some pixels of an image.
+
+    Raises
+    ------
+    ValueError
+        If there are such pixels in an image of integers and no fill value was given.
+    """
+    count = np.count_nonzero(pixels)
+    if count and fill is None and image.dtype.kind != "f":
+        raise ValueError(
+            f"{count} pixels have no valid value, and an image of {image.dtype} has no NaN: "
+            f"give a fill_value, or a float as dtype"
+        )
+    if count:
+        image[..., pixels] = np.nan if fill is None else fill
+
+
+def can_hold(value: object, dtype: np.dtype) -> bool:
+    """Whether an image can hold a number; floats must not become infinite."""
+    try:
+        number = float(value) if isinstance(value, np.bool_) else value
+        number = number if isinstance(number, bool) else check_number(number, "value")
+    except ValueError:  # beyond float64
+        return False
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(dtype.type(number)) or not isfinite(number))
+    if dtype.kind not in "biu" or not isfinite(number) or number != floor(number):
+        return False
+    low, high = _limits(dtype)
+    return low <= number <= high
+
+
+def _limits(dtype: np.dtype) -> tuple[int, int]:
+    """Return the least and the largest value of a dtype of integers or of bool."""
+    return (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+
+
+def without_effect(validity: Validity, dtype: np.dtype, nan: bool = False) -> str:
+    """Return a sentence on values to leave out that frames of a dtype cannot have, "" without any.
+
+    Floats are compared rounded to the dtype, so that only one beyond its range is without effect.
+
+    Parameters
+    ----------
+    validity : Validity
+        The values.
+    dtype : dtype
+        Of the frames.
+    nan : bool
+        Whether NaN was one of them.
+
+    Examples
+    --------
+    >>> without_effect(Validity(invalid=(65535, 4294967295)), np.dtype("u2"))
+    'invalid=4294967295 leaves out nothing: frames of uint16 hold integers from 0 to 65535'
+    >>> without_effect(Validity(invalid=(-1,), saturation=70000), np.dtype("f4"))
+    ''
+    """
+    found = [f"invalid={value}" for value in validity.invalid if not can_hold(value, dtype)]
+    if dtype.kind == "f":
+        held = f"numbers up to {np.finfo(dtype).max:.3g}"
+    else:
+        low, high = _limits(dtype)
+        held = f"integers from {low} to {high}"
+        found += ["invalid=nan"] if nan else []
+        if validity.saturation is not None and validity.saturation > high:
+            found.append(f"saturation={validity.saturation}")
+    if not found:
+        return ""
+    leave = "leaves" if len(found) == 1 else "leave"
+    return f"{' and '.join(found)} {leave} out nothing: frames of {dtype} hold {held}"

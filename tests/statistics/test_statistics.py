@@ -78,7 +78,7 @@ def check_loops(statistic, frames):
     expected = statistic.image(statistic.chunk([[frames]], 0), shape, dtype)
     pixels = frames[0].size
     for few in (1, 3, pixels + 1):
-        begun = statistic.begun([frames[:2], frames[2:]])
+        begun = statistic.open_loops([frames[:2], frames[2:]])
         if begun is None:
             return
         loops, state = begun

@@ -1,0 +1,70 @@
+"""A piece of an image series: the frames that a fold gets at once."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+
+class Piece:
+    """Frames that follow one another, in one array or several.
+
+    Iterating over a piece and indexing it give its arrays (frames, rows, cols), which are in native
+    byte order, with every frame contiguous.
+
+    Parameters
+    ----------
+    arrays : iterable of ndarray
+        At least one.
+
+    Examples
+    --------
+    >>> piece = Piece([np.zeros((3, 4, 5), "u2"), np.ones((2, 4, 5), "u2")])
+    >>> piece.nframes, piece.shape, piece.dtype
+    (5, (4, 5), dtype('uint16'))
+    >>> [block.shape for block in piece.rows(1, 3)]
+    [(3, 2, 5), (2, 2, 5)]
+    """
+
+    __slots__ = ("arrays",)
+
+    def __init__(self, arrays: Iterable[np.ndarray]) -> None:
+        self.arrays = list(arrays)
+
+    @classmethod
+    def of(cls, arrays: "Piece | Sequence[np.ndarray]") -> "Piece":
+        """Return a piece itself, or the piece of some arrays."""
+        return arrays if isinstance(arrays, Piece) else cls(arrays)
+
+    @classmethod
+    def joined(cls, pieces: "Iterable[Piece | Sequence[np.ndarray]]") -> "Piece":
+        """Return one piece with the frames of several, none of them copied."""
+        return cls(block for piece in pieces for block in piece)
+
+    @property
+    def nframes(self) -> int:
+        """Number of frames."""
+        return sum(map(len, self.arrays))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a frame."""
+        rows, cols = self.arrays[0].shape[1:]
+        return rows, cols
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the frames."""
+        return self.arrays[0].dtype
+
+    def rows(self, first: int, last: int) -> "Piece":
+        """Return rows ``first:last`` of all frames, as views."""
+        return Piece(block[:, first:last] for block in self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.arrays[index]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.arrays)

@@ -1,0 +1,68 @@
+"""Accumulators: arrays of a state, and the loop over frames that fills them.
+
+A statistic says which accumulators its image is made of, and a `Fold` fills those of one statistic
+or of several in one pass.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from .base import Loop, Piece, State
+from .shared import Counting
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """Arrays of a state, and the loop over frames that fills them.
+
+    A state also has the arrays that all accumulators share: ``"count"``, the number of frames, and
+    ``"valid"``, uint32, the number of valid frames at each pixel, if some values do not count.
+    """
+
+    name: str
+    """of the array in the state, or the beginning of its name"""
+    counts: ClassVar[bool] = True
+    """whether the loop can count valid frames in passing"""
+
+    def open(self, piece: Piece, start: int, state: State, counting: Counting) -> Loop | None:
+        """Open the loop that folds a piece into a state, or fold it at once and return None.
+
+        Parameters
+        ----------
+        piece : Piece
+            Frames.
+        start : int
+            Number of the first frame.
+        state : State
+            Changed in place; arrays that are missing are made. ``"count"`` is the number of frames
+            before the piece.
+        counting : Counting
+            Which values count.
+        """
+        raise NotImplementedError
+
+    def has_loop(self, frames: np.dtype) -> bool:
+        """Whether `open` returns a loop that passes over a few pixels at a time."""
+        return False
+
+    def combine(self, a: State, b: State) -> State:
+        """Return the arrays of two states that follow one another together."""
+        raise NotImplementedError
+
+    def nbytes(self, frames: np.dtype, nframes: int) -> int:
+        """Return the bytes of the arrays per pixel, for ``nframes`` frames of a dtype."""
+        raise NotImplementedError
+
+    def temporaries(self, frames: np.dtype) -> int:
+        """Return the bytes per pixel that exist while a piece is folded, beside the state."""
+        return 0
+
+    def pack(self, state: State) -> State:
+        """Return the arrays that take fewer bytes when they are sent."""
+        return {}
+
+    def unseen(self, state: State) -> np.ndarray:
+        """Return the pixels where no value was valid."""
+        return state["valid"] == 0

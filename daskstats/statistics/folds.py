@@ -1,0 +1,206 @@
+"""Folds: the accumulators of one statistic, or of several, filled in one pass over the frames."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+
+import numpy as np
+
+from .accumulators import Accumulator
+from .base import BandLoops, Loop, Piece, State, Statistic
+from .counts import COUNT
+from .extremes import MAX, MIN, Extreme
+from .moments import MOMENTS, Squares
+from .shared import Counting, applied, zero_counts
+from .sums import SUM
+from .validity import Validity
+
+# Loops over integers of at most 16 bits that fill several accumulators, the most complete first;
+# a loop is taken if its moments and its extremes are all wanted. Each other accumulator has a loop
+# of its own.
+SHARED_LOOPS = tuple(Squares("squares", found) for found in ((MAX, MIN), (MAX,), (MIN,), ()))
+
+
+def choose_loops(needs: Sequence[Accumulator], small: bool, counted: bool) -> list[Accumulator]:
+    """Return the fewest accumulators whose loops fill all that are needed.
+
+    Parameters
+    ----------
+    needs : sequence of Accumulator
+        All that are needed.
+    small : bool
+        Whether the frames are of integers of at most 16 bits.
+    counted : bool
+        Whether some values do not count: then extremes have loops of their own.
+
+    Examples
+    --------
+    >>> [loop.name for loop in choose_loops([MAX, SUM, COUNT, MOMENTS], True, False)]
+    ['squares']
+    >>> [loop.name for loop in choose_loops([MAX, SUM, COUNT, MOMENTS], False, False)]
+    ['moments', 'max', 'sum']
+    """
+    left = set(needs)
+    loops: list[Accumulator] = []
+    for loop in SHARED_LOOPS if small else ():
+        if {MOMENTS, *loop.extremes} <= left and not (counted and loop.extremes):
+            loops.append(loop)
+            left -= {MOMENTS, SUM, *loop.extremes}
+    # Moments of floats depend on the counts of valid frames, so they come first and count them.
+    ordered = sorted(needs, key=lambda accumulator: accumulator != MOMENTS)
+    loops += [each for each in ordered if each in left and each != COUNT]
+    found_in_passing = not counted or any(loop.counts for loop in loops)
+    return loops if found_in_passing or COUNT not in left else [COUNT, *loops]
+
+
+def is_small(frames: np.dtype) -> bool:
+    """Whether frames are of integers whose squares have 32 bits."""
+    return frames.kind in "biu" and frames.itemsize <= 2
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The accumulators that are filled in one pass, as the `chunk` of a statistic.
+
+    Examples
+    --------
+    >>> fold = Fold((MAX, SUM))
+    >>> state = fold([[np.array([[[1, 2]], [[3, 0]]], "u1")]], 0)
+    >>> state["max"].tolist(), state["sum"].tolist(), int(state["count"])
+    ([[3, 2]], [[4, 2]], 2)
+    """
+
+    needs: tuple[Accumulator, ...]
+    validity: Validity | None = None
+    """None: every value counts"""
+
+    def _loops(self, small: bool) -> list[Accumulator]:
+        return choose_loops(self.needs, small, self.validity is not None)
+
+    def _loops_of(self, state: State) -> list[Accumulator]:
+        return self._loops("squares" in state)
+
+    def __call__(
+        self, pieces: Iterable[Piece | Sequence[np.ndarray]], start: int, state: State | None = None
+    ) -> State:
+        """Fold pieces, into a state that is overwritten if one is given."""
+        state = dict(state or {})
+        for piece in pieces:
+            start += self._add(Piece.of(piece), start, state)
+            del piece  # or it would live on while the next is read
+        return state
+
+    def _add(self, piece: Piece, start: int, state: State) -> int:
+        for loop in self._open(piece, start, state):
+            loop.run(0, prod(piece.shape))
+        return piece.nframes
+
+    def _open(self, piece: Piece, start: int, state: State) -> list[Loop]:
+        """Open the loops that fold a piece into a state; those that take no pixels have run."""
+        accumulators = self._loops(is_small(piece.dtype))
+        counted = self.validity is not None
+        counter = next((each for each in accumulators if each.counts and counted), None)
+        if not state:
+            state["count"] = np.array(0)
+            if counter is not None:
+                state["valid"] = zero_counts(piece)
+        loops = []
+        for accumulator in accumulators:
+            counts = state["valid"] if accumulator is counter else None
+            counting = Counting(self.validity, counts)
+            loops.append(accumulator.open(piece, start, state, counting))
+        state["count"] = np.asarray(state["count"] + piece.nframes)
+        return [loop for loop in loops if loop is not None]
+
+    def open_loops(self, piece: Piece | Sequence[np.ndarray]) -> BandLoops | None:
+        """Return the loops over a band of rows, None if an accumulator has none."""
+        piece = Piece.of(piece)
+        if not self.has_loops(piece.dtype):
+            return None
+        state: State = {}
+        return BandLoops(self._open(piece, 0, state), lambda: state)
+
+    def has_loops(self, frames: np.dtype) -> bool:
+        """Whether every accumulator has a loop that passes over a few pixels at a time."""
+        return all(each.has_loop(frames) for each in self._loops(is_small(frames)))
+
+    def combine(self, a: State, b: State) -> State:
+        """Return the state of two that follow one another."""
+        state: State = {"count": np.asarray(a["count"] + b["count"])}
+        if "valid" in a:
+            state["valid"] = applied(np.add, a["valid"], b["valid"])
+        for accumulator in self._loops_of(a):
+            state |= accumulator.combine(a, b)
+        return state
+
+    def pack(self, state: State) -> State:
+        """Return a state with fewer bytes, to be sent."""
+        packed = dict(state)
+        for accumulator in self._loops_of(state):
+            packed |= accumulator.pack(state)
+        return packed
+
+    def nbytes(self, frames: np.dtype, nframes: int) -> int:
+        """Return the bytes of a state per pixel, for ``nframes`` frames of a dtype."""
+        loops = self._loops(is_small(frames))
+        counted = self.validity is not None and any(loop.counts for loop in loops)
+        # A number of all frames counts as 4 bytes, because no state may take nothing.
+        return max(4, sum(loop.nbytes(frames, nframes) for loop in loops) + 4 * counted)
+
+    def temporaries(self, frames: np.dtype) -> int:
+        """Return the bytes per pixel that exist while a piece is folded, beside the state."""
+        return max((each.temporaries(frames) for each in self._loops(is_small(frames))), default=0)
+
+    def unseen(self, state: State) -> np.ndarray:
+        """Return the pixels where no value was valid."""
+        return self.needs[0].unseen(state)
+
+
+def accumulated(
+    name: str,
+    needs: tuple[Accumulator, ...],
+    finish: Callable[[State, np.ndarray], None],
+    dtype: str | None = "float32",
+    empty: float | None = None,
+    validity: Validity | None = None,
+    fill_value: float | None = None,
+) -> Statistic:
+    """Return the statistic that is finished from accumulators.
+
+    Parameters
+    ----------
+    name : str
+        As in the registry.
+    needs : tuple of Accumulator
+        Those that ``finish`` uses.
+    finish : callable
+        (state, image): writes the image.
+    dtype : str or None
+        As of `Statistic`.
+    empty : number, optional
+        As of `Statistic`: otherwise pixels without a valid value get ``fill_value``.
+    validity : Validity, optional
+        Which values count.
+    fill_value : number, optional
+        As of `Statistic`.
+    """
+    fold = Fold(needs, validity)
+    only = needs[0] if validity is None and dtype is None and len(needs) == 1 else None
+    return Statistic(
+        name=name,
+        chunk=fold,
+        combine=fold.combine,
+        finalize=finish,
+        dtype=dtype,
+        state_nbytes=fold.nbytes,
+        scratch=fold.temporaries,
+        in_place=True,
+        trail=only.trail if isinstance(only, Extreme) else None,
+        begin=fold.open_loops,
+        pack=fold.pack,
+        leave_out=partial(accumulated, name, needs, finish, dtype, empty),
+        fill_value=fill_value if empty is None else None,
+        empty=empty,
+        unseen=fold.unseen if validity is not None and empty is None else None,
+    )
