@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import ending
 from ..arguments import count_frames, shown
-from ..formats import sinks
+from ..formats import outputs
 from ..packages import load
 from ..reduction import Job, named
 from ..run import workers
@@ -509,8 +509,8 @@ def one(name: str, *, input: str, output: str, **options: Any) -> None:  # noqa:
         input,
         output,
         options,
-        check=lambda inputs: sinks.check_output(output, inputs, force, ndim=3 if planes else 2),
-        save=lambda image: sinks.save(image, output, force),
+        check=lambda inputs: outputs.check_output(output, inputs, force, ndim=3 if planes else 2),
+        save=lambda image: outputs.save(image, output, force),
     )
 
 
@@ -529,7 +529,7 @@ def aggregate(
         keys, members = named(stats)
         planes = [member.planes for member in members]
         ndims = {key: 2 if n is None else 3 for key, n in zip(keys, planes, strict=True)}
-        sinks.check_outputs(output, ndims, inputs, force, format)
+        outputs.check_outputs(output, ndims, inputs, force, format)
 
     produce(
         "aggregate",
@@ -538,7 +538,7 @@ def aggregate(
         output,
         options,
         check=check,
-        save=lambda images: sinks.save_all(images, output, force, format),
+        save=lambda images: outputs.save_all(images, output, force, format),
     )
 
 
@@ -585,7 +585,7 @@ def read_mask(name: str | None) -> np.ndarray | None:
         mask = _read_dataset(name)
     else:
         package, read = MASKS[suffix]
-        sinks.check_package(path, package)
+        outputs.check_package(path, package)
         mask = read(path)
     if mask.dtype.kind not in "biu":
         raise TypeError(f"the mask {name} must be of bool or integers, got {mask.dtype}")
@@ -793,7 +793,7 @@ main.add_command(
             ),
             option(
                 "--format",
-                type=click.Choice(sorted(suffix[1:] for suffix in sinks.FORMATS)),
+                type=click.Choice(sorted(suffix[1:] for suffix in outputs.FORMATS)),
                 help="Of the files in a directory [npy].",
             ),
             *output_options(),

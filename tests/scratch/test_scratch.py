@@ -23,7 +23,7 @@ import daskstats as stats
 from daskstats import processes
 from daskstats.planning.cuts import split
 from daskstats.reduction import Job
-from daskstats.scratch import liveness, location, store
+from daskstats.scratch import location, store
 from daskstats.scratch.location import DamagedScratchError
 from daskstats.scratch.store import ScratchStore
 
