@@ -1,5 +1,6 @@
 """What every call works out first: arguments, outputs, plan; and how it becomes images."""
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import numpy as np
 from dask.array import Array
 
 from .arguments import count_chunks, count_frames, shown, warn
+from .formats.inputs import read_mask
 from .graph import build, reducing
 from .graph.row_parallel import StepImages
 from .images import ImageSpec
@@ -367,7 +369,7 @@ def check_mask(mask: Any, whole: Source, series: Source, region: Any) -> np.ndar
     """Return the mask of the region, None if it leaves nothing out."""
     if mask is None:
         return None
-    mask = np.asarray(mask)
+    mask = read_mask(mask) if isinstance(mask, str | os.PathLike) else np.asarray(mask)
     if mask.dtype != np.bool_:
         raise TypeError(
             f"mask must be an array of bool, True for what is left out, got {mask.dtype}"

@@ -45,7 +45,6 @@ class FrameCacheSource(FileSource):
     The whole archive is parsed once per process. Bands of rows cost no more than their share.
     """
 
-    suffixes = (".npz",)
     row_unit = 1
     handles = ("_archive",)
 
@@ -60,10 +59,7 @@ class FrameCacheSource(FileSource):
         found = len(archive.pixels), archive.shape, archive.dtype
         if found != (self.nframes, self.shape, self.dtype):
             nframes, (rows, cols), dtype = found
-            raise ValueError(
-                f"{self.path} has changed since the call: it holds {nframes} frames of "
-                f"{rows} x {cols} {dtype}, and held {self!r}"
-            )
+            raise self.changed(f"{nframes} frames of {rows} x {cols} {dtype}")
         self._archive = archive
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:

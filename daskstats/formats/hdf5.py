@@ -1,20 +1,21 @@
 """HDF5 datasets: given as such, or as ``file.h5`` or ``file.h5::/path/to/dataset``."""
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..packages import loaded
-from ..series.base import FileSource, Source, check_count, check_native, check_shape
+from ..packages import load, loaded
+from ..series.base import FileSource, Source, check_count, check_native, check_shape, restore
 from .hdf5_files import NO_OBJECT, absolute, import_h5py, open_file
 from .hdf5_links import Storage, follow, inspect, span
 from .hdf5_lock import Parts, hdf5_lock, watch_starts
 from .hdf5_search import find_datasets, find_image, reshaping
+from .writing import OutputFile
 
 __all__ = ["Hdf5DatasetSource", "Hdf5Source", "import_h5py"]
 
@@ -25,7 +26,6 @@ class Hdf5Source(FileSource):
     Datasets of one group that are numbered ``data_000001``, ``data_000002``, ... are one series.
     """
 
-    suffixes = (".h5", ".hdf5", ".hdf", ".nxs")
     has_datasets = True
     handles = ("_parts",)
     uses_h5py = True
@@ -137,14 +137,7 @@ class Hdf5DatasetSource(Hdf5Source):
                 f"dataset {self._names[0]!r} is not in a file that can be opened again: "
                 f"save it to a file and give its path"
             )
-        return restore, (self.__getstate__(),)
-
-
-def restore(state: dict[str, Any]) -> Hdf5Source:
-    """Return the source of a dataset that was open elsewhere; nothing is opened."""
-    source = Hdf5Source.__new__(Hdf5Source)
-    vars(source).update(state)
-    return source
+        return restore, (Hdf5Source, self.__getstate__())
 
 
 Opened = tuple[tuple[str, ...], list[Storage], list[Path]]
@@ -257,3 +250,47 @@ def check_unchanged(dataset: Any, layout: tuple[tuple[int, ...], str], path: Pat
             f"{path} has changed since the call: dataset {dataset.name!r} has shape {found[0]} "
             f"and dtype {found[1]}, and had shape {shape} and dtype {dtype}"
         )
+
+
+# ---------------------------------------------------------------------- single images
+
+
+def image_series(path: Path, dataset: str = "") -> Hdf5Source:
+    """Open the dataset of an image; if none is named, the only image in the file."""
+    return Hdf5Source(path, dataset, only_image=not dataset)
+
+
+def read_image(path: Path, dataset: str = "") -> np.ndarray:
+    series = image_series(path, dataset)
+    if len(series) != 1:
+        raise ValueError(f"{path} has {len(series)} images, expected one")
+    (block,) = series.read(0, 1, 0, series.shape[0])
+    return block[0]
+
+
+def write_image(image: np.ndarray, path: Path) -> None:
+    write_datasets({"image": image}, path)
+
+
+def write_datasets(images: Mapping[str, np.ndarray], path: Path) -> None:
+    with new_file(path) as (file, check):
+        for name, image in images.items():
+            dataset = file.create_dataset(
+                name, image.shape, image.dtype, chunks=True, compression="gzip", shuffle=True
+            )
+            # A row of chunks at a time, because nothing else can run while HDF5 compresses.
+            height = dataset.chunks[-2]
+            for start in range(0, image.shape[-2], height):
+                rows = ..., slice(start, start + height), slice(None)
+                dataset[rows] = image[rows]
+                check()
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """Give a new HDF5 file, and a function that raises the first error of the disk."""
+    # HDF5 would crash if it could not write the last part of a file that it closes.
+    with OutputFile(path, deferred=True) as output:
+        with load("h5py").File(output, "w") as file:
+            yield file, output.check
+        output.check()

@@ -52,7 +52,6 @@ class ZarrSource(Source):
 class ZarrPathSource(FileSource, ZarrSource):
     """The zarr array at a path, or the array of that name in the group at a path."""
 
-    suffixes = (".zarr",)
     has_datasets = True
     handles = ("_array",)
 
@@ -65,7 +64,11 @@ class ZarrPathSource(FileSource, ZarrSource):
         self._array = OpenArray(guarded(open_array(self.path, **self.parameters)), self._known)
 
 
-def open_array(path: Path, dataset: str = "") -> Any:
+def read_image(path: Path, dataset: str = "") -> np.ndarray:
+    return guarded(open_array(path, dataset, 2))[...]
+
+
+def open_array(path: Path, dataset: str = "", ndim: int = 3) -> Any:
     """Open the array at a path, or the one of a name in a group.
 
     Raises
@@ -83,7 +86,7 @@ def open_array(path: Path, dataset: str = "") -> Any:
             node = node.get(dataset.strip("/")) if isinstance(node, zarr.Group) else None
         if not isinstance(node, zarr.Array):
             raise ValueError(f"{path} has no array {dataset!r}")
-    return node if isinstance(node, zarr.Array) else only_array(node, path)
+    return node if isinstance(node, zarr.Array) else only_array(node, path, ndim)
 
 
 @contextmanager
@@ -178,13 +181,13 @@ def check_length(header: bytes, length: int) -> None:
         raise ValueError(f"a chunk is damaged: it has {length} bytes of {expected}")
 
 
-def only_array(group: Any, path: str | os.PathLike) -> Any:
-    """Return the only three-dimensional array of a group."""
-    with understanding(Path(path)):
-        arrays = {f"/{name}": array for name, array in group.arrays() if array.ndim == 3}
+def only_array(group: Any, path: Path, ndim: int) -> Any:
+    """Return the only array of a group that has some number of dimensions."""
+    with understanding(path):
+        arrays = {f"/{name}": array for name, array in group.arrays() if array.ndim == ndim}
     if len(arrays) == 1:
         return next(iter(arrays.values()))
     if not arrays:
-        raise ValueError(f"{path} has no three-dimensional array")
+        raise ValueError(f"{path} has no {'three' if ndim == 3 else 'two'}-dimensional array")
     names = sorted(arrays)
     raise ValueError(f"{path} has {len(names)} arrays, name one as {path}::{names[0]}: {names}")

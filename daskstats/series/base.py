@@ -56,11 +56,9 @@ class Source:
     """An image series: ``len(source)`` frames of ``source.shape`` and ``source.dtype``.
 
     A subclass sets `shape`, `dtype` and `nframes` and defines `read`. It is found by what it
-    itself (not its base) names: `suffixes` for paths, `accepts` for objects.
+    itself (not its base) names: the table of formats for paths, `accepts` for objects.
     """
 
-    suffixes: tuple[str, ...] = ()
-    """of the files it opens, as ``cls(path)``"""
     has_datasets: bool = False
     """whether a file may hold several, opened as ``cls(path, dataset=name)``"""
     shape: tuple[int, int]
@@ -219,6 +217,12 @@ class FileSource(Source):
         """
         raise NotImplementedError
 
+    def changed(self, found: str) -> ValueError:
+        """Return the error of a file that does not hold the frames of the call any more."""
+        return ValueError(
+            f"{self.path} has changed since the call: it holds {found}, and held {self!r}"
+        )
+
     def files(self) -> tuple[Path, ...]:
         """Return every file or directory that frames come from.
 
@@ -252,6 +256,13 @@ class FileSource(Source):
             vars(self).setdefault("_prints", ["gone"])
         parameters = sorted(self.parameters.items())
         return type(self).__name__, str(self.path), self._prints, parameters
+
+
+def restore(cls: type[FileSource], state: dict[str, Any]) -> FileSource:
+    """Return a source with attributes that were sent; nothing is opened."""
+    source = cls.__new__(cls)
+    vars(source).update(state)
+    return source
 
 
 # Attributes of a source that stay in this process: its lock, and its cached missing frames.

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import pkgutil
 import stat
 from contextlib import AbstractContextManager
 from importlib import import_module
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 from dask.utils import SerializableLock
 
-from .base import Source
+from . import arrays, daskarrays  # noqa: F401 (found by `_kinds`)
+from .base import FileSource, Source
 from .foreign import advice_for, refusal
 from .locked import LockedSource
 from .sequence import SequenceSource
@@ -51,19 +51,19 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
 
 __all__ = ["Source", "open_source", "suffixes"]
 
-# Modules that define a kind of series are found without being named.
-for _package in map(import_module, ("daskstats.series", "daskstats.formats")):
-    for _module in pkgutil.iter_modules(_package.__path__):
-        import_module(f"{_package.__name__}.{_module.name}")
+# The formats stand above this room: their table is imported by name. Every class that opens an
+# object is defined once these imports are done.
+_formats = import_module("daskstats.formats.table")
+
+
+def suffixes() -> dict[str, type[FileSource]]:
+    """Return the class that opens an image series, for each suffix of a path."""
+    return {suffix: _formats.FORMATS[suffix].series for suffix in _formats.suffixes("series")}
 
 
 def _kinds(cls: type[Source] = Source) -> list[type[Source]]:
+    """Return all subclasses of a class, those derived from them included."""
     return [kind for sub in cls.__subclasses__() for kind in (sub, *_kinds(sub))]
-
-
-def suffixes() -> dict[str, type[Source]]:
-    """Return the source for each suffix of a path."""
-    return {suffix: kind for kind in _kinds() for suffix in vars(kind).get("suffixes", ())}
 
 
 def open_source(ims: Any) -> Source:
@@ -148,5 +148,5 @@ def _open_path(text: str | bytes) -> Source:
     if separator:
         if not kind.has_datasets:
             raise ValueError(f"{name} holds one array: leave out {separator}{dataset}")
-        return kind(path, dataset=dataset)  # type: ignore[call-arg]
-    return kind(path)  # type: ignore[call-arg]
+        return kind(path, dataset=dataset)
+    return kind(path)

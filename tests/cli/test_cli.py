@@ -19,6 +19,7 @@ from programs import daskstats
 from daskstats import reduction
 from daskstats.cli import commands
 from daskstats.formats import outputs
+from daskstats.formats.table import FORMATS, suffixes
 from daskstats.scratch import location
 from daskstats.series.opening import open_source
 from daskstats.simulate import simulate
@@ -365,7 +366,7 @@ def test_failure_while_writing(tmp_path, scan, monkeypatch):
     def full(image, path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setitem(outputs.FORMATS, ".npy", (full, None))
+    monkeypatch.setitem(FORMATS, ".npy", FORMATS[".npy"]._replace(write=full))
     result = run("max", scan, "-o", tmp_path / "image.npy")
     check_error(result, 1, "No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["scan.npy"]
@@ -505,8 +506,9 @@ def test_mask(tmp_path, scan, suffix, dtype):
 
 
 def test_every_mask_suffix_is_known():
-    assert set(commands.MASKS) | set(commands.DATASETS) == {
-        *(".npy", ".tif", ".tiff", ".png", ".edf", ".msk", ".h5", ".hdf5", ".nxs")
+    assert set(suffixes("read")) == {
+        *(".npy", ".tif", ".tiff", ".png", ".edf", ".cbf", ".msk"),
+        *(".h5", ".hdf5", ".hdf", ".nxs", ".zarr"),
     }
 
 
@@ -665,8 +667,8 @@ def test_failure_while_writing_images(tmp_path, scan, monkeypatch, output):
     def full(images, path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setitem(outputs.COLLECTIONS, ".npz", (full, None))
-    monkeypatch.setitem(outputs.FORMATS, ".npy", (full, None))
+    monkeypatch.setitem(FORMATS, ".npz", FORMATS[".npz"]._replace(write_all=full))
+    monkeypatch.setitem(FORMATS, ".npy", FORMATS[".npy"]._replace(write=full))
     result = run("aggregate", scan, "--stats", "max,min", "-o", tmp_path / output)
     check_error(result, 1, "No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["scan.npy"]

@@ -9,7 +9,9 @@ import warnings
 import numpy as np
 import pytest
 
-from daskstats.formats import outputs
+from daskstats.formats import npy, outputs
+from daskstats.formats.png import picture
+from daskstats.formats.table import FORMATS, suffixes
 
 
 def read_hdf5(path):
@@ -61,7 +63,7 @@ def leftovers(path):
 
 
 def test_every_suffix_is_tested():
-    assert set(outputs.FORMATS) == {*READ, ".png"}
+    assert set(suffixes("write")) == {*READ, ".png"}
 
 
 @pytest.mark.parametrize("suffix", EXACT)
@@ -106,14 +108,14 @@ def test_planes_are_pages_of_a_tiff(tmp_path):
         assert [page.shape for page in file.pages] == [(5, 7)] * 3
 
 
-@pytest.mark.parametrize("suffix", sorted(outputs.FORMATS))
+@pytest.mark.parametrize("suffix", suffixes("write"))
 def test_suffix_in_capitals(tmp_path, suffix):
     path = tmp_path / f"image{suffix.upper()}"
     outputs.save(np.ones((2, 3)), path)
     assert leftovers(tmp_path) == [path.name]
 
 
-@pytest.mark.parametrize("suffix", sorted(outputs.FORMATS))
+@pytest.mark.parametrize("suffix", suffixes("write"))
 def test_existing_file_is_kept_without_force(tmp_path, suffix):
     path = tmp_path / f"image{suffix}"
     outputs.save(np.zeros((2, 3)), path)
@@ -124,19 +126,19 @@ def test_existing_file_is_kept_without_force(tmp_path, suffix):
     assert leftovers(tmp_path) == [path.name]
 
 
-@pytest.mark.parametrize("suffix", sorted(outputs.FORMATS))
+@pytest.mark.parametrize("suffix", suffixes("write"))
 @pytest.mark.parametrize("exists", [False, True])
 def test_failed_write_leaves_what_was(tmp_path, suffix, exists, monkeypatch):
     path = tmp_path / f"image{suffix}"
     if exists:
         outputs.save(np.full((2, 3), 5.0), path)
-    write, package = outputs.FORMATS[suffix]
+    write = FORMATS[suffix].write
 
     def fail(image, path):
         write(image, path)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setitem(outputs.FORMATS, suffix, (fail, package))
+    monkeypatch.setitem(FORMATS, suffix, FORMATS[suffix]._replace(write=fail))
     with pytest.raises(OSError, match="No space left"):
         outputs.save(np.ones((4, 4)), path, force=True)
     assert leftovers(tmp_path) == [path.name] * exists
@@ -149,9 +151,9 @@ def test_file_that_appears_while_writing_is_kept(tmp_path, monkeypatch):
 
     def slow(image, temporary):
         path.write_text("somebody else's")
-        outputs.write_npy(image, temporary)
+        npy.write_image(image, temporary)
 
-    monkeypatch.setitem(outputs.FORMATS, ".npy", (slow, None))
+    monkeypatch.setitem(FORMATS, ".npy", FORMATS[".npy"]._replace(write=slow))
     with pytest.raises(FileExistsError):
         outputs.save(np.ones((4, 4)), path)
     assert path.read_text() == "somebody else's"
@@ -425,12 +427,12 @@ NAN, INF, LARGE = float("nan"), float("inf"), sys.float_info.max
 def test_picture_of_odd_images(pixels, grey):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert outputs.picture(np.array([pixels], "f8")).tolist() == [grey]
+        assert picture(np.array([pixels], "f8")).tolist() == [grey]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_picture_of_every_dtype(dtype):
-    assert outputs.picture(np.array([[0, 1]], dtype)).tolist() == [[0, 255]]
+    assert picture(np.array([[0, 1]], dtype)).tolist() == [[0, 255]]
 
 
 # ---------------------------------------------------------------------- several images
@@ -471,7 +473,7 @@ def check_images(found):
 
 
 def test_every_collection_is_tested():
-    assert set(outputs.COLLECTIONS) == set(READ_ALL)
+    assert set(suffixes("write_all")) == set(READ_ALL)
 
 
 @pytest.mark.parametrize("suffix", sorted(READ_ALL))
@@ -522,9 +524,9 @@ def test_failed_write_of_images_leaves_what_was(tmp_path, name, exists, monkeypa
         path.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setitem(outputs.COLLECTIONS, ".npz", (fail, None))
-    monkeypatch.setitem(outputs.COLLECTIONS, ".zarr", (fail, None))
-    monkeypatch.setitem(outputs.FORMATS, ".npy", (fail, None))
+    for suffix in (".npz", ".zarr", ".npy"):
+        failing = FORMATS[suffix]._replace(write=fail, write_all=fail)
+        monkeypatch.setitem(FORMATS, suffix, failing)
     with pytest.raises(OSError, match="No space left"):
         outputs.save_all(IMAGES, path, force=True)
     assert leftovers(tmp_path) == [path.name] * exists

@@ -16,6 +16,7 @@ from programs import daskstats, python, running
 
 from daskstats import processes
 from daskstats.formats import outputs, writing
+from daskstats.formats.table import suffixes
 from daskstats.formats.writing import OutputFile
 from daskstats.simulate import FORMATS, simulate
 
@@ -25,24 +26,26 @@ ATTEMPTS = r"""
 import errno, os, sys
 from pathlib import Path
 import numpy as np
-from daskstats import outputs, simulate
+from daskstats import simulate
+from daskstats.formats.outputs import save_all, save as save_one
+from daskstats.formats.table import suffixes
 
 random = np.random.default_rng(0)
 image = random.random((600, 700))
 small = {"max": np.ones((2, 3)), "min": np.ones((2, 3))}
 large = {"max": image, "min": image}
-outputs = {f"x{suffix}": None for suffix in outputs.FORMATS}
-outputs |= {f"all{suffix}": None for suffix in outputs.COLLECTIONS}
+outputs = {f"x{suffix}": None for suffix in suffixes("write")}
+outputs |= {f"all{suffix}": None for suffix in suffixes("write_all")}
 outputs |= {"directory": None, "zarrs": "zarr", "h5s": "h5"}
 series = [f"scan{suffix}" for suffix in simulate.FORMATS]
 
 def save(name, images):
     if name.startswith("x"):
-        outputs.save(images["max"], name, force=True)
+        save_one(images["max"], name, force=True)
     elif name.startswith("scan"):
         simulate.simulate(name, 1 if images is small else 40, (300, 300), force=True)
     else:
-        outputs.save_all(images, name, force=True, form=outputs[name])
+        save_all(images, name, force=True, form=outputs[name])
 
 def contents():
     files = sorted(path for path in Path().rglob("*") if path.is_file())
@@ -109,7 +112,7 @@ def small_disk(tmp_path):
 def check_attempts(command, **options):
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
     assert (result.returncode, result.stderr) == (0, "")
-    count = len(outputs.FORMATS) + len(outputs.COLLECTIONS) + len(FORMATS) + 3
+    count = len(suffixes("write")) + len(suffixes("write_all")) + len(FORMATS) + 3
     assert result.stdout == f"passed {count}\n"
 
 
@@ -155,7 +158,7 @@ def test_one_line_and_an_exit_code(small_disk, tmp_path, arguments):
 
 
 @pytest.mark.parametrize("name", ["EDQUOT", "EIO", "ENOSPC"])
-@pytest.mark.parametrize("suffix", [*outputs.FORMATS, ".npz"])
+@pytest.mark.parametrize("suffix", [*suffixes("write"), ".npz"])
 def test_errors_when_a_file_is_closed(tmp_path, monkeypatch, name, suffix):
     """A quota, and a network file system, may complain only then."""
     path = tmp_path / f"x{suffix}"
