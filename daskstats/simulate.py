@@ -13,9 +13,8 @@ import numpy as np
 from . import ending
 from .arguments import integer
 from .formats import hdf5, outputs
-from .formats.table import check_package
 from .formats.writing import OutputFile, check_room
-from .packages import load
+from .packages import load, require
 
 DTYPES = ("uint8", "uint16", "uint32", "int32", "float32")
 
@@ -114,7 +113,7 @@ def check_arguments(
 ) -> tuple[int, tuple[int, int], np.dtype, int]:
     """Return nframes, shape, dtype and seed as `simulate` takes them, or refuse what is wrong."""
     suffix = outputs.check_place(path, FORMATS, (), force)
-    check_package(path, FORMATS[suffix][1])
+    require(FORMATS[suffix][1], path)
     shape = _check_shape(shape, suffix)
     return _count(nframes, "nframes", 1), shape, _check_dtype(dtype), _count(seed, "seed", 0)
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..packages import require
 from .hdf5 import Hdf5Source, image_series
-from .table import FORMATS, check_package, suffixes
+from .table import FORMATS, suffixes
 
 
 def read_image(name: str | os.PathLike, role: str = "image") -> np.ndarray:
@@ -49,7 +50,7 @@ def read_image(name: str | os.PathLike, role: str = "image") -> np.ndarray:
     if not path.exists():
         raise FileNotFoundError(f"there is no {role} {os.fspath(name)}")
     found = FORMATS[path.suffix.lower()]
-    check_package(path, found.package)
+    require(found.package, path)
     if dataset and not found.has_datasets:
         raise ValueError(f"{path} holds one image: leave out ::{dataset}")
     assert found.read is not None

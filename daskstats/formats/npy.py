@@ -13,7 +13,8 @@ from typing import BinaryIO
 import numpy as np
 
 from ..series.arrays import ArraySource
-from ..series.base import FileSource, Source, naming_place, restore
+from ..series.base import Source
+from ..series.files import FileSource, naming_place, restore
 from .writing import OutputFile
 
 
@@ -84,7 +85,7 @@ class ReadNpySource(NpySource):
     def view(self, start: int, stop: int, first: int, last: int) -> Source | None:
         return None
 
-    def __dask_tokenize__(self) -> object:
+    def __dask_tokenize__(self) -> tuple:
         # It reads the same frames as the series that was sent.
         return NpySource.__name__, *super().__dask_tokenize__()[1:]
 

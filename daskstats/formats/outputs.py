@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..packages import require
 from . import writing, zarr_files
-from .table import FORMATS, check_package, suffixes
+from .table import FORMATS, suffixes
 
 PathLike = str | os.PathLike
 
@@ -196,7 +197,7 @@ def check_outputs(
     place, suffix, collections = Path(path), Path(path).suffix.lower(), suffixes("write_all")
     if _is_collection(path, form):
         check_place(path, collections, inputs, force)
-        check_package(path, FORMATS[suffix].package)
+        require(FORMATS[suffix].package, path)
         return
     if suffix in collections:
         raise ValueError(f"{place} holds all images: a format is for a directory of files")
@@ -241,7 +242,7 @@ def _check_format(path: PathLike, suffix: str, ndim: int) -> None:
         raise ValueError(
             f"a picture ({os.fspath(path)}) holds a 2-D image only: use .npy, .zarr, .h5 or .tif"
         )
-    check_package(path, FORMATS[suffix].package)
+    require(FORMATS[suffix].package, path)
 
 
 def check_place(

@@ -4,15 +4,13 @@ A new format is one module, which reads and writes files, and one row here. A re
 subclass of `FileSource`; the other columns are functions.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..packages import load
-from ..series.base import FileSource
+from ..series.files import FileSource
 from . import edf, framecache, hdf5, npy, png, tiff, zarr_array, zarr_files
 
 
@@ -69,14 +67,3 @@ def suffixes(column: str) -> list[str]:
     ['.h5', '.hdf5', '.npz', '.zarr']
     """
     return sorted(suffix for suffix, row in FORMATS.items() if getattr(row, column) is not None)
-
-
-def check_package(path: str | os.PathLike, package: str | None) -> None:
-    """Refuse a format whose package is not installed, or is broken."""
-    try:
-        if package is not None:
-            load(package)
-    except ImportError as error:
-        raise ImportError(
-            f"{os.fspath(path)} needs {package}: pip install 'daskstats[io]'"
-        ) from error

@@ -12,6 +12,7 @@ from helpers import make_frames
 
 import daskstats as stats
 from daskstats.formats import hdf5_lock
+from daskstats.series.opening import open_source
 
 h5py = pytest.importorskip("h5py")
 
@@ -229,7 +230,7 @@ def test_garbage_in_a_task_within_h5py(tmp_path, scan):
             gc.collect()
             return FRAMES[index]
 
-    cycle = [stats.sources.open_source(scan)]
+    cycle = [open_source(scan)]
     cycle.append(cycle)
     with h5py.File(tmp_path / "out.h5", "w") as file:
         lazy = stats.max(Littering())
@@ -245,7 +246,7 @@ def test_garbage_in_a_task_within_h5py(tmp_path, scan):
 
 
 def test_a_series_that_is_deleted_closes_its_files(scan):
-    series = stats.sources.open_source(scan)
+    series = open_source(scan)
     del series
     with h5py.File(scan, "w"):
         pass
