@@ -37,8 +37,10 @@ frames : slice, sequence of int, or bool array, optional
     Which frames; others are not read. ``nframes`` counts those that are left.
 region : ((int, int), (int, int)), optional
     First row and end, first column and end: the image is that of this part of the frames.
-mask : array of bool, optional
-    (rows, cols), True for pixels to leave out, as in `numpy.ma`.
+mask : array of bool or path, optional
+    (rows, cols), True for pixels to leave out, as in `numpy.ma`; or the file of an image of bool or
+    integers that are not zero there: ``.npy``, TIFF, PNG, EDF, CBF, ``.zarr`` or HDF5 (a dataset
+    in it as ``"masks.h5::/entry/mask"``).
 invalid : number or sequence of numbers, optional
     Values that do not count, such as 4294967295, or -1 and -2: a pixel's statistic is that of its
     other values. One that no frame can have is a warning.

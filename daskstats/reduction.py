@@ -1,5 +1,6 @@
 """What one call is: a frozen `Reduction`, whose arguments are checked and whose plan is made."""
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ import numpy as np
 from dask.array import Array
 
 from .arguments import count_chunks, count_frames, shown, warn
+from .formats.inputs import read_mask
 from .graph import reducing
 from .graph.build import Work
 from .graph.reading import wrapped
@@ -300,7 +302,7 @@ def check_mask(mask: Any, whole: Source, series: Source, region: Any) -> np.ndar
     """Return the mask of the region, None if it leaves nothing out."""
     if mask is None:
         return None
-    mask = np.asarray(mask)
+    mask = read_mask(mask) if isinstance(mask, str | os.PathLike) else np.asarray(mask)
     if mask.dtype != np.bool_:
         raise TypeError(
             f"mask must be an array of bool, True for what is left out, got {mask.dtype}"

@@ -12,9 +12,9 @@ import numpy as np
 
 from . import ending
 from .arguments import integer
-from .formats import sinks
+from .formats import hdf5, outputs
 from .formats.writing import OutputFile, check_room
-from .packages import load
+from .packages import load, require
 
 DTYPES = ("uint8", "uint16", "uint32", "int32", "float32")
 
@@ -96,7 +96,10 @@ def simulate(
     opened = FORMATS[Path(path).suffix.lower()][0]
     scene = Scene(shape, dtype, seed)
     size = max(1, min(nframes, BLOCK // scene.frame_nbytes))
-    with sinks.beside(path, force) as temporary, opened(temporary, nframes, size, scene) as write:
+    with (
+        outputs.new_output(path, force) as temporary,
+        opened(temporary, nframes, size, scene) as write,
+    ):
         for start in range(0, nframes, size):
             block = scene.frames(start, min(nframes, start + size))
             with ending.writing:
@@ -109,8 +112,8 @@ def check_arguments(
     path: str | os.PathLike, nframes: Any, shape: Any, dtype: Any, seed: Any, force: bool = False
 ) -> tuple[int, tuple[int, int], np.dtype, int]:
     """Return nframes, shape, dtype and seed as `simulate` takes them, or refuse what is wrong."""
-    suffix = sinks.check_place(path, FORMATS, (), force)
-    sinks.check_package(path, FORMATS[suffix][1])
+    suffix = outputs.check_place(path, FORMATS, (), force)
+    require(FORMATS[suffix][1], path)
     shape = _check_shape(shape, suffix)
     return _count(nframes, "nframes", 1), shape, _check_dtype(dtype), _count(seed, "seed", 0)
 
@@ -296,7 +299,7 @@ def open_zarr(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Wri
 
 @contextmanager
 def open_hdf5(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Write]:
-    with sinks.new_hdf5(path) as (file, check):
+    with hdf5.new_file(path) as (file, check):
         dataset = file.create_dataset(
             "/entry/data/data",
             shape=(nframes, *scene.shape),

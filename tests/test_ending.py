@@ -12,7 +12,7 @@ import pytest
 from programs import daskstats, python, running, started
 
 from daskstats import ending
-from daskstats.formats import sinks
+from daskstats.formats import outputs
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "pthread_sigmask"), reason="there are no such signals"
@@ -133,7 +133,7 @@ def test_a_signal_that_reaches_the_children_first(tmp_path, data):
 def test_while_the_output_is_written(tmp_path, data, name):
     """HDF5 compresses for most of a second; an interrupt used to be lost there in a callback."""
     output = tmp_path / "x.h5"
-    sinks.save(np.ones((4, 5)), output)
+    outputs.save(np.ones((4, 5)), output)
     before = output.read_bytes()
     with running(tmp_path, "max", data / "large.npy", "-o", output, "--force") as program:
         program.wait_for(program.is_writing)

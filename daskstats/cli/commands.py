@@ -20,7 +20,8 @@ import numpy as np
 
 from .. import ending
 from ..arguments import count_frames, shown
-from ..formats import sinks
+from ..formats import inputs, outputs
+from ..formats.table import suffixes
 from ..packages import load
 from ..reduction import Reduction, named, reduce
 from ..run import workers
@@ -406,7 +407,7 @@ def selection_options() -> list[click.Parameter]:
             "--mask",
             metavar="FILE",
             help="Leave out the pixels that are not zero in this image of bool or integers: "
-            f"{', '.join(sorted({*MASKS, *DATASETS}))} [none].",
+            f"{', '.join(suffixes('read'))} [none].",
         ),
         option(
             "--invalid",
@@ -511,8 +512,8 @@ def one(name: str, *, input: str, output: str, **options: Any) -> None:  # noqa:
         input,
         output,
         options,
-        check=lambda inputs: sinks.check_output(output, inputs, force, ndim=3 if planes else 2),
-        save=lambda image: sinks.save(image, output, force),
+        check=lambda inputs: outputs.check_output(output, inputs, force, ndim=3 if planes else 2),
+        save=lambda image: outputs.save(image, output, force),
     )
 
 
@@ -531,7 +532,7 @@ def aggregate(
         keys, members = named(stats)
         planes = [member.planes for member in members]
         ndims = {key: 2 if n is None else 3 for key, n in zip(keys, planes, strict=True)}
-        sinks.check_outputs(output, ndims, inputs, force, format)
+        outputs.check_outputs(output, ndims, inputs, force, format)
 
     produce(
         "aggregate",
@@ -540,7 +541,7 @@ def aggregate(
         output,
         options,
         check=check,
-        save=lambda images: sinks.save_all(images, output, force, format),
+        save=lambda images: outputs.save_all(images, output, force, format),
     )
 
 
@@ -557,8 +558,7 @@ def produce(
     with problems(options["traceback"]) as stage:
         began = time.perf_counter()
         check([_file_of(file) for file in (source, options["mask"]) if file])
-        mask_files = referred(options["mask"])
-        options["mask"] = read_mask(options["mask"])
+        mask_files = load_mask(options)
         with running_on(options):
             series = open_source(source)
             # What it refers to is the input as well.
@@ -572,80 +572,13 @@ def produce(
             _close(name, shape, job.series.dtype, time.perf_counter() - began, output)
 
 
-def read_mask(name: str | None) -> np.ndarray | None:
-    """Return the mask (rows, cols) that a file holds: what is not zero is left out."""
+def load_mask(options: dict[str, Any]) -> tuple[Path, ...]:
+    """Read the mask that the options name, if any; return the files that it comes from."""
+    name = options["mask"]
     if name is None:
-        return None
-    path = Path(_file_of(name))
-    suffix = path.suffix.lower()
-    if suffix not in (*MASKS, *DATASETS):
-        known = ", ".join(sorted({*MASKS, *DATASETS}))
-        raise ValueError(f"the mask {name} has no known suffix: expected one of {known}")
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no mask {name}")
-    if suffix in DATASETS:
-        mask = _read_dataset(name)
-    else:
-        package, read = MASKS[suffix]
-        sinks.check_package(path, package)
-        mask = read(path)
-    if mask.dtype.kind not in "biu":
-        raise TypeError(f"the mask {name} must be of bool or integers, got {mask.dtype}")
-    return mask != 0
-
-
-def referred(mask: str | None) -> tuple[Path, ...]:
-    """Return the files that the file of a mask refers to."""
-    if mask is None or Path(_file_of(mask)).suffix.lower() not in DATASETS:
         return ()
-    return open_mask(mask).files() if Path(_file_of(mask)).is_file() else ()
-
-
-def open_mask(name: str) -> Source:
-    """Open the dataset of a mask; one that is not named is the only image of the file."""
-    if "::" in name:
-        return open_source(name)
-    return load("daskstats.formats.hdf5").Hdf5Source(name, only_image=True)
-
-
-def _read_dataset(name: str) -> np.ndarray:
-    source = open_mask(name)
-    if len(source) != 1:
-        raise ValueError(f"the mask {name} has {len(source)} images, expected one")
-    (block,) = source.read(0, 1, 0, source.shape[0])
-    return block[0]
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    return np.load(path, allow_pickle=False)
-
-
-def _read_tiff(path: Path) -> np.ndarray:
-    return load("tifffile").imread(path)
-
-
-def _read_png(path: Path) -> np.ndarray:
-    with load("PIL.Image").open(path) as image:
-        return np.asarray(image)
-
-
-def _read_fabio(path: Path) -> np.ndarray:
-    with load("fabio").open(str(path)) as image:
-        return np.asarray(image.data)
-
-
-# For each suffix of a mask the optional package that it needs, and what reads it.
-MASKS: dict[str, tuple[str | None, Callable[[Path], np.ndarray]]] = {
-    ".npy": (None, _read_npy),
-    ".tif": ("tifffile", _read_tiff),
-    ".tiff": ("tifffile", _read_tiff),
-    ".png": ("PIL", _read_png),
-    ".edf": ("fabio", _read_fabio),
-    ".msk": ("fabio", _read_fabio),
-}
-
-# Masks that are one image in a file of datasets.
-DATASETS = (".h5", ".hdf5", ".nxs")
+    options["mask"] = inputs.read_mask(name)
+    return inputs.image_files(name)
 
 
 def _file_of(name: str) -> str:
@@ -796,7 +729,7 @@ main.add_command(
             ),
             option(
                 "--format",
-                type=click.Choice(sorted(suffix[1:] for suffix in sinks.FORMATS)),
+                type=click.Choice([suffix[1:] for suffix in suffixes("write")]),
                 help="Of the files in a directory [npy].",
             ),
             *output_options(),
@@ -814,7 +747,7 @@ main.add_command(
 def info(*, input: str, **options: Any) -> None:  # noqa: A002
     """Print what a series is, and its plans."""
     with problems(options["traceback"]), running_on(options):
-        options["mask"] = read_mask(options["mask"])
+        load_mask(options)
         whole = open_source(input)
         source = select(whole, options["frames"], options["region"])
         rows, cols = source.shape

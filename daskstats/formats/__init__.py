@@ -1,1 +1,1 @@
-"""File formats: a module for each reads series and images, and writes images."""
+"""File formats: one module each reads series and images, and writes images."""

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
-from ..series.base import FileSource, check_count, check_native, check_shape, fingerprint
+from ..series.base import check_native, check_shape
+from ..series.files import FileSource, fingerprint
 
 
 @dataclass(eq=False)
@@ -32,38 +34,33 @@ class Archive:
 _archives: weakref.WeakValueDictionary[tuple, Archive] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
-# The one used last outlives its series: in a pool of processes a series lives for one task.
+# The archive used last outlives its series: in a pool of processes a series lives for one task.
 _latest: list[Archive] = []
 
-# What reading a member of a damaged archive raises.
+# Errors of reading a member of a damaged archive.
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 
 
 class FrameCacheSource(FileSource):
     """A frame cache: arrays ``{i}_row``, ``{i}_col``, ``{i}_data`` for frame i, and their shape.
 
-    The whole archive is parsed once per process. Bands of rows cost no more than their share.
+    The whole archive is parsed once per process. Reading some rows costs only their pixels.
     """
 
-    suffixes = (".npz",)
     row_unit = 1
     handles = ("_archive",)
 
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path)
         self._archive = archive = parsed(self.path)
-        self.nframes = check_count(len(archive.pixels))
-        self.shape, self.dtype = archive.shape, archive.dtype
+        self.set_layout((len(archive.pixels), *archive.shape), archive.dtype)
 
     def open(self) -> None:
         archive = parsed(self.path)
         found = len(archive.pixels), archive.shape, archive.dtype
         if found != (self.nframes, self.shape, self.dtype):
             nframes, (rows, cols), dtype = found
-            raise ValueError(
-                f"{self.path} has changed since the call: it holds {nframes} frames of "
-                f"{rows} x {cols} {dtype}, and held {self!r}"
-            )
+            raise self.changed(f"{nframes} frames of {rows} x {cols} {dtype}")
         self._archive = archive
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
@@ -89,13 +86,13 @@ def parsed(path: Path) -> Archive:
 
 def _parse(path: Path) -> Archive:
     try:
-        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
+        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as arrays:
             return _parse_arrays(arrays, path)
     except DAMAGED as error:
         raise ValueError(f"{path} is damaged or cut off: {error}") from error
 
 
-def _parse_arrays(arrays: Any, path: Path) -> Archive:
+def _parse_arrays(arrays: NpzFile, path: Path) -> Archive:
     missing = [name for name in ("shape", "nframes", "dtype") if name not in arrays]
     if missing:
         raise ValueError(f"{path} is not a frame cache: it has no {' and no '.join(missing)}")
@@ -117,7 +114,7 @@ def _parse_arrays(arrays: Any, path: Path) -> Archive:
     return Archive(shape, dtype, pixels, values)
 
 
-def _item(arrays: Any, name: str, path: Path) -> Any:
+def _item(arrays: NpzFile, name: str, path: Path) -> Any:
     """Return the only item of an array of the archive."""
     array = arrays[name]
     if array.size != 1:
@@ -125,8 +122,8 @@ def _item(arrays: Any, name: str, path: Path) -> Any:
     return array.item()
 
 
-def _count(arrays: Any, path: Path) -> int:
-    """Return the number of frames, which the archive must have room for."""
+def _count(arrays: NpzFile, path: Path) -> int:
+    """Return the number of frames, at most that of the arrays in the archive."""
     nframes = _item(arrays, "nframes", path)
     try:
         whole = not isinstance(nframes, bool) and int(nframes) == float(nframes)
@@ -143,7 +140,7 @@ def _count(arrays: Any, path: Path) -> int:
 def _cast(
     data: np.ndarray, dtype: np.dtype, cols: int, pixels: np.ndarray, where: str
 ) -> np.ndarray:
-    """Return values in the dtype of the archive; refuse one that it cannot hold exactly."""
+    """Return values in the dtype of the archive; refuse a value that it cannot hold exactly."""
     same = data.dtype.newbyteorder("=") == dtype
     if same or (data.dtype.kind == dtype.kind == "f" and np.can_cast(data.dtype, dtype)):
         return data.astype(dtype, copy=False)
@@ -203,7 +200,7 @@ def _in_order(pixels: np.ndarray, values: np.ndarray, where: str) -> tuple[np.nd
 
 
 def _sums(values: np.ndarray, starts: np.ndarray, where: str) -> np.ndarray:
-    """Return the sums of the runs that begin at some places."""
+    """Return the sums of the runs of values that begin at ``starts``."""
     if values.dtype.kind not in "iu":
         return np.add.reduceat(values, starts, dtype=values.dtype)
     exact = np.add.reduceat(values.astype(object), starts)

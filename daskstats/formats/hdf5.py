@@ -1,22 +1,32 @@
-"""HDF5 datasets: given as such, or as ``file.h5`` or ``file.h5::/path/to/dataset``."""
+"""HDF5 datasets, given as an object, as ``file.h5``, or as ``file.h5::/path/to/dataset``."""
+
+from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..packages import loaded
-from ..series.base import FileSource, Source, check_count, check_native, check_shape
+from ..packages import load, loaded
+from ..series.base import Source
+from ..series.files import FileSource, restore
 from .hdf5_files import NO_OBJECT, absolute, import_h5py, open_file
-from .hdf5_links import Storage, follow, inspect, span
+from .hdf5_links import follow
 from .hdf5_lock import Parts, hdf5_lock, watch_starts
 from .hdf5_search import find_datasets, find_image, reshaping
+from .hdf5_storage import Storage, span
+from .hdf5_virtual import inspect
+from .writing import OutputFile
 
-__all__ = ["Hdf5DatasetSource", "Hdf5Source", "import_h5py"]
+if TYPE_CHECKING:
+    import h5py
+
+if TYPE_CHECKING:
+    pass
 
 
 class Hdf5Source(FileSource):
@@ -25,7 +35,6 @@ class Hdf5Source(FileSource):
     Datasets of one group that are numbered ``data_000001``, ``data_000002``, ... are one series.
     """
 
-    suffixes = (".h5", ".hdf5", ".hdf", ".nxs")
     has_datasets = True
     handles = ("_parts",)
     uses_h5py = True
@@ -35,14 +44,16 @@ class Hdf5Source(FileSource):
     ) -> None:
         import_h5py(path)
         FileSource.__init__(self, path, dataset=dataset)
-        find = self._find_image if only_image else self._find
         with hdf5_lock():
-            self._names, parts, files = opened(self.path, find)
+            self._names, parts, files = _opened(
+                self.path,
+                lambda file: find_image(file, self.path) if only_image else self._find(file),
+            )
             self.parameters = {"dataset": self._names}
             self._set_parts(parts, files)
 
-    def _find(self, file: Any) -> tuple[str, ...]:
-        """Return the names of the datasets, which are searched for if none is named."""
+    def _find(self, file: h5py.File) -> tuple[str, ...]:
+        """Return the names of the datasets; search for them if none is named."""
         h5py = import_h5py(self.path)
         name = self.parameters["dataset"]
         if not name:
@@ -51,9 +62,6 @@ class Hdf5Source(FileSource):
         with suppress(*NO_OBJECT):  # `follow` says what is wrong with it
             node = file[name]
         return _in_group(file, name, self.path) if isinstance(node, h5py.Group) else (name,)
-
-    def _find_image(self, file: Any) -> tuple[str, ...]:
-        return find_image(file, self.path)
 
     def _set_parts(self, parts: list[Storage], files: list[Path]) -> None:
         """Take over shape, dtype and units of open datasets, and the files they are in."""
@@ -65,9 +73,8 @@ class Hdf5Source(FileSource):
             for dataset, axes in zip(datasets, self._axes, strict=True)
         ]
         self._edges = list(accumulate(counts, initial=0))
-        self.nframes = check_count(self._edges[-1])
-        self.shape = check_shape(first.shape[axis] for axis in self._axes[0][1:])
-        self.dtype = check_native(first.dtype)
+        frame = (first.shape[axis] for axis in self._axes[0][1:])
+        self.set_layout((self._edges[-1], *frame), first.dtype)
         watch_starts()
         self._parts = Parts(parts)
         found = [path for part in self._parts for path in part.files]
@@ -89,10 +96,24 @@ class Hdf5Source(FileSource):
 
     def open(self) -> None:
         with hdf5_lock():
-            _, parts, _ = opened(self.path, lambda file: self._names)
+            _, parts, _ = _opened(self.path, lambda file: self._names)
             for part, layout in zip(parts, self._layout, strict=True):
-                check_unchanged(part.dataset, layout, self.path)
+                self._check_unchanged(part.dataset, *layout)
             self._parts = Parts(parts)
+
+    def _check_unchanged(self, dataset: h5py.Dataset, shape: tuple[int, ...], dtype: str) -> None:
+        """Refuse a dataset that is not the one of the call; one that is being written may grow."""
+        found = dataset.shape, dataset.dtype.str
+        grown = (
+            dataset.file.swmr_mode
+            and len(found[0]) == len(shape)
+            and all(now >= then for now, then in zip(found[0], shape, strict=True))
+        )
+        if found[1] != dtype or (found[0] != shape and not grown):
+            raise ValueError(
+                f"{self.path} has changed since the call: dataset {dataset.name!r} has shape "
+                f"{found[0]} and dtype {found[1]}, and had shape {shape} and dtype {dtype}"
+            )
 
     def files(self) -> tuple[Path, ...]:
         return self._files
@@ -116,41 +137,34 @@ class Hdf5Source(FileSource):
 class Hdf5DatasetSource(Hdf5Source):
     """An open h5py dataset; where it is sent, its file is opened again by path."""
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: h5py.Dataset) -> None:
         with hdf5_lock():
             FileSource.__init__(self, absolute(dataset.file), dataset=dataset.name)
             self._names = (dataset.name,)
-            self._set_parts([checked(dataset, self.path)], [])
+            self._set_parts([_checked(dataset, self.path)], [])
 
     @classmethod
-    def accepts(cls, ims: Any) -> bool:
+    def accepts(cls, ims: object) -> bool:
         dataset = loaded("h5py", "Dataset")
         return dataset is not None and isinstance(ims, dataset)
 
-    def __dask_tokenize__(self) -> Any:
+    def __dask_tokenize__(self) -> tuple:
         # A file in memory has a name but no fingerprint.
         return (FileSource if self.path.is_file() else Source).__dask_tokenize__(self)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple:
         if not self.path.is_file():
             raise TypeError(
                 f"dataset {self._names[0]!r} is not in a file that can be opened again: "
                 f"save it to a file and give its path"
             )
-        return restore, (self.__getstate__(),)
-
-
-def restore(state: dict[str, Any]) -> Hdf5Source:
-    """Return the source of a dataset that was open elsewhere; nothing is opened."""
-    source = Hdf5Source.__new__(Hdf5Source)
-    vars(source).update(state)
-    return source
+        return restore, (Hdf5Source, self.__getstate__())
 
 
 Opened = tuple[tuple[str, ...], list[Storage], list[Path]]
 
 
-def opened(path: Path, find: Callable[[Any], tuple[str, ...]]) -> Opened:
+def _opened(path: Path, find: Callable[[h5py.File], tuple[str, ...]]) -> Opened:
     """Open datasets of a file.
 
     Parameters
@@ -166,33 +180,33 @@ def opened(path: Path, find: Callable[[Any], tuple[str, ...]]) -> Opened:
     files : list of paths
         That links on the way lead through.
     """
+
+    def open_all(swmr: bool) -> Opened:
+        file = open_file(path, swmr)
+        names = find(file)
+        found = [follow(file, name) for name in names]
+        parts = [_checked(dataset, path) for dataset, _ in found]
+        return names, parts, list(dict.fromkeys(passed for _, files in found for passed in files))
+
     try:
-        return _opened(path, find, swmr=False)
+        return open_all(swmr=False)
     except BlockingIOError as error:
         # Without its traceback, which would keep open all files that are to be opened again.
         problem = BlockingIOError(str(error))
     try:
-        # Some file, be it one behind a link, is being written: in HDF5's mode for readers?
-        return _opened(path, find, swmr=True)
+        # This file, or one behind a link, is being written: in HDF5's mode for readers?
+        return open_all(swmr=True)
     except (OSError, ValueError):
         raise problem from None
 
 
-def _opened(path: Path, find: Callable[[Any], tuple[str, ...]], swmr: bool) -> Opened:
-    file = open_file(path, swmr)
-    names = find(file)
-    found = [follow(file, name) for name in names]
-    parts = [checked(dataset, path) for dataset, _ in found]
-    return names, parts, list(dict.fromkeys(passed for _, files in found for passed in files))
-
-
-def checked(dataset: Any, path: Path) -> Storage:
-    """Return how a dataset is stored that can be a series."""
-    check_dimensions(dataset, path)
+def _checked(dataset: h5py.Dataset, path: Path) -> Storage:
+    """Return how a dataset is stored, or refuse one that is no series."""
+    _check_dimensions(dataset, path)
     return inspect(dataset)
 
 
-def _in_group(file: Any, name: str, path: Path) -> tuple[str, ...]:
+def _in_group(file: h5py.File, name: str, path: Path) -> tuple[str, ...]:
     """Return the names of the series in a group that was named."""
     group = file[name]
     try:
@@ -202,9 +216,9 @@ def _in_group(file: Any, name: str, path: Path) -> tuple[str, ...]:
 
 
 def _read(part: Storage, axes: tuple, frames: tuple[int, int], rows: tuple[int, int]) -> np.ndarray:
-    """Read rows of frames of one dataset, and look whether all it refers to is still there."""
+    """Read rows of frames of one dataset, and check that all files it refers to are still there."""
     with hdf5_lock():  # which every attribute of a dataset needs as well
-        index: list[Any] = [0] * part.dataset.ndim
+        index: list[int | slice] = [0] * part.dataset.ndim
         if axes[0] is not None:
             index[axes[0]] = slice(*frames)
         index[axes[1]], index[axes[2]] = slice(*rows), slice(None)
@@ -226,7 +240,7 @@ def axes_of(shape: tuple[int, ...]) -> tuple[int | None, int, int]:
     return (lead[0] if lead else last - 2), last - 1, last
 
 
-def check_dimensions(dataset: Any, path: Path) -> None:
+def _check_dimensions(dataset: h5py.Dataset, path: Path) -> None:
     """Refuse a dataset that is no series of frames."""
     shape = dataset.shape
     problem = (
@@ -243,17 +257,45 @@ def check_dimensions(dataset: Any, path: Path) -> None:
         raise ValueError(f"{problem}: {reshaping(path, dataset.name, shape)}{colour}")
 
 
-def check_unchanged(dataset: Any, layout: tuple[tuple[int, ...], str], path: Path) -> None:
-    """Refuse a dataset that is not the one of the call; one that is being written may grow."""
-    shape, dtype = layout
-    found = dataset.shape, dataset.dtype.str
-    grown = (
-        dataset.file.swmr_mode
-        and len(found[0]) == len(shape)
-        and all(now >= then for now, then in zip(found[0], shape, strict=True))
-    )
-    if found[1] != dtype or (found[0] != shape and not grown):
-        raise ValueError(
-            f"{path} has changed since the call: dataset {dataset.name!r} has shape {found[0]} "
-            f"and dtype {found[1]}, and had shape {shape} and dtype {dtype}"
-        )
+# ---------------------------------------------------------------------- single images
+
+
+def image_series(path: Path, dataset: str = "") -> Hdf5Source:
+    """Open the dataset of an image; if none is named, the only image in the file."""
+    return Hdf5Source(path, dataset, only_image=not dataset)
+
+
+def read_image(path: Path, dataset: str = "") -> np.ndarray:
+    series = image_series(path, dataset)
+    if len(series) != 1:
+        raise ValueError(f"{path} has {len(series)} images, expected one")
+    (block,) = series.read(0, 1, 0, series.shape[0])
+    return block[0]
+
+
+def write_image(image: np.ndarray, path: Path) -> None:
+    write_datasets({"image": image}, path)
+
+
+def write_datasets(images: Mapping[str, np.ndarray], path: Path) -> None:
+    with new_file(path) as (file, check):
+        for name, image in images.items():
+            dataset = file.create_dataset(
+                name, image.shape, image.dtype, chunks=True, compression="gzip", shuffle=True
+            )
+            # A row of chunks at a time, because nothing else can run while HDF5 compresses.
+            height = dataset.chunks[-2]
+            for start in range(0, image.shape[-2], height):
+                rows = ..., slice(start, start + height), slice(None)
+                dataset[rows] = image[rows]
+                check()
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """Give a new HDF5 file, and a function that raises the first error of the disk."""
+    # HDF5 would crash if it could not write the last part of a file that it closes.
+    with OutputFile(path, deferred=True) as output:
+        with load("h5py").File(output, "w") as file:
+            yield file, output.check
+        output.check()

@@ -1,23 +1,28 @@
-"""HDF5 files: opened with h5py, and errors that name the fault of one."""
+"""HDF5 files: opened with h5py, with errors that name the fault of a file."""
+
+from __future__ import annotations
 
 import errno
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..packages import load
+from ..packages import load, require
+
+if TYPE_CHECKING:
+    import h5py
 
 # Bytes of decoded chunks that the library keeps for all datasets of a series together: enough for
 # the small chunks of frames that are read one by one. Its own default, 8 MiB since HDF5 2.0, is for
-# each dataset, and a virtual dataset may have thousands of sources.
+# each dataset, and a virtual dataset may show thousands of others.
 CACHE_NBYTES = 1 << 20
 
-# Errors of h5py for a name that leads to no object: it is not there, behind a file that cannot be
+# Errors of h5py for a name that leads to no object: it is missing, behind a file that cannot be
 # opened, or in a circle of links.
 NO_OBJECT = (KeyError, OSError, RuntimeError)
 
-# Filters that the package hdf5plugin brings, by their registered numbers.
+# Filters of the package hdf5plugin, by their registered numbers.
 PLUGINS = {
     305: "lzo",
     307: "bzip2",
@@ -38,16 +43,15 @@ PLUGINS = {
 
 def import_h5py(path: str | os.PathLike) -> Any:
     """Import h5py, and the compression filters of hdf5plugin if they are installed."""
-    try:
-        h5py = load("h5py")
-    except ImportError as error:
-        raise ImportError(f"{path} needs h5py: pip install 'daskstats[io]'") from error
+    h5py = require("h5py", path)
     if importlib.util.find_spec("hdf5plugin"):
         load("hdf5plugin")
     return h5py
 
 
-def open_file(path: str | os.PathLike, swmr: bool = False, mode: str = "r", share: int = 1) -> Any:
+def open_file(
+    path: str | os.PathLike, swmr: bool = False, mode: str = "r", users: int = 1
+) -> h5py.File:
     """Open a file for reading.
 
     Parameters
@@ -56,9 +60,9 @@ def open_file(path: str | os.PathLike, swmr: bool = False, mode: str = "r", shar
     swmr : bool
         Whether a single process may be writing it meanwhile, in HDF5's mode for that.
     mode : str
-        "r+" where HDF5 itself will open it so: as a source of a virtual dataset in such a file.
-    share : int
-        Number of files that share the cache of decoded chunks.
+        "r+" where HDF5 itself will open it so: for a virtual dataset in such a file.
+    users : int
+        Number of files that the bytes for decoded chunks are divided among.
 
     Raises
     ------
@@ -72,15 +76,15 @@ def open_file(path: str | os.PathLike, swmr: bool = False, mode: str = "r", shar
     """
     h5py = import_h5py(path)
     try:
-        file = h5py.File(path, mode, swmr=swmr, rdcc_nbytes=CACHE_NBYTES // max(1, share))
+        file = h5py.File(path, mode, swmr=swmr, rdcc_nbytes=CACHE_NBYTES // max(1, users))
     except OSError as error:
-        raise explained(error, path) from error
-    if file.mode == "r" and not swmr:  # not in this process either, which writes when it likes
-        check_length(file, path)
+        raise _explained(error, path) from error
+    if file.mode == "r" and not swmr:  # nor has this process opened it for writing
+        _check_length(file, path)
     return file
 
 
-def check_length(file: Any, path: str | os.PathLike) -> None:
+def _check_length(file: h5py.File, path: str | os.PathLike) -> None:
     """Refuse a file that was cut off while this process had it open already."""
     nbytes, expected = Path(path).stat().st_size, file.id.get_filesize()
     if nbytes < expected:
@@ -89,7 +93,7 @@ def check_length(file: Any, path: str | os.PathLike) -> None:
         )
 
 
-def explained(error: OSError, path: str | os.PathLike) -> Exception:
+def _explained(error: OSError, path: str | os.PathLike) -> Exception:
     """Return an error of HDF5's as one that names the fault of a file."""
     text = str(error)
     if isinstance(error, FileNotFoundError):
@@ -110,7 +114,7 @@ def explained(error: OSError, path: str | os.PathLike) -> Exception:
     )
 
 
-def check_filters(dataset: Any) -> None:
+def check_filters(dataset: h5py.Dataset) -> None:
     """Refuse a dataset whose chunks are compressed by a filter that is not installed."""
     h5py = import_h5py(dataset.file.filename)
     properties = dataset.id.get_create_plist()
@@ -120,17 +124,14 @@ def check_filters(dataset: Any) -> None:
             continue
         known = PLUGINS.get(code)
         text = known or name.decode(errors="replace").partition(";")[0] or "without a name"
-        way = (
-            "pip install hdf5plugin"
-            if known
-            else "install its plugin, and name the directory in HDF5_PLUGIN_PATH"
-        )
+        plugin = "install its plugin, and name the directory in HDF5_PLUGIN_PATH"
         raise ImportError(
             f"{dataset.file.filename}: dataset {dataset.name!r} is compressed by the HDF5 filter "
-            f"{text} ({code}), which is not installed: {way}"
+            f"{text} ({code}), which is not installed: "
+            f"{'pip install hdf5plugin' if known else plugin}"
         )
 
 
-def absolute(file: Any) -> Path:
+def absolute(file: h5py.File) -> Path:
     """Return the path of an open file."""
     return Path(os.fsdecode(file.filename)).absolute()

@@ -1,46 +1,54 @@
-"""The lock that h5py takes around every call: had without a deadlock, or an error.
+"""The lock that h5py takes around every call: acquired without a deadlock, or an error is raised.
 
-h5py has one lock for the whole process and holds it while it turns whatever it is to write into an
+h5py has one lock for the whole process and holds it while it converts the values to write to an
 array. A lazy image that is computed there, ``file["dark"] = stats.median("scan.h5")``, waits for
 tasks in other threads, and these wait for the lock::
 
     caller   file["dark"] = lazy -- holds the lock -- waits for the tasks
     task     reads scan.h5       -- waits for the lock
 
-dask calls `check_start` in the caller's thread before it starts tasks, where that is easily seen.
-Where it does not (iterators, clusters within the process) a task that waits for the lock looks at
-the threads that may hold it.
+dask calls `check_start` in the caller's thread before it starts tasks, which detects this. Where
+dask does not (iterators, clusters within the process) a task that waits for the lock inspects the
+threads that may hold it.
 
 Objects of h5py take the lock when they are deleted, too, and the garbage collector may delete them
-in any thread. So they are let go here, where the lock is to be had at once or later.
+in any thread. So they are closed here, once the lock is free.
 """
+
+from __future__ import annotations
 
 import logging
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Protocol
 
 from dask.callbacks import Callback
 
 from ..packages import load
 from ..series.base import Source
 
-# Seconds between two tries, between two looks at the threads that may hold the lock, and after
-# which a line of the log names the lock that is waited for.
+# Seconds between two tries, between two inspections of the threads that may hold the lock, and
+# until a line of the log names the lock.
 POLL, LOOK, TELL = 0.001, 2.0, 30.0
 
 # Threads that wait for the lock queue here: only the first of them polls.
 _queue = threading.RLock()
 
 
-# Things with objects of h5py that wait to be closed.
-_closing: list[Any] = []
+class Closable(Protocol):
+    """Has objects of h5py, and closes them."""
+
+    def close(self) -> None: ...
+
+
+# Objects that wait until the lock is free.
+_closing: list[Closable] = []
 
 
 class HeldLockError(RuntimeError):
@@ -57,7 +65,7 @@ def hdf5_lock() -> Iterator[None]:
         If the thread that holds it waits for the task that asks for it.
     """
     lock = _lock()
-    # The one who has it already must not queue: whoever polls may wait for just this thread.
+    # A thread that holds it already must not queue: the first in the queue may wait for it.
     if not lock.acquire(blocking=False):
         _wait(lock)
     try:
@@ -67,12 +75,12 @@ def hdf5_lock() -> Iterator[None]:
         lock.release()
 
 
-def _lock() -> Any:
+def _lock() -> threading.RLock:
     return load("h5py._objects").phil
 
 
-def let_go(things: list[Any]) -> None:
-    """Call `close` of each thing while the lock is held: now, if it is free, or else later."""
+def close_with_lock(things: list[Closable]) -> None:
+    """Close objects while the lock is held: now, if it is free, or else later."""
     _closing.extend(things)
     lock = _lock()
     if lock.acquire(blocking=False):
@@ -92,19 +100,19 @@ def _close_later() -> None:
 
 def _close_all() -> None:
     while _closing:
-        _closing.pop().close()  # the lock is held: nobody else takes one of them
+        _closing.pop().close()  # the lock is held: no other thread takes one
 
 
 class Parts(list):
-    """A list of things that are let go when nobody has the list any more."""
+    """A list of objects that are closed when the list is deleted."""
 
-    def __init__(self, things: list[Any]) -> None:
+    def __init__(self, things: list) -> None:
         super().__init__(things)
-        weakref.finalize(self, let_go, list(things)).atexit = False
+        weakref.finalize(self, close_with_lock, list(things)).atexit = False
 
 
-def _wait(lock: Any) -> None:
-    """Acquire the lock, and look from time to time whether that can ever succeed."""
+def _wait(lock: threading.RLock) -> None:
+    """Acquire the lock; check from time to time that this can succeed."""
     began = time.monotonic()
     told, look = False, began + LOOK
     while not _queue.acquire(timeout=LOOK):
@@ -130,7 +138,7 @@ def watch_starts() -> None:
     Callback.active.add((check_start, None, None, None, None))
 
 
-def check_start(graph: Any) -> None:
+def check_start(graph: dict) -> None:
     """Refuse to start tasks in other threads that need a lock which this thread holds."""
     owned = getattr(_lock(), "_is_owned", None)
     if owned is None or not owned():
@@ -141,7 +149,7 @@ def check_start(graph: Any) -> None:
         raise held_lock()
 
 
-def needs_lock(item: Any) -> bool:
+def needs_lock(item: object) -> bool:
     """Whether a task, or something in its arguments, reads with h5py."""
     if isinstance(item, dict | list | tuple):
         return any(map(needs_lock, item.values() if isinstance(item, dict) else item))
@@ -163,22 +171,21 @@ def held_lock() -> HeldLockError:
 
 
 def check_holder() -> None:
-    """Raise an error if a thread in a call of h5py's waits for the task of this thread."""
+    """Raise an error if a thread waits, within a call of h5py, for the task of this thread."""
     mine = threading.get_ident()
     for ident, frame in sys._current_frames().items():
         if ident != mine and (waiting := _waiting_in_h5py(frame)) is not None and _for_us(waiting):
             raise held_lock()
 
 
-def _waiting_in_h5py(frame: FrameType | None) -> FrameType | None:
-    """Return the frame that waits for tasks, if it was called from h5py further out."""
+def _waiting_in_h5py(innermost: FrameType) -> FrameType | None:
+    """Return the frame that waits for tasks, if a function of h5py is among its callers."""
     waiting = None
-    while frame is not None:
+    for frame in _outwards(innermost):
         if waiting is None and _waits_for_tasks(frame):
             waiting = frame
         elif waiting is not None and _module(frame).startswith("h5py."):
             return waiting
-        frame = frame.f_back
     return None
 
 
@@ -187,7 +194,7 @@ def _waits_for_tasks(frame: FrameType) -> bool:
     return where in {
         ("dask.local", "get_async"),
         ("distributed.utils", "sync"),
-        ("daskstats.run.stream", "__next__"),
+        (f"{__name__.partition('.')[0]}.run.stream", "__next__"),
     }
 
 
@@ -210,28 +217,25 @@ def _for_us(waiting: FrameType) -> bool:
     prefix = getattr(runner, "_name", None)
     if prefix is None:  # of a cluster
         return _worker_thread()
-    return threading.current_thread().name.startswith(prefix) or _own_key() in _keys(runner)
+    graph: Container = getattr(runner, "_graph", None) or ()
+    return threading.current_thread().name.startswith(prefix) or _own_key() in graph
 
 
-def _own_key() -> Any:
-    """Return the key of the task that dask runs in this thread, or None."""
-    frame: FrameType | None = sys._getframe()
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield a frame, its caller, and so on."""
     while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _own_key() -> object:
+    """Return the key of the task that dask runs in this thread, or None."""
+    for frame in _outwards(sys._getframe()):
         if _module(frame) == "dask.local" and frame.f_code.co_name == "execute_task":
             return frame.f_locals.get("key")
-        frame = frame.f_back
     return None
-
-
-def _keys(runner: Any) -> Any:
-    return getattr(runner, "_graph", None) or ()
 
 
 def _worker_thread() -> bool:
     """Whether this thread runs a task of a distributed worker in this process."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if _module(frame) == "distributed.worker":
-            return True
-        frame = frame.f_back
-    return False
+    return any(_module(frame) == "distributed.worker" for frame in _outwards(sys._getframe()))

@@ -1,9 +1,11 @@
 """Which dataset of an HDF5 file is the image series, if none is named.
 
 A file of a beamline has hundreds of datasets: positions, masks, flat fields, tables, and one series
-of images, maybe behind links. The series is taken if a person would have no doubt; otherwise the
-error lists every dataset that could be meant.
+of images, maybe behind links. The series is chosen if a person would have no doubt; otherwise the
+error lists every candidate.
 """
+
+from __future__ import annotations
 
 import os
 import re
@@ -11,11 +13,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .hdf5_files import NO_OBJECT, absolute, import_h5py, open_file
-from .hdf5_links import find_file, follow, lengths, numbered, target_of, walk
+from .hdf5_links import find_file, follow, linked_file, numbered, target_of, walk
+from .hdf5_storage import lengths
+
+if TYPE_CHECKING:
+    import h5py
 
 # Names of datasets, or of groups they are in, that are never the series.
 CORRECTIONS = re.compile(
@@ -24,10 +29,10 @@ CORRECTIONS = re.compile(
     re.IGNORECASE,
 )
 
-# Names of series of images without a sample, which are meant only if there are no others.
+# Names of series of images without a sample, which are chosen only if there are no others.
 BACKGROUNDS = re.compile(r"dark|drk|background|bkg|white|open_?beam|empty", re.IGNORECASE)
 
-# The datasets that the frames of a long series are spread over, by DECTRIS among others.
+# The datasets of a long series in several parts, by DECTRIS among others.
 NUMBERED = re.compile(r"data_(\d+)")
 
 # Names of links that would hold the series if they led anywhere.
@@ -42,7 +47,7 @@ class Candidate:
     """A dataset that may be the series, or several that are one."""
 
     names: tuple[str, ...]
-    datasets: list[Any]
+    datasets: list[h5py.Dataset]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,7 +58,7 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Its name, or for several the group they are in: both can be named by the user."""
+        """The name of the dataset, or for several the name of their group; users can give both."""
         return self.names[0] if len(self.names) == 1 else self.names[0].rpartition("/")[0] or "/"
 
     def __str__(self) -> str:
@@ -67,7 +72,7 @@ class Contents:
 
     candidates: list[Candidate] = field(default_factory=list)
     dangling: dict[str, str] = field(default_factory=dict)
-    """for the name of each such link where it leads"""
+    """the target of each such link, by its name"""
 
     def __str__(self) -> str:
         text = ", ".join(map(str, self.candidates))
@@ -77,8 +82,8 @@ class Contents:
         return text
 
 
-def find_datasets(group: Any, path: str | os.PathLike, base: str = "") -> tuple[str, ...]:
-    """Return the name of the dataset that is the image series, or of those it is spread over.
+def find_datasets(group: h5py.Group, path: str | os.PathLike, base: str = "") -> tuple[str, ...]:
+    """Return the name of the dataset that is the image series, or the names of its parts.
 
     Parameters
     ----------
@@ -92,12 +97,12 @@ def find_datasets(group: Any, path: str | os.PathLike, base: str = "") -> tuple[
     Raises
     ------
     ValueError
-        If there is none, or none without a doubt; all that may be meant are listed.
+        If there is none, or none without a doubt; all candidates are listed.
     FileNotFoundError
         If a link that holds it leads to a file that is not there.
     """
     found = contents(group, base)
-    every = without_sources(joined(found.candidates, found.dangling))
+    every = _without_mapped(_joined(found.candidates, found.dangling))
     lost = [name for name in found.dangling if IMAGES.fullmatch(name.rpartition("/")[2])]
     chosen = None if lost and not _covers(every) else chosen_series(every)
     if chosen is None and not found.dangling:
@@ -107,8 +112,8 @@ def find_datasets(group: Any, path: str | os.PathLike, base: str = "") -> tuple[
     return chosen.names
 
 
-def find_image(file: Any, path: str | os.PathLike) -> tuple[str, ...]:
-    """Return the name of the only image of a file, be it a mask or a flat field."""
+def find_image(file: h5py.File, path: str | os.PathLike) -> tuple[str, ...]:
+    """Return the name of the only image of a file: a mask or a flat field, say."""
     found = contents(file)
     images = [c for c in found.candidates if like_detector(c.shape)] or found.candidates
     if len(images) != 1:
@@ -117,7 +122,7 @@ def find_image(file: Any, path: str | os.PathLike) -> tuple[str, ...]:
 
 
 def no_series(found: Contents, lost: bool, path: str | os.PathLike) -> Exception:
-    """Return an error that lists all datasets that could be meant."""
+    """Return an error that lists all candidates."""
     every = found.candidates
     if not every:
         kind = FileNotFoundError if found.dangling else ValueError
@@ -140,7 +145,7 @@ def no_series(found: Contents, lost: bool, path: str | os.PathLike) -> Exception
     )
 
 
-def contents(group: Any, base: str = "") -> Contents:
+def contents(group: h5py.Group, base: str = "") -> Contents:
     """Return the datasets of a group, all groups below and all links included."""
     h5py = import_h5py(group.file.filename)
     found = Contents()
@@ -153,11 +158,11 @@ def contents(group: Any, base: str = "") -> Contents:
     return found
 
 
-def dangling_target(link: Any, parent: Any) -> str:
-    """Return where a link leads to; raise the error of a file that is there, but being written."""
+def dangling_target(link: h5py.ExternalLink | h5py.SoftLink, parent: h5py.Group) -> str:
+    """Return where a link leads to; raise the error of a file that exists, but is being written."""
     own = absolute(parent.file)
     filename = getattr(link, "filename", None)
-    there = filename and find_file(filename, own, os.environ.get("HDF5_EXT_PREFIX", ""))
+    there = filename and linked_file(link, own)
     if not there:
         return target_of(link, own)
     try:
@@ -168,8 +173,10 @@ def dangling_target(link: Any, parent: Any) -> str:
     return target_of(link, own)
 
 
-def _nodes(group: Any, base: str, seen: set) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (name, group it is in, object) of all below a group, each once; None: not there."""
+def _nodes(
+    group: h5py.Group, base: str, seen: set
+) -> Iterator[tuple[str, h5py.Group, h5py.Group | h5py.Dataset | None]]:
+    """Yield (name, parent, object) of all below a group, each once; None if it is missing."""
     h5py = import_h5py(group.file.filename)
     waiting = [(base, group)]
     while waiting:
@@ -192,25 +199,28 @@ def _nodes(group: Any, base: str, seen: set) -> Iterator[tuple[str, Any, Any]]:
         waiting += reversed(below)
 
 
-def is_numeric(dataset: Any) -> bool:
+def is_numeric(dataset: h5py.Dataset) -> bool:
     return bool(
         dataset.shape and dataset.ndim > 1 and dataset.size and dataset.dtype.kind in "biuf"
     )
 
 
-# ---------------------------------------------------------------------- what is a series
+# ---------------------------------------------------------------------- one candidate
 
 
 def is_series(candidate: Candidate) -> bool:
     """Whether it looks like a series: three dimensions, and a frame like that of a detector."""
-    shape = without_singletons(candidate.shape)
-    return len(shape) == 3 and like_detector(shape) and not _named(candidate, CORRECTIONS)
+    return _is_stack(candidate) and len(without_singletons(candidate.shape)) == 3
 
 
 def is_scan(candidate: Candidate) -> bool:
     """Whether it has frames along more than one axis."""
+    return _is_stack(candidate) and len(without_singletons(candidate.shape)) > 3
+
+
+def _is_stack(candidate: Candidate) -> bool:
     shape = without_singletons(candidate.shape)
-    return len(shape) > 3 and like_detector(shape) and not _named(candidate, CORRECTIONS)
+    return len(shape) > 2 and like_detector(shape) and not _named(candidate, CORRECTIONS)
 
 
 def is_image(candidate: Candidate) -> bool:
@@ -280,7 +290,7 @@ def how_to_reshape(path: str | os.PathLike, candidate: Candidate) -> str:
 
 
 def reshaping(path: str | os.PathLike, name: str, shape: tuple[int, ...]) -> str:
-    """Return how to make one axis of frames of several."""
+    """Return how to reshape several axes of frames into one."""
     nframes, rows, cols = lengths(shape)
     return (
         f"reshape it to ({nframes}, {rows}, {cols}), frames in C order, as in "
@@ -289,10 +299,10 @@ def reshaping(path: str | os.PathLike, name: str, shape: tuple[int, ...]) -> str
     )
 
 
-# ---------------------------------------------------------------------- several that are one
+# ---------------------------------------------------------------------- several datasets
 
 
-def joined(candidates: list[Candidate], dangling: dict[str, str]) -> list[Candidate]:
+def _joined(candidates: list[Candidate], dangling: dict[str, str]) -> list[Candidate]:
     """Join the numbered parts of a series in one group; in order, and none may be missing."""
     groups: dict[str, dict[int, Candidate]] = defaultdict(dict)
     for candidate in candidates:
@@ -300,24 +310,17 @@ def joined(candidates: list[Candidate], dangling: dict[str, str]) -> list[Candid
         match = NUMBERED.fullmatch(last)
         if match:
             groups[parent][int(match[1])] = candidate
+    links = [name.rpartition("/") for name in dangling]
+    incomplete = {parent for parent, _, last in links if NUMBERED.fullmatch(last)}
     result = list(candidates)
     for parent, parts in groups.items():
         numbers = sorted(parts)
-        lost = any(
-            name.rpartition("/")[0] == parent and NUMBERED.fullmatch(name.rpartition("/")[2])
-            for name in dangling
-        )
         every = [parts[number] for number in numbers]
-        if (
-            lost
-            or len(numbers) < 2
-            or not _fit(every)
-            or any(b - a > 1 for a, b in pairwise(numbers))
-        ):
+        gaps = numbers[-1] - numbers[0] + 1 - len(numbers)
+        if parent in incomplete or len(every) < 2 or gaps or not _fit(every):
             continue
-        whole = Candidate(
-            tuple(part.names[0] for part in every), [part.datasets[0] for part in every]
-        )
+        names = tuple(part.names[0] for part in every)
+        whole = Candidate(names, [part.datasets[0] for part in every])
         result[result.index(every[0])] = whole
         result = [candidate for candidate in result if candidate not in every[1:]]
     return result
@@ -329,16 +332,16 @@ def _fit(parts: list[Candidate]) -> bool:
     return len(kinds) == 1 and all(len(part.shape) == 3 for part in parts)
 
 
-def without_sources(candidates: list[Candidate]) -> list[Candidate]:
-    """Leave out what a virtual dataset among the candidates consists of."""
+def _without_mapped(candidates: list[Candidate]) -> list[Candidate]:
+    """Leave out the datasets that a virtual dataset among the candidates shows."""
     if len(candidates) == 1:
         return candidates
     used = {
-        source
+        mapped
         for candidate in candidates
         for dataset in candidate.datasets
         if dataset.is_virtual
-        for source in sources_of(dataset)
+        for mapped in _mapped(dataset)
     }
     return [
         candidate
@@ -347,17 +350,13 @@ def without_sources(candidates: list[Candidate]) -> list[Candidate]:
     ]
 
 
-def sources_of(dataset: Any) -> Iterator[Any]:
-    """Yield h5py's identity of each source of a virtual dataset that can be opened.
+def _mapped(dataset: h5py.Dataset) -> Iterator[h5py.h5d.DatasetID]:
+    """Yield the identity of each dataset that a virtual dataset shows and that can be opened.
 
-    Reading the dataset tells the faults of the others.
+    Reading the virtual dataset reports the faults of the others.
     """
-    own, names = (
-        absolute(dataset.file),
-        dict.fromkeys(
-            (mapping.file_name, mapping.dset_name) for mapping in dataset.virtual_sources()
-        ),
-    )
+    own = absolute(dataset.file)
+    names = {(mapping.file_name, mapping.dset_name): None for mapping in dataset.virtual_sources()}
     for file_name, name in names:
         with suppress(ValueError, OSError):
             path = own if file_name == "." else find_file(numbered(file_name, 0), own)

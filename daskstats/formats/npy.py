@@ -1,27 +1,32 @@
-"""``.npy`` files, memory mapped, or read where they are sent."""
+"""``.npy`` files, memory mapped, or read in the process they are sent to; ``.npz`` of images."""
+
+from __future__ import annotations
 
 import os
 import sys
+import zipfile
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 
 from ..series.arrays import ArraySource
-from ..series.base import FileSource, Source, naming_place
+from ..series.base import Source
+from ..series.files import FileSource, naming_place, restore
+from .writing import OutputFile
 
 
 class NpySource(FileSource, ArraySource):
     """A 3-D array in a ``.npy`` file; pages come in as they are read."""
 
-    suffixes = (".npy",)
     handles = ("_array",)
 
     def __init__(self, path: str | os.PathLike) -> None:
         FileSource.__init__(self, path)
         array = self._map()
-        self._layout = layout_of(array)
+        self._layout = _layout(array)
         ArraySource.__init__(self, array)
 
     def _map(self) -> np.memmap:
@@ -35,11 +40,8 @@ class NpySource(FileSource, ArraySource):
 
     def open(self) -> None:
         array = self._map()
-        if layout_of(array) != self._layout:
-            raise ValueError(
-                f"{self.path} has changed since the call: it holds an array of shape "
-                f"{array.shape} and {array.dtype}, and held {self!r}"
-            )
+        if _layout(array) != self._layout:
+            raise self.changed(f"an array of shape {array.shape} and {array.dtype}")
         self._array = array
 
     def part(self, start: int, stop: int, first: int, last: int) -> Source | None:
@@ -48,12 +50,12 @@ class NpySource(FileSource, ArraySource):
     def view(self, start: int, stop: int, first: int, last: int) -> Source | None:
         return ArraySource.part(self, start, stop, first, last)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple:
         return restore, (ReadNpySource, self.__getstate__() | {"in_memory": False})
 
 
 class ReadNpySource(NpySource):
-    """A ``.npy`` file in another process, whose reads take memory of their own.
+    """A ``.npy`` file in another process, where reads allocate their own memory.
 
     Mapped pages count as memory of the process: the worker of a cluster that has read much of a
     file would be stopped for using too much, though the system could take all of it back.
@@ -74,29 +76,22 @@ class ReadNpySource(NpySource):
                     self._fill(file, block[frame - start], frame, first)
         return [block]
 
-    def _fill(self, file: Any, block: np.ndarray, frame: int, row: int) -> None:
+    def _fill(self, file: BinaryIO, block: np.ndarray, frame: int, row: int) -> None:
         rows, cols = self.shape
         file.seek(self._layout[0] + (frame * rows + row) * cols * block.itemsize)
-        if file.readinto(block) != block.nbytes:
+        if file.readinto(block) != block.nbytes:  # type: ignore[attr-defined]
             raise ValueError(f"{self.path} is cut off in frame {frame}")
 
     def view(self, start: int, stop: int, first: int, last: int) -> Source | None:
         return None
 
-    def __dask_tokenize__(self) -> Any:
-        # It reads as the one that was sent does, whatever the way.
+    def __dask_tokenize__(self) -> tuple:
+        # It reads the same frames as the series that was sent.
         return NpySource.__name__, *super().__dask_tokenize__()[1:]
 
 
-def restore(cls: type[NpySource], state: dict[str, Any]) -> NpySource:
-    """Return a source with attributes that were sent; nothing is opened."""
-    source = cls.__new__(cls)
-    vars(source).update(state)
-    return source
-
-
 def check_header(path: Path) -> None:
-    """Refuse a header that claims more than the file has, which mapping may overflow on."""
+    """Refuse a header that claims more bytes than the file has: mapping it may overflow."""
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0
@@ -111,6 +106,27 @@ def check_header(path: Path) -> None:
         raise ValueError(f"its header says shape {shape} and {dtype}, and {there} bytes follow")
 
 
-def layout_of(array: np.memmap) -> tuple[Any, ...]:
+def _layout(array: np.memmap) -> tuple[int, tuple[int, ...], str, bool]:
     """Return where the pixels of a mapped file are."""
     return array.offset, array.shape, array.dtype.str, bool(array.flags.c_contiguous)
+
+
+def read_image(path: Path, dataset: str = "") -> np.ndarray:
+    return np.load(path, allow_pickle=False)
+
+
+def write_image(image: np.ndarray, path: Path) -> None:
+    with OutputFile(path) as file:
+        np.save(file, image, allow_pickle=False)
+
+
+def write_archive(images: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write a ``.npz`` archive, one member for each image."""
+    # An archive that cannot be written complains again when it is closed, and deleted.
+    with OutputFile(path, deferred=True) as output:
+        with zipfile.ZipFile(output, "w") as archive:
+            for name, image in images.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, image, allow_pickle=False)
+                output.check()
+        output.check()

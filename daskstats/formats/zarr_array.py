@@ -1,4 +1,6 @@
-"""zarr arrays: given as such, or as the path of an array or of a group that holds one."""
+"""zarr arrays, given as an object, or as the path of an array or of a group that holds one."""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Iterator
@@ -6,13 +8,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..packages import load, loaded
-from ..series.base import FileSource, Source, check_count, check_native, check_shape
+from ..series.base import Source
+from ..series.files import FileSource
 from .zarr_store import OpenArray
+
+if TYPE_CHECKING:
+    import zarr
+    from zarr.abc.codec import Codec
+    from zarr.core.array_spec import ArraySpec
+    from zarr.core.buffer import Buffer
+    from zarr.storage import StorePath
 
 # Bytes before the data of a chunk of blosc.
 BLOSC_HEADER = 16
@@ -21,24 +31,17 @@ BLOSC_HEADER = 16
 class ZarrSource(Source):
     """A zarr array (frames, rows, cols)."""
 
-    def __init__(self, array: Any) -> None:
-        if array.ndim != 3:
-            raise ValueError(
-                f"an image series is three-dimensional (frames, rows, cols), "
-                f"got a zarr array of shape {array.shape}"
-            )
-        self.nframes = check_count(array.shape[0])
-        self.shape = check_shape(array.shape[1:])
-        self.dtype = check_native(array.dtype)
+    def __init__(self, array: zarr.Array) -> None:
+        self.set_layout(array.shape, array.dtype, "a zarr array")
         check_chunks(array)
         self.frame_unit = min(array.chunks[0], self.nframes)
         self.row_unit = array.chunks[1] if array.chunks[1] < self.shape[0] else None
-        # What zarr holds of the chunks it decodes at the same time: compressed, and decoded.
+        # For the chunks that zarr decodes at the same time: their compressed and decoded bytes.
         self.buffers, self.stored = 1.5, 1
         self._array = OpenArray(guarded(array))
 
     @classmethod
-    def accepts(cls, ims: Any) -> bool:
+    def accepts(cls, ims: object) -> bool:
         array = loaded("zarr", "Array")
         return array is not None and isinstance(ims, array)
 
@@ -52,7 +55,6 @@ class ZarrSource(Source):
 class ZarrPathSource(FileSource, ZarrSource):
     """The zarr array at a path, or the array of that name in the group at a path."""
 
-    suffixes = (".zarr",)
     has_datasets = True
     handles = ("_array",)
 
@@ -65,8 +67,12 @@ class ZarrPathSource(FileSource, ZarrSource):
         self._array = OpenArray(guarded(open_array(self.path, **self.parameters)), self._known)
 
 
-def open_array(path: Path, dataset: str = "") -> Any:
-    """Open the array at a path, or the one of a name in a group.
+def read_image(path: Path, dataset: str = "") -> np.ndarray:
+    return guarded(open_array(path, dataset, 2))[...]
+
+
+def open_array(path: Path, dataset: str = "", ndim: int = 3) -> zarr.Array:
+    """Open the array at a path, or the array of a name in a group.
 
     Raises
     ------
@@ -76,19 +82,19 @@ def open_array(path: Path, dataset: str = "") -> Any:
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     zarr = load("zarr")
-    with understanding(path):
+    with _reading_metadata(path):
         node = zarr.open(path, mode="r")
     if dataset:
-        with understanding(path):
+        with _reading_metadata(path):
             node = node.get(dataset.strip("/")) if isinstance(node, zarr.Group) else None
         if not isinstance(node, zarr.Array):
             raise ValueError(f"{path} has no array {dataset!r}")
-    return node if isinstance(node, zarr.Array) else only_array(node, path)
+    return node if isinstance(node, zarr.Array) else _only_array(node, path, ndim)
 
 
 @contextmanager
-def understanding(path: Path) -> Iterator[None]:
-    """Make one kind of error of all those that metadata can lead to."""
+def _reading_metadata(path: Path) -> Iterator[None]:
+    """Turn every error that metadata can lead to into one kind of error."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -101,23 +107,23 @@ def understanding(path: Path) -> Iterator[None]:
         ) from error
 
 
-def check_chunks(array: Any) -> None:
+def check_chunks(array: zarr.Array) -> None:
     """Refuse chunks without pixels, which zarr's metadata may claim."""
     for lengths in (array.chunks, array.shards or (1,)):
         if min(lengths) < 1:
             raise ValueError(f"the zarr array {array.store_path} has chunks of shape {lengths}")
 
 
-def guarded(array: Any) -> Any:
+def guarded(array: zarr.Array) -> zarr.Array:
     """Return an array that refuses chunks of blosc that are shorter than they should be.
 
-    Blosc's library goes by the length in a chunk's header: of a chunk that was cut off it reads
-    what happens to lie behind it in memory, be it an older chunk that fits. Nor does it write: a
-    store that can be written to makes its directory anew where it is missing.
+    Blosc's library trusts the length in a chunk's header: of a chunk that was cut off it reads the
+    memory behind it, which may hold an older chunk that fits. The array is read-only as well: a
+    store that can be written to creates its directory again where it is missing.
     """
     codecs = getattr(array.metadata, "codecs", ())
     checked = tuple(map(checking, codecs))
-    where = read_only(array.store_path)
+    where = _read_only(array.store_path)
     if checked == codecs and where is array.store_path:
         return array
     zarr = load("zarr")
@@ -125,7 +131,7 @@ def guarded(array: Any) -> Any:
     return zarr.Array(zarr.AsyncArray(metadata, where))
 
 
-def read_only(where: Any) -> Any:
+def _read_only(where: StorePath) -> StorePath:
     """Return the place of an array in a store that writes nothing, if it is a directory."""
     storage, store = load("zarr.storage"), where.store
     if store.read_only or not isinstance(store, storage.LocalStore):
@@ -133,8 +139,8 @@ def read_only(where: Any) -> Any:
     return storage.StorePath(store.with_read_only(True), where.path)
 
 
-def checking(codec: Any) -> Any:
-    """Return a codec that checks its chunks, if they are of blosc; of shards, those within."""
+def checking(codec: Codec) -> Codec:
+    """Return a codec that checks the length of blosc chunks, also of those within shards."""
     codecs = load("zarr.codecs")
     if isinstance(codec, codecs.ShardingCodec):
         return replace(codec, codecs=tuple(map(checking, codec.codecs)))
@@ -143,24 +149,24 @@ def checking(codec: Any) -> Any:
     return _checked_blosc()(**_parameters(codec))
 
 
-def _parameters(codec: Any) -> dict[str, Any]:
+def _parameters(codec: Codec) -> dict[str, object]:
     names = "typesize", "cname", "clevel", "shuffle", "blocksize"
     return {name: getattr(codec, name) for name in names}
 
 
 @cache
-def _checked_blosc() -> Any:
-    """Return the class of codecs that check, which only zarr's import makes possible."""
+def _checked_blosc() -> type[Codec]:
+    """Return a subclass of zarr's codec for blosc, which needs zarr to be imported."""
     blosc = load("zarr.codecs").BloscCodec
 
     class CheckedBlosc(blosc):  # type: ignore[valid-type, misc]
         """Blosc that compares the length of a chunk with the one in its header."""
 
-        async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
+        async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
             check_length(chunk_bytes[:BLOSC_HEADER].to_bytes(), len(chunk_bytes))
             return await super()._decode_single(chunk_bytes, chunk_spec)
 
-        def __reduce__(self) -> Any:
+        def __reduce__(self) -> tuple:
             return checking, (blosc(**_parameters(self)),)
 
     return CheckedBlosc
@@ -178,13 +184,13 @@ def check_length(header: bytes, length: int) -> None:
         raise ValueError(f"a chunk is damaged: it has {length} bytes of {expected}")
 
 
-def only_array(group: Any, path: str | os.PathLike) -> Any:
-    """Return the only three-dimensional array of a group."""
-    with understanding(Path(path)):
-        arrays = {f"/{name}": array for name, array in group.arrays() if array.ndim == 3}
+def _only_array(group: zarr.Group, path: Path, ndim: int) -> zarr.Array:
+    """Return the only array of a group that has some number of dimensions."""
+    with _reading_metadata(path):
+        arrays = {f"/{name}": array for name, array in group.arrays() if array.ndim == ndim}
     if len(arrays) == 1:
         return next(iter(arrays.values()))
     if not arrays:
-        raise ValueError(f"{path} has no three-dimensional array")
+        raise ValueError(f"{path} has no {'three' if ndim == 3 else 'two'}-dimensional array")
     names = sorted(arrays)
     raise ValueError(f"{path} has {len(names)} arrays, name one as {path}::{names[0]}: {names}")

@@ -207,7 +207,7 @@ def _unsendable(value: Any) -> tuple[str, str]:
                 load("cloudpickle").dumps(value._lock)
             except Exception:
                 return "the lock", "give lock=True, or a lock that can be, as distributed.Lock"
-        value = value._source if isinstance(value, LockedSource) else value.source
+        value = value.source
     return (
         type(getattr(value, "_ims", value)).__name__,
         "give the path of a file, or an object that opens its file where it is read",

@@ -1,1 +1,1 @@
-"""What an image series is, and the series that are in memory."""
+"""Image series: the protocol, and the series that are in memory."""

@@ -1,21 +1,17 @@
-"""What every source has in common: its checks, its retries, its notes, its name in a graph."""
+"""The base class of all image series: checks of frames, retries of reads, names in a graph."""
 
-import hashlib
 import operator
-import os
-import socket
 import sys
 import time
 import uuid
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from threading import RLock
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from ..arguments import warn
 from ..planning.values import Layout
 from .foreign import check_plain
 from .piece import Piece
@@ -23,7 +19,7 @@ from .piece import Piece
 
 @runtime_checkable
 class Series(Protocol):
-    """Frames that can be read again and again, from several threads at once."""
+    """Frames that can be read again and again, from several threads in parallel."""
 
     shape: tuple[int, int]
     """rows and columns of a frame"""
@@ -36,32 +32,29 @@ class Series(Protocol):
         """Yield rows ``first:last`` of frames ``start:stop``, ``count`` frames at a time."""
 
     def part(self, start: int, stop: int, first: int, last: int) -> "Series | None":
-        """Return a series that is rows ``first:last`` of frames ``start:stop``, if that is free."""
+        """Return a series of rows ``first:last`` of frames ``start:stop``, if that is free."""
 
 
-# A read that fails with an OSError (a network file system, say) is tried again after so many
-# seconds; the last failure is raised.
+# Seconds before a read that failed with an OSError (on a network file system, say) is tried again;
+# the last failure is raised.
 RETRY_AFTER = (0.05, 0.2, 0.5)
 
-# Bytes below which frames that are read one by one are joined: copying 32 KiB takes 3 us, and the
-# objects around each array 0.5 KiB.
+# Frames below this size are joined if they are read one by one: copying 32 KiB takes 3 us, and the
+# objects around each array take 0.5 KiB.
 SMALL_FRAME = 32 << 10
 
-# The kinds and the largest item size, in bytes, of the frames that statistics are exact for.
+# Statistics are exact for frames of these kinds, of at most 8 bytes a pixel.
 KINDS, LARGEST_ITEM = "biuf", 8
 
 
 class Source:
     """An image series: ``len(source)`` frames of ``source.shape`` and ``source.dtype``.
 
-    A subclass sets `shape`, `dtype` and `nframes` and defines `read`. It is found by what it
-    itself (not its base) names: `suffixes` for paths, `accepts` for objects.
+    This is the base class of everything that frames are read from. A subclass sets `shape`, `dtype`
+    and `nframes` and defines `read`. For files it is named in the table of formats; for objects it
+    defines `accepts` itself (that of its base does not count).
     """
 
-    suffixes: tuple[str, ...] = ()
-    """of the files it opens, as ``cls(path)``"""
-    has_datasets: bool = False
-    """whether a file may hold several, opened as ``cls(path, dataset=name)``"""
     shape: tuple[int, int]
     """rows and columns of a frame"""
     dtype: np.dtype
@@ -73,21 +66,21 @@ class Source:
     row_unit: int | None = None
     """rows that are decoded together; None if a frame is always decoded whole"""
     in_memory: bool = False
-    """whether blocks are views of memory that is there anyway"""
+    """whether blocks are views of memory that exists anyway"""
     buffers: float = 0
-    """bytes that exist while frames are read beside those that `read` returns, for each of these"""
+    """bytes allocated while frames are read, in addition to the frames, per byte of them"""
     stored: float = 0
-    """bytes of frames as they are stored that exist while they are decoded, for each of theirs"""
+    """bytes of stored frames in memory while they are decoded, per byte of the frames"""
     again: bool = True
-    """whether frames can be read again without being kept somewhere"""
+    """whether frames can be read again without being kept"""
     apart: bool = False
-    """whether each frame in memory is an array of its own"""
+    """whether each frame in memory is a separate array"""
     one_by_one: bool = False
     """whether `read` fetches frame after frame, so that one that fails is read again alone"""
 
     @classmethod
-    def accepts(cls, ims: Any) -> bool:
-        """Whether ``cls(ims)`` is the source for this object, judged by its type."""
+    def accepts(cls, ims: object) -> bool:
+        """Whether ``cls(ims)`` is the series for this object, judged by its type."""
         return False
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
@@ -101,10 +94,10 @@ class Source:
         raise NotImplementedError
 
     def part(self, start: int, stop: int, first: int, last: int) -> "Source | None":
-        """Return a source that is rows ``first:last`` of frames ``start:stop``, if that is free.
+        """Return a series of rows ``first:last`` of frames ``start:stop``, if that is free.
 
-        What lives in memory gives a view, so that a task is sent its own pixels only; None means
-        that this source itself is sent.
+        A series in memory returns a view, so that a task is sent its own pixels only; None means
+        that the whole series is sent.
         """
         return None
 
@@ -119,7 +112,7 @@ class Source:
     def frames_without_data(self) -> np.ndarray:
         """Return the indices, int64 and sorted, of the frames for which nothing was written.
 
-        They read as the fill value of their format; `warn_about_missing` says so.
+        They read as the fill value of their format; `warn_about_missing` reports them.
         """
         return np.empty(0, np.int64)
 
@@ -136,6 +129,17 @@ class Source:
             self._token = uuid.uuid4().hex
         return type(self).__name__, self._token
 
+    def set_layout(self, shape: tuple[int, ...], dtype: DTypeLike, given: str = "an array") -> None:
+        """Set number, shape and dtype of frames, given those of an array (frames, rows, cols)."""
+        if len(shape) != 3:
+            raise ValueError(
+                f"an image series is three-dimensional (frames, rows, cols), "
+                f"got {given} of shape {shape}"
+            )
+        self.nframes = check_count(shape[0])
+        self.shape = check_shape(shape[1:])
+        self.dtype = check_native(dtype)
+
     def pieces(self, start: int, stop: int, first: int, last: int, count: int) -> Iterator[Piece]:
         """Yield rows ``first:last`` of frames ``start:stop``, ``count`` frames at a time, checked.
 
@@ -151,33 +155,34 @@ class Source:
         """
         edge = start - start % count if count % self.frame_unit == 0 else start
         while edge < stop:
-            # No name holds the blocks here, or they would live on while the next are read.
+            # No variable holds the blocks here: the next ones are read after they are released.
             yield self._piece(max(start, edge), min(stop, edge + count), first, last)
             edge += count
 
-    def _piece(self, *where: int) -> Piece:
-        blocks = self._read_patiently(*where)
-        self._check_blocks(blocks, *where)
+    def _piece(self, start: int, stop: int, first: int, last: int) -> Piece:
+        step = 1 if self.one_by_one else stop - start
+        blocks = [
+            block
+            for begin in range(start, stop, step)
+            for block in self._try(begin, begin + step, first, last)
+        ]
+        self._check_blocks(blocks, start, stop, first, last)
         frames = [as_frames(block, self.dtype) for block in blocks]
         return Piece(frames if self.in_memory else join_small(frames))
 
-    def _read_patiently(self, start: int, stop: int, *rows: int) -> list[np.ndarray]:
-        step = 1 if self.one_by_one else stop - start
-        starts = range(start, stop, step)
-        return [block for begin in starts for block in self._try(begin, begin + step, *rows)]
-
-    def _try(self, *where: int) -> list[np.ndarray]:
+    def _try(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
+        """Read frames; try again after an OSError, and name the frames in an error."""
         for delay in (*RETRY_AFTER, None):
             try:
-                return self.read(*where)
-            except OSError as error:
-                if delay is None or isinstance(error, FileNotFoundError | PermissionError):
-                    _name_frames(error, *where[:2])
-                    raise
-                time.sleep(delay)
+                return self.read(start, stop, first, last)
             except Exception as error:
-                _name_frames(error, *where[:2])
-                raise
+                final = isinstance(error, FileNotFoundError | PermissionError)
+                if delay is None or final or not isinstance(error, OSError):
+                    several = f"frames {start} to {stop - 1}"
+                    note = f"frame {start}" if stop - start == 1 else several
+                    error.add_note(f"while reading {note}")
+                    raise
+            time.sleep(delay)
         raise AssertionError("unreachable")
 
     def _check_blocks(
@@ -193,152 +198,64 @@ class Source:
             raise ValueError(f"{self!r} gave {index - start} frames where {start}:{stop} was read")
 
 
-class FileSource(Source):
-    """A source that is a file: sent elsewhere, it opens its file at the first read.
+class DerivedSource(Source):
+    """A series whose frames are read from another one.
 
-    A subclass opens its file in ``__init__``, where an error is one of the call, and keeps it in
-    the attributes named in `handles`. Everything else it knows (shape, dtype, units) is sent, so
-    that nothing is opened, and nothing can fail, while a source is unpickled.
+    Parameters
+    ----------
+    source : Source
+        The other series; units and memory are taken over from it.
     """
 
-    handles: tuple[str, ...] = ()
-    """names of the attributes that hold open files: not sent, and opened again by `open`"""
-
-    def __init__(self, path: str | os.PathLike, **parameters: Any) -> None:
-        # The working directory may change before the path is sent elsewhere.
-        self.path = Path(path).absolute()
-        self.parameters = parameters
-
-    def open(self) -> None:
-        """Set the attributes named in `handles`; called at the first use of one that is missing.
-
-        It raises an error if the file does not hold any more the frames that it held at the call.
-        """
-        raise NotImplementedError
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        for name in (
+            *("shape", "dtype", "nframes", "frame_unit", "row_unit", "in_memory"),
+            *("buffers", "stored", "again", "apart"),
+        ):
+            setattr(self, name, getattr(source, name))
 
     def files(self) -> tuple[Path, ...]:
-        """Return every file or directory that frames come from.
+        return self.source.files()
 
-        That is the path itself, targets of links, and sources of virtual datasets.
-        """
-        return (self.path,)
-
-    def __getattr__(self, name: str) -> Any:
-        # Python comes here for missing attributes only.
-        if name not in type(self).handles:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        # `setdefault` is atomic: all threads get the same lock.
-        with vars(self).setdefault("_opening", RLock()):
-            if name not in vars(self):
-                with naming_place(self.path):
-                    self.open()
-        return vars(self)[name]
-
-    def __getstate__(self) -> dict[str, Any]:
-        left = {*type(self).handles, *UNSENT}
-        return {name: value for name, value in vars(self).items() if name not in left}
-
-    def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]} in {self.path}>"
-
-    def __dask_tokenize__(self) -> Any:
-        try:
-            self._prints = [(str(file), *fingerprint(file)) for file in self.files()]
-        except OSError:
-            # dask asks again when it submits tasks: a file that is gone is an error of the read.
-            vars(self).setdefault("_prints", ["gone"])
-        parameters = sorted(self.parameters.items())
-        return type(self).__name__, str(self.path), self._prints, parameters
+    def frames_without_data(self) -> np.ndarray:
+        return self.source.frames_without_data()
 
 
-# Attributes of a source that stay in this process: its lock, and its cached missing frames.
-UNSENT = ("_opening", "_missing")
+class CutSource(DerivedSource):
+    """A derived series that keeps a part of each block that it reads by way of `pieces`."""
+
+    def _try(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
+        # The other series tries again, and names its own frames in errors.
+        return self.read(start, stop, first, last)
+
+    def part(self, start: int, stop: int, first: int, last: int) -> Source | None:
+        return self._within(self.source.part, start, stop, first, last)
+
+    def view(self, start: int, stop: int, first: int, last: int) -> Source | None:
+        return self._within(self.source.view, start, stop, first, last)
+
+    def _within(
+        self, cut: Callable[..., Source | None], start: int, stop: int, first: int, last: int
+    ) -> Source | None:
+        """Return a part, given the method of the other series that returns its parts."""
+        raise NotImplementedError
 
 
-@contextmanager
-def naming_place(path: Path | str) -> Iterator[None]:
-    """Add a note to an error: which file was being opened, and in which process."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"while opening {path} on {place()}")
-        raise
-
-
-def place() -> str:
-    """Return the host and process, and the worker if this is one of a cluster, for people."""
-    text = f"{socket.gethostname()}, process {os.getpid()}"
-    distributed = sys.modules.get("distributed")
-    if distributed is not None:
-        with suppress(ValueError, AttributeError):  # it is no worker
-            return f"{text}, worker {distributed.get_worker().address}"
-    return text
-
-
-def fingerprint(path: Path) -> tuple[int | str, ...]:
-    """Return values that change when a file, or any file of a directory, changes.
-
-    Returns
-    -------
-    tuple
-        Of a file: times of its last change of content and of status in ns, inode and size. The
-        time of content can be set by anybody (``cp -p``), that of the status cannot. Of a
-        directory: a digest of the names and values of all files in it, and their number.
-    """
-    if not path.is_dir():
-        return _fingerprint(path.stat())
-    digest, count = hashlib.sha256(), 0
-    for name, stat in _tree(path):
-        digest.update(repr((name, _fingerprint(stat))).encode(errors="surrogateescape"))
-        count += 1
-    return digest.hexdigest(), count
-
-
-def _fingerprint(stat: os.stat_result) -> tuple[int, ...]:
-    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size
-
-
-def _tree(path: Path) -> list[tuple[str, os.stat_result]]:
-    """Return the name and state of each file below a directory, in the order of their names.
-
-    A file that goes away meanwhile is left out. A directory behind a link is looked into, once.
-    """
-    found, waiting, seen = [], [str(path)], set()
-    while waiting:
-        directory = waiting.pop()
-        identity = os.path.realpath(directory)
-        if identity in seen:
-            continue
-        seen.add(identity)
-        with suppress(FileNotFoundError), os.scandir(directory) as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):
-                    if entry.is_dir():
-                        waiting.append(entry.path)
-                    else:
-                        found.append((os.path.relpath(entry.path, path), entry.stat()))
-    return sorted(found)
+# ---------------------------------------------------------------------- frames without data
 
 
 def warn_about_missing(source: Source, nframes: int | None = None) -> None:
-    """Warn that some of the first ``nframes`` frames of a source have no data."""
+    """Warn that some of the first ``nframes`` frames of a series have no data."""
     text = describe_missing(source, nframes)
     if text:
-        warnings.warn(text, UserWarning, stacklevel=_frames_inside())
-
-
-def _frames_inside() -> int:
-    """Return the stack level at which a warning names the line that called this package."""
-    frame, level, package = sys._getframe(1), 1, __name__.partition(".")[0]
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(package):
-        frame, level = frame.f_back, level + 1
-    return level
+        warn(text)
 
 
 def describe_missing(source: Source, nframes: int | None = None) -> str:
     """Return how many of the first ``nframes`` frames have no data, and how to leave them out.
 
-    The text is empty if all have.
+    The text is empty if all frames have data.
     """
     total = len(source) if nframes is None else nframes
     missing = source.frames_without_data()
@@ -377,6 +294,9 @@ def _spans_text(indices: np.ndarray, most: int = 5) -> str:
     return f"frames {', '.join(texts)}" + (", ..." if len(spans) > most else "")
 
 
+# ---------------------------------------------------------------------- blocks of frames
+
+
 def join_small(frames: list[np.ndarray]) -> list[np.ndarray]:
     """Return one array instead of many small ones, whose objects would take more than the frames.
 
@@ -404,8 +324,8 @@ def as_frames(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return np.ascontiguousarray(block, dtype=dtype)
 
 
-def check_shape(shape: Any) -> tuple[int, int]:
-    """Return a frame's shape as two ints, whatever kind of sequence and integers it came as."""
+def check_shape(shape: Iterable[Any]) -> tuple[int, int]:
+    """Return a frame's shape as two ints, given any sequence of any kind of integers."""
     try:
         rows, cols = (operator.index(length) for length in shape)
     except (TypeError, ValueError):
@@ -417,8 +337,8 @@ def check_shape(shape: Any) -> tuple[int, int]:
     return rows, cols
 
 
-def check_native(dtype: Any) -> np.dtype:
-    """Return the dtype of frames in native byte order; refuse what has no exact statistics."""
+def check_native(dtype: DTypeLike) -> np.dtype:
+    """Return the dtype of frames in native byte order; refuse one without exact statistics."""
     if dtype is None:  # numpy takes it for float64
         raise TypeError("frames must have a dtype, got None")
     dtype = np.dtype(dtype).newbyteorder("=")
@@ -451,16 +371,8 @@ def check_dtype(dtype: np.dtype, expected: np.dtype, index: int) -> None:
         raise ValueError(f"frame {index} has dtype {dtype}, expected {expected}")
 
 
-def _name_frames(error: BaseException, start: int, stop: int) -> None:
-    error.add_note(
-        f"while reading frame {start}"
-        if stop - start == 1
-        else f"while reading frames {start} to {stop - 1}"
-    )
-
-
 def layout(series: Source, nframes: int) -> Layout:
-    """Return what a plan needs to know of the first ``nframes`` frames of a series."""
+    """Return the properties of the first ``nframes`` frames of a series that a plan depends on."""
     rows, cols = series.shape
     # Frames of bool that are not 0 and 1 are copied: see `as_frames`.
     copied = series.dtype == np.bool_

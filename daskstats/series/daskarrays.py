@@ -1,11 +1,9 @@
 """dask arrays: their blocks are used as they are."""
 
-from typing import Any
-
 import numpy as np
 from dask.array import Array
 
-from .base import Source, check_count, check_native, check_shape
+from .base import Source
 from .foreign import check_plain, is_plain, refusal
 
 
@@ -19,45 +17,38 @@ class DaskSource(Source):
 
     def __init__(self, array: Array) -> None:
         if not is_plain(type(array._meta)):
-            # Where dask does not know it, it is found when the first block is there.
+            # Where dask does not know the type, the first block tells.
             raise TypeError(
                 refusal(type(array._meta), "a block of the dask array", "plain numpy arrays")
             )
-        if array.ndim != 3:
-            raise ValueError(
-                f"an image series is three-dimensional (frames, rows, cols), "
-                f"got a dask array of shape {array.shape}"
-            )
-        if any(np.isnan(array.shape)):
+        if array.ndim == 3 and any(np.isnan(array.shape)):
             raise ValueError(
                 f"the dask array has unknown lengths, shape {array.shape}: "
                 f"call its compute_chunk_sizes() first"
             )
-        self.nframes = check_count(array.shape[0])
-        self.shape = check_shape(array.shape[1:])
-        self.dtype = check_native(array.dtype)
+        self.set_layout(array.shape, array.dtype, "a dask array")
         self.frame_unit = max(array.chunks[0])
         self.row_unit = max(array.chunks[1]) if len(array.chunks[1]) > 1 else None
         self.array = array.astype(self.dtype)
 
     @classmethod
-    def accepts(cls, ims: Any) -> bool:
+    def accepts(cls, ims: object) -> bool:
         return issubclass(type(ims), Array)
 
     @property
     def checked(self) -> Array:
-        """The array, for those that do not look at its blocks themselves."""
+        """The array, with a check of each block."""
         dtype = self.dtype
         return self.array.map_blocks(checked_block, dtype, dtype=dtype, meta=self.array._meta)
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         return [self.array[start:stop, first:last].compute()]
 
-    def __dask_tokenize__(self) -> Any:
+    def __dask_tokenize__(self) -> object:
         return self.array.name
 
 
-def checked_block(block: Any, dtype: np.dtype) -> np.ndarray:
+def checked_block(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return a block of a dask array, if it is plain memory."""
     check_plain(block, None, dtype)
     return block

@@ -1,9 +1,7 @@
-"""Arrays that are not plain memory: which they are, and how to make plain arrays of them.
+"""Arrays that are not plain memory: which types they have, and how to make plain arrays of them.
 
 Everything here is decided by type, never by an attribute: test doubles have them all.
 """
-
-from typing import Any
 
 import numpy as np
 
@@ -15,8 +13,8 @@ _FILLED = (
 _IN_ONE_UNIT = ".to_value(unit)", ", the same unit for all"
 _VALUES = ".values", " (or .data, to keep dask arrays lazy)"
 
-# How plain arrays are made of the classes of other packages, and of those derived from them: by
-# the name of the package and of the class, since none of them is imported for it.
+# How to make plain arrays of the classes of other packages, and of their subclasses: by the names
+# of the package and of the class, since no package is imported for this.
 ADVICE = {
     ("numpy", "MaskedArray"): _FILLED,
     ("astropy", "MaskedNDArray"): _FILLED,
@@ -42,8 +40,8 @@ ADVICE = {
 def is_plain(kind: type) -> bool:
     """Whether arrays of a type mean what their bytes say.
 
-    Plain are numpy arrays, memory maps, and subclasses that only carry something along. One that
-    changes how numpy computes with it, or that has a mask or units, is not.
+    Plain are numpy arrays, memory maps, and subclasses that only add attributes. One that changes
+    how numpy computes with it, or that has a mask or units, is not.
 
     >>> is_plain(np.memmap), is_plain(np.ma.MaskedArray)
     (True, False)
@@ -57,7 +55,7 @@ def is_plain(kind: type) -> bool:
     return not computes and not any(hasattr(kind, name) for name in ("mask", "unit", "units"))
 
 
-def check_plain(array: Any, index: int | None, dtype: np.dtype) -> None:
+def check_plain(array: object, index: int | None, dtype: np.dtype) -> None:
     """Refuse a frame, or a block that begins with one, that is not plain memory."""
     if not is_plain(type(array)):
         name = "a block of the dask array" if index is None else f"frame {index}"
@@ -65,7 +63,7 @@ def check_plain(array: Any, index: int | None, dtype: np.dtype) -> None:
 
 
 def refusal(kind: type, name: str, expected: str, items: bool = False) -> str:
-    """Say that something, or an item of a list, is of a type that is not expected.
+    """Return the error of an object, or an item of a list, that is of an unexpected type.
 
     >>> refusal(np.ma.MaskedArray, "frame 3", "a plain array").partition(", with a value")[0]
     'frame 3 is a MaskedArray, expected a plain array: take its .filled(value)'
@@ -81,7 +79,7 @@ def refusal(kind: type, name: str, expected: str, items: bool = False) -> str:
 
 
 def called(kind: type) -> str:
-    """Return the name of a type, with its package unless everybody knows it.
+    """Return the name of a type, with its package unless that is numpy or builtin.
 
     >>> called(list), called(np.ma.MaskedArray)
     ('list', 'MaskedArray')
@@ -92,7 +90,7 @@ def called(kind: type) -> str:
 
 
 def advice_for(kind: type) -> tuple[str, str] | None:
-    """Return how plain arrays are made of a type, and a remark; None if nothing is known of it."""
+    """Return how to make plain arrays of a type, and a remark; None if the type is unknown."""
     names = [(_package(base), base.__name__) for base in kind.__mro__]
     return next((ADVICE[name] for name in names if name in ADVICE), None)
 

@@ -1,8 +1,7 @@
-"""How whatever a user has becomes an image series: `as_series` opens it."""
+"""How paths and objects become image series: `as_series` opens them."""
 
 import inspect
 import os
-import pkgutil
 import stat
 from contextlib import AbstractContextManager
 from importlib import import_module
@@ -12,7 +11,9 @@ from typing import Any
 import numpy as np
 from dask.utils import SerializableLock
 
+from . import arrays, daskarrays  # noqa: F401 (found by `_kinds`)
 from .base import Source
+from .files import FileSource
 from .foreign import advice_for, refusal
 from .locked import LockedSource
 from .sequence import SequenceSource
@@ -28,7 +29,7 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
         a frame) and ``.dtype``; a numpy, zarr, h5py or dask array (frames, rows, cols); a list of
         2-D arrays; the path of a ``.npy``, ``.npz`` (HEXRD frame cache), ``.zarr`` or HDF5 file.
     lock : bool or lock
-        Whether only one thread at a time may read from it; a lock of one's own can be given.
+        Whether only one thread at a time may read from it; or the lock to use.
 
     Returns
     -------
@@ -45,29 +46,29 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
         return source
     if lock is not True and not isinstance(lock, AbstractContextManager):
         raise TypeError(f"lock must be True, False or a lock, got {lock!r}")
-    # Two series of one object have one lock: they may be read by one computation.
+    # Two series of one object have one lock: one computation may read both.
     return LockedSource(source, SerializableLock(f"{id(ims)}") if lock is True else lock)
 
 
 __all__ = ["Source", "open_source", "suffixes"]
 
-# Modules that define a kind of series are found without being named.
-for _package in map(import_module, ("daskstats.series", "daskstats.formats")):
-    for _module in pkgutil.iter_modules(_package.__path__):
-        import_module(f"{_package.__name__}.{_module.name}")
+# The formats stand above this room: their table is imported by name. Every class that opens an
+# object is defined once these imports are done.
+_formats = import_module("daskstats.formats.table")
+
+
+def suffixes() -> dict[str, type[FileSource]]:
+    """Return the class that opens an image series, for each suffix of a path."""
+    return {suffix: _formats.FORMATS[suffix].series for suffix in _formats.suffixes("series")}
 
 
 def _kinds(cls: type[Source] = Source) -> list[type[Source]]:
+    """Return all subclasses of a class, those derived from them included."""
     return [kind for sub in cls.__subclasses__() for kind in (sub, *_kinds(sub))]
 
 
-def suffixes() -> dict[str, type[Source]]:
-    """Return the source for each suffix of a path."""
-    return {suffix: kind for kind in _kinds() for suffix in vars(kind).get("suffixes", ())}
-
-
 def open_source(ims: Any) -> Source:
-    """Return the source for a path or an object, chosen by its type.
+    """Return the image series for a path or an object, chosen by its type.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ def open_source(ims: Any) -> Source:
         return _open_path(os.fspath(ims))
     if advice_for(given) is not None and not issubclass(given, np.ndarray):
         raise TypeError(refusal(given, "the image series", "an array (frames, rows, cols)"))
-    # A test double may say that it is of another class: it is only what its type is.
+    # A test double may claim another class: only its type counts.
     kinds = _kinds() if ims.__class__ is given else []
     for kind in kinds:
         if "accepts" in vars(kind) and kind.accepts(ims):
@@ -98,7 +99,7 @@ def open_source(ims: Any) -> Source:
     return SequenceSource(ims)
 
 
-def check_kind(path: Path, name: str) -> None:
+def _check_kind(path: Path, name: str) -> None:
     """Refuse a path that is neither a file nor a directory: opening a pipe waits for ever."""
     mode = path.stat().st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
@@ -113,8 +114,8 @@ def check_kind(path: Path, name: str) -> None:
     raise ValueError(f"{name} is {found}, not a file: frames have to be read in any order")
 
 
-def _is_path(ims: Any) -> bool:
-    """Whether an object is a path; one that also has the four names of a series is a series."""
+def _is_path(ims: object) -> bool:
+    """Whether an object is a path; one that also has the four names of a series is not."""
     if issubclass(type(ims), str | PurePath):
         return True
     return issubclass(type(ims), os.PathLike) and not all(
@@ -122,8 +123,8 @@ def _is_path(ims: Any) -> bool:
     )
 
 
-def _has(ims: Any, name: str) -> bool:
-    """Whether an object has a name, without asking for its value unless that is unavoidable.
+def _has(ims: object, name: str) -> bool:
+    """Whether an object has an attribute; its value is computed only where that is unavoidable.
 
     The shape of a processed series may cost it a whole frame.
     """
@@ -144,9 +145,9 @@ def _open_path(text: str | bytes) -> Source:
         )
     if not path.exists():
         raise FileNotFoundError(f"there is no file {name}")
-    check_kind(path, name)
+    _check_kind(path, name)
     if separator:
         if not kind.has_datasets:
             raise ValueError(f"{name} holds one array: leave out {separator}{dataset}")
-        return kind(path, dataset=dataset)  # type: ignore[call-arg]
-    return kind(path)  # type: ignore[call-arg]
+        return kind(path, dataset=dataset)
+    return kind(path)

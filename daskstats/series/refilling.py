@@ -1,8 +1,8 @@
-"""Whether the object that gave a frame may write to its memory again, and what follows from that.
+"""Whether the object that gave a frame may write to its memory again, and thus needs a lock.
 
 Detector readers fill one buffer, or a few in turn, and return it for every frame. Such a frame must
-be copied before the next one is fetched, by any thread. One that nobody else holds needs neither a
-copy nor a lock, nor does a view of an array that holds the whole series.
+be copied before the next one is fetched, by any thread. A frame without other references needs
+neither a copy nor a lock, nor does a view of an array that holds the whole series.
 """
 
 import sys
@@ -16,11 +16,11 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-# Seconds between looks whether others have let go of a frame, or have fetched theirs.
+# Seconds between two checks of references to a frame, or of frames that other threads fetch.
 LOOK = 0.001
 
-# Looks at a frame that others hold: a profiler, such as that of a worker, samples the stacks of all
-# threads and for a moment keeps alive the variables of functions that have returned.
+# Checks of a frame with other references: a profiler, such as that of a worker, samples the stacks
+# of all threads and for a moment keeps alive the variables of functions that have returned.
 LOOKS = 30
 
 # References to an array that one variable of the caller holds, and to one that a view holds, as
@@ -29,10 +29,10 @@ _alone = _viewed = 0
 
 
 def is_own(array: np.ndarray, looks: int = 1) -> bool:
-    """Whether nothing but one variable of the caller holds an array and its memory.
+    """Whether only one variable of the caller holds an array and its memory.
 
-    That memory must be numpy's own, or of bytes, which nobody changes: anything else may be known
-    to others without being counted.
+    That memory must be numpy's own, or of bytes, which never change: other owners may hold it
+    without a counted reference.
     """
     while sys.getrefcount(array) > _alone or not _base_is_own(array):
         looks -= 1
@@ -52,7 +52,7 @@ def _base_is_own(array: np.ndarray) -> bool:
 
 
 def _calibrated() -> bool:
-    """Find out how this interpreter counts references; return whether it does so exactly."""
+    """Measure how this interpreter counts references; return whether the counts are exact."""
     global _alone, _viewed
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     if sys.implementation.name != "cpython" or not gil:
@@ -73,18 +73,18 @@ COUNTED = _calibrated()
 
 
 class StoredFrames:
-    """Recognises views of one array that holds the whole series, where nothing needs refilling.
+    """Recognises views of one array that holds the whole series, which is never refilled.
 
-    The address of such a frame follows from its number, and all of them lie within that array. One
-    buffer, or a few that are used in turn, have no room for that. Of as many as frames, or more,
-    the address follows from the order in which frames are fetched: it goes on by the same length
-    every time, but when the last one has been used. So frames have to be fetched in some disorder
-    before that is known; until then one thread at a time fetches, and copies, unless the array has
-    just as many frames as the series.
+    The address of such a frame follows from its number, and all frames lie within that array. One
+    buffer, or a few used in turn, are too small for that. With at least as many buffers as frames,
+    the address follows from the order of fetching: it advances by the same length every time, but
+    after the last buffer. So the two are told apart only once frames were fetched out of order;
+    until then one thread at a time fetches, and copies, unless the array has exactly the size of
+    the series.
     """
 
     def __init__(self, ims: Any, nframes: int, frame_nbytes: int) -> None:
-        self._ims = ims  # whose id is not given to another while this is known
+        self._ims = ims  # kept alive, so that no other object gets its id
         self._nframes, self._nbytes = nframes, nframes * frame_nbytes
         self._seen: tuple[int, int] | None = None
         self._line: tuple[int, int] | None = None
@@ -93,9 +93,9 @@ class StoredFrames:
         self._steady = self._refuted = False
 
     def look(self, index: int, frame: np.ndarray) -> tuple[bool, bool | None]:
-        """Return whether a frame needs no copy, and whether no other will, None if nobody knows.
+        """Return whether a frame needs no copy, and whether no other will; None if unknown.
 
-        One that is elsewhere settles it for all that follow.
+        A frame outside of the array settles it for all that follow.
         """
         memory = frame
         while isinstance(memory.base, np.ndarray):
@@ -117,7 +117,7 @@ class StoredFrames:
     def _learn(
         self, index: int, address: int, frame: np.ndarray, memory: np.ndarray
     ) -> tuple[int, int] | None:
-        """Learn from the second frame where all of them are, if they have room there."""
+        """Return the address of frame 0 and the step, from a second frame; None if none fits."""
         assert self._seen is not None
         number, self._previous = self._seen
         if number == index:
@@ -130,9 +130,9 @@ class StoredFrames:
         return (address - index * step, step) if fits and step and not rest else None
 
     def _count(self, address: int) -> None:
-        """Count the lengths from one address to the next: those used in turn have one, and a jump.
+        """Count the distances between addresses: buffers used in turn have one, and a jump.
 
-        There is one jump in as many fetches as there are buffers.
+        There is one jump per round through all buffers.
         """
         if self._lengths.total() == self._nframes:
             self._lengths.clear()
@@ -144,16 +144,16 @@ class StoredFrames:
 class Gate:
     """Lets threads fetch frames of one object: one at a time, or in parallel while that is safe.
 
-    It is safe as long as every frame that turns up lasts. One that does not, fetched in parallel,
-    may have been filled again by another thread already: it is fetched again, `alone`.
+    It is safe as long as every frame lasts. A frame that does not, fetched in parallel, may have
+    been overwritten by another thread already: it is fetched again, `alone`.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.refilled = False
-        """whether there has been a frame that does not last"""
+        """whether a frame was found that does not last"""
         self.doubts = 0
-        """frames fetched in parallel that others held; counted before they are let go"""
+        """frames fetched in parallel with other references; counted before they are released"""
         self._parallel = False
         self._fetching: list[None] = []
         self._lock = threading.RLock()
@@ -161,8 +161,8 @@ class Gate:
     def begin(self) -> bool:
         """Begin to fetch in parallel with others, until `end`; return False if that is not safe.
 
-        Frames are small and many, so this takes no lock: it is counted first and looked up then,
-        while others forbid it first and look at the count then.
+        Frames are small and many, so this takes no lock: this method increments the count before
+        it reads the flag, and `alone` clears the flag before it reads the count.
         """
         if not self._parallel:
             return False
@@ -176,13 +176,13 @@ class Gate:
         self._fetching.pop()
 
     def doubt(self) -> None:
-        """Let threads fetch alone, because of a frame that has been fetched in parallel."""
+        """Make threads fetch alone, because of a frame that was fetched in parallel."""
         self.doubts += 1
         self._parallel = False
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Fetch, and copy, while no other thread does, unless that has turned out not to be needed.
+        """Fetch, and copy, while no other thread does, unless frames have turned out to last.
 
         Yields
         ------
@@ -198,9 +198,9 @@ class Gate:
             yield True
 
     def note(self, lasting: bool | None) -> None:
-        """Note, alone, whether frames last, None if nobody knows; one that does not settles it.
+        """Record, while alone, whether frames last (None: unknown); one that does not settles it.
 
-        Without exact counts of references nothing is known of the frames to come.
+        Without exact counts of references nothing is known about later frames.
         """
         self.refilled |= lasting is False
         self._parallel = COUNTED and lasting is True and not self.refilled
@@ -222,6 +222,6 @@ def gate_of(number: int) -> Gate:
 
 
 def stored_frames(ims: Any, nframes: int, frame_nbytes: int) -> StoredFrames:
-    """Return the one that knows the addresses of an object's frames in this process."""
+    """Return the shared record of the addresses of an object's frames in this process."""
     with _lock:
         return _stored.setdefault(id(ims), StoredFrames(ims, nframes, frame_nbytes))

@@ -1,34 +1,34 @@
-"""Some frames of a series, and a region of them: only what is needed is read."""
+"""Some frames of a series, and a region of them: nothing else is read."""
 
 import operator
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from dask.base import tokenize
+from numpy.typing import ArrayLike
 
 from ..arguments import shown
 from .arrays import ArraySource, FrameListSource
-from .base import Source
+from .base import CutSource, Source
 from .daskarrays import DaskSource
 
 Span = tuple[int, int]
 """(first, end), half-open"""
 
-# Frames that can be chosen: their indices, of eight bytes each, are kept in memory.
+# Most frames that can be chosen: their indices, of eight bytes each, are kept in memory.
 MOST_CHOSEN = 1 << 28
 
 
-class SelectedSource(Source):
-    """Chosen frames of a source, in any order, and a region of each.
+class SelectedSource(CutSource):
+    """Chosen frames of a series, in any order, and a region of each.
 
     Parameters
     ----------
     source : Source
-        What is chosen from.
+        The series to choose from.
     frames : sequence of int
-        Indices into the source, from 0 to ``len(source) - 1``.
+        Indices into the series, from 0 to ``len(source) - 1``.
     rows, cols : (int, int)
         First and end of the region.
 
@@ -40,16 +40,17 @@ class SelectedSource(Source):
     [[[[21, 22]]], [[[3, 4]]]]
     """
 
-    def __init__(self, source: Source, frames: Any, rows: Span, cols: Span) -> None:
-        self.source, self.rows, self.cols = source, rows, cols
+    def __init__(self, source: Source, frames: ArrayLike, rows: Span, cols: Span) -> None:
+        super().__init__(source)
+        self.rows, self.cols = rows, cols
         self.frames = np.asarray(frames, np.int64)
         self.nframes = len(self.frames)
-        self.shape, self.dtype = (rows[1] - rows[0], cols[1] - cols[0]), source.dtype
+        self.shape = rows[1] - rows[0], cols[1] - cols[0]
         self._whole_rows = self.shape[1] == source.shape[1]
         self.in_memory = source.in_memory and self._whole_rows
-        # Scattered frames share no decoding that a plan could count on.
-        together = bool((np.diff(self.frames) == 1).all())
-        self.frame_unit = min(source.frame_unit, self.nframes) if together else 1
+        # A plan cannot rely on scattered frames to be decoded together.
+        adjacent = bool((np.diff(self.frames) == 1).all())
+        self.frame_unit = min(source.frame_unit, self.nframes) if adjacent else 1
         if source.row_unit is not None:
             self.row_unit = min(source.row_unit, self.shape[0])
         decoded = self._decoded()
@@ -61,7 +62,7 @@ class SelectedSource(Source):
         """Return the bytes of a frame that are decoded for each that is kept."""
         rows, cols = self.source.shape
         unit = self.source.row_unit
-        if unit is not None:  # at both ends more than is kept
+        if unit is not None:  # more than is kept at both ends
             rows = min(rows, self.shape[0] + 2 * (unit - 1))
         return rows * cols / (self.shape[0] * self.shape[1])
 
@@ -70,32 +71,24 @@ class SelectedSource(Source):
         return [
             self._cut(block)
             for begin, end in _runs(self.frames[start:stop])
-            # Where more is read than kept, no more at once than is decoded together.
+            # If more is read than kept, at most the frames decoded together are in memory.
             for piece in self.source.pieces(
                 begin, end, *rows, end if self._whole_rows else self.source.frame_unit
             )
             for block in piece
         ]
 
-    def _try(self, *where: int) -> list[np.ndarray]:
-        # The source itself tries again, and names its own frames where it fails.
-        return self.read(*where)
-
     def _cut(self, block: np.ndarray) -> np.ndarray:
-        """Return the columns: a copy of its own if a view would keep much more alive."""
+        """Return the columns, as a copy if a view would keep much more alive."""
         cut = block[:, :, slice(*self.cols)]
         if self.source.in_memory or _held_nbytes(cut) < 2 * cut.nbytes:
             return cut
         return cut.copy()
 
-    def part(self, start: int, stop: int, first: int, last: int) -> Source | None:
-        return self._within(self.source.part, start, stop, first, last)
-
-    def view(self, start: int, stop: int, first: int, last: int) -> Source | None:
-        return self._within(self.source.view, start, stop, first, last)
-
-    def _within(self, cut: Any, start: int, stop: int, first: int, last: int) -> Source | None:
-        """Select from the part of the source that has all that is needed, if that is free."""
+    def _within(
+        self, cut: Callable[..., Source | None], start: int, stop: int, first: int, last: int
+    ) -> Source | None:
+        """Select from the smallest part of the other series that holds the frames, if free."""
         frames = self.frames[start:stop]
         lowest = int(frames.min())
         held = cut(lowest, int(frames.max()) + 1, self.rows[0] + first, self.rows[0] + last)
@@ -103,44 +96,41 @@ class SelectedSource(Source):
             return None
         return _selected(held, frames - lowest, (0, last - first), self.cols)
 
-    def files(self) -> tuple[Path, ...]:
-        return self.source.files()
-
     def frames_without_data(self) -> np.ndarray:
         return np.flatnonzero(np.isin(self.frames, self.source.frames_without_data()))
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple:
         return type(self), (self.source, self.frames, self.rows, self.cols)
 
-    def __dask_tokenize__(self) -> Any:
+    def __dask_tokenize__(self) -> object:
         frames = self.frames.tobytes()
         return "selected", self.source.__dask_tokenize__(), frames, self.rows, self.cols
 
 
 def select(source: Source, frames: Any = None, region: Any = None) -> Source:
-    """Return a source of some frames of another, or of a region of each.
+    """Return a series of some frames of another one, or of a region of each.
 
     Parameters
     ----------
     source : Source
-        What is chosen from.
+        The series to choose from.
     frames : slice, sequence of int, or bool array, optional
-        Which frames, in which order; -1 is the last one, and one may come several times. A bool
-        array has one item for each frame. All if left out.
+        Which frames, in which order; -1 is the last one, and a frame may be repeated. A bool array
+        has one item for each frame. All by default.
     region : ((int, int), (int, int)), optional
-        First row and end, first column and end. Everything if left out.
+        First row and end, first column and end. The whole frame by default.
 
     Returns
     -------
     Source
-        What lives in memory stays a view, a dask array one of dask.
+        A series in memory stays a view, and a dask array a dask array.
 
     Raises
     ------
     ValueError
-        If nothing is left, or something lies outside of the series.
+        If nothing is left, or an index or a region lies outside of the series.
     TypeError
-        If ``frames`` or ``region`` is something else.
+        If ``frames`` or ``region`` is of another type.
 
     Examples
     --------
@@ -153,7 +143,7 @@ def select(source: Source, frames: Any = None, region: Any = None) -> Source:
     return _selected(source, _indices(frames, len(source)), *_spans(region, source.shape))
 
 
-def _indices(frames: Any, count: int) -> np.ndarray:
+def _indices(frames: object, count: int) -> np.ndarray:
     """Return indices from 0 to ``count - 1``, at least one."""
     if frames is None or isinstance(frames, slice):
         try:
@@ -173,7 +163,7 @@ def _indices(frames: Any, count: int) -> np.ndarray:
     return indices
 
 
-def _listed(frames: Any, count: int) -> np.ndarray:
+def _listed(frames: object, count: int) -> np.ndarray:
     if not isinstance(frames, Iterable) or isinstance(frames, str | bytes | dict):
         raise TypeError(
             f"frames must be a slice, a sequence of integers or a bool array, got {shown(frames)}"
@@ -220,17 +210,17 @@ def _selected(source: Source, frames: np.ndarray, rows: Span, cols: Span) -> Sou
         top, left = source.rows[0], source.cols[0]
         rows, cols = (rows[0] + top, rows[1] + top), (cols[0] + left, cols[1] + left)
         return _selected(source.source, source.frames[frames], rows, cols)
-    chosen = _of_memory(source, frames, (slice(*rows), slice(*cols)))
+    chosen = _in_memory(source, frames, (slice(*rows), slice(*cols)))
     if chosen is None:
         return SelectedSource(source, frames, rows, cols)
     if not isinstance(chosen, DaskSource):
-        # Two selections of one array are the same to a graph.
+        # Two equal selections of one array have the same name in a graph.
         chosen._token = tokenize(source.__dask_tokenize__(), frames, rows, cols)
     return chosen
 
 
-def _of_memory(source: Source, frames: np.ndarray, region: tuple[slice, slice]) -> Source | None:
-    """Return what an array, a list of frames or a dask array gives without reading."""
+def _in_memory(source: Source, frames: np.ndarray, region: tuple[slice, slice]) -> Source | None:
+    """Return the selection of an array, a list of frames or a dask array; None for others."""
     steps = _as_slice(frames)
     if type(source) is FrameListSource:
         return FrameListSource([source._frames[index][region] for index in frames])

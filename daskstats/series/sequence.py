@@ -10,13 +10,13 @@ from .refilling import LOOKS, gate_of, is_own, stored_frames
 
 
 class SequenceSource(Source):
-    """Any object with the four names of the protocol; it accepts what no other source does."""
+    """Any object with the four names of the protocol, if no other class accepts it."""
 
     one_by_one = True
 
     def __init__(self, ims: Any) -> None:
         try:
-            # Each of these costs a whole frame on a processed series: they are read once.
+            # Each of these may compute a whole frame of a processed series: they are read once.
             self.nframes = check_count(len(ims))
             self.shape = check_shape(ims.shape)
             self.dtype = check_native(ims.dtype)
@@ -38,7 +38,7 @@ class SequenceSource(Source):
         self._stored = stored_frames(self._ims, self.nframes, frame_nbytes)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Frames that are stored lie elsewhere in another process.
+        # In another process the frames have other addresses.
         return {**vars(self), "_gate": self._gate.number, "_stored": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ class SequenceSource(Source):
         return [self._rows(index, first, last)[None] for index in range(start, stop)]
 
     def _rows(self, index: int, first: int, last: int) -> np.ndarray:
-        """Return some rows of a frame, in memory that nobody writes to again."""
+        """Return some rows of a frame, in memory that is never written to again."""
         rows = None
         while rows is None:
             if self._gate.begin():
@@ -66,12 +66,12 @@ class SequenceSource(Source):
             frame = self._frame(index)
         finally:
             self._gate.end()
-        # Only this variable may hold the frame here.
+        # `is_own` counts on this being the only variable that holds the frame.
         _, lasting = (True, True) if is_own(frame) else self._stored.look(index, frame)
         if not (lasting or is_own(frame, LOOKS)):
             self._gate.doubt()
             return None
-        # Another thread may have had the same buffer, and have let it go.
+        # Another thread may have had the same buffer, and have released it.
         return self._cut(frame, first, last) if doubts == self._gate.doubts else None
 
     def _rows_alone(self, index: int, first: int, last: int) -> np.ndarray:

@@ -18,7 +18,8 @@ from programs import daskstats
 
 from daskstats import reduction
 from daskstats.cli import commands
-from daskstats.formats import sinks
+from daskstats.formats import outputs
+from daskstats.formats.table import FORMATS, suffixes
 from daskstats.scratch import location
 from daskstats.series.opening import open_source
 from daskstats.simulate import simulate
@@ -365,7 +366,7 @@ def test_failure_while_writing(tmp_path, scan, monkeypatch):
     def full(image, path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setitem(sinks.FORMATS, ".npy", (full, None))
+    monkeypatch.setitem(FORMATS, ".npy", FORMATS[".npy"]._replace(write=full))
     result = run("max", scan, "-o", tmp_path / "image.npy")
     check_error(result, 1, "No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["scan.npy"]
@@ -497,7 +498,7 @@ def test_mask(tmp_path, scan, suffix, dtype):
     if file.suffix == ".edf":
         write_fabio(mask, file)
     else:
-        sinks.save(mask.astype("u1" if file.suffix == ".png" else dtype) * 3, file)
+        outputs.save(mask.astype("u1" if file.suffix == ".png" else dtype) * 3, file)
     arguments = "--mask", f"{tmp_path}/mask{suffix}", "--fill-value", 7
     ended(run("max", scan, "-o", tmp_path / "image.npy", *arguments))
     image = np.load(tmp_path / "image.npy")
@@ -505,8 +506,9 @@ def test_mask(tmp_path, scan, suffix, dtype):
 
 
 def test_every_mask_suffix_is_known():
-    assert set(commands.MASKS) | set(commands.DATASETS) == {
-        *(".npy", ".tif", ".tiff", ".png", ".edf", ".msk", ".h5", ".hdf5", ".nxs")
+    assert set(suffixes("read")) == {
+        *(".npy", ".tif", ".tiff", ".png", ".edf", ".cbf", ".msk"),
+        *(".h5", ".hdf5", ".hdf", ".nxs", ".zarr"),
     }
 
 
@@ -514,7 +516,7 @@ def test_bad_masks(tmp_path, scan):
     np.save(tmp_path / "floats.npy", np.zeros((30, 40)))
     np.save(tmp_path / "small.npy", np.ones((3, 4), bool))
     np.save(tmp_path / "mask.npy", np.ones((30, 40), bool))
-    sinks.save(np.zeros((2, 30, 40), "u1"), tmp_path / "two.h5")
+    outputs.save(np.zeros((2, 30, 40), "u1"), tmp_path / "two.h5")
     (tmp_path / "text.npy").write_text("no array")
     for file, *words in (
         ("missing.npy", "there is no mask"),
@@ -665,8 +667,8 @@ def test_failure_while_writing_images(tmp_path, scan, monkeypatch, output):
     def full(images, path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setitem(sinks.COLLECTIONS, ".npz", (full, None))
-    monkeypatch.setitem(sinks.FORMATS, ".npy", (full, None))
+    monkeypatch.setitem(FORMATS, ".npz", FORMATS[".npz"]._replace(write_all=full))
+    monkeypatch.setitem(FORMATS, ".npy", FORMATS[".npy"]._replace(write=full))
     result = run("aggregate", scan, "--stats", "max,min", "-o", tmp_path / output)
     check_error(result, 1, "No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["scan.npy"]

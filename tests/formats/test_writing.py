@@ -15,7 +15,8 @@ import pytest
 from programs import daskstats, python, running
 
 from daskstats import processes
-from daskstats.formats import sinks, writing
+from daskstats.formats import outputs, writing
+from daskstats.formats.table import suffixes
 from daskstats.formats.writing import OutputFile
 from daskstats.simulate import FORMATS, simulate
 
@@ -25,24 +26,26 @@ ATTEMPTS = r"""
 import errno, os, sys
 from pathlib import Path
 import numpy as np
-from daskstats import sinks, simulate
+from daskstats import simulate
+from daskstats.formats.outputs import save_all, save as save_one
+from daskstats.formats.table import suffixes
 
 random = np.random.default_rng(0)
 image = random.random((600, 700))
 small = {"max": np.ones((2, 3)), "min": np.ones((2, 3))}
 large = {"max": image, "min": image}
-outputs = {f"x{suffix}": None for suffix in sinks.FORMATS}
-outputs |= {f"all{suffix}": None for suffix in sinks.COLLECTIONS}
+outputs = {f"x{suffix}": None for suffix in suffixes("write")}
+outputs |= {f"all{suffix}": None for suffix in suffixes("write_all")}
 outputs |= {"directory": None, "zarrs": "zarr", "h5s": "h5"}
 series = [f"scan{suffix}" for suffix in simulate.FORMATS]
 
 def save(name, images):
     if name.startswith("x"):
-        sinks.save(images["max"], name, force=True)
+        save_one(images["max"], name, force=True)
     elif name.startswith("scan"):
         simulate.simulate(name, 1 if images is small else 40, (300, 300), force=True)
     else:
-        sinks.save_all(images, name, force=True, form=outputs[name])
+        save_all(images, name, force=True, form=outputs[name])
 
 def contents():
     files = sorted(path for path in Path().rglob("*") if path.is_file())
@@ -109,7 +112,7 @@ def small_disk(tmp_path):
 def check_attempts(command, **options):
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
     assert (result.returncode, result.stderr) == (0, "")
-    count = len(sinks.FORMATS) + len(sinks.COLLECTIONS) + len(FORMATS) + 3
+    count = len(suffixes("write")) + len(suffixes("write_all")) + len(FORMATS) + 3
     assert result.stdout == f"passed {count}\n"
 
 
@@ -155,11 +158,11 @@ def test_one_line_and_an_exit_code(small_disk, tmp_path, arguments):
 
 
 @pytest.mark.parametrize("name", ["EDQUOT", "EIO", "ENOSPC"])
-@pytest.mark.parametrize("suffix", [*sinks.FORMATS, ".npz"])
+@pytest.mark.parametrize("suffix", [*suffixes("write"), ".npz"])
 def test_errors_when_a_file_is_closed(tmp_path, monkeypatch, name, suffix):
     """A quota, and a network file system, may complain only then."""
     path = tmp_path / f"x{suffix}"
-    save = sinks.save_all if suffix == ".npz" else sinks.save
+    save = outputs.save_all if suffix == ".npz" else outputs.save
     image = {"max": np.ones((3, 4))} if suffix == ".npz" else np.ones((3, 4))
     save(image, path)
     before = sorted(tmp_path.rglob("*"))
@@ -312,7 +315,7 @@ def test_the_next_output_removes_what_a_killed_program_has_left(tmp_path, suffix
     # One of a program that is running stays.
     with writing.replacing(tmp_path / "y.npy", lambda path: None) as own:
         own.touch()
-        sinks.save(np.ones((2, 3)), tmp_path / "z.npy")
+        outputs.save(np.ones((2, 3)), tmp_path / "z.npy")
         assert own.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scratch", "y.npy", "z.npy"]
 

@@ -14,7 +14,8 @@ import pytest
 from helpers import check_series, make_frames
 
 from daskstats.series import base
-from daskstats.series.base import FileSource, Source
+from daskstats.series.base import Source
+from daskstats.series.files import FileSource, fingerprint
 from daskstats.series.opening import open_source, suffixes
 
 
@@ -150,10 +151,10 @@ def test_fingerprint_of_a_directory_follows_its_files(tmp_path):
     (tmp_path / "deep").mkdir()
     file = tmp_path / "deep" / "chunk"
     file.write_bytes(b"1")
-    before = base.fingerprint(tmp_path)
+    before = fingerprint(tmp_path)
     file.write_bytes(b"12")
     os.utime(file, ns=(2**62, 2**62))
-    assert base.fingerprint(tmp_path) != before
+    assert fingerprint(tmp_path) != before
 
 
 def test_suffixes_are_found_by_themselves():
@@ -234,34 +235,34 @@ def test_fingerprint_of_a_file_replaced_at_equal_size_and_time(tmp_path, change,
     file = tmp_path / "deep" / "chunk"
     file.write_bytes(b"12345")
     watched = tmp_path if deep else file
-    before = base.fingerprint(watched)
-    assert base.fingerprint(watched) == before
+    before = fingerprint(watched)
+    assert fingerprint(watched) == before
     change(file)
-    assert base.fingerprint(watched) != before
+    assert fingerprint(watched) != before
 
 
 def test_fingerprint_of_a_directory_sees_names_and_exchanged_files(tmp_path):
     first, second = tmp_path / "c0", tmp_path / "c1"
     first.write_bytes(b"1")
     second.write_bytes(b"2")
-    before = base.fingerprint(tmp_path)
+    before = fingerprint(tmp_path)
     first.rename(tmp_path / "c2")  # sizes, times and number of files stay
-    assert base.fingerprint(tmp_path) != before
+    assert fingerprint(tmp_path) != before
     (tmp_path / "c2").rename(first)
     spare = tmp_path.parent / "spare"
     first.rename(spare)
     second.rename(first)
     spare.rename(second)
-    assert base.fingerprint(tmp_path) != before
+    assert fingerprint(tmp_path) != before
 
 
 def test_fingerprint_of_a_directory_with_a_loop_of_links(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "up").symlink_to(tmp_path)
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    before = base.fingerprint(tmp_path)
+    before = fingerprint(tmp_path)
     (tmp_path / "deep" / "chunk").write_bytes(b"1")
-    assert base.fingerprint(tmp_path) != before
+    assert fingerprint(tmp_path) != before
 
 
 class Opened(FileSource):

@@ -9,7 +9,9 @@ import warnings
 import numpy as np
 import pytest
 
-from daskstats.formats import sinks
+from daskstats.formats import npy, outputs
+from daskstats.formats.png import picture
+from daskstats.formats.table import FORMATS, suffixes
 
 
 def read_hdf5(path):
@@ -61,7 +63,7 @@ def leftovers(path):
 
 
 def test_every_suffix_is_tested():
-    assert set(sinks.FORMATS) == {*READ, ".png"}
+    assert set(suffixes("write")) == {*READ, ".png"}
 
 
 @pytest.mark.parametrize("suffix", EXACT)
@@ -73,7 +75,7 @@ def test_values_and_dtype_are_kept(tmp_path, suffix, dtype):
         image[0, 0], image[0, 1] = np.iinfo(dtype).min, np.iinfo(dtype).max
     if dtype.kind == "f":
         image[0, :3] = np.nan, np.inf, np.finfo(dtype).max
-    sinks.save(image, tmp_path / f"image{suffix}")
+    outputs.save(image, tmp_path / f"image{suffix}")
     back = READ[suffix](tmp_path / f"image{suffix}")
     kept = np.dtype("u1") if dtype.kind == "b" and suffix.startswith(".tif") else dtype
     assert back.dtype == kept
@@ -94,51 +96,51 @@ def test_values_and_dtype_are_kept(tmp_path, suffix, dtype):
 )
 def test_shape_is_kept(tmp_path, suffix, shape):
     image = np.arange(np.prod(shape), dtype="f4").reshape(shape)
-    sinks.save(image, tmp_path / f"image{suffix}")
+    outputs.save(image, tmp_path / f"image{suffix}")
     np.testing.assert_array_equal(READ[suffix](tmp_path / f"image{suffix}"), image, strict=True)
 
 
 def test_planes_are_pages_of_a_tiff(tmp_path):
     import tifffile
 
-    sinks.save(np.zeros((3, 5, 7), "u2"), tmp_path / "image.tif")
+    outputs.save(np.zeros((3, 5, 7), "u2"), tmp_path / "image.tif")
     with tifffile.TiffFile(tmp_path / "image.tif") as file:
         assert [page.shape for page in file.pages] == [(5, 7)] * 3
 
 
-@pytest.mark.parametrize("suffix", sorted(sinks.FORMATS))
+@pytest.mark.parametrize("suffix", suffixes("write"))
 def test_suffix_in_capitals(tmp_path, suffix):
     path = tmp_path / f"image{suffix.upper()}"
-    sinks.save(np.ones((2, 3)), path)
+    outputs.save(np.ones((2, 3)), path)
     assert leftovers(tmp_path) == [path.name]
 
 
-@pytest.mark.parametrize("suffix", sorted(sinks.FORMATS))
+@pytest.mark.parametrize("suffix", suffixes("write"))
 def test_existing_file_is_kept_without_force(tmp_path, suffix):
     path = tmp_path / f"image{suffix}"
-    sinks.save(np.zeros((2, 3)), path)
+    outputs.save(np.zeros((2, 3)), path)
     with pytest.raises(FileExistsError, match="exists already"):
-        sinks.save(np.ones((4, 4)), path)
-    sinks.save(np.ones((4, 4)), path, force=True)
+        outputs.save(np.ones((4, 4)), path)
+    outputs.save(np.ones((4, 4)), path, force=True)
     assert READ.get(suffix, read_png)(path).shape == (4, 4)
     assert leftovers(tmp_path) == [path.name]
 
 
-@pytest.mark.parametrize("suffix", sorted(sinks.FORMATS))
+@pytest.mark.parametrize("suffix", suffixes("write"))
 @pytest.mark.parametrize("exists", [False, True])
 def test_failed_write_leaves_what_was(tmp_path, suffix, exists, monkeypatch):
     path = tmp_path / f"image{suffix}"
     if exists:
-        sinks.save(np.full((2, 3), 5.0), path)
-    write, package = sinks.FORMATS[suffix]
+        outputs.save(np.full((2, 3), 5.0), path)
+    write = FORMATS[suffix].write
 
     def fail(image, path):
         write(image, path)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setitem(sinks.FORMATS, suffix, (fail, package))
+    monkeypatch.setitem(FORMATS, suffix, FORMATS[suffix]._replace(write=fail))
     with pytest.raises(OSError, match="No space left"):
-        sinks.save(np.ones((4, 4)), path, force=True)
+        outputs.save(np.ones((4, 4)), path, force=True)
     assert leftovers(tmp_path) == [path.name] * exists
     if exists:
         assert READ.get(suffix, read_png)(path).shape == (2, 3)
@@ -149,18 +151,18 @@ def test_file_that_appears_while_writing_is_kept(tmp_path, monkeypatch):
 
     def slow(image, temporary):
         path.write_text("somebody else's")
-        sinks.write_npy(image, temporary)
+        npy.write_image(image, temporary)
 
-    monkeypatch.setitem(sinks.FORMATS, ".npy", (slow, None))
+    monkeypatch.setitem(FORMATS, ".npy", FORMATS[".npy"]._replace(write=slow))
     with pytest.raises(FileExistsError):
-        sinks.save(np.ones((4, 4)), path)
+        outputs.save(np.ones((4, 4)), path)
     assert path.read_text() == "somebody else's"
     assert leftovers(tmp_path) == ["image.npy"]
 
 
 def test_old_store_comes_back_if_the_new_cannot_be_renamed(tmp_path, monkeypatch):
     path = tmp_path / "image.zarr"
-    sinks.save(np.zeros((2, 3)), path)
+    outputs.save(np.zeros((2, 3)), path)
     replace = type(path).replace
 
     def fail(self, target):
@@ -170,7 +172,7 @@ def test_old_store_comes_back_if_the_new_cannot_be_renamed(tmp_path, monkeypatch
 
     monkeypatch.setattr(type(path), "replace", fail)
     with pytest.raises(OSError, match="Input/output"):
-        sinks.save(np.ones((4, 4)), path, force=True)
+        outputs.save(np.ones((4, 4)), path, force=True)
     assert read_zarr(path).shape == (2, 3)
     assert leftovers(tmp_path) == ["image.zarr"]
 
@@ -193,15 +195,15 @@ def test_never_onto_the_input(tmp_path, output, source, force):
     (tmp_path / "sub").mkdir()
     (tmp_path / "link.npy").symlink_to("a.npy")
     (tmp_path / "hard.npy").hardlink_to(tmp_path / "a.npy")
-    sinks.save(np.zeros((2, 2)), tmp_path / "store.zarr")
-    sinks.save(np.zeros((2, 2)), tmp_path / "store.zarr" / "frames.zarr")
+    outputs.save(np.zeros((2, 2)), tmp_path / "store.zarr")
+    outputs.save(np.zeros((2, 2)), tmp_path / "store.zarr" / "frames.zarr")
     with pytest.raises(ValueError, match="is the input"):
-        sinks.check_output(tmp_path / output, [tmp_path / source], force)
+        outputs.check_output(tmp_path / output, [tmp_path / source], force)
 
 
 def test_output_beside_the_input(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros(3))
-    sinks.check_output(tmp_path / "b.npy", [tmp_path / "a.npy", "missing.npy"])
+    outputs.check_output(tmp_path / "b.npy", [tmp_path / "a.npy", "missing.npy"])
 
 
 @pytest.mark.parametrize("name", ["image.zarr", "image.npy"])
@@ -209,7 +211,7 @@ def test_other_directories_are_never_replaced(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "thesis.txt").touch()
     with pytest.raises(IsADirectoryError, match="will not be replaced"):
-        sinks.save(np.zeros((2, 2)), tmp_path / name, force=True)
+        outputs.save(np.zeros((2, 2)), tmp_path / name, force=True)
     assert leftovers(tmp_path / name) == ["thesis.txt"]
 
 
@@ -248,7 +250,7 @@ def test_a_store_of_zarr_alone_is_replaced(tmp_path, kind):
     is_chunk = re.compile(r"c|[\d.]+").fullmatch
     chunks = [file for file in path.rglob("*") if file.is_file() and is_chunk(file.name)]
     chunks[0].with_suffix(f".{32 * 'a'}.partial").touch()
-    sinks.save(np.ones((2, 2)), path, force=True)
+    outputs.save(np.ones((2, 2)), path, force=True)
     np.testing.assert_array_equal(read_zarr(path), np.ones((2, 2)))
     assert leftovers(tmp_path) == ["image.zarr"]
 
@@ -278,9 +280,9 @@ def test_a_store_with_foreign_files_is_kept(tmp_path, kind, foreign):
     before = sorted(path.rglob("*"))
     first = foreign.split("/")[0]
     with pytest.raises(IsADirectoryError, match=f"holds {first}.* will not be replaced: move"):
-        sinks.save(np.ones((2, 2)), path, force=True)
+        outputs.save(np.ones((2, 2)), path, force=True)
     with pytest.raises(IsADirectoryError, match=f"holds {first}"):
-        sinks.check_outputs(path, {"max": 2}, force=True)
+        outputs.check_outputs(path, {"max": 2}, force=True)
     assert sorted(path.rglob("*")) == before
 
 
@@ -292,7 +294,7 @@ def test_a_store_with_a_symbolic_link_is_kept(tmp_path, target):
         (path / target).rename(tmp_path / "raw")
     (path / target).symlink_to(tmp_path / "raw")
     with pytest.raises(IsADirectoryError, match=f"holds {target}"):
-        sinks.save(np.ones((2, 2)), path, force=True)
+        outputs.save(np.ones((2, 2)), path, force=True)
     assert (path / target).is_symlink()
 
 
@@ -302,31 +304,31 @@ def test_a_project_with_a_file_of_that_name_is_kept(tmp_path, text):
     path.mkdir()
     (path / "zarr.json").write_text(text)
     with pytest.raises(IsADirectoryError, match="holds zarr.json"):
-        sinks.save(np.ones((2, 2)), path, force=True)
+        outputs.save(np.ones((2, 2)), path, force=True)
     assert (path / "zarr.json").read_text() == text
 
 
 def test_a_directory_of_images_with_foreign_files_is_kept(tmp_path):
     path = tmp_path / "images"
     images = {"max": np.ones((2, 3)), "min": np.ones((2, 3))}
-    sinks.save_all(images, path, form="zarr")
+    outputs.save_all(images, path, form="zarr")
     (path / "max.zarr" / "thesis.txt").touch()
     with pytest.raises(IsADirectoryError, match=r"holds max.zarr.thesis.txt"):
-        sinks.save_all(images, path, force=True, form="zarr")
+        outputs.save_all(images, path, force=True, form="zarr")
     (path / "max.zarr" / "thesis.txt").unlink()
-    sinks.save_all(images, path, force=True, form="zarr")
+    outputs.save_all(images, path, force=True, form="zarr")
     (path / "max.npy").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "max.npy").mkdir()
     with pytest.raises(IsADirectoryError, match="holds max.npy"):
-        sinks.save_all({"max": np.ones((2, 3))}, tmp_path / "other", force=True)
+        outputs.save_all({"max": np.ones((2, 3))}, tmp_path / "other", force=True)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
 def test_a_pipe_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "image.npy")
     with pytest.raises(ValueError, match="neither a file nor a directory"):
-        sinks.save(np.ones((2, 2)), tmp_path / "image.npy", force=True)
+        outputs.save(np.ones((2, 2)), tmp_path / "image.npy", force=True)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".h5", ".zarr"])
@@ -334,10 +336,10 @@ def test_the_target_of_a_link_is_replaced(tmp_path, suffix):
     (tmp_path / "disk").mkdir()
     target, link = tmp_path / "disk" / f"real{suffix}", tmp_path / f"link{suffix}"
     link.symlink_to(target)
-    sinks.save(np.zeros((2, 2)), link)  # which leads nowhere yet
+    outputs.save(np.zeros((2, 2)), link)  # which leads nowhere yet
     with pytest.raises(FileExistsError):
-        sinks.save(np.ones((2, 2)), link)
-    sinks.save(np.ones((2, 2)), link, force=True)
+        outputs.save(np.ones((2, 2)), link)
+    outputs.save(np.ones((2, 2)), link, force=True)
     assert link.readlink() == target
     np.testing.assert_array_equal(READ[suffix](target), np.ones((2, 2)))
     assert leftovers(tmp_path / "disk") == [target.name]
@@ -347,24 +349,24 @@ def test_the_target_of_a_link_is_replaced(tmp_path, suffix):
 def test_a_link_to_a_directory_that_is_not_there(tmp_path):
     (tmp_path / "link.npy").symlink_to(tmp_path / "nowhere" / "real.npy")
     with pytest.raises(FileNotFoundError, match="there is no directory .*nowhere"):
-        sinks.check_output(tmp_path / "link.npy")
+        outputs.check_output(tmp_path / "link.npy")
 
 
 def test_a_directory_that_cannot_be_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda place, mode: False)
     with pytest.raises(PermissionError, match="cannot be written to"):
-        sinks.check_output(tmp_path / "image.npy")
+        outputs.check_output(tmp_path / "image.npy")
 
 
 @pytest.mark.parametrize("name", ["image", "image.jpg", "image.npz", ".npy"])
 def test_unknown_suffix(tmp_path, name):
     with pytest.raises(ValueError, match=r"no known suffix: expected one of .*\.npy"):
-        sinks.check_output(tmp_path / name)
+        outputs.check_output(tmp_path / name)
 
 
 def test_missing_directory(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no directory"):
-        sinks.check_output(tmp_path / "nowhere" / "image.npy")
+        outputs.check_output(tmp_path / "nowhere" / "image.npy")
 
 
 @pytest.mark.parametrize(
@@ -373,29 +375,29 @@ def test_missing_directory(tmp_path):
 def test_missing_package(tmp_path, suffix, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=r"pip install 'daskstats\[io\]'"):
-        sinks.check_output(tmp_path / f"image{suffix}")
+        outputs.check_output(tmp_path / f"image{suffix}")
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2, 2, 2)])
 def test_dimensions(tmp_path, shape):
     with pytest.raises(ValueError, match="2 or 3 dimensions"):
-        sinks.save(np.zeros(shape), tmp_path / "image.npy")
+        outputs.save(np.zeros(shape), tmp_path / "image.npy")
 
 
 @pytest.mark.parametrize("dtype", ["c8", "O", "U3", "M8[s]"])
 def test_what_is_no_image(tmp_path, dtype):
     with pytest.raises(TypeError, match="cannot be written"):
-        sinks.save(np.zeros((2, 2), dtype), tmp_path / "image.npy")
+        outputs.save(np.zeros((2, 2), dtype), tmp_path / "image.npy")
 
 
 def test_picture_of_planes_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"2-D image only: use \.npy, \.zarr, \.h5 or \.tif"):
-        sinks.save(np.zeros((2, 2, 2)), tmp_path / "image.png")
+        outputs.save(np.zeros((2, 2, 2)), tmp_path / "image.png")
 
 
 def test_picture_contrast(tmp_path):
     image = np.arange(1000, dtype="f4").reshape(20, 50)
-    sinks.save(image, tmp_path / "image.png")
+    outputs.save(image, tmp_path / "image.png")
     grey = read_png(tmp_path / "image.png")
     assert grey.dtype == np.uint8
     assert (grey.ravel()[:11] == 0).all()
@@ -425,12 +427,12 @@ NAN, INF, LARGE = float("nan"), float("inf"), sys.float_info.max
 def test_picture_of_odd_images(pixels, grey):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert sinks.picture(np.array([pixels], "f8")).tolist() == [grey]
+        assert picture(np.array([pixels], "f8")).tolist() == [grey]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_picture_of_every_dtype(dtype):
-    assert sinks.picture(np.array([[0, 1]], dtype)).tolist() == [[0, 255]]
+    assert picture(np.array([[0, 1]], dtype)).tolist() == [[0, 255]]
 
 
 # ---------------------------------------------------------------------- several images
@@ -471,24 +473,24 @@ def check_images(found):
 
 
 def test_every_collection_is_tested():
-    assert set(sinks.COLLECTIONS) == set(READ_ALL)
+    assert set(suffixes("write_all")) == set(READ_ALL)
 
 
 @pytest.mark.parametrize("suffix", sorted(READ_ALL))
 def test_images_together(tmp_path, suffix):
     path = tmp_path / f"images{suffix}"
-    sinks.save_all(IMAGES, path)
+    outputs.save_all(IMAGES, path)
     check_images(READ_ALL[suffix](path))
     with pytest.raises(FileExistsError):
-        sinks.save_all(IMAGES, path)
-    sinks.save_all(IMAGES, path, force=True)
+        outputs.save_all(IMAGES, path)
+    outputs.save_all(IMAGES, path, force=True)
     assert leftovers(tmp_path) == [path.name]
 
 
 @pytest.mark.parametrize("form", [None, *EXACT, "TIF"])
 def test_images_in_a_directory(tmp_path, form):
     path = tmp_path / "scan 2024.05"
-    sinks.save_all(IMAGES, path if form else tmp_path / "images", form=form)
+    outputs.save_all(IMAGES, path if form else tmp_path / "images", form=form)
     path = path if form else tmp_path / "images"
     suffix = f".{(form or 'npy').lower().lstrip('.')}"
     assert leftovers(path) == sorted(f"{name}{suffix}" for name in IMAGES)
@@ -498,16 +500,16 @@ def test_images_in_a_directory(tmp_path, form):
 
 def test_directory_is_replaced_only_if_nothing_else_is_in_it(tmp_path):
     path = tmp_path / "images"
-    sinks.save_all(IMAGES, path)
+    outputs.save_all(IMAGES, path)
     with pytest.raises(FileExistsError, match="exists already"):
-        sinks.save_all(IMAGES, path)
-    sinks.save_all(IMAGES, path, force=True)
+        outputs.save_all(IMAGES, path)
+    outputs.save_all(IMAGES, path, force=True)
     for form, names in (("tif", IMAGES), ("npy", ["max"])):
         with pytest.raises(IsADirectoryError, match="holds levels_5_95.npy and will not"):
-            sinks.save_all({name: IMAGES[name] for name in names}, path, force=True, form=form)
+            outputs.save_all({name: IMAGES[name] for name in names}, path, force=True, form=form)
     (path / "thesis.txt").touch()
     with pytest.raises(IsADirectoryError, match="holds thesis.txt"):
-        sinks.save_all(IMAGES, path, force=True)
+        outputs.save_all(IMAGES, path, force=True)
     assert len(leftovers(path)) == 3
 
 
@@ -516,17 +518,17 @@ def test_directory_is_replaced_only_if_nothing_else_is_in_it(tmp_path):
 def test_failed_write_of_images_leaves_what_was(tmp_path, name, exists, monkeypatch):
     path = tmp_path / name
     if exists:
-        sinks.save_all(IMAGES, path)
+        outputs.save_all(IMAGES, path)
 
     def fail(images, path):
         path.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setitem(sinks.COLLECTIONS, ".npz", (fail, None))
-    monkeypatch.setitem(sinks.COLLECTIONS, ".zarr", (fail, None))
-    monkeypatch.setitem(sinks.FORMATS, ".npy", (fail, None))
+    for suffix in (".npz", ".zarr", ".npy"):
+        failing = FORMATS[suffix]._replace(write=fail, write_all=fail)
+        monkeypatch.setitem(FORMATS, suffix, failing)
     with pytest.raises(OSError, match="No space left"):
-        sinks.save_all(IMAGES, path, force=True)
+        outputs.save_all(IMAGES, path, force=True)
     assert leftovers(tmp_path) == [path.name] * exists
     if exists and name == "images":
         check_images({image: np.load(path / f"{image}.npy") for image in IMAGES})
@@ -549,9 +551,9 @@ def test_failed_write_of_images_leaves_what_was(tmp_path, name, exists, monkeypa
 def test_where_images_cannot_go(tmp_path, name, form, error, words):
     ndims = {name: image.ndim for name, image in IMAGES.items()}
     with pytest.raises(error, match=words):
-        sinks.check_outputs(tmp_path / name, ndims, form=form)
+        outputs.check_outputs(tmp_path / name, ndims, form=form)
     with pytest.raises(error, match=words):
-        sinks.save_all(IMAGES, tmp_path / name, form=form)
+        outputs.save_all(IMAGES, tmp_path / name, form=form)
     assert not leftovers(tmp_path)
 
 
@@ -559,11 +561,11 @@ def test_images_never_onto_the_input(tmp_path):
     np.save(tmp_path / "scan.npy", np.zeros(3))
     for path in (tmp_path, tmp_path / "scan.npy" / "images"):
         with pytest.raises((ValueError, FileNotFoundError)):
-            sinks.check_outputs(path, {"max": 2}, [tmp_path / "scan.npy"], force=True)
+            outputs.check_outputs(path, {"max": 2}, [tmp_path / "scan.npy"], force=True)
 
 
 def test_missing_package_of_a_collection(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     for name, form in (("images.h5", None), ("images", "h5")):
         with pytest.raises(ImportError, match=r"pip install 'daskstats\[io\]'"):
-            sinks.check_outputs(tmp_path / name, {"max": 2}, form=form)
+            outputs.check_outputs(tmp_path / name, {"max": 2}, form=form)

@@ -1,0 +1,268 @@
+"""How the frames of an HDF5 dataset are stored: files, chunks, and external raw data.
+
+The library reads a file that it cannot open as fill values, whatever the reason: no such file, no
+permission, too many open files. After each read `Storage.check` looks whether every file that the
+frames came from was there.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .hdf5_files import absolute, check_filters
+
+if TYPE_CHECKING:
+    import h5py
+
+
+@dataclass(eq=False)
+class WatchedFile:
+    """A file that frames are read from by way of another one."""
+
+    path: Path
+    first: int
+    """first frame that it may hold"""
+    last: int
+    """the last one"""
+    state: tuple[int, int]
+    """device and inode at the time it was opened"""
+    nbytes: int
+    """least number of bytes that it must have"""
+
+    @classmethod
+    def of(cls, path: Path, first: int, last: int, nbytes: int | None = None) -> WatchedFile:
+        """Return a file in its present state."""
+        stat = path.stat()
+        least = stat.st_size if nbytes is None else nbytes
+        return cls(path, first, last, (stat.st_dev, stat.st_ino), least)
+
+    def check(self) -> None:
+        """Raise an error if it is gone, another one, shorter, or cannot be opened any more."""
+        handle = os.open(self.path, os.O_RDONLY)  # as the library has just done
+        try:
+            stat = os.fstat(handle)
+        finally:
+            os.close(handle)
+        if (stat.st_dev, stat.st_ino) != self.state:
+            raise ValueError(f"{self.path} was replaced while it was being read")
+        _check_size(self.path, stat.st_size, self.nbytes)
+
+
+def _check_size(path: Path, nbytes: int, expected: int) -> None:
+    """Refuse a file that has become shorter: the library reads zeros beyond its end."""
+    if nbytes < expected:
+        raise ValueError(
+            f"{path} was cut off while it was being read: it has {nbytes} bytes of {expected}"
+        )
+
+
+@dataclass(eq=False)
+class Mapping:
+    """Some frames of a virtual dataset, and the frames that they are in a mapped dataset."""
+
+    storage: Storage
+    """of the mapped dataset"""
+    frames: np.ndarray
+    own: np.ndarray
+    """frame numbers there, or none where the selections are no plain frames"""
+
+
+@dataclass(eq=False)
+class Storage:
+    """How the frames of a dataset are stored; kept as long as they are read."""
+
+    dataset: h5py.Dataset
+    nframes: int
+    shape: tuple[int, ...] = ()
+    """of the dataset: h5py asks the library each time"""
+    chunks: tuple[int, ...] | None = None
+    """of the dataset"""
+    itemsize: int = 1
+    """bytes of a pixel"""
+    files: list[Path] = field(default_factory=list)
+    """every file that frames come from, this dataset's own first"""
+    watched: list[WatchedFile] = field(default_factory=list)
+    """files that are checked after each read"""
+    frame_unit: int = 1
+    """frames that are decoded together"""
+    row_unit: int | None = None
+    """rows that are decoded together; None: all"""
+    buffers: float = 0
+    """bytes allocated while a frame is read, in addition to the frame, per byte of it"""
+    mappings: list[Mapping] = field(default_factory=list)
+    """of a virtual dataset"""
+    opened: tuple[int, int] | None = None
+    """handle of the file and its size, where the system has both"""
+
+    @classmethod
+    def of(cls, dataset: h5py.Dataset) -> Storage:
+        """Return the storage of a dataset, with the size of its file only."""
+        nframes = lengths(dataset.shape)[0] if dataset.ndim > 1 else dataset.size
+        storage = cls(dataset, nframes, dataset.shape, dataset.chunks, dataset.dtype.itemsize)
+        storage.files, storage.opened = [absolute(dataset.file)], _handle(dataset.file)
+        return storage
+
+    def check(self, start: int, stop: int) -> None:
+        """Raise an error if a file that frames ``start:stop`` were read from was not all there.
+
+        It is called after the read: a file that is still the same was the same before.
+        """
+        if self.opened is not None:
+            handle, nbytes = self.opened
+            _check_size(self.files[0], os.fstat(handle).st_size, nbytes)
+        for file in self.watched:
+            if file.first < stop and file.last >= start:
+                file.check()
+
+    def close(self) -> None:
+        """Drop all objects of h5py, even where another object still holds this one."""
+        self.dataset = self.opened = None
+        for mapping in self.mappings:
+            mapping.storage.close()
+        self.mappings = []
+
+    def written(self) -> np.ndarray:
+        """Return for each frame whether anything of it was written."""
+        if not self.mappings:
+            return _written_chunks(self.dataset, self.nframes)
+        found = np.zeros(self.nframes, bool)
+        cache: dict[int, np.ndarray] = {}
+        for mapping in self.mappings:
+            key = id(mapping.storage)
+            if key not in cache:
+                cache[key] = mapping.storage.written()
+            found[mapping.frames] |= cache[key][mapping.own] if mapping.own.size else True
+        return found
+
+    def add_plain(self) -> None:
+        """Add the chunks and the external files of a dataset that is not virtual."""
+        check_filters(self.dataset)
+        if self.dataset.external:
+            self._add_external()
+        if self.dataset.ndim > 1:
+            self._set_units()
+
+    def _set_units(self) -> None:
+        dataset = self.dataset
+        chunks = dataset.chunks or (1,) * dataset.ndim
+        self.frame_unit, rows = decoded_together(dataset.shape, chunks)
+        self.row_unit = rows if rows < dataset.shape[-2] else None
+        self.buffers = 0 if dataset.dtype.isnative else 1
+        if dataset.chunks and dataset.id.get_create_plist().get_nfilters():
+            # While a chunk is decoded, its compressed bytes are in memory, too.
+            stored = dataset.id.get_storage_size() / max(1, dataset.id.get_num_chunks())
+            full = math.prod(dataset.chunks) * dataset.dtype.itemsize
+            self.buffers += min(1.0, stored / full)
+
+    def _add_external(self) -> None:
+        """Add the files that hold the raw data; refuse those of other directories."""
+        dataset, own = self.dataset, self.files[0]
+        home, full = own.resolve().parent, dataset.size * dataset.dtype.itemsize
+        for name, offset, size in dataset.external:
+            path = _external_path(dataset, name)
+            problem = f"{own}: dataset {dataset.name!r} keeps its data in {path}"
+            if home not in path.resolve().parents:
+                raise ValueError(
+                    f"{problem}, outside of the directory of its file, which is refused: move the "
+                    f"data next to it and set HDF5_EXTFILE_PREFIX='${{ORIGIN}}', or convert the "
+                    f"file"
+                )
+            if not path.is_file():
+                raise FileNotFoundError(f"{problem}, and there is no such file")
+            needed = offset + (full if size >= 2**63 else min(size, full))
+            nbytes = path.stat().st_size
+            if nbytes < needed:
+                raise ValueError(f"{problem}, which is cut off: it has {nbytes} bytes of {needed}")
+            self.files.append(path)
+            self.watched.append(WatchedFile.of(path, 0, self.nframes, needed))
+
+
+def _handle(file: h5py.File) -> tuple[int, int] | None:
+    """Return the system's handle of a file and its size, where it is an ordinary one."""
+    if file.driver != "sec2":
+        return None
+    handle = file.id.get_vfd_handle()
+    return handle, os.fstat(handle).st_size
+
+
+def _external_path(dataset: h5py.Dataset, name: str) -> Path:
+    """Return the file that the library opens for raw data of a name."""
+    if Path(name).is_absolute():
+        return Path(name)
+    prefix = os.environ.get("HDF5_EXTFILE_PREFIX")
+    if prefix is None:
+        prefix = os.fsdecode(dataset.id.get_access_plist().get_efile_prefix() or b"")
+    home = absolute(dataset.file).parent
+    return (Path(prefix.replace("${ORIGIN}", str(home))) / name).absolute()
+
+
+def _written_chunks(dataset: h5py.Dataset, nframes: int) -> np.ndarray:
+    """Return for each frame whether any of its chunks was allocated."""
+    if dataset.chunks is None:
+        there = dataset.external or dataset.id.get_storage_size() > 0
+        return np.full(nframes, bool(there))
+    grid = [
+        -(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True)
+    ]
+    count = dataset.id.get_num_chunks()
+    if count == math.prod(grid):
+        return np.ones(nframes, bool)
+    lead, chunks = dataset.shape[:-2], dataset.chunks[:-2]
+    if not lead:
+        return np.full(nframes, count > 0)
+    there = np.zeros(grid[:-2], bool)
+
+    def mark(chunk: h5py.h5d.StoreInfo) -> None:
+        pairs = zip(chunk.chunk_offset, chunks, strict=False)
+        there[tuple(start // length for start, length in pairs)] = True
+
+    dataset.id.chunk_iter(mark)
+    for axis, chunk in enumerate(chunks):
+        there = np.repeat(there, chunk, axis=axis)
+    return there[tuple(slice(length) for length in lead)].ravel()
+
+
+def lengths(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return frames, rows and columns of a dataset whose leading axes are frames, in C order.
+
+    >>> lengths((25, 1, 8, 6)), lengths((8, 6))
+    ((25, 8, 6), (1, 8, 6))
+    """
+    return math.prod(shape[:-2]), shape[-2], shape[-1]
+
+
+def decoded_together(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, int]:
+    """Return the numbers of frames and of rows that are decoded together.
+
+    >>> decoded_together((100, 64, 48), (10, 16, 48))
+    (10, 16)
+    >>> decoded_together((5, 20, 64, 48), (1, 4, 64, 48))
+    (4, 64)
+    """
+    frames = 1
+    for axis, chunk in enumerate(chunks[:-2]):
+        if min(chunk, shape[axis]) > 1:
+            frames = min(chunk, shape[axis]) * math.prod(shape[axis + 1 : -2])
+            break
+    return max(1, frames), min(chunks[-2], shape[-2])
+
+
+def span(groups: np.ndarray, frames: np.ndarray) -> int:
+    """Return the largest number of frames that the frames of one group extend over.
+
+    >>> span(np.array([0, 0, 1, 1]), np.array([0, 4, 8, 12]))  # every fourth, two decoded together
+    5
+    """
+    if not groups.size:
+        return 1
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=groups[order[0]] - 1))
+    lowest = np.minimum.reduceat(frames[order], starts)
+    highest = np.maximum.reduceat(frames[order], starts)
+    return int((highest - lowest).max()) + 1

@@ -1,0 +1,287 @@
+"""The mappings of virtual HDF5 datasets: which frames of which other datasets they show.
+
+A virtual dataset is a list of mappings, each from a selection of another dataset to one of its
+own::
+
+    scan.h5::/data (30, rows, cols)      frames  0 ..  9   part_0.h5::/data
+                                         frames 10 .. 19   part_1.h5::/data
+                                         frames 20 .. 29   part_2.h5::/data
+
+The library reads fill values for a mapped dataset that it cannot open. So every one is opened here,
+where errors are errors, and kept open as long as the frames are read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..packages import load
+from .hdf5_files import open_file
+from .hdf5_links import DEEPEST, find_file, follow, numbered
+from .hdf5_storage import Mapping, Storage, WatchedFile, lengths, span
+
+if TYPE_CHECKING:
+    import h5py
+
+Axes = list[np.ndarray]
+"""selected indices along each axis of a dataset"""
+
+
+def inspect(dataset: h5py.Dataset, depth: int = 0) -> Storage:
+    """Return how a dataset is stored; open all files and datasets that it refers to.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, BlockingIOError, OSError
+        If a file is missing, damaged, shorter than it is said to be, being written, or outside of
+        the directory of a file that keeps its raw data elsewhere.
+    ImportError
+        If chunks are compressed by a filter that is not installed.
+    """
+    if depth > DEEPEST:
+        raise ValueError(
+            f"{dataset.file.filename}: virtual datasets refer to each other in circles"
+        )
+    storage = Storage.of(dataset)
+    if dataset.is_virtual:
+        _VirtualReader(storage, depth).read()
+    else:
+        storage.add_plain()
+    return storage
+
+
+class _VirtualReader:
+    """Reads the mappings of a virtual dataset into a `Storage`."""
+
+    def __init__(self, storage: Storage, depth: int) -> None:
+        self.storage, self.depth = storage, depth
+        self.dataset, self.shape = storage.dataset, storage.shape
+        self.own = storage.files[0]
+        self._maps = list(self.dataset.virtual_sources())
+        self._opened: dict[Path, h5py.File] = {}
+        self._inspected: dict[tuple[str, str], tuple[Storage, list[Path]]] = {}
+        self._watched: dict[Path, WatchedFile] = {}
+        self._bands: set[tuple[int, int]] = set()
+        self._span = 1
+        self._whole_rows = False
+        self._chunk_nbytes = 0.0
+
+    def read(self) -> None:
+        for mapping in self._maps:
+            for axes, name, dataset in self._blocks(mapping):
+                self._add(mapping, axes, name, dataset)
+        storage, (_, rows, cols) = self.storage, lengths(self.shape)
+        storage.files += self._watched
+        storage.watched += self._watched.values()
+        storage.frame_unit = max(1, min(self._span, storage.nframes))
+        storage.row_unit = None if self._whole_rows else row_unit(self._bands, rows)
+        frame = rows * cols * storage.itemsize
+        # A chunk may be larger than all that is taken from it.
+        beyond = self._chunk_nbytes - storage.frame_unit * frame
+        storage.buffers += max(0.0, beyond / frame) if frame else 0
+
+    # ------------------------------------------------------------------ which files
+
+    def _blocks(self, mapping: h5py.VDSmap) -> Iterator[tuple[Axes | None, str, str]]:
+        """Yield (selected indices, file, dataset) for each dataset of a mapping.
+
+        A pattern such as ``scan_%b.h5`` names one for each block of an unlimited selection. The
+        library takes the series to end with the last of these files, and a missing file before it
+        for one that was left out by choice.
+        """
+        selected = _selected_axes(mapping.vspace, self.shape)
+        names = mapping.file_name, mapping.dset_name
+        if not any(re.search(r"(?<!%)(?:%%)*%b", name) for name in names):
+            yield selected, *(name.replace("%%", "%") for name in names)
+            return
+        starts, strides, counts, blocks = mapping.vspace.get_regular_hyperslab()
+        axis = counts.index(load("h5py.h5s").UNLIMITED)
+        assert selected is not None
+        length = self.shape[axis]
+        for number in range(-(-max(0, length - starts[axis]) // strides[axis])):
+            first = starts[axis] + number * strides[axis]
+            block = np.arange(first, min(first + blocks[axis], length))
+            file, dataset = (numbered(name, number) for name in names)
+            if self._find(file) is not None:
+                yield [*selected[:axis], block, *selected[axis + 1 :]], file, dataset
+
+    def _find(self, name: str) -> Path | None:
+        prefix = os.environ.get("HDF5_VDS_PREFIX")
+        if prefix is None:
+            prefix = os.fsdecode(self.dataset.id.get_access_plist().get_virtual_prefix() or b"")
+        return self.own if name == "." else find_file(name, self.own, prefix)
+
+    def _file(self, name: str) -> h5py.File:
+        path = self._find(name)
+        if path is None:
+            raise FileNotFoundError(
+                f"{self.own}: the virtual dataset {self.dataset.name!r} refers to {name}, and "
+                f"there is no file {self.own.parent / name}"
+            )
+        parent = self.dataset.file
+        if path == self.own:
+            return parent
+        if path not in self._opened:
+            self._opened[path] = open_file(path, parent.swmr_mode, parent.mode, len(self._maps))
+        return self._opened[path]
+
+    # ------------------------------------------------------------------ one mapped dataset
+
+    def _add(self, mapping: h5py.VDSmap, selected: Axes | None, file_name: str, name: str) -> None:
+        where = (
+            f"{self.own}: the virtual dataset {self.dataset.name!r} refers to {file_name}::{name}"
+        )
+        key = file_name, name
+        if key not in self._inspected:
+            dataset, files = follow(self._file(file_name), name, where)
+            found = inspect(dataset, self.depth + 1)
+            self._inspected[key] = found, list(dict.fromkeys([*files, *found.files]))
+        found, files = self._inspected[key]
+        _check_extent(mapping, found.shape, selected, where)
+        frames, own = self._match(mapping, selected, found)
+        self.storage.mappings.append(Mapping(found, frames, own))
+        if frames.size:
+            self._watch(files, int(frames.min()), int(frames.max()))
+        self._add_buffers(found)
+
+    def _watch(self, files: list[Path], first: int, last: int) -> None:
+        for path in files:
+            known = self._watched.get(path)
+            if known is not None:
+                known.first, known.last = min(known.first, first), max(known.last, last)
+            elif path != self.own:
+                self._watched[path] = WatchedFile.of(path, first, last)
+
+    def _add_buffers(self, found: Storage) -> None:
+        self.storage.buffers = max(self.storage.buffers, found.buffers)
+        if len(found.shape) > 1 and (found.chunks or found.mappings):
+            _, rows, cols = lengths(found.shape)
+            cols = min(cols, found.chunks[-1]) if found.chunks else cols
+            decoded = found.frame_unit * (found.row_unit or rows) * cols
+            self._chunk_nbytes = max(self._chunk_nbytes, decoded * found.itemsize)
+
+    def _match(
+        self, mapping: h5py.VDSmap, selected: Axes | None, found: Storage
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the frames of a mapping, and their numbers in the mapped dataset if it has them.
+
+        Frames and rows that are decoded together there are decoded together here.
+        """
+        nothing = np.empty(0, np.int64)
+        if selected is None:
+            self._whole_rows, self._span = True, self.storage.nframes
+            return np.arange(self.storage.nframes), nothing
+        frames = _frame_numbers(selected, self.shape)
+        mapped = _selected_axes(mapping.src_space, found.shape) if len(found.shape) > 1 else None
+        if mapped is None or [*map(len, mapped[-2:])] != [*map(len, selected[-2:])]:
+            # Other lengths that hold as many pixels: frames are not told apart.
+            self._whole_rows = True
+            self._span = max(self._span, span(np.zeros_like(frames), frames))
+            return frames, nothing
+        numbers = _frame_numbers(mapped, found.shape)
+        count = min(len(frames), len(numbers))
+        if _is_unlimited(mapping.src_space):
+            frames = frames[:count]  # the mapped dataset ends here, and others may go on
+        numbers = numbers[:count]
+        if len(frames) != len(numbers):
+            return frames, nothing
+        self._span = max(self._span, span(numbers // found.frame_unit, frames))
+        self._add_bands(selected[-2], mapped[-2], found.row_unit or lengths(found.shape)[1])
+        return frames, numbers
+
+    def _add_bands(self, rows: np.ndarray, mapped: np.ndarray, unit: int) -> None:
+        """Add the first row and end of each band that is decoded together."""
+        if unit == 1:
+            self._bands.add((0, 1))
+            return
+        for band in np.split(rows, np.flatnonzero(np.diff(mapped // unit)) + 1):
+            if band.size:
+                self._bands.add((int(band.min()), int(band.max()) + 1))
+
+
+def _check_extent(
+    mapping: h5py.VDSmap, shape: tuple[int, ...], selected: Axes | None, where: str
+) -> None:
+    """Refuse a mapped dataset that is smaller than the selection of the virtual dataset."""
+    space = mapping.src_space
+    problem = f"{where}, which is shorter than it says: shape {shape}"
+    if _selection_kind(space) == "all":
+        claimed = math.prod(map(len, selected)) if selected else mapping.vspace.get_select_npoints()
+        if math.prod(shape) < claimed:
+            raise ValueError(f"{problem}, {claimed} pixels are expected")
+        return
+    if space.get_simple_extent_ndims() != len(shape):
+        raise ValueError(f"{where}, which has other dimensions than it says: shape {shape}")
+    if _is_unlimited(space):
+        return
+    _, ends = space.get_select_bounds()
+    if any(end >= length for end, length in zip(ends, shape, strict=True)):
+        expected = tuple(end + 1 for end in ends)
+        raise ValueError(f"{problem}, at least {expected} is expected")
+
+
+def row_unit(bands: set[tuple[int, int]], rows: int) -> int | None:
+    """Return the height of the bands of rows that are decoded together; None if they overlap.
+
+    Bands that lie across multiples of their height would be decoded twice each.
+
+    >>> row_unit({(0, 16), (16, 32), (32, 40)}, 40), row_unit({(0, 16), (20, 36)}, 36)
+    (16, None)
+    """
+    unit = max((last - first for first, last in bands), default=1)
+    crossing = any(first // unit != (last - 1) // unit for first, last in bands)
+    return None if crossing or unit >= rows else unit
+
+
+# ---------------------------------------------------------------------- selections
+
+
+def _selection_kind(space: h5py.h5s.SpaceID) -> str:
+    """Return "all", "grid" for a regular hyperslab, or "other"."""
+    h5s = load("h5py.h5s")
+    kind = space.get_select_type()
+    if kind == h5s.SEL_ALL:
+        return "all"
+    return "grid" if kind == h5s.SEL_HYPERSLABS and space.is_regular_hyperslab() else "other"
+
+
+def _is_unlimited(space: h5py.h5s.SpaceID) -> bool:
+    """Whether a selection goes on as its dataset grows."""
+    if _selection_kind(space) != "grid":
+        return False
+    _, _, count, block = space.get_regular_hyperslab()
+    return load("h5py.h5s").UNLIMITED in (*count, *block)
+
+
+def _selected_axes(space: h5py.h5s.SpaceID, shape: tuple[int, ...]) -> Axes | None:
+    """Return the selected indices along each axis; None if the selection is no grid of them."""
+    kind, unlimited = _selection_kind(space), load("h5py.h5s").UNLIMITED
+    if kind == "all":
+        return [np.arange(length) for length in shape]
+    if kind != "grid":
+        return None
+    found = []
+    for start, stride, count, block, length in zip(
+        *space.get_regular_hyperslab(), shape, strict=True
+    ):
+        width = length if block == unlimited else block
+        most = -(-max(0, length - start) // stride)
+        steps = np.arange(most if count == unlimited else count) * stride
+        indices = (start + steps[:, None] + np.arange(width)).ravel()
+        found.append(indices[indices < length] if unlimited in (count, width) else indices)
+    return found
+
+
+def _frame_numbers(axes: Axes, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the numbers of the frames at indices along the leading axes."""
+    frames = np.zeros(1, np.int64)
+    for indices, length in zip(axes[:-2], shape[:-2], strict=True):
+        frames = (frames[:, None] * length + indices).ravel()
+    return frames

@@ -1,0 +1,57 @@
+"""PNG pictures: masks are read, and images are written as 8-bit grey values for looking."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..packages import load
+from .writing import OutputFile
+
+# Percentiles of the finite pixels that come out black and white.
+CONTRAST = (1, 99.5)
+
+
+def read_image(path: Path, dataset: str = "") -> np.ndarray:
+    with load("PIL.Image").open(path) as image:
+        return np.asarray(image)
+
+
+def write_image(image: np.ndarray, path: Path) -> None:
+    with OutputFile(path) as file:
+        load("PIL.Image").fromarray(picture(image)).save(file, format="PNG")
+
+
+def picture(image: np.ndarray) -> np.ndarray:
+    """Return 8-bit grey values for looking at an image.
+
+    Parameters
+    ----------
+    image : ndarray (rows, cols)
+        NaN comes out black, as does all of a constant image; infinities are the darkest and the
+        brightest grey.
+
+    Returns
+    -------
+    ndarray (rows, cols)
+        uint8; black and white are the percentiles `CONTRAST` of the finite pixels or, where
+        these coincide (sparse images), their minimum and maximum.
+
+    Examples
+    --------
+    >>> picture(np.array([[0.0, 1.0], [2.0, np.nan]])).tolist()
+    [[0, 128], [255, 0]]
+    """
+    values = image.astype("f8")
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return np.where(values > 0, 255, 0).astype("u1")
+    # "nearest" takes pixels as they are, where an interpolation might overflow.
+    low, high = np.percentile(finite, CONTRAST, method="nearest")
+    if low == high:
+        low, high = finite.min(), finite.max()
+    # Halves, because the difference of two float64 may be infinite.
+    span = high / 2 - low / 2
+    if span == 0:
+        return np.where(values > high, 255, 0).astype("u1")
+    grey = (np.clip(values, low, high) / 2 - low / 2) / span
+    return np.rint(255 * np.nan_to_num(grey, nan=0)).astype("u1")

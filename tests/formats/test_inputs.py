@@ -1,0 +1,108 @@
+"""Images, such as masks, are read from a file of any format."""
+
+import dask.array as da
+import h5py
+import numpy as np
+import pytest
+import zarr
+from fabio.cbfimage import CbfImage
+from fabio.edfimage import EdfImage
+
+import daskstats as stats
+from daskstats.formats import outputs
+from daskstats.formats.inputs import image_files, read_image, read_mask
+from daskstats.formats.table import suffixes
+
+FRAMES = np.random.default_rng(3).integers(0, 1000, (5, 6, 7)).astype("u2")
+IMAGE = np.random.default_rng(4).integers(0, 2, (6, 7)).astype("u1")
+
+
+def write(image, path):
+    fabio = {".edf": EdfImage, ".msk": EdfImage, ".cbf": CbfImage}.get(path.suffix)
+    if fabio is not None:
+        fabio(data=image.astype("i4")).write(str(path))
+    elif path.suffix in (".hdf", ".nxs"):
+        outputs.save(image, path.with_suffix(".h5"))
+        path.with_suffix(".h5").rename(path)
+    else:
+        outputs.save(image, path)
+
+
+@pytest.mark.parametrize("suffix", sorted({*suffixes("read")} - {".png", ".msk"}))
+@pytest.mark.parametrize("kind", ["path", "text"])
+def test_image_comes_back(tmp_path, suffix, kind):
+    path = tmp_path / f"image{suffix}"
+    write(IMAGE, path)
+    found = read_image(str(path) if kind == "text" else path)
+    np.testing.assert_array_equal(found, IMAGE)
+    assert image_files(path) == (path,)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".tif", ".edf", ".h5", ".h5::/image", ".zarr", ".png"])
+def test_mask_from_python(tmp_path, suffix):
+    path = tmp_path / f"bad{suffix.partition('::')[0]}"
+    write(IMAGE * 200, path)
+    name = f"{tmp_path}/bad{suffix}"
+    for ims in (FRAMES, da.from_array(FRAMES, chunks=(2, 6, 7))):
+        np.testing.assert_array_equal(
+            stats.median(ims, mask=name), stats.median(FRAMES, mask=IMAGE != 0), strict=True
+        )
+    if "::" not in suffix:
+        image = stats.max(FRAMES, mask=path, fill_value=0)
+        np.testing.assert_array_equal(image, np.where(IMAGE, 0, FRAMES.max(axis=0)))
+
+
+def test_mask_of_the_whole_frame_is_cut_to_the_region(tmp_path):
+    np.save(tmp_path / "bad.npy", IMAGE != 0)
+    region = (1, 4), (2, 7)
+    image = stats.average(FRAMES, mask=tmp_path / "bad.npy", region=region)
+    expected = np.ma.array(FRAMES, mask=np.broadcast_to(IMAGE != 0, FRAMES.shape))
+    expected = expected.mean(axis=0, dtype="f8").filled(np.nan).astype(image.dtype)
+    np.testing.assert_array_equal(image, expected[1:4, 2:7])
+
+
+def test_named_datasets(tmp_path):
+    with h5py.File(tmp_path / "two.h5", "w") as file:
+        file["one"], file["entry/two"] = IMAGE, IMAGE + 1
+    group = zarr.create_group(tmp_path / "two.zarr")
+    group.create_array("one", data=IMAGE)
+    group.create_array("two", data=IMAGE + 1)
+    for name in ("two.h5::/entry/two", "two.zarr::/two"):
+        np.testing.assert_array_equal(read_image(f"{tmp_path}/{name}"), IMAGE + 1)
+    for name in ("two.h5", "two.zarr"):
+        with pytest.raises(ValueError, match=f"name one as .*{name}::"):
+            read_image(tmp_path / name)
+
+
+def test_files_behind_links(tmp_path):
+    with h5py.File(tmp_path / "pixels.h5", "w") as file:
+        file["mask"] = IMAGE
+    with h5py.File(tmp_path / "mask.h5", "w") as file:
+        file["mask"] = h5py.ExternalLink("pixels.h5", "/mask")
+    found = image_files(tmp_path / "mask.h5")
+    assert set(found) == {tmp_path / "mask.h5", tmp_path / "pixels.h5"}
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("none.npy", FileNotFoundError, "there is no mask .*none.npy"),
+        ("bad.txt", ValueError, "the mask .*bad.txt has no known suffix: expected one of .cbf,"),
+        ("floats.npy", TypeError, "the mask .*floats.npy must be of bool or integers, got float64"),
+        ("mask.npy::/data", ValueError, "mask.npy holds one image: leave out ::/data"),
+        ("series.h5", ValueError, "series.h5 has 5 images, expected one"),
+        ("small.npy", ValueError, r"mask has shape \(2, 3\), expected \(6, 7\)"),
+    ],
+)
+def test_files_that_are_no_mask(tmp_path, name, error, words):
+    np.save(tmp_path / "floats.npy", np.zeros((6, 7)))
+    np.save(tmp_path / "mask.npy", IMAGE)
+    np.save(tmp_path / "small.npy", np.ones((2, 3), bool))
+    outputs.save(FRAMES, tmp_path / "series.h5")
+    with pytest.raises(error, match=words):
+        stats.median(FRAMES, mask=f"{tmp_path}/{name}")
+
+
+def test_picture_is_read(tmp_path):
+    outputs.save(IMAGE, tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), IMAGE != 0)
