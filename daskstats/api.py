@@ -53,9 +53,10 @@ def public(dtype: str = "", *, see: str) -> Callable[[F], F]:
                 raise TypeError(f"{name}() has no keyword argument {', '.join(sorted(unknown))}")
             return function(*args, **options)
 
-        call.__doc__ = docstrings.compose(
-            name, function.__doc__ or "", signature.parameters, dtype=dtype, see=see
-        )
+        if function.__doc__:  # python -OO leaves out all docstrings
+            call.__doc__ = docstrings.compose(
+                name, function.__doc__, signature.parameters, dtype=dtype, see=see
+            )
         call.__signature__ = signature  # type: ignore[attr-defined]
         return call  # type: ignore[return-value]
 
