@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from programs import daskstats
 
 from daskstats import reduction
-from daskstats.cli import commands
+from daskstats.cli import clusters, commands, computing, masks, options
 from daskstats.formats import sinks
 from daskstats.scratch import location
 from daskstats.series.opening import open_source
@@ -157,19 +157,19 @@ def test_several_percentiles_are_planes(tmp_path, scan):
 
 def test_list_of_percentiles():
     with pytest.raises(click.BadParameter):
-        commands.parse_percentiles(None, None, "5,")
-    assert commands.parse_percentiles(None, None, "5") == 5.0
-    assert commands.parse_percentiles(None, None, "5, 50") == (5.0, 50.0)
+        options.parse_percentiles(None, None, "5,")
+    assert options.parse_percentiles(None, None, "5") == 5.0
+    assert options.parse_percentiles(None, None, "5, 50") == (5.0, 50.0)
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
 def test_scheduler(tmp_path, scan, scheduler, monkeypatch):
     seen = []
-    compute = commands.compute
+    last_image = computing.last_image
     monkeypatch.setattr(
-        commands,
-        "compute",
-        lambda *args: (seen.append(dask.config.get("scheduler")), compute(*args))[1],
+        computing,
+        "last_image",
+        lambda *args: (seen.append(dask.config.get("scheduler")), last_image(*args))[1],
     )
     result = run("max", scan, "-o", tmp_path / "image.npy", "--scheduler", scheduler)
     assert result.exit_code == 0, result.stderr
@@ -199,7 +199,7 @@ def test_address_of_a_cluster(tmp_path, scan):
 
 
 def test_cluster_that_does_not_answer(tmp_path, scan, monkeypatch):
-    monkeypatch.setattr(commands, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(clusters, "CONNECT_TIMEOUT", 0.5)
     result = run("max", scan, "-o", tmp_path / "image.npy", "--scheduler", "tcp://127.0.0.1:9")
     check_error(result, 2, "127.0.0.1:9")
 
@@ -213,7 +213,7 @@ def test_progress_is_fed_by_intermediate_images(tmp_path, scan, monkeypatch, chu
         assert (length, label, quiet) == (steps, "max", False)
         yield lambda steps, remark: moves.append(steps)
 
-    monkeypatch.setattr(commands, "_bar", bar)
+    monkeypatch.setattr(computing, "progress_bar", bar)
     assert run("max", scan, "-o", tmp_path / "image.npy", *chunks).exit_code == 0
     assert moves == [1] * steps
 
@@ -232,10 +232,10 @@ def test_default_number_of_images(tmp_path, monkeypatch, suffix, shape, statisti
     monkeypatch.setattr("daskstats.simulate.BLOCK", 4 * 60 * 80 * 2)
     simulate(tmp_path / f"scan{suffix}", shape[0], shape[1:])
     source = open_source(tmp_path / f"scan{suffix}")
-    options = {"nframes": 0, "memory_limit": limit}
+    given = {"nframes": 0, "memory_limit": limit}
     with dask.config.set(scheduler="synchronous"):
-        job = commands.plan_job(source, statistic, options)
-        once = commands.job_of(source, statistic, options)
+        job = computing.plan_job(source, statistic, given)
+        once = computing.job_of(source, statistic, given)
     assert steps in (job.steps, None)
     assert job.plan.reads <= 1.1 * once.plan.reads
 
@@ -354,7 +354,7 @@ class Broken:
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous", "processes"])
 def test_notes_are_in_the_line(tmp_path, scan, monkeypatch, scheduler):
-    monkeypatch.setattr(commands, "open_source", lambda path: open_source(Broken()))
+    monkeypatch.setattr(computing, "open_source", lambda path: open_source(Broken()))
     arguments = "--chunks", 5, "--scheduler", scheduler
     with dask.config.set(num_workers=1):
         result = run("max", scan, "-o", tmp_path / "image.npy", *arguments)
@@ -505,7 +505,7 @@ def test_mask(tmp_path, scan, suffix, dtype):
 
 
 def test_every_mask_suffix_is_known():
-    assert set(commands.MASKS) | set(commands.DATASETS) == {
+    assert set(masks.MASKS) | set(masks.DATASETS) == {
         *(".npy", ".tif", ".tiff", ".png", ".edf", ".msk", ".h5", ".hdf5", ".nxs")
     }
 
@@ -694,7 +694,7 @@ def test_progress_while_frames_are_written_to_disk(tmp_path, large, monkeypatch,
         moves.append(length)
         yield lambda steps, remark: moves.append(remark)
 
-    monkeypatch.setattr(commands, "_bar", bar)
+    monkeypatch.setattr(computing, "progress_bar", bar)
     # Whatever the machine: a RAM disk is not used.
     monkeypatch.setattr("daskstats.scratch.location.RAM_DISKS", ())
     output = tmp_path / "image.npz" if "stats" in command else tmp_path / "image.npy"
