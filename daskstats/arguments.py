@@ -4,7 +4,8 @@ import operator
 import os
 import sys
 import warnings
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from math import inf, isinf, log10
 from numbers import Integral, Real
@@ -30,8 +31,14 @@ class FrameSeries(Protocol):
 ImageSeries = str | os.PathLike[str] | Sequence[np.ndarray] | FrameSeries
 """a path, a list of 2-D arrays, or an object with frames"""
 
+Span = tuple[int, int]
+"""(first, end), half-open"""
+
 # Compiled code counts frames in 32 bits.
-MOST_FRAMES = 2**32 - 1
+MOST_FRAMES = int(np.iinfo(np.uint32).max)
+
+# The most frames in a selection: their indices, of 8 bytes each, are kept in memory.
+MOST_SELECTED = 1 << 28
 
 # The longest text of a value in an error message, in characters.
 MOST_TEXT = 100
@@ -67,6 +74,78 @@ def count_chunks(nchunk: object, items: int, name: str = "nchunk") -> int:
             f"there are {items} items"
         )
     return nchunk
+
+
+def check_lock(lock: object) -> None:
+    if not isinstance(lock, bool | AbstractContextManager):
+        raise TypeError(f"lock must be True, False or a lock, got {lock!r}")
+
+
+def check_frames(frames: object, count: int) -> np.ndarray:
+    """Return the indices, from 0 to ``count - 1``, of the selected frames; at least one.
+
+    >>> check_frames(slice(-2, None), 5), check_frames([True, False, False], 3)
+    (array([3, 4]), array([0]))
+    """
+    if frames is None or isinstance(frames, slice):
+        try:
+            selected = range(count)[slice(None) if frames is None else frames]
+        except TypeError:
+            raise TypeError(f"frames must be a slice of integers, got {shown(frames)}") from None
+        if len(selected) > MOST_SELECTED:
+            raise ValueError(
+                f"frames or region selects from {len(selected)} frames, at most {MOST_SELECTED} "
+                f"can be chosen: give the first and the last as frames=slice(first, end)"
+            )
+        indices = np.arange(selected.start, selected.stop, selected.step)
+    else:
+        indices = _check_indices(frames, count)
+    if not indices.size:
+        raise ValueError(f"frames selects none of the {count} frames: {shown(frames)}")
+    return indices
+
+
+def _check_indices(frames: object, count: int) -> np.ndarray:
+    expected = "frames must be a slice, a sequence of integers or a bool array"
+    if not isinstance(frames, Iterable) or isinstance(frames, str | bytes | dict):
+        raise TypeError(f"{expected}, got {shown(frames)}")
+    array = np.asarray(frames if isinstance(frames, np.ndarray) else list(frames))
+    if array.ndim != 1 or not (array.dtype.kind in "biu" or not array.size):
+        raise TypeError(f"{expected}, got {array.ndim} dimensions of {array.dtype}")
+    if array.dtype.kind == "b":
+        if array.size != count:
+            raise ValueError(f"frames has {array.size} bools for {count} frames")
+        return np.flatnonzero(array)
+    outside = array[(array >= count) | (array < -count)]
+    if outside.size:
+        raise ValueError(f"frames has index {outside[0]}, but there are {count} frames")
+    array = array.astype(np.int64)
+    return np.where(array < 0, array + count, array)
+
+
+def check_region(region: tuple[Span, Span] | None, shape: tuple[int, int]) -> tuple[Span, Span]:
+    """Return the rows and the columns of a region; all of them for None.
+
+    >>> check_region(((0, 2), (1, 3)), (4, 5)), check_region(None, (4, 5))
+    (((0, 2), (1, 3)), ((0, 4), (0, 5)))
+    """
+    if region is None:
+        return (0, shape[0]), (0, shape[1])
+    try:
+        (r0, r1), (c0, c1) = region
+        edges = [operator.index(edge) for edge in (r0, r1, c0, c1) if not isinstance(edge, bool)]
+        r0, r1, c0, c1 = edges
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"region must be ((first row, end), (first column, end)), got {shown(region)}"
+        ) from None
+    for name, first, end, length in (("rows", r0, r1, shape[0]), ("columns", c0, c1, shape[1])):
+        if not 0 <= first < end <= length:
+            raise ValueError(
+                f"region has {name} {shown(first)}:{shown(end)}, "
+                f"but frames have {name} 0:{length}, of which it must be at least one"
+            )
+    return (r0, r1), (c0, c1)
 
 
 def integer(value: object, name: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from dask.utils import SerializableLock
 
+from ..arguments import check_lock
 from .base import Source
 from .foreign import advice_for, refusal
 from .locked import LockedSource
@@ -43,8 +44,7 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
     source = open_source(ims)
     if lock is False or lock is None:
         return source
-    if lock is not True and not isinstance(lock, AbstractContextManager):
-        raise TypeError(f"lock must be True, False or a lock, got {lock!r}")
+    check_lock(lock)
     # Two series of one object have one lock: they may be read by one computation.
     return LockedSource(source, SerializableLock(f"{id(ims)}") if lock is True else lock)
 
