@@ -18,8 +18,8 @@ from .masks import _file_of, read_mask, referred
 from .options import SELECTION, Given
 from .program import reported_errors
 
-# Numbers of intermediate images, which are progress steps, to try if none is given. The first is
-# taken with which frames are read at most MORE_READS times as often as without any.
+# Numbers of intermediate images, which are progress steps, to try if none is given: the largest
+# that reads frames at most a tenth more often than a single step is used.
 STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
 MORE_READS = 1.1
 
@@ -49,31 +49,31 @@ def write_result(name: str, statistic: object, source: str, output: Output, opti
             series = open_source(source)
             # The files that the input refers to are inputs as well.
             output.check([str(file) for file in (*series.files(), *mask_files)])
-            job = plan_job(series, statistic, options)
+            reduction = plan_reduction(series, statistic, options)
             stage.compute()
-            output.save(last_image(job, name, options["quiet"]))
+            output.save(last_image(reduction, name, options["quiet"]))
         if not options["quiet"]:
-            shape = job.layout.nframes, job.layout.rows, job.layout.cols
-            print_closing_line(name, shape, job.series.dtype, began, output.path)
+            shape = reduction.layout.nframes, reduction.layout.rows, reduction.layout.cols
+            print_closing_line(name, shape, reduction.series.dtype, began, output.path)
 
 
-def plan_job(source: Source, statistic: object, options: Given) -> Job:
+def plan_reduction(source: Source, statistic: object, options: Given) -> Job:
     """Plan with the given number of intermediate images, or with the best of `STEPS`."""
-    make = partial(job_of, source, statistic, options)
+    make = partial(reduction_of, source, statistic, options)
     if options.get("chunks") is not None:
         return make(options["chunks"], "--chunks")
     once = make(1)
-    # Steps across the boundaries of what a source decodes together, or of its bands of rows, read
-    # it more often.
+    # A source whose frames are decoded together, or that is read again for each band of rows, is
+    # read more often if steps cut across these units.
     most = min(STEPS[0], once.total)
     for steps in sorted({*STEPS, most, len(once.plan.blocks)}, reverse=True):
-        job = make(steps) if steps <= most else None
-        if job is not None and job.plan.reads <= MORE_READS * once.plan.reads:
-            return job
+        reduction = make(steps) if steps <= most else None
+        if reduction is not None and reduction.plan.reads <= MORE_READS * once.plan.reads:
+            return reduction
     return once
 
 
-def job_of(
+def reduction_of(
     source: Source, statistic: object, options: Given, nchunk: int = 1, name: str = "nchunk"
 ) -> Job:
     return Job(
@@ -89,10 +89,10 @@ def job_of(
     )
 
 
-def last_image(job: Job, name: str, quiet: bool) -> np.ndarray | dict[str, np.ndarray]:
+def last_image(reduction: Job, name: str, quiet: bool) -> np.ndarray | dict[str, np.ndarray]:
     """Return the last image, or dict of images; the earlier ones only move the progress bar."""
     image = None
-    with job.snapshots() as snapshots, progress_bar(len(snapshots), name, quiet) as move:
+    with reduction.snapshots() as snapshots, progress_bar(len(snapshots), name, quiet) as move:
         for snapshot in snapshots:
             image = snapshot.image
             move(1, REMARKS[snapshot.phase])

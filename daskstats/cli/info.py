@@ -12,7 +12,7 @@ from ..series.base import Source, describe_missing
 from ..series.opening import open_source
 from ..series.selection import select
 from .clusters import chosen_scheduler
-from .computing import plan_job
+from .computing import plan_reduction
 from .masks import _file_of, read_mask
 from .options import Given
 from .program import reported_errors
@@ -53,8 +53,8 @@ def _facts(name: str, options: Given) -> dict[str, object]:
 def _describe_plan(source: Source, statistic: str, options: Given) -> str:
     """Return the plan of a statistic, or the refusal."""
     try:
-        job = plan_job(source, statistic, options)
-        return f"{job.plan} ({job.steps} intermediate images)"
+        reduction = plan_reduction(source, statistic, options)
+        return f"{reduction.plan} ({reduction.steps} intermediate images)"
     except MemoryError as error:
         return f"refused: {error}"
 

@@ -19,7 +19,7 @@ SELECTION = ("frames", "region", "mask", "invalid", "saturation", "skipna", "fil
 
 
 def parsed(parse: Callable[[str], object], expected: str) -> Callable:
-    """Return a callback of click that converts the text of an option, or names what is expected."""
+    """Return a callback of click that converts the text of an option, or refuses it."""
 
     def callback(ctx: click.Context, param: click.Parameter, value: str | None) -> object:
         try:

@@ -234,8 +234,8 @@ def test_default_number_of_images(tmp_path, monkeypatch, suffix, shape, statisti
     source = open_source(tmp_path / f"scan{suffix}")
     given = {"nframes": 0, "memory_limit": limit}
     with dask.config.set(scheduler="synchronous"):
-        job = computing.plan_job(source, statistic, given)
-        once = computing.job_of(source, statistic, given)
+        job = computing.plan_reduction(source, statistic, given)
+        once = computing.reduction_of(source, statistic, given)
     assert steps in (job.steps, None)
     assert job.plan.reads <= 1.1 * once.plan.reads
 
