@@ -1,17 +1,17 @@
-"""The public functions: each names a statistic and says what it returns."""
+"""The public functions: a signature, a sentence and an example each."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
-from typing import Any, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 import numpy as np
 from dask.array import Array
 
-from . import reduction
+from . import docstrings
+from .arguments import ImageSeries, check_list
 from .planning.values import Plan
-from .reduction import Options, reduce
+from .reduction import Options, Reduction, reduce, wrap_series
 from .run.progress import Progress, Snapshot
 from .run.stream import Stream
 from .statistics import Statistic, moments
@@ -19,350 +19,161 @@ from .statistics import percentile as percentile_statistic
 
 # In this module max, min, sum and range are the public functions, never the built-ins.
 
-F = TypeVar("F", bound=Callable)
+F = TypeVar("F", bound=Callable[..., object])
 
-COMMON = """\
-ims : path, array, list of 2-D arrays, or HEXRD-like image series
-    Frames of shape (rows, cols); see `wrap`.
-nframes : int
-    Use the first so many frames; 0, less, or more than there are: all.
-dtype : dtype, optional
-    Of the image; by default {dtype}.
-memory_limit : int or str, optional
-    Bytes the call may use, or text such as "4 GiB"; by default what `memory_limit` returns.
-lock : bool or lock
-    Whether only one thread at a time may read the series. One that fills the same buffer for every
-    frame is noticed without it; several objects that share a reader need a lock of their own.
-frames : slice, sequence of int, or bool array, optional
-    Which frames; others are not read. ``nframes`` counts those that are left.
-region : ((int, int), (int, int)), optional
-    First row and end, first column and end: the image is that of this part of the frames.
-mask : array of bool or path, optional
-    (rows, cols), True for pixels to leave out, as in `numpy.ma`; or the file of an image of bool or
-    integers that are not zero there: ``.npy``, TIFF, PNG, EDF, CBF, ``.zarr`` or HDF5 (a dataset
-    in it as ``"masks.h5::/entry/mask"``).
-invalid : number or sequence of numbers, optional
-    Values that do not count, such as 4294967295, or -1 and -2: a pixel's statistic is that of its
-    other values. One that no frame can have is a warning.
-saturation : number, optional
-    Values at or above it do not count.
-skipna : bool
-    Whether NaN does not count, instead of making its pixel NaN.
-fill_value : number, optional
-    What stands where no value counts; NaN in images of floats. Images of integers need one there.\
-"""
+NamedStatistic = str | tuple | Statistic
+"""a name, a name with its parameters, or a statistic of the caller"""
 
-ERRORS = """\
-ValueError, TypeError
-    If an argument is wrong; the message names it. Errors of arguments come at the call.
-MemoryLimitError
-    If the memory limit is too small for even the smallest blocks; nothing is read then."""
+DEFAULTS = {**dict.fromkeys(Options.__annotations__), "lock": False, "skipna": False}
 
-DEFAULTS: dict[str, Any] = {
-    **dict.fromkeys(Options.__annotations__),
-    "lock": False,
-    "skipna": False,
-}
+# The default dtype of an image that has no dtype by itself.
+OF_FRAMES, OF_STATISTIC = "that of the frames", "that of the function of the statistic"
 
 
-def public(dtype: str) -> Callable[[F], F]:
-    """Give a function the common keywords: their text, and their names in its signature."""
+def public(dtype: str = "", *, see: str) -> Callable[[F], F]:
+    """Give a function its whole docstring, and a signature with the common keywords.
 
-    def fill(function: F) -> F:
-        text = inspect.cleandoc(function.__doc__ or "")
-        text = text.replace("{common}", COMMON.replace("{dtype}", dtype)).replace(
-            "{errors}", ERRORS
-        )
+    Type checkers see the keywords of `Options`; `inspect.signature` and help list them by name.
+    """
+
+    def publish(function: F) -> F:
+        name = function.__name__
+        signature = docstrings.common_signature(function, DEFAULTS)
 
         @wraps(function)
-        def call(*args: Any, **options: Any) -> Any:
-            unknown = options.keys() - call.__signature__.parameters.keys()  # type: ignore
+        def call(*args: object, **options: object) -> object:
+            unknown = options.keys() - signature.parameters.keys()
             if unknown:
-                names = ", ".join(sorted(unknown))
-                raise TypeError(f"{function.__name__}() has no keyword argument {names}")
+                raise TypeError(f"{name}() has no keyword argument {', '.join(sorted(unknown))}")
             return function(*args, **options)
 
-        call.__doc__ = text
-        call.__signature__ = _signature(function)  # type: ignore[attr-defined]
+        if function.__doc__:  # python -OO leaves out all docstrings
+            call.__doc__ = docstrings.compose(
+                name, function.__doc__, signature.parameters, dtype=dtype, see=see
+            )
+        call.__signature__ = signature  # type: ignore[attr-defined]
         return call  # type: ignore[return-value]
 
-    return fill
+    return publish
 
 
-def _signature(function: Callable) -> inspect.Signature:
-    signature = inspect.signature(function)
-    *own, _ = signature.parameters.values()
-    common = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-        for name, default in DEFAULTS.items()
-    ]
-    return signature.replace(parameters=[*own, *common])
-
-
-@public("that of the frames")
-def max(
-    ims: Any,
-    nframes: int = 0,
+def _running(
+    ims: ImageSeries,
+    statistic: object,
+    nchunk: int,
+    nframes: int,
+    *,
+    name: str = "nchunk",
+    use_buffer: bool = True,
     **options: Unpack[Options],
-) -> Array:
+) -> Reduction:
+    """Return the reduction with ``nchunk`` intermediate images, which errors call ``name``."""
+    return reduce(
+        ims, statistic, nframes, nchunk, name, use_buffer=use_buffer, running=True, **options
+    )
+
+
+@public(OF_FRAMES, see="max_iter, argmax, range")
+def max(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the maximum of each pixel over the frames; NaN propagates.
 
-    Parameters
-    ----------
-    {common}
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols); nothing is read before it is computed.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> max(frames).compute()
     array([[4, 8]], dtype=uint16)
     """
     return reduce(ims, "max", nframes, **options).lazy_image()
 
 
-@public("that of the frames")
-def min(
-    ims: Any,
-    nframes: int = 0,
-    **options: Unpack[Options],
-) -> Array:
+@public(OF_FRAMES, see="min_iter, argmin, range")
+def min(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the minimum of each pixel over the frames; NaN propagates.
 
-    Parameters
-    ----------
-    {common}
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols); nothing is read before it is computed.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> min(frames).compute()
     array([[1, 2]], dtype=uint16)
     """
     return reduce(ims, "min", nframes, **options).lazy_image()
 
 
-@public("float64")
-def sum(
-    ims: Any,
-    nframes: int = 0,
-    **options: Unpack[Options],
-) -> Array:
+@public("float64", see="sum_iter, average")
+def sum(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the sum of each pixel over the frames, exact for integers.
 
-    Integers are added in 64 bits (64-bit ones in two parts), floats in float64 with their
-    rounding errors (Knuth's TwoSum), and rounded once.
+    Integers are added in 64 bits (64-bit integers in two parts); floats are added in float64
+    together with their rounding errors [1]_. The sum is rounded once.
 
-    Parameters
-    ----------
-    {common}
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols); nothing is read before it is computed.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> sum(frames).compute()
     array([[10., 20.]])
     """
     return reduce(ims, "sum", nframes, **options).lazy_image()
 
 
-@public("float32")
-def average(
-    ims: Any,
-    nframes: int = 0,
-    **options: Unpack[Options],
-) -> Array:
+@public("float32", see="average_iter, clipped_average")
+def average(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the mean of each pixel over the frames: the exact `sum`, divided in float64.
 
-    Parameters
-    ----------
-    {common}
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols); nothing is read before it is computed.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> average(frames).compute()
     array([[2.5, 5. ]], dtype=float32)
     """
     return reduce(ims, "average", nframes, **options).lazy_image()
 
 
-@public("float32")
+@public("float32", see="std_iter, var")
 def std(
-    ims: Any,
-    nframes: int = 0,
-    *,
-    ddof: float = 0,
-    **options: Unpack[Options],
+    ims: ImageSeries, nframes: int = 0, *, ddof: float = 0, **options: Unpack[Options]
 ) -> Array:
     """Return the standard deviation of each pixel over the frames.
 
-    It is never negative, and exactly 0 for a pixel that does not change. Sums and squares of
-    integers are exact, and their fraction is rounded once; moments of floats are carried in pairs
-    of float64 and merged (Chan, Golub and LeVeque 1983). A pixel that is NaN in any frame is NaN.
+    It is never negative, and exactly 0 for a pixel that does not change. Sums of integers and of
+    their squares are exact, and their quotient is rounded once. Moments of floats are pairs of
+    float64, merged as in [1]_. A pixel that is NaN in any frame is NaN.
 
-    Parameters
-    ----------
-    {common}
-    ddof : float
-        The divisor is the number of frames less this.
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols), in units of the frames; NaN with no more than ``ddof``
-        frames.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> std(frames).compute().round(4)
     array([[1.118 , 2.2361]], dtype=float32)
     """
     return reduce(ims, moments("std", ddof), nframes, **options).lazy_image()
 
 
-@public("float32")
+@public("float32", see="var_iter, std")
 def var(
-    ims: Any,
-    nframes: int = 0,
-    *,
-    ddof: float = 0,
-    **options: Unpack[Options],
+    ims: ImageSeries, nframes: int = 0, *, ddof: float = 0, **options: Unpack[Options]
 ) -> Array:
     """Return the variance of each pixel over the frames.
 
-    It is never negative, and exactly 0 for a pixel that does not change. Sums and squares of
-    integers are exact, and their fraction is rounded once; moments of floats are carried in pairs
-    of float64 and merged (Chan, Golub and LeVeque 1983). A pixel that is NaN in any frame is NaN.
+    It is never negative, and exactly 0 for a pixel that does not change. Sums of integers and of
+    their squares are exact, and their quotient is rounded once. Moments of floats are pairs of
+    float64, merged as in [1]_. A pixel that is NaN in any frame is NaN.
 
-    Parameters
-    ----------
-    {common}
-    ddof : float
-        The divisor is the number of frames less this.
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols), in units of the frames squared; NaN with no more than
-        ``ddof`` frames.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> var(frames).compute().round(4)
     array([[1.25, 5.  ]], dtype=float32)
     """
     return reduce(ims, moments("var", ddof), nframes, **options).lazy_image()
 
 
-@public("float32")
-def snr(ims: Any, nframes: int = 0, **options: Unpack[Options]) -> Array:
+@public("float32", see="snr_iter, average, std")
+def snr(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the signal-to-noise ratio of each pixel over the frames: `average` over `std`.
 
     Both are divided in float64. A pixel that does not change is NaN.
 
-    Parameters
-    ----------
-    {common}
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols); nothing is read before it is computed.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> snr(frames).compute()
     array([[2.236068, 2.236068]], dtype=float32)
     """
-    return Job(ims, "snr", nframes, **options).image()
+    return reduce(ims, "snr", nframes, **options).lazy_image()
 
 
-@public("float32")
+@public("float32", see="percentile_iter, median")
 def percentile(
-    ims: Any,
+    ims: ImageSeries,
     pctl: float | Sequence[float],
     nframes: int = 0,
     *,
     use_buffer: bool = True,
     **options: Unpack[Options],
 ) -> Array:
-    """Return a percentile of each pixel over the frames, as numpy's "linear" method defines it.
+    """Return a percentile of each pixel over the frames, by the "linear" method of numpy.
 
-    Order statistics are exact; between two of them the value is interpolated in float64.
+    Order statistics are exact; between two of them the value is interpolated in float64 [1]_.
     A pixel that is NaN in any frame is NaN.
 
-    Parameters
-    ----------
-    {common}
-    pctl : float or sequence of float
-        Percentiles, each in [0, 100].
-    use_buffer : bool
-        Whether frames may be kept in memory until all have been read; False reads a series
-        that has only whole frames again for each band of rows.
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols); (len(pctl), rows, cols) for a sequence.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> percentile(frames, 25).compute()
     array([[1.75, 3.5 ]], dtype=float32)
     >>> percentile(frames, [0, 100]).compute().shape
@@ -372,286 +183,105 @@ def percentile(
     return reduce(ims, statistic, nframes, use_buffer=use_buffer, **options).lazy_image()
 
 
-@public("float32")
+@public("float32", see="median_iter, percentile, clipped_average")
 def median(
-    ims: Any,
-    nframes: int = 0,
-    *,
-    use_buffer: bool = True,
-    **options: Unpack[Options],
+    ims: ImageSeries, nframes: int = 0, *, use_buffer: bool = True, **options: Unpack[Options]
 ) -> Array:
     """Return the median of each pixel over the frames: the 50th `percentile`.
 
-    Parameters
-    ----------
-    {common}
-    use_buffer : bool
-        As of `percentile`.
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols); nothing is read before it is computed.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> median(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")).compute()
+    >>> median(frames).compute()
     array([[2.5, 5. ]], dtype=float32)
     """
     return reduce(ims, "median", nframes, use_buffer=use_buffer, **options).lazy_image()
 
 
-@public("that of the frames")
+@public(OF_FRAMES, see="max, snapshots")
 def max_iter(
-    ims: Any,
-    nchunk: int,
-    nframes: int = 0,
-    **options: Unpack[Options],
+    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[Options]
 ) -> Stream[np.ndarray]:
     """Iterate over the running maximum: images of the frames seen so far.
 
-    Parameters
-    ----------
-    {common}
-    nchunk : int
-        Number of images; image k covers the frames of the first k of ``nchunk`` nearly equal
-        chunks of frames, and the last is the result.
-
-    Returns
-    -------
-    Stream
-        Sized iterator of numpy arrays (rows, cols), each the caller's own.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> [image.tolist() for image in max_iter(frames, 2)]
     [[[2, 8]], [[4, 8]]]
     """
-    return reduce(ims, "max", nframes, nchunk, running=True, **options).stream(Progress.image)
+    return _running(ims, "max", nchunk, nframes, **options).stream(Progress.image)
 
 
-@public("that of the frames")
+@public(OF_FRAMES, see="min, snapshots")
 def min_iter(
-    ims: Any,
-    nchunk: int,
-    nframes: int = 0,
-    **options: Unpack[Options],
+    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[Options]
 ) -> Stream[np.ndarray]:
     """Iterate over the running minimum: images of the frames seen so far.
 
-    Parameters
-    ----------
-    {common}
-    nchunk : int
-        Number of images; image k covers the frames of the first k of ``nchunk`` nearly equal
-        chunks of frames, and the last is the result.
-
-    Returns
-    -------
-    Stream
-        Sized iterator of numpy arrays (rows, cols), each the caller's own.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> [image.tolist() for image in min_iter(frames, 2)]
     [[[1, 6]], [[1, 2]]]
     """
-    return reduce(ims, "min", nframes, nchunk, running=True, **options).stream(Progress.image)
+    return _running(ims, "min", nchunk, nframes, **options).stream(Progress.image)
 
 
-@public("float64")
+@public("float64", see="sum, snapshots")
 def sum_iter(
-    ims: Any,
-    nchunk: int,
-    nframes: int = 0,
-    **options: Unpack[Options],
+    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[Options]
 ) -> Stream[np.ndarray]:
-    """Iterate over the running sum: images of the frames seen so far.
+    """Iterate over the running `sum`: images of the frames seen so far.
 
-    Parameters
-    ----------
-    {common}
-    nchunk : int
-        Number of images; image k covers the frames of the first k of ``nchunk`` nearly equal
-        chunks of frames, and the last is the result.
-
-    Returns
-    -------
-    Stream
-        Sized iterator of numpy arrays (rows, cols), each the caller's own.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> [image.tolist() for image in sum_iter(frames, 2)]
     [[[3.0, 14.0]], [[10.0, 20.0]]]
     """
-    return reduce(ims, "sum", nframes, nchunk, running=True, **options).stream(Progress.image)
+    return _running(ims, "sum", nchunk, nframes, **options).stream(Progress.image)
 
 
-@public("float32")
+@public("float32", see="average, snapshots")
 def average_iter(
-    ims: Any,
-    nchunk: int,
-    nframes: int = 0,
-    **options: Unpack[Options],
+    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[Options]
 ) -> Stream[np.ndarray]:
     """Iterate over the running mean: images of the frames seen so far.
 
-    Parameters
-    ----------
-    {common}
-    nchunk : int
-        Number of images; image k covers the frames of the first k of ``nchunk`` nearly equal
-        chunks of frames, and the last is the result.
-
-    Returns
-    -------
-    Stream
-        Sized iterator of numpy arrays (rows, cols), each the caller's own.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> [image.tolist() for image in average_iter(frames, 4)]
     [[[1.0, 8.0]], [[1.5, 7.0]], [[2.0, 6.0]], [[2.5, 5.0]]]
     """
-    return reduce(ims, "average", nframes, nchunk, running=True, **options).stream(Progress.image)
+    return _running(ims, "average", nchunk, nframes, **options).stream(Progress.image)
 
 
-@public("float32")
+@public("float32", see="std, snapshots")
 def std_iter(
-    ims: Any,
-    nchunk: int,
-    nframes: int = 0,
-    *,
-    ddof: float = 0,
-    **options: Unpack[Options],
+    ims: ImageSeries, nchunk: int, nframes: int = 0, *, ddof: float = 0, **options: Unpack[Options]
 ) -> Stream[np.ndarray]:
     """Iterate over the running `std`: images of the frames seen so far.
 
-    Parameters
-    ----------
-    {common}
-    nchunk : int
-        Number of images, as of `max_iter`.
-    ddof : float
-        As of `std`.
-
-    Returns
-    -------
-    Stream
-        Sized iterator of numpy arrays (rows, cols), each the caller's own.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> [image.round(4).tolist() for image in std_iter(frames, 2)]
     [[[0.5, 1.0]], [[1.1180000305175781, 2.2360999584198]]]
     """
-    return reduce(ims, moments("std", ddof), nframes, nchunk, running=True, **options).stream(
-        Progress.image
-    )
+    return _running(ims, moments("std", ddof), nchunk, nframes, **options).stream(Progress.image)
 
 
-@public("float32")
+@public("float32", see="var, snapshots")
 def var_iter(
-    ims: Any,
-    nchunk: int,
-    nframes: int = 0,
-    *,
-    ddof: float = 0,
-    **options: Unpack[Options],
+    ims: ImageSeries, nchunk: int, nframes: int = 0, *, ddof: float = 0, **options: Unpack[Options]
 ) -> Stream[np.ndarray]:
     """Iterate over the running `var`: images of the frames seen so far.
 
-    Parameters
-    ----------
-    {common}
-    nchunk : int
-        Number of images, as of `max_iter`.
-    ddof : float
-        As of `var`.
-
-    Returns
-    -------
-    Stream
-        Sized iterator of numpy arrays (rows, cols), each the caller's own.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> [image.round(4).tolist() for image in var_iter(frames, 2)]
     [[[0.25, 1.0]], [[1.25, 5.0]]]
     """
-    return reduce(ims, moments("var", ddof), nframes, nchunk, running=True, **options).stream(
-        Progress.image
-    )
+    return _running(ims, moments("var", ddof), nchunk, nframes, **options).stream(Progress.image)
 
 
-@public("float32")
+@public("float32", see="snr, snapshots")
 def snr_iter(
-    ims: Any, nchunk: int, nframes: int = 0, **options: Unpack[Options]
+    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[Options]
 ) -> Stream[np.ndarray]:
     """Iterate over the running `snr`: images of the frames seen so far.
 
-    Parameters
-    ----------
-    {common}
-    nchunk : int
-        Number of images, as of `max_iter`.
-
-    Returns
-    -------
-    Stream
-        Sized iterator of numpy arrays (rows, cols), each the caller's own.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> [image.tolist() for image in snr_iter(frames, 2)]
     [[[3.0, 7.0]], [[2.2360680103302, 2.2360680103302]]]
     """
-    return Job(ims, "snr", nframes, nchunk, running=True, **options).images()
+    return _running(ims, "snr", nchunk, nframes, **options).stream(Progress.image)
 
 
-@public("float32")
+@public("float32", see="percentile, snapshots")
 def percentile_iter(
-    ims: Any,
+    ims: ImageSeries,
     pctl: float | Sequence[float],
     nchunks: int,
     nframes: int = 0,
@@ -660,41 +290,20 @@ def percentile_iter(
 ) -> Stream[np.ndarray]:
     """Iterate over images of a `percentile` that fill up from the first row to the last.
 
-    Parameters
-    ----------
-    {common}
-    pctl : float or sequence of float
-        Percentiles, each in [0, 100].
-    nchunks : int
-        Number of images; image k has the result in the first k of ``nchunks`` nearly equal
-        chunks of rows and zero in the others, and the last is the result.
-    use_buffer : bool
-        As of `percentile`.
-
-    Returns
-    -------
-    Stream
-        Sized iterator of numpy arrays, each the caller's own.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
     >>> frames = np.array([[[1], [2]], [[3], [4]]], "u2")
     >>> [image.tolist() for image in percentile_iter(frames, 100, 2)]
     [[[3.0], [0.0]], [[3.0], [4.0]]]
     """
     statistic = percentile_statistic(pctl)
-    return reduce(
-        ims, statistic, nframes, nchunks, "nchunks", use_buffer=use_buffer, running=True, **options
-    ).stream(Progress.image)
+    running = _running(
+        ims, statistic, nchunks, nframes, name="nchunks", use_buffer=use_buffer, **options
+    )
+    return running.stream(Progress.image)
 
 
-@public("float32")
+@public("float32", see="median, snapshots")
 def median_iter(
-    ims: Any,
+    ims: ImageSeries,
     nchunks: int,
     nframes: int = 0,
     use_buffer: bool = True,
@@ -702,168 +311,75 @@ def median_iter(
 ) -> Stream[np.ndarray]:
     """Iterate over images of the `median` that fill up from the first row to the last.
 
-    Parameters
-    ----------
-    {common}
-    nchunks : int
-        Number of images, as of `percentile_iter`.
-    use_buffer : bool
-        As of `percentile`.
-
-    Returns
-    -------
-    Stream
-        Sized iterator of numpy arrays (rows, cols), each the caller's own.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
     >>> frames = np.array([[[1], [2]], [[3], [4]]], "u2")
     >>> [image.tolist() for image in median_iter(frames, 2)]
     [[[2.0], [0.0]], [[2.0], [3.0]]]
     """
-    return reduce(
-        ims, "median", nframes, nchunks, "nchunks", use_buffer=use_buffer, running=True, **options
-    ).stream(Progress.image)
+    running = _running(
+        ims, "median", nchunks, nframes, name="nchunks", use_buffer=use_buffer, **options
+    )
+    return running.stream(Progress.image)
 
 
-@public("float64")
-def range(ims: Any, nframes: int = 0, **options: Unpack[Options]) -> Array:
+@public("float64", see="max, min")
+def range(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the difference of the maximum and the minimum of each pixel over the frames.
 
-    Parameters
-    ----------
-    {common}
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols); nothing is read before it is computed.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> range(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")).compute()
+    >>> range(frames).compute()
     array([[3., 6.]])
     """
     return reduce(ims, "range", nframes, **options).lazy_image()
 
 
-@public("int64")
-def argmax(ims: Any, nframes: int = 0, **options: Unpack[Options]) -> Array:
-    """Return the index of the frame with the maximum of each pixel, the first where several tie.
+@public("int64", see="argmin, max")
+def argmax(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
+    """Return the index of the frame with the maximum of each pixel, the first of equal ones.
 
     The first NaN counts as the maximum, as in `numpy.argmax`.
 
-    Parameters
-    ----------
-    {common}
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols) of indices among the frames that are used, from 0 on.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> argmax(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")).compute()
+    >>> argmax(frames).compute()
     array([[3, 0]])
     """
     return reduce(ims, "argmax", nframes, **options).lazy_image()
 
 
-@public("int64")
-def argmin(ims: Any, nframes: int = 0, **options: Unpack[Options]) -> Array:
-    """Return the index of the frame with the minimum of each pixel, the first where several tie.
+@public("int64", see="argmax, min")
+def argmin(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
+    """Return the index of the frame with the minimum of each pixel, the first of equal ones.
 
     The first NaN counts as the minimum, as in `numpy.argmin`.
 
-    Parameters
-    ----------
-    {common}
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols) of indices among the frames that are used, from 0 on.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> argmin(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")).compute()
+    >>> argmin(frames).compute()
     array([[0, 3]])
     """
     return reduce(ims, "argmin", nframes, **options).lazy_image()
 
 
-@public("int64")
-def count(ims: Any, nframes: int = 0, **options: Unpack[Options]) -> Array:
-    """Return how many frames count at each pixel; 0 where everything is left out.
+@public("int64", see="count_above")
+def count(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
+    """Return the number of frames that count at each pixel; 0 where everything is left out.
 
-    Parameters
-    ----------
-    {common}
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols); nothing is read before it is computed.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> count(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2"), invalid=[4, 8]).compute()
+    >>> count(frames, invalid=[4, 8]).compute()
     array([[3, 2]])
     """
     return reduce(ims, "count", nframes, **options).lazy_image()
 
 
-@public("int64")
-def count_above(ims: Any, threshold: float, nframes: int = 0, **options: Unpack[Options]) -> Array:
-    """Return in how many frames each pixel is larger than a threshold.
+@public("int64", see="count")
+def count_above(
+    ims: ImageSeries, threshold: float, nframes: int = 0, **options: Unpack[Options]
+) -> Array:
+    """Return the number of frames in which each pixel is larger than a threshold.
 
-    Parameters
-    ----------
-    {common}
-    threshold : float
-        In units of the frames. NaN is not larger.
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols); nothing is read before it is computed.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> count_above(np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2"), 3).compute()
+    >>> count_above(frames, 3).compute()
     array([[1, 3]])
     """
     return reduce(ims, ("count_above", threshold), nframes, **options).lazy_image()
 
 
-@public("float32")
+@public("float32", see="average, median")
 def clipped_average(
-    ims: Any,
+    ims: ImageSeries,
     sigma: float = 3,
     maxiters: int | None = 5,
     nframes: int = 0,
@@ -873,31 +389,9 @@ def clipped_average(
 ) -> Array:
     """Return the mean of each pixel over the frames without outliers: the sigma-clipped mean.
 
-    What is further than ``sigma`` standard deviations from the median is left out, again and
-    again, as `astropy.stats.sigma_clipped_stats` does along the frames. As there, NaN and the
-    infinities never count.
+    Each round leaves out the values further than ``sigma`` standard deviations from the median,
+    like `astropy.stats.sigma_clipped_stats` along the frames. NaN and the infinities never count.
 
-    Parameters
-    ----------
-    {common}
-    sigma : float
-        More than 0.
-    maxiters : int or None
-        Rounds at most; None: until nothing is left out any more.
-    use_buffer : bool
-        As of `percentile`.
-
-    Returns
-    -------
-    dask.array.Array
-        The lazy image (rows, cols); nothing is read before it is computed.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
     >>> frames = np.array([[[10]]] * 10 + [[[12]]] * 10 + [[[5000]]], "u2")
     >>> clipped_average(frames).compute()
     array([[11.]], dtype=float32)
@@ -906,10 +400,10 @@ def clipped_average(
     return reduce(ims, statistic, nframes, use_buffer=use_buffer, **options).lazy_image()
 
 
-@public("that of each statistic's own function")
+@public(OF_STATISTIC, see="aggregate_iter")
 def aggregate(
-    ims: Any,
-    statistics: Sequence[str | tuple | Statistic],
+    ims: ImageSeries,
+    statistics: Sequence[NamedStatistic],
     nframes: int = 0,
     *,
     use_buffer: bool = True,
@@ -917,40 +411,20 @@ def aggregate(
 ) -> dict[str, Array]:
     """Return several images in one pass: computed together, they read each frame once.
 
-    Parameters
-    ----------
-    {common}
-    statistics : sequence
-        Names, or names with their parameters: ``["max", ("percentile", [5, 95]), "median"]``.
-    use_buffer : bool
-        As of `percentile`.
-
-    Returns
-    -------
-    dict of dask.array.Array
-        The lazy image of each statistic under its name; parameters are part of it:
-        ``"percentile_5_95"``. Each is that of the statistic's own function, bit for bit.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
     >>> import dask
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> images = aggregate(frames, ["max", "average", ("percentile", 25)])
     >>> (images,) = dask.compute(images)
     >>> {name: image.tolist() for name, image in images.items()}
     {'max': [[4, 8]], 'average': [[2.5, 5.0]], 'percentile_25': [[1.75, 3.5]]}
     """
-    return reduce(ims, several(statistics), nframes, use_buffer=use_buffer, **options).lazy_images()
+    several = check_list(statistics)
+    return reduce(ims, several, nframes, use_buffer=use_buffer, **options).lazy_images()
 
 
-@public("that of each statistic's own function")
+@public(OF_STATISTIC, see="aggregate, snapshots")
 def aggregate_iter(
-    ims: Any,
-    statistics: Sequence[str | tuple | Statistic],
+    ims: ImageSeries,
+    statistics: Sequence[NamedStatistic],
     nchunk: int,
     nframes: int = 0,
     *,
@@ -962,50 +436,20 @@ def aggregate_iter(
     They are images of the frames seen so far. If one of the statistics is a percentile, a median
     or a clipped average, all of them fill up from the first row to the last instead.
 
-    Parameters
-    ----------
-    {common}
-    statistics : sequence
-        As of `aggregate`.
-    nchunk : int
-        Number of intermediate images of each.
-    use_buffer : bool
-        As of `percentile`.
-
-    Returns
-    -------
-    Stream
-        Sized iterator of dicts of numpy arrays, each the caller's own.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> for images in aggregate_iter(frames, ["max", "sum"], 2):
     ...     print(images["max"], images["sum"])
     [[2 8]] [[ 3. 14.]]
     [[4 8]] [[10. 20.]]
     """
-    arguments = ims, several(statistics), nframes, nchunk
-    return reduce(*arguments, use_buffer=use_buffer, running=True, **options).stream(
-        Progress.image_dict
-    )
+    several = check_list(statistics)
+    running = _running(ims, several, nchunk, nframes, use_buffer=use_buffer, **options)
+    return running.stream(Progress.image_dict)
 
 
-def several(statistics: Any) -> list:
-    """Return the statistics of a sequence as a list."""
-    if isinstance(statistics, str | Statistic) or not isinstance(statistics, Sequence):
-        raise TypeError(f'statistics must be a list such as ["max", "median"], got {statistics!r}')
-    return list(statistics)
-
-
-@public("that of the statistic's own function")
+@public(OF_STATISTIC, see="snapshots, max_iter")
 def partials(
-    ims: Any,
-    statistic: str | tuple | Statistic,
+    ims: ImageSeries,
+    statistic: NamedStatistic,
     nchunk: int,
     nframes: int = 0,
     **options: Unpack[Options],
@@ -1014,122 +458,56 @@ def partials(
 
     ``partials(...)[k]`` computes the first k + 1 steps only.
 
-    Parameters
-    ----------
-    {common}
-    statistic : str, tuple or Statistic
-        A name, or a name with its parameter: ``("percentile", 95)``.
-    nchunk : int
-        Number of intermediate images.
-
-    Returns
-    -------
-    dask.array.Array
-        (nchunk, rows, cols); the last plane is the result.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> partials(frames, "average", 4)[1].compute()
     array([[1.5, 7. ]], dtype=float32)
     """
-    return reduce(ims, statistic, nframes, nchunk, running=True, **options).stack()
+    return _running(ims, statistic, nchunk, nframes, **options).stack()
 
 
-@public("that of the statistic's own function")
+@public(OF_STATISTIC, see="partials, aggregate_iter")
 def snapshots(
-    ims: Any,
-    statistic: str | tuple | Statistic | list,
+    ims: ImageSeries,
+    statistic: NamedStatistic | list,
     nchunk: int,
     nframes: int = 0,
     *,
     use_buffer: bool = True,
     **options: Unpack[Options],
 ) -> Stream[Snapshot]:
-    """Iterate over intermediate images that say what they have seen.
+    """Iterate over intermediate images together with the progress of the call.
 
-    Parameters
-    ----------
-    {common}
-    statistic : str, tuple, Statistic, or a list of them
-        A name, or a name with its parameter: ``("percentile", 95)``. With a list, the image of a
-        snapshot is a dict, as of `aggregate_iter`.
-    nchunk : int
-        Number of intermediate images. Where frames are first written to disk because they do not
-        fit into memory, snapshots of phase "spool" come before.
-    use_buffer : bool
-        As of `percentile`.
-
-    Returns
-    -------
-    Stream
-        Sized iterator of `Snapshot`.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
-    >>> frames = np.array([[[1, 8]], [[2, 6]], [[3, 4]], [[4, 2]]], "u2")
     >>> for snapshot in snapshots(frames, "max", 2):
     ...     print(snapshot.done, "of", snapshot.total, snapshot.image)
     2 of 4 [[2 8]]
     4 of 4 [[4 8]]
     """
-    return reduce(
-        ims, statistic, nframes, nchunk, use_buffer=use_buffer, running=True, **options
-    ).stream(Progress.snapshot, writing=True)
+    running = _running(ims, statistic, nchunk, nframes, use_buffer=use_buffer, **options)
+    return running.stream(Progress.snapshot, writing=True)
 
 
-@public("that of the statistic's own function")
+@public(OF_STATISTIC, see="memory_limit")
 def plan(
-    ims: Any,
-    statistic: str | tuple | Statistic | list,
+    ims: ImageSeries,
+    statistic: NamedStatistic | list,
     nchunk: int | None = None,
     nframes: int = 0,
     *,
     use_buffer: bool = True,
     **options: Unpack[Options],
 ) -> Plan:
-    """Return how a call would read the series, and what it would cost; nothing is read.
+    """Return how a call would read the series, and its memory and reads; nothing is read.
 
-    Parameters
-    ----------
-    {common}
-    statistic : str, tuple, Statistic, or a list of them
-        A name, or a name with its parameter: ``("percentile", 95)``.
-    nchunk : int, optional
-        Number of intermediate images of an iterator; by default the plain call is planned.
-    use_buffer : bool
-        As of `percentile`.
-
-    Returns
-    -------
-    Plan
-        ``str(plan)`` describes it for people.
-
-    Raises
-    ------
-    {errors}
-
-    Examples
-    --------
     >>> print(plan(np.zeros((100, 64, 64), "u2"), "median", memory_limit="1 GiB"))
     direct: 1 block of 64 rows, 2 at once; each frame read 1 time; at most ... of 1024 MiB
     """
-    steps, running = 1 if nchunk is None else nchunk, nchunk is not None
-    return reduce(
-        ims, statistic, nframes, steps, use_buffer=use_buffer, running=running, **options
-    ).plan
+    if nchunk is None:
+        return reduce(ims, statistic, nframes, use_buffer=use_buffer, **options).plan
+    return _running(ims, statistic, nchunk, nframes, use_buffer=use_buffer, **options).plan
 
 
+@public(see="plan")
 def wrap(
-    ims: Any,
+    ims: ImageSeries,
     along: str = "frames",
     nframes: int = 0,
     memory_limit: int | str | None = None,
@@ -1138,43 +516,11 @@ def wrap(
 ) -> Array:
     """Return an image series as a lazily chunked dask array.
 
-    Parameters
-    ----------
-    ims : path, array, list of 2-D arrays, or HEXRD-like image series
-        Anything with ``len(ims)``, ``ims[i]`` (a 2-D array for a Python int ``i``), ``.shape`` (of
-        a frame) and ``.dtype``; a numpy, zarr, h5py or dask array (frames, rows, cols); a list of
-        2-D arrays; the path of a ``.npy``, ``.npz`` (HEXRD frame cache), ``.zarr`` or HDF5 file,
-        with ``file.h5::/path/to/dataset`` to name one of several datasets.
-    along : "frames" or "rows"
-        Whether blocks hold whole frames, or all frames of a band of rows.
-    nframes : int
-        Use the first so many frames; 0, less, or more than there are: all.
-    memory_limit : int or str, optional
-        Bytes the blocks that are read at once may take, or text such as "4 GiB"; by default what
-        `memory_limit` returns.
-    lock : bool or lock
-        Whether only one thread at a time may read the series.
-
-    Returns
-    -------
-    dask.array.Array
-        (frames, rows, cols) of the frames' dtype in native byte order. Blocks of a numpy array
-        are read-only views of it.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If an argument is wrong; the message names it.
-    MemoryLimitError
-        If not even one frame (or row) for each worker fits.
-
-    Examples
-    --------
     >>> array = wrap(np.zeros((3, 4, 5), ">u2"))
     >>> array.shape, array.chunks, array.dtype
     ((3, 4, 5), ((3,), (4,), (5,)), dtype('uint16'))
     """
-    return reduction.wrap(ims, along, nframes, memory_limit, lock)
+    return wrap_series(ims, along, nframes, memory_limit, lock)
 
 
 maximum, maximum_iter = max, max_iter

@@ -1,22 +1,58 @@
-"""What an argument may be: numbers, how errors show them, and warnings about them."""
+"""Arguments of calls: their types, their checks, how errors show them, and warnings."""
 
 import operator
+import os
 import sys
 import warnings
-from collections.abc import Sized
+from collections.abc import Iterable, Sequence, Sized
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from math import inf, isinf, log10
 from numbers import Integral, Real
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
+
+class FrameSeries(Protocol):
+    """Frames (rows, cols) by index, all of one shape and dtype; an array of frames is one too."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> object: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> object: ...
+
+
+ImageSeries = str | os.PathLike[str] | Sequence[np.ndarray] | FrameSeries
+"""a path, a list of 2-D arrays, or an object with frames"""
+
+Span = tuple[int, int]
+"""(first, end), half-open"""
+
 # Compiled code counts frames in 32 bits.
-MOST_FRAMES = 2**32 - 1
+MOST_FRAMES = int(np.iinfo(np.uint32).max)
+
+# The most frames in a selection: their indices, of 8 bytes each, are kept in memory.
+MOST_SELECTED = 1 << 28
+
+# The longest text of a value in an error message, in characters.
+MOST_TEXT = 100
 
 
-def count_frames(nframes: Any, series: Sized) -> int:
-    """Return how many frames ``nframes`` means: all for 0, less than 0, or more than there are."""
+def check_list(statistics: object) -> list:
+    """Return a sequence of statistics as a list; a single name or statistic is refused."""
+    if isinstance(statistics, str) or not isinstance(statistics, Sequence):
+        raise TypeError(f'statistics must be a list such as ["max", "median"], got {statistics!r}')
+    return list(statistics)
+
+
+def count_frames(nframes: object, series: Sized) -> int:
+    """Return the number of frames to use: all if ``nframes`` is at most 0, or more than all."""
     nframes = integer(nframes, "nframes")
     count = min(nframes, len(series)) if nframes > 0 else len(series)
     if count > MOST_FRAMES:
@@ -27,8 +63,8 @@ def count_frames(nframes: Any, series: Sized) -> int:
     return count
 
 
-def count_chunks(nchunk: Any, items: int, name: str = "nchunk") -> int:
-    """Return the number of intermediate images, at least 1 and at most ``items``."""
+def count_chunks(nchunk: object, items: int, name: str = "nchunk") -> int:
+    """Return the number of intermediate images, from 1 to ``items``."""
     nchunk = integer(nchunk, name)
     if nchunk < 1:
         raise ValueError(f"{name} must be at least 1, got {shown(nchunk)}")
@@ -40,32 +76,97 @@ def count_chunks(nchunk: Any, items: int, name: str = "nchunk") -> int:
     return nchunk
 
 
-def integer(value: Any, name: str) -> int:
-    """Return a Python int for any integer but a bool; raise TypeError naming the argument."""
-    if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be an integer, got {shown(value)}")
+def check_lock(lock: object) -> None:
+    if not isinstance(lock, bool | AbstractContextManager):
+        raise TypeError(f"lock must be True, False or a lock, got {lock!r}")
+
+
+def check_frames(frames: object, count: int) -> np.ndarray:
+    """Return the indices, from 0 to ``count - 1``, of the selected frames; at least one.
+
+    >>> check_frames(slice(-2, None), 5), check_frames([True, False, False], 3)
+    (array([3, 4]), array([0]))
+    """
+    if frames is None or isinstance(frames, slice):
+        try:
+            selected = range(count)[slice(None) if frames is None else frames]
+        except TypeError:
+            raise TypeError(f"frames must be a slice of integers, got {shown(frames)}") from None
+        if len(selected) > MOST_SELECTED:
+            raise ValueError(
+                f"frames or region selects from {len(selected)} frames, at most {MOST_SELECTED} "
+                f"can be chosen: give the first and the last as frames=slice(first, end)"
+            )
+        indices = np.arange(selected.start, selected.stop, selected.step)
+    else:
+        indices = _check_indices(frames, count)
+    if not indices.size:
+        raise ValueError(f"frames selects none of the {count} frames: {shown(frames)}")
+    return indices
+
+
+def _check_indices(frames: object, count: int) -> np.ndarray:
+    expected = "frames must be a slice, a sequence of integers or a bool array"
+    if not isinstance(frames, Iterable) or isinstance(frames, str | bytes | dict):
+        raise TypeError(f"{expected}, got {shown(frames)}")
+    array = np.asarray(frames if isinstance(frames, np.ndarray) else list(frames))
+    if array.ndim != 1 or not (array.dtype.kind in "biu" or not array.size):
+        raise TypeError(f"{expected}, got {array.ndim} dimensions of {array.dtype}")
+    if array.dtype.kind == "b":
+        if array.size != count:
+            raise ValueError(f"frames has {array.size} bools for {count} frames")
+        return np.flatnonzero(array)
+    outside = array[(array >= count) | (array < -count)]
+    if outside.size:
+        raise ValueError(f"frames has index {outside[0]}, but there are {count} frames")
+    array = array.astype(np.int64)
+    return np.where(array < 0, array + count, array)
+
+
+def check_region(region: tuple[Span, Span] | None, shape: tuple[int, int]) -> tuple[Span, Span]:
+    """Return the rows and the columns of a region; all of them for None.
+
+    >>> check_region(((0, 2), (1, 3)), (4, 5)), check_region(None, (4, 5))
+    (((0, 2), (1, 3)), ((0, 4), (0, 5)))
+    """
+    if region is None:
+        return (0, shape[0]), (0, shape[1])
     try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {shown(value)}") from None
+        (r0, r1), (c0, c1) = region
+        edges = [operator.index(edge) for edge in (r0, r1, c0, c1) if not isinstance(edge, bool)]
+        r0, r1, c0, c1 = edges
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"region must be ((first row, end), (first column, end)), got {shown(region)}"
+        ) from None
+    for name, first, end, length in (("rows", r0, r1, shape[0]), ("columns", c0, c1, shape[1])):
+        if not 0 <= first < end <= length:
+            raise ValueError(
+                f"region has {name} {shown(first)}:{shown(end)}, "
+                f"but frames have {name} 0:{length}, of which it must be at least one"
+            )
+    return (r0, r1), (c0, c1)
 
 
-# Bits of the integers that errors show with all their digits.
-FEW_BITS = 256
+def integer(value: object, name: str) -> int:
+    """Return a Python int for any integer except a bool; raise TypeError with the argument name."""
+    if not isinstance(value, bool | np.bool_):
+        try:
+            return operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+    raise TypeError(f"{name} must be an integer, got {shown(value)}")
 
-# Characters of a value that errors show.
-MOST_TEXT = 100
 
-
-def check_number(value: Any, name: str, expected: str = "a number") -> float:
-    """Return a Python int or float for any real number but a bool.
+def check_number(value: object, name: str, expected: str = "a number") -> float:
+    """Return a Python int or float for any real number except a bool.
 
     Raises
     ------
     TypeError
-        If it is something else; the message names the argument and what was expected.
+        If it is not a real number; the message has the argument name and ``expected``.
     ValueError
-        If it is finite and beyond float64.
+        If it is finite and beyond the range of float64.
     """
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
@@ -83,13 +184,13 @@ def check_number(value: Any, name: str, expected: str = "a number") -> float:
     return int(value) if isinstance(value, Integral) else number
 
 
-def shown(value: Any) -> str:
-    """Return a value as a text of one line, also an integer of more digits than Python writes.
+def shown(value: object) -> str:
+    """Return a value as one short line, an integer of many digits by its size.
 
     >>> shown(2.5), shown(-(10**400)), shown(np.float32(3))
     ('2.5', 'an integer of about -10^400', 'np.float32(3.0)')
     """
-    if isinstance(value, int) and value.bit_length() > FEW_BITS:
+    if isinstance(value, int) and value.bit_length() * log10(2) > MOST_TEXT:
         sign = "-" if value < 0 else ""
         return f"an integer of about {sign}10^{round(value.bit_length() * log10(2))}"
     try:
@@ -100,7 +201,7 @@ def shown(value: Any) -> str:
 
 
 def warn(message: str) -> None:
-    """Warn of something in a call, as from the line outside this package that made the call."""
+    """Warn with the location of the call into this package, the first line outside of it."""
     level, frame = 1, sys._getframe()
     while frame.f_back and frame.f_globals.get("__name__", "").startswith(f"{__package__}."):
         level, frame = level + 1, frame.f_back

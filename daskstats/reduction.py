@@ -216,7 +216,7 @@ def plan_beside_others(scheduler: Scheduler, request: Request, limit: int) -> Pl
         return scheduler.plan(request, limit)
 
 
-def wrap(
+def wrap_series(
     ims: Any,
     along: str,
     nframes: int,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from dask.utils import SerializableLock
 
+from ..arguments import check_lock
 from . import arrays, daskarrays  # noqa: F401 (found by `_kinds`)
 from .base import Source
 from .files import FileSource
@@ -44,8 +45,7 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
     source = open_source(ims)
     if lock is False or lock is None:
         return source
-    if lock is not True and not isinstance(lock, AbstractContextManager):
-        raise TypeError(f"lock must be True, False or a lock, got {lock!r}")
+    check_lock(lock)
     # Two series of one object have one lock: one computation may read both.
     return LockedSource(source, SerializableLock(f"{id(ims)}") if lock is True else lock)
 

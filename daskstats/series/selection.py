@@ -1,23 +1,16 @@
 """Some frames of a series, and a region of them: nothing else is read."""
 
-import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from dask.base import tokenize
 from numpy.typing import ArrayLike
 
-from ..arguments import shown
+from ..arguments import Span, check_frames, check_region
 from .arrays import ArraySource, FrameListSource
 from .base import CutSource, Source
 from .daskarrays import DaskSource
-
-Span = tuple[int, int]
-"""(first, end), half-open"""
-
-# Most frames that can be chosen: their indices, of eight bytes each, are kept in memory.
-MOST_CHOSEN = 1 << 28
 
 
 class SelectedSource(CutSource):
@@ -140,69 +133,7 @@ def select(source: Source, frames: Any = None, region: Any = None) -> Source:
     """
     if frames is None and region is None:
         return source
-    return _selected(source, _indices(frames, len(source)), *_spans(region, source.shape))
-
-
-def _indices(frames: object, count: int) -> np.ndarray:
-    """Return indices from 0 to ``count - 1``, at least one."""
-    if frames is None or isinstance(frames, slice):
-        try:
-            chosen = range(count)[slice(None) if frames is None else frames]
-        except TypeError:
-            raise TypeError(f"frames must be a slice of integers, got {shown(frames)}") from None
-        if len(chosen) > MOST_CHOSEN:
-            raise ValueError(
-                f"frames or region selects from {len(chosen)} frames, at most {MOST_CHOSEN} can be "
-                f"chosen: give the first and the last as frames=slice(first, end)"
-            )
-        indices = np.arange(chosen.start, chosen.stop, chosen.step)
-    else:
-        indices = _listed(frames, count)
-    if not indices.size:
-        raise ValueError(f"frames selects none of the {count} frames: {shown(frames)}")
-    return indices
-
-
-def _listed(frames: object, count: int) -> np.ndarray:
-    if not isinstance(frames, Iterable) or isinstance(frames, str | bytes | dict):
-        raise TypeError(
-            f"frames must be a slice, a sequence of integers or a bool array, got {shown(frames)}"
-        )
-    array = np.asarray(frames if isinstance(frames, np.ndarray) else list(frames))
-    if array.ndim != 1 or not (array.dtype.kind in "biu" or not array.size):
-        raise TypeError(
-            f"frames must be a slice, a sequence of integers or a bool array, "
-            f"got {array.ndim} dimensions of {array.dtype}"
-        )
-    if array.dtype.kind == "b":
-        if array.size != count:
-            raise ValueError(f"frames has {array.size} bools for {count} frames")
-        return np.flatnonzero(array)
-    outside = array[(array >= count) | (array < -count)]
-    if outside.size:
-        raise ValueError(f"frames has index {outside[0]}, but there are {count} frames")
-    array = array.astype(np.int64)
-    return np.where(array < 0, array + count, array)
-
-
-def _spans(region: Any, shape: tuple[int, int]) -> tuple[Span, Span]:
-    if region is None:
-        return (0, shape[0]), (0, shape[1])
-    try:
-        (r0, r1), (c0, c1) = region
-        edges = [operator.index(edge) for edge in (r0, r1, c0, c1) if not isinstance(edge, bool)]
-        r0, r1, c0, c1 = edges
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"region must be ((first row, end), (first column, end)), got {shown(region)}"
-        ) from None
-    for name, first, end, length in (("rows", r0, r1, shape[0]), ("columns", c0, c1, shape[1])):
-        if not 0 <= first < end <= length:
-            raise ValueError(
-                f"region has {name} {shown(first)}:{shown(end)}, "
-                f"but frames have {name} 0:{length}, of which it must be at least one"
-            )
-    return (r0, r1), (c0, c1)
+    return _selected(source, check_frames(frames, len(source)), *check_region(region, source.shape))
 
 
 def _selected(source: Source, frames: np.ndarray, rows: Span, cols: Span) -> Source:

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from programs import daskstats
 
 from daskstats import reduction
-from daskstats.cli import commands
+from daskstats.cli import clusters, commands, computing, options
 from daskstats.formats import outputs
 from daskstats.formats.table import FORMATS, suffixes
 from daskstats.scratch import location
@@ -158,19 +158,19 @@ def test_several_percentiles_are_planes(tmp_path, scan):
 
 def test_list_of_percentiles():
     with pytest.raises(click.BadParameter):
-        commands.parse_percentiles(None, None, "5,")
-    assert commands.parse_percentiles(None, None, "5") == 5.0
-    assert commands.parse_percentiles(None, None, "5, 50") == (5.0, 50.0)
+        options.parse_percentiles(None, None, "5,")
+    assert options.parse_percentiles(None, None, "5") == 5.0
+    assert options.parse_percentiles(None, None, "5, 50") == (5.0, 50.0)
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
 def test_scheduler(tmp_path, scan, scheduler, monkeypatch):
     seen = []
-    compute = commands.compute
+    last_image = computing.last_image
     monkeypatch.setattr(
-        commands,
-        "compute",
-        lambda *args: (seen.append(dask.config.get("scheduler")), compute(*args))[1],
+        computing,
+        "last_image",
+        lambda *args: (seen.append(dask.config.get("scheduler")), last_image(*args))[1],
     )
     result = run("max", scan, "-o", tmp_path / "image.npy", "--scheduler", scheduler)
     assert result.exit_code == 0, result.stderr
@@ -200,7 +200,7 @@ def test_address_of_a_cluster(tmp_path, scan):
 
 
 def test_cluster_that_does_not_answer(tmp_path, scan, monkeypatch):
-    monkeypatch.setattr(commands, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(clusters, "CONNECT_TIMEOUT", 0.5)
     result = run("max", scan, "-o", tmp_path / "image.npy", "--scheduler", "tcp://127.0.0.1:9")
     check_error(result, 2, "127.0.0.1:9")
 
@@ -214,7 +214,7 @@ def test_progress_is_fed_by_intermediate_images(tmp_path, scan, monkeypatch, chu
         assert (length, label, quiet) == (steps, "max", False)
         yield lambda steps, remark: moves.append(steps)
 
-    monkeypatch.setattr(commands, "_bar", bar)
+    monkeypatch.setattr(computing, "progress_bar", bar)
     assert run("max", scan, "-o", tmp_path / "image.npy", *chunks).exit_code == 0
     assert moves == [1] * steps
 
@@ -233,10 +233,10 @@ def test_default_number_of_images(tmp_path, monkeypatch, suffix, shape, statisti
     monkeypatch.setattr("daskstats.simulate.BLOCK", 4 * 60 * 80 * 2)
     simulate(tmp_path / f"scan{suffix}", shape[0], shape[1:])
     source = open_source(tmp_path / f"scan{suffix}")
-    options = {"nframes": 0, "memory_limit": limit}
+    given = {"nframes": 0, "memory_limit": limit}
     with dask.config.set(scheduler="synchronous"):
-        job = commands.plan_job(source, statistic, options)
-        once = commands.job_of(source, statistic, options)
+        job = computing.plan_reduction(source, statistic, given)
+        once = computing.reduction_of(source, statistic, given)
     assert steps in (len(job.plan.steps), None)
     assert job.plan.reads <= 1.1 * once.plan.reads
 
@@ -355,7 +355,7 @@ class Broken:
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous", "processes"])
 def test_notes_are_in_the_line(tmp_path, scan, monkeypatch, scheduler):
-    monkeypatch.setattr(commands, "open_source", lambda path: open_source(Broken()))
+    monkeypatch.setattr(computing, "open_source", lambda path: open_source(Broken()))
     arguments = "--chunks", 5, "--scheduler", scheduler
     with dask.config.set(num_workers=1):
         result = run("max", scan, "-o", tmp_path / "image.npy", *arguments)
@@ -696,7 +696,7 @@ def test_progress_while_frames_are_written_to_disk(tmp_path, large, monkeypatch,
         moves.append(length)
         yield lambda steps, remark: moves.append(remark)
 
-    monkeypatch.setattr(commands, "_bar", bar)
+    monkeypatch.setattr(computing, "progress_bar", bar)
     # Whatever the machine: a RAM disk is not used.
     monkeypatch.setattr("daskstats.scratch.location.RAM_DISKS", ())
     output = tmp_path / "image.npz" if "stats" in command else tmp_path / "image.npy"

@@ -1,0 +1,75 @@
+"""The scheduler that a command runs on: one of dask's own, or a cluster."""
+
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+import click
+import dask
+
+from .. import ending
+from ..packages import load
+from ..run import workers
+from ..scratch import location
+from .options import SCHEDULERS, Given
+
+# Seconds to wait for the scheduler of a cluster to answer.
+CONNECT_TIMEOUT = 10
+
+# Seconds for a cluster of this program to end; after a signal, `ending.LIMIT` bounds everything.
+CLOSE_TIMEOUT = 4
+
+
+@contextmanager
+def chosen_scheduler(options: Given) -> Iterator[None]:
+    """Run everything inside on the scheduler or cluster that the options name."""
+    given = [name for name in ("scheduler", "scheduler_file", "workers") if options[name]]
+    if len(given) > 1:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise click.UsageError(f"{names} exclude each other", click.get_current_context())
+    if options["workers"] or options["scheduler"] == "processes":
+        ending.shield_children()
+    ignore_interrupts = dask.config.set({"multiprocessing.initializer": _ignore_interrupts})
+    with _scheduler(options), ignore_interrupts:
+        yield
+
+
+def _scheduler(options: Given) -> AbstractContextManager:
+    if options["workers"]:
+        return _local_cluster(options["workers"], options.get("quiet", False))
+    if options["scheduler_file"]:
+        file = options["scheduler_file"]
+        # distributed would wait for the file.
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"there is no scheduler file {file}")
+        return _client(scheduler_file=file)
+    scheduler = options["scheduler"]
+    if scheduler is None:
+        return nullcontext()
+    return dask.config.set(scheduler=scheduler) if scheduler in SCHEDULERS else _client(scheduler)
+
+
+def _client(address: str | None = None, **where: str) -> AbstractContextManager:
+    """Return the client of a cluster that is running already."""
+    return load("distributed").Client(address, **where, timeout=CONNECT_TIMEOUT)
+
+
+@contextmanager
+def _local_cluster(count: int, quiet: bool) -> Iterator[None]:
+    """Start a cluster on this machine, and close it at the end."""
+    place = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
+    with (
+        location.directory(place) as directory,
+        workers.local_cluster(count, str(directory)) as client,
+        ending.closing(lambda: client.cluster.close(timeout=CLOSE_TIMEOUT)),
+    ):
+        if not quiet:
+            click.echo(f"dashboard: {client.dashboard_link}", err=True)
+        yield
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C, which a terminal sends to every process, to the process of the program."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

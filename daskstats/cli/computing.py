@@ -1,0 +1,143 @@
+"""One computation of the program: its plan, its progress bar, its output, its closing line."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+
+from ..formats import inputs
+from ..reduction import Reduction, reduce
+from ..run.progress import Progress
+from ..series.base import Source
+from ..series.opening import open_source
+from .clusters import chosen_scheduler
+from .options import SELECTION, Given
+from .program import reported_errors
+
+# Numbers of intermediate images, which are progress steps, to try if none is given: the largest
+# that reads frames at most a tenth more often than a single step is used.
+STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
+MORE_READS = 1.1
+
+# The remark behind the progress bar in each phase of a call.
+REMARKS = {"spool": "writing frames to disk", "reduce": ""}
+
+
+class Output(NamedTuple):
+    """An output of a command."""
+
+    path: str
+    check: Callable[[list[str]], object]
+    """refuses the path, also if it is one of these inputs"""
+    save: Callable
+    """writes an image, or a dict of images"""
+
+
+def write_result(name: str, statistic: object, source: str, output: Output, options: Given) -> None:
+    """Check the output, compute, and write the result."""
+    with reported_errors(options["traceback"]) as stage:
+        began = time.perf_counter()
+        mask = options["mask"]
+        output.check([file.partition("::")[0] for file in (source, mask) if file])
+        mask_files = load_mask(options)
+        with chosen_scheduler(options):
+            series = open_source(source)
+            # The files that the input refers to are inputs as well.
+            output.check([str(file) for file in (*series.files(), *mask_files)])
+            reduction = plan_reduction(series, statistic, options)
+            stage.compute()
+            output.save(last_image(reduction, name, options["quiet"]))
+        if not options["quiet"]:
+            image = reduction.images[0]
+            shape = reduction.plan.layout.nframes, image.rows, image.cols
+            print_closing_line(name, shape, reduction.series.dtype, began, output.path)
+
+
+def load_mask(options: Given) -> tuple[Path, ...]:
+    """Read the mask that the options name, if any; return the files that it comes from."""
+    name = options["mask"]
+    if name is None:
+        return ()
+    options["mask"] = inputs.read_mask(name)
+    return inputs.image_files(name)
+
+
+def plan_reduction(source: Source, statistic: object, options: Given) -> Reduction:
+    """Plan with the given number of intermediate images, or with the best of `STEPS`."""
+    make = partial(reduction_of, source, statistic, options)
+    if options.get("chunks") is not None:
+        return make(options["chunks"], "--chunks")
+    once = make(1)
+    # A source whose frames are decoded together, or that is read again for each band of rows, is
+    # read more often if steps cut across these units.
+    most = min(STEPS[0], once.total)
+    for steps in sorted({*STEPS, most, len(once.plan.blocks)}, reverse=True):
+        reduction = make(steps) if steps <= most else None
+        if reduction is not None and reduction.plan.reads <= MORE_READS * once.plan.reads:
+            return reduction
+    return once
+
+
+def reduction_of(
+    source: Source, statistic: object, options: Given, nchunk: int = 1, name: str = "nchunk"
+) -> Reduction:
+    return reduce(
+        source,
+        statistic,
+        options["nframes"],
+        nchunk,
+        chunk_name=name,
+        dtype=options.get("dtype"),
+        memory_limit=options["memory_limit"],
+        running=True,
+        **{key: options[key] for key in SELECTION if key in options},
+    )
+
+
+def last_image(reduction: Reduction, name: str, quiet: bool) -> np.ndarray | dict[str, np.ndarray]:
+    """Return the last image, or dict of images; the earlier ones only move the progress bar."""
+    image = None
+    stream = reduction.stream(Progress.snapshot, writing=True)
+    with stream as snapshots, progress_bar(len(snapshots), name, quiet) as move:
+        for snapshot in snapshots:
+            image = snapshot.image
+            move(1, REMARKS[snapshot.phase])
+    assert image is not None
+    return image
+
+
+@contextmanager
+def progress_bar(length: int, label: str, quiet: bool) -> Iterator[Callable]:
+    """Yield a function of a number of steps, and a remark, that moves a progress bar on stderr."""
+    if quiet:
+        yield lambda steps, remark="": None
+        return
+    with click.progressbar(
+        length=length, label=label, show_pos=True, item_show_func=_remark, file=sys.stderr
+    ) as bar:
+        yield bar.update
+
+
+def _remark(remark: str | None) -> str | None:
+    """Return the text behind a progress bar; there is none before the first step."""
+    return remark
+
+
+def print_closing_line(
+    name: str, shape: tuple[int, int, int], dtype: np.dtype | str, began: float, output: str
+) -> None:
+    """Write size, time and speed of a command to stderr."""
+    nframes, rows, cols = shape
+    seconds = time.perf_counter() - began
+    speed = nframes * rows * cols * np.dtype(dtype).itemsize / seconds / 1e9
+    click.echo(
+        f"{name}: {nframes} frames of {rows} x {cols} {dtype} "
+        f"in {seconds:.2f} s, {speed:.3g} GB/s: {output}",
+        err=True,
+    )

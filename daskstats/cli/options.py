@@ -1,0 +1,222 @@
+"""Options of the commands: from text to values."""
+
+from collections.abc import Callable
+from math import isinf
+from typing import Any
+
+import click
+
+from ..arguments import shown
+from ..formats.table import suffixes
+
+Given = dict[str, Any]
+"""the values of options, under their names"""
+
+SCHEDULERS = ("threads", "synchronous", "processes")
+
+# The options that select frames, pixels and values.
+SELECTION = ("frames", "region", "mask", "invalid", "saturation", "skipna", "fill_value")
+
+
+def parsed(parse: Callable[[str], object], expected: str) -> Callable:
+    """Return a callback of click that converts the text of an option, or refuses it."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: str | None) -> object:
+        try:
+            return None if value is None else parse(value)
+        except (ValueError, TypeError):
+            raise click.BadParameter(f"{shown(value)} is not {expected}") from None
+
+    return callback
+
+
+def number(text: str) -> float:
+    """Return an int if the text is one: a float cannot hold every integer of 64 bits.
+
+    >>> number("4294967295"), number("1e6")
+    (4294967295, 1000000.0)
+    """
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+    if isinf(value) and "inf" not in text.lower():
+        raise ValueError("beyond float64")
+    return value
+
+
+def numbers(text: str) -> list[float]:
+    """Return the numbers between commas."""
+    return [number(part) for part in text.split(",")]
+
+
+def percentiles(text: str) -> float | tuple[float, ...]:
+    """Return a number, or a tuple if there are commas.
+
+    >>> percentiles("50"), percentiles("5,50")
+    (50, (5, 50))
+    """
+    return tuple(numbers(text)) if "," in text else number(text)
+
+
+def rounds(text: str) -> int | None:
+    """Return a number of rounds; "none" means no limit."""
+    return None if text.lower() == "none" else int(text)
+
+
+def frame_slice(text: str) -> slice:
+    """Return the slice for START:STOP[:STEP].
+
+    >>> frame_slice("10:200:5"), frame_slice("-20:")
+    (slice(10, 200, 5), slice(-20, None, None))
+    """
+    parts = [int(part) if part.strip() else None for part in text.split(":")]
+    if len(parts) not in (2, 3) or parts[2:] == [0]:
+        raise ValueError(text)
+    return slice(*parts)
+
+
+def box(text: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the region for R0:R1,C0:C1.
+
+    >>> box("0:512,1024:2048")
+    ((0, 512), (1024, 2048))
+    """
+    (r0, r1), (c0, c1) = ((int(part) for part in span.split(":")) for span in text.split(","))
+    return (r0, r1), (c0, c1)
+
+
+def frame_shape(text: str) -> tuple[int, int]:
+    """Return (rows, cols) for ROWSxCOLS.
+
+    >>> frame_shape("1024x2048")
+    (1024, 2048)
+    """
+    rows, cols = (int(part) for part in text.lower().split("x"))
+    return rows, cols
+
+
+def scheduler(text: str) -> str:
+    """Return the name of a scheduler, or an address."""
+    if text not in SCHEDULERS and "://" not in text:
+        raise ValueError(text)
+    return text
+
+
+def statistics_list(text: str) -> list[str | tuple]:
+    """Return the statistics of a list such as "max,percentile:5:50".
+
+    >>> statistics_list("max,percentile:95,percentile:5:50,clipped_average:3:none")
+    ['max', ('percentile', 95), ('percentile', (5, 50)), ('clipped_average', 3, None)]
+    """
+    return [_statistic(part.strip()) for part in text.split(",")]
+
+
+def _statistic(text: str) -> str | tuple:
+    name, *given = text.split(":")
+    if not given:
+        return name
+    parameters = tuple(None if part.lower() == "none" else number(part) for part in given)
+    if name == "percentile":
+        return name, parameters if len(parameters) > 1 else parameters[0]
+    return name, *parameters
+
+
+NUMBER = parsed(number, "a number")
+NUMBERS = "a number, nor numbers and commas"
+
+parse_percentiles = parsed(percentiles, NUMBERS)
+
+
+def input_argument() -> click.Argument:
+    return click.Argument(["input"], type=click.Path())
+
+
+def option(
+    names: str, metavar: str | None, text: str, callback: Callable | None = None, **settings: Any
+) -> click.Option:
+    return click.Option(names.split(), metavar=metavar, help=text, callback=callback, **settings)
+
+
+def flag(name: str, text: str) -> click.Option:
+    return click.Option([name], is_flag=True, help=text)
+
+
+SEVERAL_PLANES = "Percentile in [0, 100]; several give an image of several planes."
+SIGMA = "Leave out values that are more standard deviations from the median [3]."
+MAXITERS = "Maximum number of rounds, or none for no limit [5]."
+ROUNDS = parsed(rounds, "a number of rounds, nor none")
+
+# The options that are parameters of a statistic, in the order of the parameters.
+PARAMETERS: dict[str, list[click.Option]] = {
+    "percentile": [option("--pctl", "Q[,Q...]", SEVERAL_PLANES, parse_percentiles, required=True)],
+    "count_above": [
+        option("--threshold", "N", "Count the frames with a larger value.", NUMBER, required=True)
+    ],
+    "clipped_average": [
+        option("--sigma", "N", SIGMA, NUMBER, default="3"),
+        option("--maxiters", "N", MAXITERS, ROUNDS, default="5"),
+    ],
+}
+
+FRAMES = parsed(frame_slice, "START:STOP[:STEP], such as 10:200 or ::2")
+REGION = parsed(box, "R0:R1,C0:C1, such as 0:512,1024:2048")
+SHAPE = parsed(frame_shape, "ROWSxCOLS, such as 1024x1024")
+STATS = parsed(statistics_list, "names, with numbers after colons: max,percentile:5:95")
+SCHEDULER = parsed(scheduler, f"one of {', '.join(SCHEDULERS)} nor an address")
+
+MASK = f"""Leave out the pixels that are not zero in this image of bool or integers:
+{", ".join(suffixes("read"))} [none]."""
+
+
+def series_options() -> list[click.Option]:
+    """Return the options that select frames, memory and scheduler."""
+    limit = 'Maximum memory to use, such as "4 GiB" [half of the available memory].'
+    address = "or the address of a dask scheduler (tcp://host:8786) [threads]."
+    file = "Use the cluster whose scheduler wrote this file (dask scheduler --scheduler-file)."
+    workers = "Start a cluster of N processes on this machine, with a dashboard."
+    return [
+        option("--nframes", "N", "Use the first N frames [all].", default=0),
+        *selection_options(),
+        option("--memory-limit", "SIZE", limit),
+        option("--scheduler", "NAME", f"{', '.join(SCHEDULERS)}, {address}", SCHEDULER),
+        option("--scheduler-file", "FILE", file),
+        option("--workers", "N", workers, type=click.IntRange(1)),
+        traceback_flag(),
+    ]
+
+
+def selection_options() -> list[click.Option]:
+    """Return the options that select frames, pixels and values."""
+    frames = "Use these frames, counted from 0; negative ones from the end [all]."
+    region = "Use rows R0 to R1 - 1 and columns C0 to C1 - 1 [all]."
+    invalid = "Leave out these values, such as 4294967295 or -1,-2."
+    fill = "Value of pixels where everything is left out [NaN; images of integers need one]."
+    return [
+        option("--frames", "START:STOP[:STEP]", frames, FRAMES),
+        option("--region", "R0:R1,C0:C1", region, REGION),
+        option("--mask", "FILE", MASK),
+        option("--invalid", "N[,N...]", invalid, parsed(numbers, NUMBERS)),
+        option("--saturation", "N", "Leave out values from N on.", NUMBER),
+        flag("--skipna", "Leave out NaN, instead of making its pixel NaN."),
+        option("--fill-value", "N", fill, NUMBER),
+    ]
+
+
+def output_options() -> list[click.Option]:
+    """Return the options of commands that write images."""
+    chunks = "Number of intermediate images, which are progress steps [up to 50]."
+    return [
+        option("-o --output", "PATH", "File to write.", required=True, type=click.Path()),
+        option("--chunks", "N", chunks, type=int),
+        option("--dtype", "DTYPE", "Dtype of the image, such as float64."),
+        *output_flags("Replace an existing output; never the input."),
+    ]
+
+
+def output_flags(force: str) -> list[click.Option]:
+    return [flag("--force", force), flag("--quiet", "Show no progress and no closing line.")]
+
+
+def traceback_flag() -> click.Option:
+    return flag("--traceback", "Show the traceback of an error.")
