@@ -120,7 +120,7 @@ class Job:
         cost = planning_values.Cost(
             state=self.statistic.state_size(self.series.dtype, self.layout.nframes),
             image=sum(o.dtype.itemsize * (o.statistic.planes or 1) for o in self.outputs),
-            scratch=self.statistic.scratch_size(self.series.dtype),
+            temporaries=self.statistic.scratch_size(self.series.dtype),
             tile=self.statistic.tile[0] + self.statistic.tile[1] * self.layout.nframes,
         )
         workers = self.scheduler.cluster

@@ -77,7 +77,7 @@ def fold(
     unit = min(layout.frame_unit, layout.nframes)
     burst = burst_of(layout, steps, workers) if running and chained else 1
     states, images = in_flight(layout, workers, running, chained, processes and fan_in)
-    fixed = (states * cost.state + images * cost.image + workers * cost.scratch) * pixels
+    fixed = (states * cost.state + images * cost.image + workers * cost.temporaries) * pixels
     fixed += workers * layout.objects
     waiting = 2 * (burst - 1) * cost.image * pixels
     if fixed + waiting <= payload(limit):

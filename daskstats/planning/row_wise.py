@@ -89,7 +89,7 @@ def bands(
     Examples
     --------
     >>> layout = Layout(nframes=100, rows=2048, cols=2048, itemsize=2, row_unit=2048)
-    >>> cost = Cost(state=8, image=4, scratch=64, tile=1 << 20)
+    >>> cost = Cost(state=8, image=4, temporaries=64, tile=1 << 20)
     >>> plan = bands(layout, cost, steps=1, workers=2, limit=4 << 30)
     >>> plan.strategy, len(plan.blocks), plan.reads
     ('resident', 4, 1.0)

@@ -104,7 +104,7 @@ class Request:
     @property
     def temporaries(self) -> int:
         """Bytes of temporaries for a row."""
-        return self.layout.cols * self.cost.scratch
+        return self.layout.cols * self.cost.temporaries
 
     @property
     def tiles(self) -> int:

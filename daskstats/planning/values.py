@@ -113,7 +113,7 @@ class Cost:
     """of a partial state"""
     image: int = 0
     """of a finished image"""
-    scratch: int = 0
+    temporaries: int = 0
     """of temporaries, for each pixel of a row-wise block, or of the frames that a task folds"""
     tile: int = 0
     """of a row-wise block's tile in cache: bytes for each worker, whatever the block"""

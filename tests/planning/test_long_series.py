@@ -142,7 +142,7 @@ def test_too_many_tasks_are_refused(nframes, steps):
 
 def test_bands_that_need_too_many_tasks_are_read_in_another_way():
     """A hundred million frames: kept in memory they would be read by twelve million tasks."""
-    cost = Cost(state=4, image=4, scratch=4)
+    cost = Cost(state=4, image=4, temporaries=4)
     many = layout(10**8, 256, 256)
     made = bands(many, cost, 1, 2, limit=1 << 50)
     assert made.strategy == "reread"

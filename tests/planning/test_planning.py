@@ -273,7 +273,7 @@ def test_bands_read_no_unit_of_frames_twice_in_one_band(nframes, unit, whole):
 # Primes, so that each term shows in the sum.
 P = Layout(nframes=101, rows=311, cols=113, itemsize=2)
 PIXELS, FRAME, ROW = 311 * 113, 311 * 113 * 2, 101 * 113 * 2
-COST = Cost(state=7, image=5, scratch=3, tile=41)
+COST = Cost(state=7, image=5, temporaries=3, tile=41)
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_each_cost_counts(planner, field):
 # ---------------------------------------------------------------------- which plan
 
 DEXELA = Layout(nframes=1440, rows=3888, cols=3072, itemsize=2, row_unit=3888)
-MEDIAN = Cost(state=8, image=4, scratch=4)
+MEDIAN = Cost(state=8, image=4, temporaries=4)
 
 
 @pytest.mark.parametrize(
