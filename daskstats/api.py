@@ -1122,10 +1122,10 @@ def wrap(
     scheduler = run_scheduler.current_scheduler()
     cut = frame_wise.fold if along == "frames" else row_wise.bands
     shape = layout(series, count_frames(nframes, series))
-    threads, processes, sources = scheduler.workers, 0, 1
+    threads, processes, replicas = scheduler.workers, 0, 1
     if scheduler.cluster is not None:
         threads, processes = scheduler.cluster.each, scheduler.cluster.processes
-        sources = workers.count_sources(series, processes)
+        replicas = workers.count_sources(series, processes)
     if scheduler.sends:
         workers.check_sent(series)
     nbytes = limit(memory_limit, scheduler)
@@ -1135,7 +1135,7 @@ def wrap(
             f"one row of all {shape.nframes} frames for each of {threads} workers does not fit in "
             f"{values.mebibytes(nbytes)}: raise memory_limit, or wrap along frames"
         )
-    found = replace(found, sources=sources)
+    found = replace(found, replicas=replicas)
     share = reservation.MemoryReservation(found.nbytes, nbytes) if scheduler.shares_memory else None
     return reading.wrapped(series, found, share)
 

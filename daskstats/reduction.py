@@ -92,12 +92,12 @@ class Job:
         self.total = self.layout.rows if self.rowwise else self.layout.nframes
         self.steps = count_chunks(nchunk, self.total, chunk_name)
         self.scheduler = run_scheduler.current_scheduler()
-        self._sources = 1
+        self._replicas = 1
         if self.scheduler.sends:
             run_workers.check_sent(self.series, self.statistic)
         if self.scheduler.cluster is not None:
             processes = self.scheduler.cluster.processes
-            self._sources = run_workers.count_sources(self.series, processes)
+            self._replicas = run_workers.count_sources(self.series, processes)
             run_workers.sent_nbytes(self.statistic)
             # What a task is not sent is read by its worker.
             sent = self.series.part(0, 1, 0, 1) is not None
@@ -127,7 +127,7 @@ class Job:
         if workers is not None:
             try:
                 plan = self._plan_for(workers, cost, nbytes, use_buffer)
-                return replace(plan, sources=self._sources)
+                return replace(plan, replicas=self._replicas)
             except planning_values.MemoryLimitError as error:
                 raise planning_values.MemoryLimitError(f"{error} ({workers})") from None
         arguments = self.layout, cost, self.steps, self.scheduler.workers, nbytes

@@ -43,7 +43,7 @@ class Reader:
             self.after.append(tasks.add_array(self.array))
         elif plan.strategy == "resident" or series.part(0, 1, 0, 1) is None:
             name = f"source-{token}"
-            self._sources = cycle(_source_nodes(tasks, series, name, plan.sources))
+            self._sources = cycle(_source_nodes(tasks, series, name, plan.replicas))
             self.after.append(name)
         if tasks.share is not None:
             self._begin(f"share-{token}", tasks.share)
@@ -236,7 +236,7 @@ def wrapped(
         return _rechunked(series, layout.nframes, ((layout.nframes,), sizes, (layout.cols,)))
     tasks, token = (
         Tasks(share=share),
-        token or tokenize(series, plan.steps, plan.piece, plan.sources),
+        token or tokenize(series, plan.steps, plan.piece, plan.replicas),
     )
     reader = Reader(tasks, series, plan, token)
     name = f"read-{plan.along}-{token}"

@@ -44,7 +44,7 @@ TASKS_OF_A_LANE, LANE_NBYTES = 16, 128 << 20
 def _token(series: Source, statistic: Statistic, plan: Plan, *others: Any) -> str:
     """Return what the names of the same tasks have in common, and those of no others."""
     where = plan.disk and (plan.disk.directory, plan.disk.compression, plan.disk.cluster)
-    cuts = plan.steps, plan.strategy, plan.blocks, plan.groups, plan.sources
+    cuts = plan.steps, plan.strategy, plan.blocks, plan.groups, plan.replicas
     return tokenize(series, statistic, *cuts, where, *others)
 
 

@@ -176,8 +176,8 @@ class Plan:
     0: this process alone"""
     fan_in: int = FAN_IN
     """partial states that one task combines"""
-    sources: int = 1
-    """copies of the series itself that tasks share out: on a cluster each goes where its copy is"""
+    replicas: int = 1
+    """copies of the series itself, one for each worker of a cluster: each task uses one of them"""
     note: str = ""
     """what stood in the way of something better"""
 
