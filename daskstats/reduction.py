@@ -105,7 +105,7 @@ class Job:
         nbytes = limit(options.get("memory_limit"), self.scheduler)
         try:
             # Beside the iterators and computations of this process that are open now.
-            self.plan = self._plan(reservation.left(nbytes), use_buffer, running)
+            self.plan = self._plan(reservation.unreserved(nbytes), use_buffer, running)
         except planning_values.MemoryLimitError:
             # After them.
             self.plan = self._plan(nbytes, use_buffer, running)

@@ -59,7 +59,7 @@ _holdings: set[ReservationEntry] = set()
 _changed = threading.Condition()
 
 
-def left(limit: int) -> int:
+def unreserved(limit: int) -> int:
     """Return what the runs of this process that are known now leave of a limit."""
     _end_what_is_over()
     with _changed:
@@ -82,10 +82,10 @@ class MemoryReservation:
     --------
     >>> share = MemoryReservation(100, limit=1000)
     >>> share.reserve()
-    >>> left(1000)
+    >>> unreserved(1000)
     900
     >>> share.release()
-    >>> left(1000)
+    >>> unreserved(1000)
     1000
     """
 

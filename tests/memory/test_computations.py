@@ -149,7 +149,7 @@ def test_a_run_that_goes_on_keeps_its_share():
     thread.start()
     assert reading.wait(10)
     time.sleep(4 * reservation.PATIENCE / 4)
-    assert reservation.left(24 << 20) < 24 << 20
+    assert reservation.unreserved(24 << 20) < 24 << 20
     assert len(computations.going_on()) == 1
     gate.set()
     thread.join()

@@ -399,13 +399,13 @@ def test_what_is_reserved_is_not_left():
     shares = [reservation.MemoryReservation(300, 1000) for _ in range(4)]
     for share in shares:
         share.reserve()
-    assert reservation.left(1000) == 0
-    assert reservation.left(2000) == 800
+    assert reservation.unreserved(1000) == 0
+    assert reservation.unreserved(2000) == 800
     shares.pop().release()
-    assert reservation.left(1000) == 100
+    assert reservation.unreserved(1000) == 100
     del shares[0], share
     gc.collect()
-    assert reservation.left(1000) == 400
+    assert reservation.unreserved(1000) == 400
 
 
 def test_a_run_waits_for_those_that_have_begun():
@@ -496,7 +496,7 @@ def test_tasks_do_not_wait_for_a_run_that_has_no_thread_left():
         pass
     with second.working():
         pass
-    assert reservation.left(1000) == 0
+    assert reservation.unreserved(1000) == 0
 
 
 def test_a_share_of_another_process_is_its_own():
@@ -504,7 +504,7 @@ def test_a_share_of_another_process_is_its_own():
     share.begin()
     other = pickle.loads(pickle.dumps(share))
     assert (other.nbytes, other.limit) == (600, 1000)
-    assert reservation.left(1000) == 400
+    assert reservation.unreserved(1000) == 400
 
 
 SHAPE, NFRAMES, SHARED = (64, 128), 300, 24 << 20
