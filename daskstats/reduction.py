@@ -12,11 +12,12 @@ import dask
 import numpy as np
 from dask.array import Array
 
+from . import config
 from .arguments import count_chunks, count_frames, shown, warn
 from .graph import build, reducing
 from .graph.row_parallel import StepImages
 from .images import ImageSpec
-from .memory import available, reservation
+from .memory import reservation
 from .memory.available import memory_limit
 from .planning import frame_wise, row_wise
 from .planning import values as planning_values
@@ -283,8 +284,8 @@ def limit(value: int | float | str | None, scheduler: Scheduler) -> int:
     workers = scheduler.cluster
     if workers is None:
         return memory_limit(value)
-    budget = workers.budget(available.fraction())
-    given = value is not None or dask.config.get("daskstats.memory-limit", None) is not None
+    budget = workers.budget(config.memory_fraction())
+    given = value is not None or config.memory_limit() is not None
     if given or budget is None:
         # Workers without a limit are taken to share this machine.
         share = memory_limit(value) // workers.processes
@@ -384,7 +385,7 @@ def disk() -> planning_values.Disk:
 
     Whether the directory is there matters only to a plan that has frames wait in it.
     """
-    compression = location.compression()
+    compression = config.scratch_compression()
     try:
         place = location.room()
     except NotADirectoryError:
@@ -395,7 +396,7 @@ def disk() -> planning_values.Disk:
 
 def shared_disk(workers: Workers) -> planning_values.Disk | None:
     """Return where the workers of a cluster may let frames wait, None if nothing is configured."""
-    if location.own_directory() is None:
+    if config.scratch_directory() is None:
         return None
     return replace(disk(), cluster=workers.cluster)
 

@@ -18,7 +18,7 @@ import click
 import dask
 import numpy as np
 
-from .. import ending
+from .. import config, ending
 from ..arguments import count_frames, shown
 from ..formats import sinks
 from ..packages import load
@@ -847,7 +847,7 @@ def describe_plan(source: Source, statistic: str, options: dict[str, Any]) -> st
 
 def describe_scratch() -> str:
     """Return where frames would wait that do not fit into memory, and the room there."""
-    if current_scheduler().cluster is not None and location.own_directory() is None:
+    if current_scheduler().cluster is not None and config.scratch_directory() is None:
         return "on the disks of the workers"
     try:
         place = location.room()

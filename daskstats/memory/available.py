@@ -1,16 +1,11 @@
-"""TODO."""
+"""Memory that is available to this process, and to the workers of a cluster."""
 
-import math
-import numbers
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import dask
 import psutil
-from dask.utils import parse_bytes
 
-from ..arguments import shown
+from .. import config
 
 try:
     import resource
@@ -50,42 +45,8 @@ def memory_limit(value: int | float | str | None = None) -> int:
     >>> 0 < memory_limit() < available()
     True
     """
-    if value is not None:
-        return _parse(value)
-    configured = dask.config.get("daskstats.memory-limit", None)
-    if configured is not None:
-        return _parse(configured, " as daskstats.memory-limit")
-    return int(fraction() * available())
-
-
-def fraction() -> float:
-    """Return the configured part of the memory that may be used, in (0, 1]."""
-    part = dask.config.get("daskstats.memory-fraction", 0.5)
-    if isinstance(part, bool) or not isinstance(part, numbers.Real):
-        raise TypeError(f"daskstats.memory-fraction must be a number, got {part!r}")
-    if not 0 < float(part) <= 1:
-        raise ValueError(f"daskstats.memory-fraction must be in (0, 1], got {part!r}")
-    return float(part)
-
-
-def _parse(value: Any, where: str = "") -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real | str):
-        raise TypeError(
-            f'memory_limit must be bytes or text such as "4 GiB", got {shown(value)}{where}'
-        )
-    try:
-        size = parse_bytes(value) if isinstance(value, str) else float(value)
-        # dask takes text without a number, such as an empty variable, for one byte.
-        number = not isinstance(value, str) or any(map(str.isdigit, value))
-        positive = number and math.isfinite(size) and size >= 1
-    except (ValueError, OverflowError):
-        positive = False
-    if not positive:
-        raise ValueError(
-            f"memory_limit must be a positive number of bytes, or text such as "
-            f'"4 GiB", got {shown(value)}{where}'
-        )
-    return int(size)
+    configured = config.memory_limit() if value is None else config.parse_memory(value)
+    return int(config.memory_fraction() * available()) if configured is None else configured
 
 
 def available(root: str | Path = "/") -> int:

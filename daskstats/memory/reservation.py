@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..config import configured_seconds
+from .. import config
 from . import computations
 
 # ---------------------------------------------------------------------- calls at the same time
@@ -30,11 +30,6 @@ ELSEWHERE = -1
 WORTH_TRIMMING = 1 << 24
 
 log = logging.getLogger("daskstats")
-
-
-def waiting_timeout() -> float:
-    """Return the seconds to wait for memory that an iterator holds and nobody advances."""
-    return configured_seconds("memory-timeout")
 
 
 @dataclass(eq=False)
@@ -182,7 +177,7 @@ class MemoryReservation:
             raise MemoryError(
                 self._needs(
                     f"they are iterators whose thread has ended, or that nobody has advanced for "
-                    f"{waiting_timeout():.4g} s (daskstats.memory-timeout): close them",
+                    f"{config.memory_timeout():.4g} s (daskstats.memory-timeout): close them",
                     left_alone,
                 )
             )
@@ -242,7 +237,7 @@ def _is_left_alone(holding: ReservationEntry) -> bool:
     if not holding.thread or holding.tasks:
         return False
     alive = any(thread.ident == holding.thread for thread in threading.enumerate())
-    return not alive or time.monotonic() - holding.worked > waiting_timeout()
+    return not alive or time.monotonic() - holding.worked > config.memory_timeout()
 
 
 def _forget(holding: ReservationEntry) -> None:

@@ -156,7 +156,7 @@ def _workers(client: Any) -> list[dict]:
 
 def patience() -> float:
     """Return the seconds to wait for a worker."""
-    return config.configured_seconds("no-workers-timeout")
+    return config.no_workers_timeout()
 
 
 def no_workers() -> TimeoutError:

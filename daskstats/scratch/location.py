@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dask
-
-from .. import ending, processes
+from .. import config, ending, processes
 from . import liveness
 
 PREFIX = "daskstats-scratch-"
@@ -80,35 +78,17 @@ def room(directory: str | os.PathLike | None = None, root: str | Path = "/") -> 
 
 def location() -> tuple[Path, str]:
     """Return the directory for scratch data, be it there or not, and the setting it comes from."""
-    own = own_directory()
+    own = config.scratch_directory()
     if own is not None:
-        return Path(own).absolute(), OWN
-    dasks = _directory("temporary-directory")
+        return own, OWN
+    dasks = config.temporary_directory()
     if dasks is not None:
-        return Path(dasks).absolute(), "dask's temporary-directory"
+        return dasks, "dask's temporary-directory"
     try:
         return Path(tempfile.gettempdir()).absolute(), "TMPDIR"
     except FileNotFoundError:
         # The system's and this process's working directory cannot be written to either.
         return Path(os.environ.get("TMPDIR", "/tmp")).absolute(), "TMPDIR"
-
-
-def own_directory() -> str | None:
-    """Return the directory that is configured for nothing else; the workers of a cluster share it.
-
-    dask's own ``temporary-directory`` is for what each worker has for itself.
-    """
-    return _directory(OWN)
-
-
-def _directory(setting: str) -> str | None:
-    """Return a directory that is configured, None if it is null or an empty variable."""
-    value = dask.config.get(setting, None)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{setting} must be the path of a directory, got {value!r}")
-    return str(Path(value).expanduser())
 
 
 def _file_system(place: Path, root: str | Path) -> str:
@@ -194,25 +174,6 @@ def _remove_all() -> None:
         liveness.let_go(mark)
     for place in list(_places):
         sweep(place)
-
-
-COMPRESSIONS = ("lz4", "zstd", "none")
-
-
-def compression() -> str:
-    """Return the configured compression; null, as dask reads ``none`` in a variable, is none."""
-    name = dask.config.get("daskstats.scratch-compression", "lz4")
-    return check_compression("none" if name is None else name)
-
-
-def check_compression(name: Any) -> str:
-    """Return the name of a compression, or say which there are."""
-    lower = name.lower() if isinstance(name, str) else name
-    if lower not in list(COMPRESSIONS):
-        raise ValueError(
-            f"daskstats.scratch-compression must be one of {', '.join(COMPRESSIONS)}, got {name!r}"
-        )
-    return lower
 
 
 def no_room(needed: int, free: int, place: str | os.PathLike) -> str:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from .. import ending
+from ..config import check_compression
 from ..memory.pool import BufferPool
 from ..packages import load
 from .location import (
@@ -34,7 +35,6 @@ from .location import (
     _Lease,
     _new_directory,
     _places,
-    check_compression,
     no_room,
     sweep,
 )

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 import daskstats as stats
-from daskstats import processes
+from daskstats import config, processes
 from daskstats.planning.cuts import split
 from daskstats.reduction import Job
-from daskstats.scratch import liveness, location, store
+from daskstats.scratch import location, store
 from daskstats.scratch.location import DamagedScratchError
 from daskstats.scratch.store import ScratchStore
 
@@ -96,7 +96,7 @@ def filled(place, frames, group=5, height=4, **options):
 
 
 @pytest.mark.parametrize("dtype", ["?", "u1", "i2", "u4", "f2", "f4", "f8", "i8"])
-@pytest.mark.parametrize("compression", location.COMPRESSIONS)
+@pytest.mark.parametrize("compression", config.COMPRESSIONS)
 def test_bands_are_what_was_written(place, rng, dtype, compression):
     frames = rng.integers(0, 100, SHAPE).astype(dtype)
     frames[:, 8:12] = 0  # a chunk of zeros is a chunk
@@ -157,7 +157,7 @@ def damage(file, kind, rng):
         file.write_bytes(data)
 
 
-@pytest.mark.parametrize("compression", location.COMPRESSIONS)
+@pytest.mark.parametrize("compression", config.COMPRESSIONS)
 def test_no_damage_is_silent(place, rng, compression):
     """RELIABILITY 8: at 50 random places, none is an image."""
     frames = rng.poisson(20, SHAPE).astype("u2")
