@@ -114,7 +114,7 @@ class Job:
             self.series = flattened(self.series)
             self.outputs = [replace(output, in_pixels=True) for output in self.outputs]
         if self.plan.disk is not None:
-            location.room()  # which refuses a directory that is not there
+            location.find_location()  # which refuses a directory that is not there
         self.share = reservation.MemoryReservation(self.plan.nbytes, nbytes)
 
     def _plan(self, nbytes: int, use_buffer: bool, running: bool) -> planning_values.Plan:
@@ -387,9 +387,9 @@ def disk() -> planning_values.Disk:
     """
     compression = config.scratch_compression()
     try:
-        place = location.room()
+        place = location.find_location()
     except NotADirectoryError:
-        directory, _ = location.location()
+        directory, _ = location.configured_location()
         return planning_values.Disk(str(directory), sys.maxsize, False, compression)
     return planning_values.Disk(place.directory, place.nbytes, place.in_memory, compression)
 

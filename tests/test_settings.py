@@ -50,7 +50,7 @@ for line in sys.stdin:
         found.append({
             "memory-limit": ask(available.memory_limit),
             "memory-fraction": ask(config.memory_fraction),
-            "scratch-directory": ask(lambda: location.location()[0].as_posix()),
+            "scratch-directory": ask(lambda: location.configured_location()[0].as_posix()),
             "scratch-compression": ask(config.scratch_compression),
             "no-workers-timeout": ask(config.no_workers_timeout),
             "memory-timeout": ask(config.memory_timeout),
@@ -187,7 +187,7 @@ def test_variables_that_were_there_before_dask_was_imported(tmp_path):
 def test_empty_directories_are_not_set(empty):
     with dask.config.set({"daskstats.scratch-directory": empty, "temporary-directory": empty}):
         assert config.scratch_directory() is None
-        assert location.location()[1] == "TMPDIR"
+        assert location.configured_location()[1] == "TMPDIR"
 
 
 # ---------------------------------------------------------------------- directories not there

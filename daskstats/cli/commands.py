@@ -721,7 +721,7 @@ def own_workers(count: int, quiet: bool) -> Iterator[None]:
     """Start a cluster on this machine, and end it."""
     place = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
     with (
-        location.directory(place) as directory,
+        location.temporary_directory(place) as directory,
         workers.start_here(count, str(directory)) as client,
         ending.closing(lambda: client.cluster.close(timeout=CLOSE_TIMEOUT)),
     ):
@@ -850,7 +850,7 @@ def describe_scratch() -> str:
     if current_scheduler().cluster is not None and config.scratch_directory() is None:
         return "on the disks of the workers"
     try:
-        place = location.room()
+        place = location.find_location()
     except NotADirectoryError as error:
         return str(error)
     remark = ", a RAM disk, which is not used" if place.in_memory else ""

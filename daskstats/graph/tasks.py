@@ -11,7 +11,7 @@ import numpy as np
 
 from ..images import ImageSpec
 from ..memory import computations
-from ..memory.available import worker_room
+from ..memory.available import worker_budget
 from ..memory.reservation import MemoryReservation
 from ..planning.values import MemoryLimitError, mebibytes
 from ..scratch.store import GroupManifest, ScratchStore
@@ -37,12 +37,12 @@ def check_worker(share: MemoryReservation) -> None:
     """
     worker = computations.current_worker()
     limit = worker.memory_manager.memory_limit if worker is not None else None
-    if limit and share.nbytes > worker_room(limit):
+    if limit and share.nbytes > worker_budget(limit):
         raise MemoryLimitError(
             f"this image was planned for the threads of one process, with {mebibytes(share.nbytes)}"
             f" of memory, but worker {worker.address} has {mebibytes(limit)}, of which tasks may "
-            f"take {mebibytes(worker_room(limit))}: make the image while the client is active, so "
-            f"that it is planned for the workers"
+            f"take {mebibytes(worker_budget(limit))}: make the image while the client is active, "
+            f"so that it is planned for the workers"
         )
 
 
@@ -53,14 +53,14 @@ def open_spool(spool: ScratchStore, share: MemoryReservation | None) -> ScratchS
     # A run that gets no share leaves no directory either.
     opened = working(share, spool.open)
     # The share is given back when the directory and the buffers are gone.
-    opened.share = share
+    opened.reservation = share
     share.at_failure(opened.removal)
     return opened
 
 
 def spool_frames(spool: ScratchStore, pixels: Iterable, start: int, stop: int) -> GroupManifest:
     """Write some frames to disk; if that fails, nothing stays there."""
-    found = spool.recorded(start, stop)
+    found = spool.find_written(start, stop)
     if found is not None:
         return found
     try:

@@ -150,10 +150,10 @@ def rlimit_free() -> Iterator[int]:
 SAFE, PROCESS_NBYTES = 0.6, 320 << 20
 
 
-def worker_room(limit: int) -> int:
+def worker_budget(limit: int) -> int:
     """Return the bytes that tasks may take in a worker of a cluster that has a memory limit.
 
-    >>> worker_room(1 << 30) >> 20
+    >>> worker_budget(1 << 30) >> 20
     294
     """
     return max(0, int(SAFE * limit - PROCESS_NBYTES))

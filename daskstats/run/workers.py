@@ -84,7 +84,7 @@ class Workers:
         """
         if self.memory is None:
             return None
-        return min(int(fraction * self.memory), available.worker_room(self.memory))
+        return min(int(fraction * self.memory), available.worker_budget(self.memory))
 
 
 def look_at(client: Any) -> Workers:

@@ -40,7 +40,7 @@ class DamagedScratchError(ValueError):
 
 
 @dataclass(frozen=True)
-class Room:
+class Location:
     """Where scratch data may go, and how much."""
 
     directory: str
@@ -51,7 +51,7 @@ class Room:
     """whether it is a RAM disk, whose bytes are memory"""
 
 
-def room(directory: str | os.PathLike | None = None, root: str | Path = "/") -> Room:
+def find_location(directory: str | os.PathLike | None = None, root: str | Path = "/") -> Location:
     """Return where scratch data goes, and the room there.
 
     Parameters
@@ -67,16 +67,18 @@ def room(directory: str | os.PathLike | None = None, root: str | Path = "/") -> 
     NotADirectoryError
         If it is no directory that can be written to; the message names the setting.
     """
-    place, setting = (Path(directory), OWN) if directory else location()
+    place, setting = (Path(directory), OWN) if directory else configured_location()
     if not (place.is_dir() and os.access(place, os.W_OK)):
         raise NotADirectoryError(
             f"frames that do not fit into memory would wait in {place} ({setting}), which is no "
             f"directory that can be written to: make it, or set {OWN} to one that is there"
         )
-    return Room(str(place), shutil.disk_usage(place).free, _file_system(place, root) in RAM_DISKS)
+    return Location(
+        str(place), shutil.disk_usage(place).free, _file_system(place, root) in RAM_DISKS
+    )
 
 
-def location() -> tuple[Path, str]:
+def configured_location() -> tuple[Path, str]:
     """Return the directory for scratch data, be it there or not, and the setting it comes from."""
     own = config.scratch_directory()
     if own is not None:
@@ -173,7 +175,7 @@ def _remove_all() -> None:
     for mark in list(_marks):
         liveness.let_go(mark)
     for place in list(_places):
-        sweep(place)
+        remove_stale(place)
 
 
 def no_room(needed: int, free: int, place: str | os.PathLike) -> str:
@@ -187,7 +189,7 @@ def no_room(needed: int, free: int, place: str | os.PathLike) -> str:
 # ---------------------------------------------------------------------- what others left
 
 
-def sweep(place: str | os.PathLike, besides: Path | None = None) -> list[Path]:
+def remove_stale(place: str | os.PathLike, besides: Path | None = None) -> list[Path]:
     """Remove what processes of this user left in a directory when they were killed.
 
     Returns
@@ -236,9 +238,9 @@ def _new_directory(place: Path) -> Path:
 
 
 @contextmanager
-def directory(place: str | os.PathLike) -> Iterator[Path]:
+def temporary_directory(place: str | os.PathLike) -> Iterator[Path]:
     """Give a new directory that is removed at the end, and swept if the process is killed."""
-    sweep(place)
+    remove_stale(place)
     with ending.writing:
         made = _new_directory(Path(place))
         lease = _Lease(made)

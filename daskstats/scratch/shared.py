@@ -18,7 +18,7 @@ import numpy as np
 
 from ..packages import loaded
 from . import liveness
-from .location import PREFIX, _marks, no_room, sweep
+from .location import PREFIX, _marks, no_room, remove_stale
 from .store import GroupManifest, ScratchStore
 
 # Seconds between looks whether a worker still has what holds a shared directory.
@@ -48,7 +48,7 @@ class SharedScratchStore(ScratchStore):
         """Return this process's spool with the directory."""
         check_seen(self.place)
         directory = self.place / f"{PREFIX}{self.name}"
-        sweep(self.place, besides=directory)
+        remove_stale(self.place, besides=directory)
         if directory not in _shared:
             liveness.wait_for_leavers(directory)
         with _sharing:
@@ -80,7 +80,7 @@ class SharedScratchStore(ScratchStore):
     def remove(self, cause: BaseException | None = None) -> None:
         """Leave the directory to those that hold it; a task that has failed may run again."""
 
-    def recorded(self, start: int, stop: int) -> "GroupManifest | None":
+    def find_written(self, start: int, stop: int) -> "GroupManifest | None":
         """Return what another process has written of a group before it died, if anything."""
         with self._using():
             try:

@@ -36,7 +36,7 @@ from .location import (
     _new_directory,
     _places,
     no_room,
-    sweep,
+    remove_stale,
 )
 
 # Chunks that one call of zarr's writes or reads at the same time: enough to keep its threads busy,
@@ -88,7 +88,7 @@ class ScratchStore:
         self._opened: weakref.WeakSet[ScratchStore] = weakref.WeakSet()
         self._lease: _Lease | None = None
         self._pool = BufferPool(buffers)
-        self.share: Any = None
+        self.reservation: object = None
         """what must not be given back before this is no more"""
         # Loaded before the run begins, so that at exit it ends after the run.
         load("zarr")
@@ -98,12 +98,12 @@ class ScratchStore:
 
         `remove` of either removes it earlier.
         """
-        sweep(self.place)
+        remove_stale(self.place)
         free = shutil.disk_usage(self.place).free
         if free < self.needed:
             raise OSError(no_room(self.needed, free, self.place))
         opened = copy(self)
-        opened._pool, opened.share = BufferPool(self.buffers), None
+        opened._pool, opened.reservation = BufferPool(self.buffers), None
         opened._opened = weakref.WeakSet([opened])
         with ending.writing:
             opened.directory = _new_directory(self.place)
@@ -162,7 +162,7 @@ class ScratchStore:
             array[start:stop, first : first + few] = frames[:, first : first + few]
         return GroupManifest(start, stop, tuple(_seal(self._file(start, band)) for band in bands))
 
-    def recorded(self, start: int, stop: int) -> "GroupManifest | None":
+    def find_written(self, start: int, stop: int) -> "GroupManifest | None":
         """Return what another process has written of a group before it died, if anything."""
         return None
 
@@ -259,7 +259,7 @@ class ScratchStore:
             **vars(self),
             "_array": None,
             "_pool": None,
-            "share": None,
+            "reservation": None,
             "_lease": None,
             "_opened": None,
         }

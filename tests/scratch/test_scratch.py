@@ -402,7 +402,7 @@ def test_a_ram_disk_is_recognised(tmp_path, mounts, in_memory):
     (tmp_path / "proc").mkdir()
     text = mounts.format(place=place.resolve(), parent=tmp_path.resolve())
     (tmp_path / "proc" / "mounts").write_text(text)
-    assert location.room(place, tmp_path).in_memory is in_memory
+    assert location.find_location(place, tmp_path).in_memory is in_memory
 
 
 def test_a_ram_disk_is_not_used(place, whole, monkeypatch):
@@ -431,11 +431,11 @@ def test_which_directory(tmp_path, monkeypatch):
     dasks.mkdir()
     monkeypatch.setattr(location.tempfile, "gettempdir", lambda: str(tmp_path))
     with dask.config.set({"temporary-directory": None}):
-        assert location.room().directory == str(tmp_path)
+        assert location.find_location().directory == str(tmp_path)
     with dask.config.set({"temporary-directory": str(dasks)}):
-        assert location.room().directory == str(dasks)
+        assert location.find_location().directory == str(dasks)
         with dask.config.set({"daskstats.scratch-directory": str(ours)}):
-            assert location.room().directory == str(ours)
+            assert location.find_location().directory == str(ours)
 
 
 def test_an_unknown_compression_is_refused(place, whole):
@@ -463,7 +463,7 @@ def test_what_the_dead_have_left_is_swept(tmp_path):
     (tmp_path / f"{location.PREFIX}garbled").mkdir()
     (tmp_path / f"{location.PREFIX}garbled" / location.OWNER).write_text("[]")
     (tmp_path / f"{location.PREFIX}link").symlink_to(tmp_path / f"{location.PREFIX}dead")
-    swept = {path.name.removeprefix(location.PREFIX) for path in location.sweep(tmp_path)}
+    swept = {path.name.removeprefix(location.PREFIX) for path in location.remove_stale(tmp_path)}
     assert swept == {"dead", "reused"}
     assert len(present(tmp_path)) == 5
 
@@ -496,7 +496,7 @@ def test_what_has_no_owner_is_swept(tmp_path, name, age, swept):
     (directory / "c" / "0").mkdir(parents=True)
     (directory / "c" / "0" / "0").write_text("frames")
     aged(directory, age)
-    assert location.sweep(tmp_path) == [directory] * swept
+    assert location.remove_stale(tmp_path) == [directory] * swept
     assert directory.exists() is not swept
 
 
@@ -507,7 +507,7 @@ def test_what_is_still_written_is_not_left(tmp_path):
     aged(directory, 3600)
     (directory / "c" / "0").touch()
     os.utime(directory / "c", (0, 0))
-    assert location.sweep(tmp_path) == []
+    assert location.remove_stale(tmp_path) == []
 
 
 def test_a_directory_that_another_process_removes_meanwhile(tmp_path):
@@ -523,7 +523,7 @@ def test_a_directory_that_another_process_removes_meanwhile(tmp_path):
     other.start()
     try:
         for _ in range(300):
-            assert location.sweep(tmp_path) == []
+            assert location.remove_stale(tmp_path) == []
     finally:
         stop.set()
         other.join()
@@ -537,7 +537,7 @@ def test_nothing_else_is_swept(tmp_path):
     (tmp_path / "scratch-of-mine").mkdir()
     for path in tmp_path.iterdir():
         os.utime(path, (0, 0), follow_symlinks=False)
-    assert location.sweep(tmp_path) == []
+    assert location.remove_stale(tmp_path) == []
     assert len(list(tmp_path.iterdir())) == 4
 
 
@@ -547,7 +547,7 @@ def test_a_spool_names_its_process(tmp_path):
     assert location._owner(spool.directory) == (host, pid, pytest.approx(began, abs=0.01))
     (spool.directory / location.OWNER).unlink()
     aged(spool.directory, 30 * 86400)
-    assert location.sweep(tmp_path) == []
+    assert location.remove_stale(tmp_path) == []
     assert spool.directory.stat().st_mode & 0o777 == 0o700
 
 
@@ -599,7 +599,7 @@ def test_a_run_that_is_ended(tmp_path, signal):
     result = run(code)
     assert result.returncode != 0
     assert len(present(tmp_path)) == (1 if signal == "SIGKILL" else 0)
-    location.sweep(tmp_path)
+    location.remove_stale(tmp_path)
     assert left(tmp_path) == []
 
 
