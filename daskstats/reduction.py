@@ -1,6 +1,5 @@
 """What every call works out first: arguments, outputs, plan; and how it becomes images."""
 
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -135,7 +134,9 @@ class Job:
         if not self.rowwise:
             return frame_wise.fold(*arguments, running, self.scheduler.shares_memory)
         use_buffer = use_buffer and self.scheduler.shares_memory
-        return row_wise.bands(*arguments, use_buffer, disk() if use_buffer else None, running)
+        return row_wise.bands(
+            *arguments, use_buffer, location.scratch_disk() if use_buffer else None, running
+        )
 
     def _plan_for(
         self, workers: Workers, cost: planning_values.Cost, nbytes: int, use_buffer: bool
@@ -380,25 +381,11 @@ def check_mask(mask: Any, whole: Source, series: Source, region: Any) -> np.ndar
     return mask.copy() if mask.any() else None
 
 
-def disk() -> planning_values.Disk:
-    """Return where frames may wait that do not fit into memory.
-
-    Whether the directory is there matters only to a plan that has frames wait in it.
-    """
-    compression = config.scratch_compression()
-    try:
-        place = location.find_location()
-    except NotADirectoryError:
-        directory, _ = location.configured_location()
-        return planning_values.Disk(str(directory), sys.maxsize, False, compression)
-    return planning_values.Disk(place.directory, place.nbytes, place.in_memory, compression)
-
-
 def shared_disk(workers: Workers) -> planning_values.Disk | None:
     """Return where the workers of a cluster may let frames wait, None if nothing is configured."""
     if config.scratch_directory() is None:
         return None
-    return replace(disk(), cluster=workers.cluster)
+    return location.scratch_disk(workers.cluster)
 
 
 def check_query_planning() -> None:

@@ -25,7 +25,7 @@ from ..packages import load
 from ..reduction import Job, named
 from ..run import workers
 from ..run.scheduler import current_scheduler
-from ..scratch import location
+from ..scratch import directories, location
 from ..series.base import Source, describe_missing
 from ..series.opening import open_source
 from ..series.selection import select
@@ -721,7 +721,7 @@ def own_workers(count: int, quiet: bool) -> Iterator[None]:
     """Start a cluster on this machine, and end it."""
     place = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
     with (
-        location.temporary_directory(place) as directory,
+        directories.temporary_directory(place) as directory,
         workers.start_here(count, str(directory)) as client,
         ending.closing(lambda: client.cluster.close(timeout=CLOSE_TIMEOUT)),
     ):

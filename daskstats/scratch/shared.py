@@ -18,7 +18,8 @@ import numpy as np
 
 from ..packages import loaded
 from . import liveness
-from .location import PREFIX, _marks, no_room, remove_stale
+from .directories import PREFIX, lock_files, remove_stale
+from .location import no_room
 from .store import GroupManifest, ScratchStore
 
 # Seconds between looks whether a worker still has what holds a shared directory.
@@ -71,7 +72,7 @@ class SharedScratchStore(ScratchStore):
         self.directory = directory
         _shared[directory] = self
         end = weakref.finalize(self, _let_go, mark, token)
-        _marks.add(mark)
+        lock_files.add(mark)
         if _known(token):
             arguments = directory, end, token
             threading.Thread(target=_watch, args=arguments, daemon=True).start()
@@ -153,7 +154,7 @@ def _let_go(mark: Path, token: str) -> None:
         timer.start()
     else:
         liveness.let_go(mark)
-        _marks.discard(mark)
+        lock_files.discard(mark)
 
 
 def _spilled(token: str) -> bool:

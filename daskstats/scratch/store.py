@@ -30,14 +30,14 @@ from .. import ending
 from ..config import check_compression
 from ..memory.pool import BufferPool
 from ..packages import load
-from .location import (
+from .directories import (
     DamagedScratchError,
-    _Lease,
-    _new_directory,
-    _places,
-    no_room,
+    ScratchDirectory,
+    locations,
+    new_directory,
     remove_stale,
 )
+from .location import no_room
 
 # Chunks that one call of zarr's writes or reads at the same time: enough to keep its threads busy,
 # few enough to be small beside a memory limit.
@@ -78,7 +78,7 @@ class ScratchStore:
         compression: str = "lz4",
     ) -> None:
         self.place, self.shape, self.dtype = Path(place), shape, np.dtype(dtype)
-        _places.add(self.place)
+        locations.add(self.place)
         self.group, self.height = group, height
         self.needed, self.buffers = needed, buffers
         self.compression = check_compression(compression)
@@ -86,7 +86,7 @@ class ScratchStore:
         self._array: Any = None
         self._metadata = b""
         self._opened: weakref.WeakSet[ScratchStore] = weakref.WeakSet()
-        self._lease: _Lease | None = None
+        self._lease: ScratchDirectory | None = None
         self._pool = BufferPool(buffers)
         self.reservation: object = None
         """what must not be given back before this is no more"""
@@ -106,8 +106,8 @@ class ScratchStore:
         opened._pool, opened.reservation = BufferPool(self.buffers), None
         opened._opened = weakref.WeakSet([opened])
         with ending.writing:
-            opened.directory = _new_directory(self.place)
-            opened._lease = _Lease(opened.directory)
+            opened.directory = new_directory(self.place)
+            opened._lease = ScratchDirectory(opened.directory)
             weakref.finalize(opened, opened._lease.end)
             self._opened.add(opened)
             opened._array = opened._create(opened.directory)

@@ -19,6 +19,7 @@ from programs import daskstats
 from daskstats import reduction
 from daskstats.cli import commands
 from daskstats.formats import sinks
+from daskstats.planning.values import Disk
 from daskstats.scratch import location
 from daskstats.series.opening import open_source
 from daskstats.simulate import simulate
@@ -724,7 +725,7 @@ def test_info_of_what_is_written_to_disk(large, monkeypatch):
 
 
 def test_info_names_a_ram_disk(scan, monkeypatch):
-    found = location.Location("/ram", 2 * 10**9, in_memory=True)
+    found = Disk("/ram", 2 * 10**9, in_memory=True)
     monkeypatch.setattr(location, "find_location", lambda: found)
     result = ended(run("info", scan))
     assert "2 GB free in /ram, a RAM disk, which is not used" in result.stdout
