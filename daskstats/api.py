@@ -14,6 +14,7 @@ from .arguments import count_frames
 from .graph import reading
 from .memory import reservation
 from .planning import frame_wise, row_wise, values
+from .planning.request import Request
 from .reduction import Job, Options, check_query_planning, limit
 from .run import scheduler as run_scheduler
 from .run import workers
@@ -1120,7 +1121,7 @@ def wrap(
     series = as_series(ims, lock)
     warn_about_missing(series, count_frames(nframes, series))
     scheduler = run_scheduler.current_scheduler()
-    cut = frame_wise.fold if along == "frames" else row_wise.bands
+    planned = frame_wise.plan_frame_wise if along == "frames" else row_wise.plan_row_wise
     shape = layout(series, count_frames(nframes, series))
     threads, processes, replicas = scheduler.workers, 0, 1
     if scheduler.cluster is not None:
@@ -1129,7 +1130,7 @@ def wrap(
     if scheduler.sends:
         workers.check_sent(series)
     nbytes = limit(memory_limit, scheduler)
-    found = cut(shape, values.Cost(), 1, threads, nbytes, processes=processes)
+    found = planned(Request(shape, values.Cost(), 1, threads, nbytes, processes=processes))
     if found.in_pixels:
         raise values.MemoryLimitError(
             f"one row of all {shape.nframes} frames for each of {threads} workers does not fit in "

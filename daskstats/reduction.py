@@ -20,6 +20,7 @@ from .memory import reservation
 from .memory.available import memory_limit
 from .planning import frame_wise, row_wise
 from .planning import values as planning_values
+from .planning.request import Request
 from .run import scheduler as run_scheduler
 from .run import stream
 from .run import workers as run_workers
@@ -130,37 +131,26 @@ class Job:
                 return replace(plan, replicas=self._replicas)
             except planning_values.MemoryLimitError as error:
                 raise planning_values.MemoryLimitError(f"{error} ({workers})") from None
-        arguments = self.layout, cost, self.steps, self.scheduler.workers, nbytes
+        request = Request(self.layout, cost, self.steps, self.scheduler.workers, nbytes, running)
         if not self.rowwise:
-            return frame_wise.fold(*arguments, running, self.scheduler.shares_memory)
+            return frame_wise.plan_frame_wise(request, self.scheduler.shares_memory)
         use_buffer = use_buffer and self.scheduler.shares_memory
-        return row_wise.bands(
-            *arguments, use_buffer, location.scratch_disk() if use_buffer else None, running
-        )
+        disk = location.scratch_disk() if use_buffer else None
+        return row_wise.plan_row_wise(request, use_buffer, disk)
 
     def _plan_for(
         self, workers: Workers, cost: planning_values.Cost, nbytes: int, use_buffer: bool
     ) -> planning_values.Plan:
-        """Plan for each worker of a cluster, with fewer states in one place if memory is short."""
-        arguments = self.layout, cost, self.steps, workers.each, nbytes
-        if self.rowwise:
-            shuffle = run_workers.shuffle_nbytes() if use_buffer else 0
-            shared = shared_disk(workers) if use_buffer else None
-            processes = workers.processes
-            return row_wise.bands(
-                *arguments, use_buffer, shared, processes=processes, shuffle=shuffle
-            )
-        fan_in = min(planning_values.FAN_IN, workers.threads)
-        while True:
-            try:
-                processes = workers.processes
-                return frame_wise.fold(
-                    *arguments, chained=False, processes=processes, fan_in=fan_in
-                )
-            except planning_values.MemoryLimitError:
-                if fan_in <= 2:
-                    raise
-            fan_in //= 2
+        """Plan for each worker of a cluster."""
+        request = Request(
+            self.layout, cost, self.steps, workers.each, nbytes, processes=workers.processes
+        )
+        if not self.rowwise:
+            fan_in = min(planning_values.FAN_IN, workers.threads)
+            return frame_wise.plan_frame_wise(request, chained=False, fan_in=fan_in)
+        shuffle = run_workers.shuffle_nbytes() if use_buffer else 0
+        shared = shared_disk(workers) if use_buffer else None
+        return row_wise.plan_row_wise(request, use_buffer, shared, shuffle)
 
     def image(self) -> Array:
         """Return the lazy image of one statistic."""

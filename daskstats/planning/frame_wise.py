@@ -13,8 +13,9 @@ from .cuts import (
     task_size,
     units_read,
 )
-from .margins import check_limit, check_tasks, fetched, payload, with_losses
-from .values import FAN_IN, MEBI, WAITING, Cost, Layout, Plan
+from .margins import check_tasks, fetched, payload, with_losses
+from .request import Request
+from .values import FAN_IN, MEBI, WAITING, Layout, MemoryLimitError, Plan
 
 # Steps of frames in memory that one call of compiled code passes, at most, and the bytes of frames
 # of each worker that are enough for a call: some 0.3 ms. In shorter ones, threads that wait for
@@ -29,37 +30,16 @@ COPIES = 3
 SENT_STATE = 8
 
 
-def fold(
-    layout: Layout,
-    cost: Cost,
-    steps: int,
-    workers: int,
-    limit: int,
-    running: bool = False,
-    chained: bool = True,
-    processes: int = 0,
-    fan_in: int = FAN_IN,
-) -> Plan:
+def plan_frame_wise(request: Request, chained: bool = True, fan_in: int = FAN_IN) -> Plan:
     """Plan a frame-wise statistic.
 
     Parameters
     ----------
-    layout, cost
-        The series and the statistic.
-    steps : int
-        Number of intermediate images, 1 for the result alone.
-    workers : int
-        Tasks that run at once.
-    limit : int
-        Bytes.
-    running : bool
-        Whether intermediate images are wanted, which wait for a consumer.
+    request : Request
     chained : bool
         Whether a task folds on in a copy of the state of the one before, as within one process.
-    processes : int
-        Workers of a cluster; ``workers`` and ``limit`` are those of each. 0: this process alone.
     fan_in : int
-        The most partial states that a task combines, which a cluster sends to it.
+        The most partial states that a task of a cluster combines; fewer if memory is short.
 
     Raises
     ------
@@ -68,10 +48,24 @@ def fold(
 
     Examples
     --------
+    >>> from daskstats.planning.values import Cost, Layout
     >>> layout = Layout(nframes=100, rows=2048, cols=2048, itemsize=2)
-    >>> print(fold(layout, Cost(state=8, image=4), steps=10, workers=2, limit=4 << 30))
+    >>> request = Request(layout, Cost(state=8, image=4), steps=10, workers=2, limit=4 << 30)
+    >>> print(plan_frame_wise(request))
     fold: 10 blocks of 10 frames, 2 at once; each frame read 1 time; at most 320.8 MiB of 4096 MiB
     """
+    while True:
+        try:
+            return _plan(request, chained, fan_in)
+        except MemoryLimitError:
+            if not request.processes or fan_in <= 2:
+                raise
+        fan_in //= 2
+
+
+def _plan(request: Request, chained: bool, fan_in: int) -> Plan:
+    layout, cost, steps, workers = request.layout, request.cost, request.steps, request.workers
+    limit, running, processes = request.limit, request.running, request.processes
     layout = layout.for_folds()
     pixels = layout.rows * layout.cols
     unit = min(layout.frame_unit, layout.nframes)
@@ -87,7 +81,7 @@ def fold(
     copies = COPIES if layout.in_memory and processes else 1
     read = replace(layout, in_memory=False) if copies > 1 else layout
     least = copies * fetched(read, 1)
-    check_limit(fixed + workers * least, limit, layout, "one frame", workers)
+    request.check_limit(fixed + workers * least, "one frame")
     room = (payload(limit) - fixed) // workers
 
     per_worker = TASKS_PER_WORKER_IN_MEMORY if layout.in_memory else TASKS_PER_WORKER

@@ -1,6 +1,6 @@
-"""What arrays take with all that is around them, and refusals."""
+"""Memory around arrays, and the largest graph."""
 
-from .values import MEBI, Layout, MemoryLimitError, mebibytes
+from .values import MEBI, Layout
 
 # What allocators lose between arrays, and what threads, tasks and metadata take.
 ALLOCATOR_SLACK, FIXED_OVERHEAD = 10, 4 * MEBI
@@ -37,14 +37,3 @@ def payload(limit: int) -> int:
     """
     nbytes = max(0, limit - FIXED_OVERHEAD) * ALLOCATOR_SLACK // (ALLOCATOR_SLACK + 1)
     return nbytes + (with_losses(nbytes + 1) <= limit)
-
-
-def check_limit(needed: int, limit: int, layout: Layout, least: str, workers: int) -> None:
-    """Refuse, with the numbers, what does not fit at the smallest block size."""
-    needed = with_losses(needed)
-    if needed > limit:
-        raise MemoryLimitError(
-            f"{layout.nframes} frames of {layout.rows} x {layout.cols} need at least "
-            f"{mebibytes(needed)} ({least} for each of {workers} workers, with its results), but "
-            f"the memory limit is {mebibytes(limit)}: raise memory_limit or use fewer workers"
-        )

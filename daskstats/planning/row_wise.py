@@ -34,13 +34,13 @@ from .cuts import (
     task_size,
     units_touched,
 )
-from .margins import MOST_TASKS, check_limit, check_tasks, fetched, payload, with_losses
+from .margins import MOST_TASKS, check_tasks, fetched, with_losses
+from .request import Request
 from .strategies import (
     CHUNKS_IN_FLIGHT,
     MOST_SMALL_CHUNKS,
     SMALLEST_CHUNK,
     Bands,
-    Request,
     direct,
     p2p,
     refusal,
@@ -48,36 +48,26 @@ from .strategies import (
     resident,
     scratch,
 )
-from .values import Cost, Disk, Layout, MemoryLimitError, Plan, Range, mebibytes
+from .values import Disk, MemoryLimitError, Plan, Range, mebibytes
 
 # Rows of the lowest bands that frames are written in for the sake of more steps.
 SMALLEST_BAND = 8
 
 
-def bands(
-    layout: Layout,
-    cost: Cost,
-    steps: int,
-    workers: int,
-    limit: int,
-    use_buffer: bool = True,
-    disk: Disk | None = None,
-    running: bool = False,
-    processes: int = 0,
-    shuffle: int = 0,
+def plan_row_wise(
+    request: Request, use_buffer: bool = True, disk: Disk | None = None, shuffle: int = 0
 ) -> Plan:
-    """Plan a row-wise statistic; parameters as of `fold`.
+    """Plan a row-wise statistic.
 
     Parameters
     ----------
+    request : Request
+        No process of a cluster keeps all frames.
     use_buffer : bool
         Whether frames may be kept, in memory or on disk; otherwise they are read again for each
         band, where the source cannot read rows.
     disk : Disk, optional
         Where they may be kept; None: nowhere.
-    processes : int
-        Workers of a cluster, none of which keeps all frames; ``workers`` and ``limit`` are those
-        of each. 0: this process alone.
     shuffle : int
         Bytes of each worker's buffers if workers may exchange bands (p2p), else 0.
 
@@ -88,28 +78,29 @@ def bands(
 
     Examples
     --------
+    >>> from daskstats.planning.values import Cost, Layout
     >>> layout = Layout(nframes=100, rows=2048, cols=2048, itemsize=2, row_unit=2048)
     >>> cost = Cost(state=8, image=4, temporaries=64, tile=1 << 20)
-    >>> plan = bands(layout, cost, steps=1, workers=2, limit=4 << 30)
+    >>> request = Request(layout, cost, steps=1, workers=2, limit=4 << 30)
+    >>> plan = plan_row_wise(request)
     >>> plan.strategy, len(plan.blocks), plan.reads
     ('resident', 4, 1.0)
-    >>> plan = bands(layout, cost, 1, 2, limit=1 << 29, disk=Disk("/scratch", 1 << 40))
+    >>> plan = plan_row_wise(request.within(1 << 29), disk=Disk("/scratch", 1 << 40))
     >>> plan.strategy, len(plan.blocks), plan.reads
     ('scratch', 8, 1.0)
-    >>> plan = bands(layout, cost, 1, 2, limit=1 << 29)
+    >>> plan = plan_row_wise(request.within(1 << 29))
     >>> plan.strategy, len(plan.blocks), plan.reads
     ('reread', 6, 6.0)
     """
-    request = Request(layout, cost, steps, workers, payload(limit), running, processes)
     kept = use_buffer, disk, shuffle
-    plan, refused = plan_bands(request, limit, *kept)
+    plan, refused = plan_bands(request, *kept)
     if plan is not None:
         return plan
     if refused.tiny is not None:
-        check_chunks(refused.tiny, lambda more: plan_bands(request.within(more), more, *kept)[0])
+        check_chunks(refused.tiny, lambda more: plan_bands(request.within(more), *kept)[0])
     if refused.tasks:
-        check_tasks(min(refused.tasks), layout)
-    check_limit(min(refused.needed), limit, layout, "one pixel of all frames", workers)
+        check_tasks(min(refused.tasks), request.layout)
+    request.check_limit(min(refused.needed), "one pixel of all frames")
     raise AssertionError("unreachable")
 
 
@@ -126,7 +117,7 @@ class Refused:
 
 
 def plan_bands(
-    request: "Request", limit: int, use_buffer: bool, disk: Disk | None, shuffle: int
+    request: "Request", use_buffer: bool, disk: Disk | None, shuffle: int
 ) -> tuple[Plan | None, Refused]:
     """Return the best plan: of bands of whole rows, or else of parts of rows, if any fits."""
     refused, layout, workers = Refused(), request.layout, request.workers
@@ -134,12 +125,12 @@ def plan_bands(
     for each in every:
         ways, note = ways_to_bands(each, use_buffer, disk, shuffle)
         for way in ways:
-            height = way.highest(each.limit, workers)
+            height = way.highest(each.payload, workers)
             if height < way.least:
                 continue
             refused.tasks.append(way.tasks(each.layout, height))
             if refused.tasks[-1] <= MOST_TASKS:
-                plan = way_to_plan(each, way, height, disk, note, limit)
+                plan = way_to_plan(each, way, height, disk, note)
                 if not has_tiny_chunks(plan):
                     return plan, refused
                 refused.tiny = plan
@@ -180,9 +171,7 @@ def ways_to_bands(
     return ways, note
 
 
-def way_to_plan(
-    request: Request, way: Bands, height: int, disk: Disk | None, note: str, limit: int
-) -> Plan:
+def way_to_plan(request: Request, way: Bands, height: int, disk: Disk | None, note: str) -> Plan:
     """Cut the rows for a way of reading them."""
     layout, workers = request.layout, request.workers
     blocks, parts = cut_rows(request, way, height)
@@ -201,7 +190,7 @@ def way_to_plan(
         piece=layout.nframes if layout.in_memory else piece,
         workers=workers,
         nbytes=with_losses(nbytes),
-        limit=limit,
+        limit=request.limit,
         reads=reads.get(way.strategy, 1.0),
         groups=groups,
         disk=disk if spooled else None,
@@ -248,7 +237,7 @@ def spool_groups(
     row = tallest * layout.cols * layout.itemsize
     writing = workers * (fetched(layout, unit) + CHUNKS_IN_FLIGHT * way.chunk)
     # Bands make the buffers as large as they are, if they can; of low bands chunks would be small.
-    affordable = (request.limit - writing) // (workers * layout.frame_nbytes)
+    affordable = (request.payload - writing) // (workers * layout.frame_nbytes)
     least = min(-(-SMALLEST_CHUNK // row), affordable)
     if not layout.again:  # all blocks of a dask array that a group needs are there at once
         least = 1

@@ -1,11 +1,12 @@
 """Strategies that get frames from the series to bands of rows, with their cost."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .cuts import LARGEST_BLOCK, TASKS_PER_WORKER
 from .frame_wise import COPIES
-from .margins import fetched, payload
-from .values import MEBI, TASK_OBJECTS, Cost, Disk, Layout, mebibytes
+from .margins import fetched
+from .request import Request
+from .values import MEBI, TASK_OBJECTS, Disk, Layout, mebibytes
 
 # Bytes of a chunk of scratch data: large beside the cost of a file (some 2 ms), and small beside
 # the limit, because zarr has four at work for each worker, each as it is, compressed, and with its
@@ -64,54 +65,6 @@ class Bands:
         return min(self.most, affordable)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be planned; see `fold`."""
-
-    layout: Layout
-    cost: Cost
-    steps: int
-    workers: int
-    limit: int
-    """bytes of arrays"""
-    running: bool
-    processes: int
-
-    def within(self, limit: int) -> "Request":
-        """Return the request with another memory limit."""
-        return replace(self, limit=payload(limit))
-
-    def in_pixels(self) -> "Request":
-        """Return the request for bands that are parts of rows."""
-        return replace(self, layout=self.layout.in_pixels())
-
-    @property
-    def everyone(self) -> int:
-        """Tasks that run at once, in all processes."""
-        return self.workers * max(1, self.processes)
-
-    @property
-    def images(self) -> int:
-        """Bytes of the finished rows and of images: one being made, one with the consumer."""
-        images = 3 if self.running else 2
-        return (self.cost.state + images * self.cost.image) * self.layout.rows * self.layout.cols
-
-    @property
-    def row(self) -> int:
-        """Bytes of one row of all frames."""
-        return self.layout.nframes * self.layout.cols * self.layout.itemsize
-
-    @property
-    def temporaries(self) -> int:
-        """Bytes of temporaries for a row."""
-        return self.layout.cols * self.cost.temporaries
-
-    @property
-    def tiles(self) -> int:
-        """Bytes of the tiles of all workers, and of their views of frames."""
-        return self.workers * (self.cost.tile + self.layout.objects)
-
-
 def direct(request: Request) -> Bands:
     """Read bands from the source: whole units of rows, so that none is decoded twice."""
     layout = request.layout
@@ -149,9 +102,9 @@ def scratch(request: Request, smallest: int = 0) -> Bands:
     layout, workers = request.layout, request.workers
     unit = min(layout.frame_unit, layout.nframes)
     row = unit * layout.cols * layout.itemsize  # of a chunk
-    chunk = max(min(LARGEST_CHUNK, request.limit // (workers * CHUNKS_OF_LIMIT)), row)
+    chunk = max(min(LARGEST_CHUNK, request.payload // (workers * CHUNKS_OF_LIMIT)), row)
     # Larger ones where those in flight take no more than a quarter of the limit.
-    in_quarter = request.limit // (4 * workers * CHUNKS_IN_FLIGHT)
+    in_quarter = request.payload // (4 * workers * CHUNKS_IN_FLIGHT)
     chunk = max(chunk, min(smallest, in_quarter, layout.nbytes))
     fixed = max(request.images + request.tiles, workers * fetched(layout, unit))
     fixed += workers * CHUNKS_IN_FLIGHT * chunk
@@ -173,7 +126,7 @@ def p2p(request: Request, shuffle: int) -> Bands:
     held = layout.frame_unit * layout.frame_nbytes
     units = -(-layout.nframes // layout.frame_unit)
     counted = EXCHANGED_COPIES - SPARE_COPIES
-    room = (request.limit - request.images - shuffle) // (workers * counted)
+    room = (request.payload - request.images - shuffle) // (workers * counted)
     room = min(room, LARGEST_EXCHANGED, layout.nbytes // (TASKS_PER_WORKER * request.everyone))
     # Any two blocks of frames are larger than a band: or else dask joins blocks up to the size of a
     # band before it exchanges them, and keeps others that it has read meanwhile.
