@@ -57,7 +57,7 @@ def has_ended(host: str, pid: int, began: float) -> bool:
         return False
 
 
-def new_mark() -> str:
+def unique_name() -> str:
     """Return a name that no other thing has, and that tells the process which has made it."""
     host, pid, began = this_process()
     return f"{host}~{pid}~{began:.2f}~{uuid4().hex}"

@@ -50,7 +50,7 @@ class ReservationEntry:
     """the calls of dask's scheduler of which one is its own, if it has no consumer"""
 
 
-_holdings: set[ReservationEntry] = set()
+_entries: set[ReservationEntry] = set()
 _changed = threading.Condition()
 
 
@@ -58,7 +58,7 @@ def unreserved(limit: int) -> int:
     """Return what the runs of this process that are known now leave of a limit."""
     _end_what_is_over()
     with _changed:
-        return max(0, limit - sum(holding.nbytes for holding in _holdings))
+        return max(0, limit - sum(entry.nbytes for entry in _entries))
 
 
 class MemoryReservation:
@@ -87,15 +87,15 @@ class MemoryReservation:
     def __init__(self, nbytes: int, limit: int, caller: int | None = None) -> None:
         self.nbytes, self.limit = nbytes, limit
         self.caller = threading.get_ident() if caller is None else caller
-        self._holding = ReservationEntry(nbytes)
-        self._end = weakref.finalize(self, _forget, self._holding)
+        self._entry = ReservationEntry(nbytes)
+        self._end = weakref.finalize(self, _forget, self._entry)
         self._at_failure: list[Callable[[], object]] = []
         self._told = self._failed = False
 
     def reserve(self) -> None:
         """Let calls that are planned from now on know of this one."""
         with _changed:
-            _holdings.add(self._holding)
+            _entries.add(self._entry)
 
     def begin(self) -> None:
         """Wait until there is room for a run whose images this thread consumes.
@@ -106,7 +106,7 @@ class MemoryReservation:
             If this thread consumes or works for others, which could not go on meanwhile, or if
             the others are iterators that nobody advances.
         """
-        self.caller = self._holding.thread = threading.get_ident()
+        self.caller = self._entry.thread = threading.get_ident()
         with _changed:
             self._wait()
             self._take()
@@ -116,9 +116,9 @@ class MemoryReservation:
         """Say, while the consumer waits for an image, that the run goes on."""
         me = threading.get_ident()
         with _changed:
-            self._holding.tasks.append(me)
-            if self._holding.thread:
-                self.caller = self._holding.thread = me  # it may be another one than before
+            self._entry.tasks.append(me)
+            if self._entry.thread:
+                self.caller = self._entry.thread = me  # it may be another one than before
         try:
             yield
         finally:
@@ -129,14 +129,14 @@ class MemoryReservation:
         """Hold the share for a task, once there is room for its run; errors as of `begin`."""
         me = threading.get_ident()
         with _changed:
-            if not self._holding.begun or self._holding not in _holdings:
+            if not self._entry.begun or self._entry not in _entries:
                 run = computations.of_this_task()
-                if self._holding.begun and run <= self._holding.runs:
+                if self._entry.begun and run <= self._entry.runs:
                     raise RuntimeError("the computation that this task belongs to has ended")
                 self._wait(run)
-                self._holding.runs = run
+                self._entry.runs = run
             self._take()
-            self._holding.tasks.append(me)
+            self._entry.tasks.append(me)
         _watch_for_end(self)
         try:
             yield
@@ -148,14 +148,14 @@ class MemoryReservation:
 
     def _worked(self, thread: int) -> None:
         with _changed:
-            self._holding.tasks.remove(thread)
-            self._holding.worked = time.monotonic()
+            self._entry.tasks.remove(thread)
+            self._entry.worked = time.monotonic()
 
     def _wait(self, run: frozenset = frozenset()) -> None:
         """Wait, with the lock held, until there is room, or until the task's run has ended."""
         began = time.monotonic()
         # A computation that has failed lives on as long as somebody keeps its traceback.
-        while not (self._fits() or _idle(self._holding)):
+        while not (self._fits() or _idle(self._entry)):
             self._check()
             if run and run.isdisjoint(computations.going_on()):
                 raise RuntimeError("the computation has ended while a task of it waited for memory")
@@ -166,7 +166,7 @@ class MemoryReservation:
 
     def _check(self) -> None:
         """Raise MemoryError if those that are waited for wait for this one, or for nobody."""
-        others = _begun(self._holding)
+        others = _begun(self._entry)
         mine = [o for o in others if self.caller == o.thread or self.caller in o.tasks]
         if mine:
             raise MemoryError(
@@ -183,7 +183,7 @@ class MemoryReservation:
             )
 
     def _needs(self, remedy: str, others: list[ReservationEntry] | None = None) -> str:
-        others = _begun(self._holding) if others is None else others
+        others = _begun(self._entry) if others is None else others
         held = sum(other.nbytes for other in others)
         return (
             f"{self.nbytes >> 20} MiB do not fit next to the {held >> 20} MiB of the {len(others)} "
@@ -205,15 +205,15 @@ class MemoryReservation:
             while self._at_failure:
                 with suppress(Exception):
                     self._at_failure.pop()()
-        _forget(self._holding)
+        _forget(self._entry)
 
     def _fits(self) -> bool:
-        others = sum(other.nbytes for other in _begun(self._holding))
+        others = sum(other.nbytes for other in _begun(self._entry))
         return not others or others + self.nbytes <= self.limit
 
     def _take(self) -> None:
-        self._holding.begun, self._holding.worked = True, time.monotonic()
-        _holdings.add(self._holding)
+        self._entry.begun, self._entry.worked = True, time.monotonic()
+        _entries.add(self._entry)
 
     def __reduce__(self) -> Any:
         # Another process has memory of its own.
@@ -221,7 +221,7 @@ class MemoryReservation:
 
 
 def _begun(mine: ReservationEntry) -> list[ReservationEntry]:
-    return [other for other in _holdings if other.begun and other is not mine]
+    return [other for other in _entries if other.begun and other is not mine]
 
 
 def _idle(mine: ReservationEntry) -> bool:
@@ -232,19 +232,19 @@ def _idle(mine: ReservationEntry) -> bool:
     return not busy and time.monotonic() - newest > PATIENCE
 
 
-def _is_left_alone(holding: ReservationEntry) -> bool:
+def _is_left_alone(entry: ReservationEntry) -> bool:
     """Whether an iterator will not be advanced any more, as far as can be told."""
-    if not holding.thread or holding.tasks:
+    if not entry.thread or entry.tasks:
         return False
-    alive = any(thread.ident == holding.thread for thread in threading.enumerate())
-    return not alive or time.monotonic() - holding.worked > config.memory_timeout()
+    alive = any(thread.ident == entry.thread for thread in threading.enumerate())
+    return not alive or time.monotonic() - entry.worked > config.memory_timeout()
 
 
-def _forget(holding: ReservationEntry) -> None:
-    if holding.begun and holding.nbytes >= WORTH_TRIMMING:
+def _forget(entry: ReservationEntry) -> None:
+    if entry.begun and entry.nbytes >= WORTH_TRIMMING:
         _trim()
     with _changed:
-        _holdings.discard(holding)
+        _entries.discard(entry)
         _changed.notify_all()
 
 
@@ -262,7 +262,7 @@ _watching = threading.Lock()
 
 def _watch_for_end(share: MemoryReservation) -> None:
     """Give a share back when its run has ended, whoever keeps the results of the run."""
-    if share in _watched or not share._holding.runs:
+    if share in _watched or not share._entry.runs:
         return
     with _watching:
         first = not _watched
@@ -282,7 +282,7 @@ def _end_what_is_over() -> bool:
     """End the shares whose runs have ended, and return whether there are others."""
     with _watching:
         live = computations.going_on() if _watched else frozenset()
-        over = [share for share in _watched if share._holding.runs.isdisjoint(live)]
+        over = [share for share in _watched if share._entry.runs.isdisjoint(live)]
         for share in over:
             _watched.discard(share)
             share.end()

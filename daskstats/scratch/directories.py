@@ -145,7 +145,7 @@ def _owner(path: Path) -> tuple[str, int, float] | None:
 
 
 def new_directory(place: Path) -> Path:
-    directory = place / f"{PREFIX}{processes.new_mark()}"
+    directory = place / f"{PREFIX}{processes.unique_name()}"
     directory.mkdir(mode=0o700)
     with suppress(OSError):
         (directory / OWNER).write_text(json.dumps(_this_process()))

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from ..processes import has_ended, new_mark
+from ..processes import has_ended, unique_name
 
 HOLDERS = "holders"
 
@@ -46,7 +46,7 @@ def hold(directory: Path, fill: Callable[[Path], object]) -> Path:
         Puts into a new directory what belongs there before anybody sees it.
     """
     made = directory.with_name(f"{directory.name}{NEW}{uuid4().hex}")
-    mark = made / HOLDERS / new_mark()
+    mark = made / HOLDERS / unique_name()
     mark.parent.mkdir(mode=0o700, parents=True)
     made.chmod(0o700)
     try:
@@ -77,7 +77,7 @@ def join(directory: Path) -> Path:
     FileNotFoundError
         If it is not.
     """
-    mark = directory / HOLDERS / new_mark()
+    mark = directory / HOLDERS / unique_name()
     mark.touch(exist_ok=False)
     return mark
 

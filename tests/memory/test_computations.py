@@ -80,7 +80,7 @@ def test_what_a_failed_call_held_is_given_back_though_its_traceback_is_kept(
             except error as raised:
                 kept.append(raised)
     assert len(kept) == 3
-    assert until(lambda: not reservation._holdings), "nothing is left of the share"
+    assert until(lambda: not reservation._entries), "nothing is left of the share"
     assert until(lambda: not any(place.iterdir())), "no scratch data are left"
     assert stats.plan(Failing(-1, fail), "median", memory_limit=limit).strategy == strategy
 
@@ -130,7 +130,7 @@ def test_a_cache_of_results_keeps_them_when_the_run_has_ended_well(monkeypatch):
     with dask.config.set(num_workers=2), Cached() as cache:
         first = lazy.compute()
         cache.results = {k: v for k, v in cache.results.items() if "median" not in str(k)}
-        assert until(lambda: not reservation._holdings)
+        assert until(lambda: not reservation._entries)
         assert np.array_equal(lazy.compute(), first)
     cache.results.clear()
     assert (first == (NFRAMES - 1) / 2).all()
@@ -154,7 +154,7 @@ def test_a_run_that_goes_on_keeps_its_share():
     gate.set()
     thread.join()
     assert not computations.going_on()
-    assert until(lambda: not reservation._holdings)
+    assert until(lambda: not reservation._entries)
 
 
 def test_a_task_knows_its_run():

@@ -388,11 +388,11 @@ def test_resource_limits(name, field):
 @pytest.fixture(autouse=True)
 def _nothing_is_held():
     """What a failed test before this one keeps alive is not this one's."""
-    before = set(reservation._holdings)
+    before = set(reservation._entries)
     yield
-    if not reservation._holdings <= before:
+    if not reservation._entries <= before:
         gc.collect()  # not always: it takes half a second where much has been imported
-    assert reservation._holdings <= before
+    assert reservation._entries <= before
 
 
 def test_what_is_reserved_is_not_left():
@@ -518,7 +518,7 @@ def test_eight_detectors_at_once(name, monkeypatch):
 
     def watch(self):
         take(self)
-        most.append(sum(holding.nbytes for holding in reservation._holdings if holding.begun))
+        most.append(sum(entry.nbytes for entry in reservation._entries if entry.begun))
 
     monkeypatch.setattr(reservation.MemoryReservation, "_take", watch)
     frames = np.random.default_rng(0).integers(0, 1 << 12, (NFRAMES, *SHAPE)).astype("u2")
@@ -589,7 +589,7 @@ def test_a_call_says_what_it_waits_for_and_ends(monkeypatch, caplog, start):
         begin(start)
     gate.set()
     thread.join()
-    while reservation._holdings:  # the other task of the computation may still work
+    while reservation._entries:  # the other task of the computation may still work
         time.sleep(0.01)
     assert [record.name for record in caplog.records] == ["daskstats"]
     assert "waiting for them to end" in caplog.text
