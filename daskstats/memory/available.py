@@ -147,7 +147,7 @@ def rlimit_free() -> Iterator[int]:
 
 # A worker begins to spill at 60 % of its limit, and its process takes so much with numba, dask and
 # the kernels loaded (measured: 300 MiB resident).
-SAFE, PROCESS_NBYTES = 0.6, 320 << 20
+SPILL_FRACTION, PROCESS_NBYTES = 0.6, 320 << 20
 
 
 def worker_budget(limit: int) -> int:
@@ -156,4 +156,4 @@ def worker_budget(limit: int) -> int:
     >>> worker_budget(1 << 30) >> 20
     294
     """
-    return max(0, int(SAFE * limit - PROCESS_NBYTES))
+    return max(0, int(SPILL_FRACTION * limit - PROCESS_NBYTES))

@@ -273,7 +273,7 @@ def test_workers_stay_below_the_threshold(tmp_path, name, nframes):
             *_, image = getattr(stats, f"{name}_iter")(scan, 20)
         assert settle(client) == (0, 0, 0)
     assert image.shape == scan.shape
-    assert max(watch.peaks.values()) < available.SAFE * limit
+    assert max(watch.peaks.values()) < available.SPILL_FRACTION * limit
     assert (len(watch.peaks), watch.states) == (2, {"running"})
     assert set(scan.reads().values()) == {1}
 
