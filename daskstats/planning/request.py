@@ -1,4 +1,4 @@
-"""A request for a plan, and its refusal."""
+"""A request for a plan."""
 
 from dataclasses import dataclass, replace
 
@@ -8,18 +8,18 @@ from .values import Cost, Layout, MemoryLimitError, mebibytes
 
 @dataclass(frozen=True)
 class Request:
-    """The facts that a plan is made from."""
+    """The facts that a plan depends on."""
 
     layout: Layout
-    """the series"""
+    """of the series"""
     cost: Cost
     """of the statistic"""
     steps: int
     """number of intermediate images, 1 for the result alone"""
     workers: int
-    """tasks that run at once, on a cluster in each process"""
+    """tasks that run at once, in each process of a cluster"""
     limit: int
-    """bytes that the call may use, on a cluster in each process"""
+    """bytes that the call may use, in each process of a cluster"""
     running: bool = False
     """whether intermediate images wait for a consumer"""
     processes: int = 0
