@@ -453,7 +453,7 @@ def test_what_the_dead_have_left_is_swept(tmp_path):
     owners = {
         "dead": {"host": processes.socket.gethostname(), "pid": dead_pid(), "began": 0},
         "reused": {"host": processes.socket.gethostname(), "pid": os.getpid(), "began": 0},
-        "mine": directories._this_process(),
+        "mine": processes.this_process()._asdict(),
         "elsewhere": {"host": "another.machine", "pid": dead_pid(), "began": 0},
     }
     for name, owner in owners.items():
@@ -554,7 +554,7 @@ def test_a_spool_names_its_process(tmp_path):
 def test_a_writer_leaves_a_spool_that_has_ended(tmp_path):
     frames = np.ones((4, 64, 6), "u1")
     spool = ScratchStore(tmp_path, frames.shape, frames.dtype, 4, 1).open()
-    spool._lease.__enter__()
+    spool._owned.__enter__()
     spool.remove()
     with pytest.raises(DamagedScratchError, match="have been removed"):
         spool._write(0, frames)
