@@ -1,11 +1,13 @@
 """Memory that is available to this process, and to the workers of a cluster."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
 from .. import config
+from ..planning.values import MEBI
 
 try:
     import resource
@@ -13,11 +15,11 @@ except ImportError:  # Windows has no resource limits
     resource = None  # type: ignore[assignment]
 
 # Version 1 control groups write "no limit" as the largest multiple of the page size below 2^63.
-UNLIMITED = 1 << 62
+UNLIMITED = sys.maxsize // 2
 
 
 def memory_limit(value: int | float | str | None = None) -> int:
-    """Return how many bytes a call may use now.
+    """Return the bytes that a call may use now.
 
     Parameters
     ----------
@@ -52,14 +54,14 @@ def memory_limit(value: int | float | str | None = None) -> int:
 def available(root: str | Path = "/") -> int:
     """Return the bytes this process can still allocate.
 
-    That is psutil's available memory, lowered by every control group from this process's own to
-    the root (limit minus what is in use and cannot be reclaimed) and by ``RLIMIT_AS`` and
+    It is psutil's available memory, lowered by every control group from this process's own to
+    the root (limit minus memory in use that cannot be reclaimed) and by ``RLIMIT_AS`` and
     ``RLIMIT_DATA``.
 
     Parameters
     ----------
     root : path
-        Where ``proc`` and ``sys`` are; tests give made-up trees.
+        Directory that contains ``proc`` and ``sys``; tests give made-up trees.
 
     Returns
     -------
@@ -145,9 +147,9 @@ def rlimit_free() -> Iterator[int]:
                 yield max(0, soft - getattr(used, field, 0))
 
 
-# A worker begins to spill at 60 % of its limit, and its process takes so much with numba, dask and
-# the kernels loaded (measured: 300 MiB resident).
-SPILL_FRACTION, PROCESS_NBYTES = 0.6, 320 << 20
+# A worker begins to spill at this part of its limit, and its process takes these bytes with numba,
+# dask and the kernels loaded (measured: 300 MiB resident).
+SPILL_FRACTION, PROCESS_NBYTES = 0.6, 320 * MEBI
 
 
 def worker_budget(limit: int) -> int:

@@ -226,7 +226,7 @@ def scratch_groups(strategy: RowStrategy, tallest: int) -> Parts:
 
 
 def has_tiny_chunks(plan: Plan) -> bool:
-    """Whether scratch data would be so many files that they take longer than their bytes."""
+    """Whether the files of scratch data would take longer than their bytes."""
     files = len(plan.groups) * len(plan.blocks)
     return files > MOST_SMALL_CHUNKS and plan.disk_nbytes < files * SMALLEST_CHUNK
 

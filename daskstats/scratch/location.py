@@ -87,8 +87,8 @@ def _file_system(place: Path, root: str | Path) -> str:
 
 
 def no_room(needed: int, free: int, place: str | os.PathLike) -> str:
-    """Say what scratch data need and what there is."""
+    """Return the error of a disk that is too small for scratch data."""
     return (
         f"scratch data need {needed / 2**30:.3g} GiB, there are {free / 2**30:.3g} GiB at {place}: "
-        f"make room, or set daskstats.scratch-directory to another place"
+        f"make room, or set {SETTING} to another place"
     )

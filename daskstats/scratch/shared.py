@@ -25,7 +25,7 @@ LOOK = liveness.LEAVING / 2
 
 
 class SharedScratchStore(ScratchStore):
-    """A store of several processes, in a directory whose name they all know.
+    """A store of several processes, in a directory with a name that they all know.
 
     `open` makes the directory, or finds it with the groups that dead processes have written. The
     store it returns, and every `GroupManifest`, uses the directory in each process that it is sent
@@ -149,7 +149,7 @@ def _release(lock: Path, token: str) -> None:
 
 
 def _spilled(token: str) -> bool:
-    """Whether a worker of this process has results on its disk whose keys have a token."""
+    """Whether a worker of this process has results on its disk with keys that contain a token."""
     slow = [getattr(worker.data, "slow", ()) for worker in _workers_here()]
     return any(token in str(key) for keys in slow for key in list(keys))
 
@@ -168,7 +168,7 @@ def _watch(directory: Path, end: weakref.finalize, token: str) -> None:
 
 
 def _known(token: str) -> bool:
-    """Whether a worker of this process knows of tasks whose keys have a token."""
+    """Whether a worker of this process knows of tasks with keys that end with a token."""
     every = (key for worker in _workers_here() for key in list(worker.state.tasks))
     return any((key[0] if isinstance(key, tuple) else key).endswith(token) for key in every)
 

@@ -1,7 +1,7 @@
 """Scratch data: frames on disk, in row order, while memory is too small for them.
 
 Frames are written in groups and read in bands of rows. A store is a directory with one zarr array
-(frames, rows, cols), whose chunks are the bands of a group::
+(frames, rows, cols); the bands of a group are its chunks::
 
              band 0    band 1    band 2
     group 0  chunk     chunk     chunk       written by one task

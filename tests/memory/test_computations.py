@@ -150,19 +150,19 @@ def test_a_run_that_goes_on_keeps_its_share():
     assert reading.wait(10)
     time.sleep(4 * reservation.PATIENCE / 4)
     assert reservation.unreserved(24 << 20) < 24 << 20
-    assert len(computations.going_on()) == 1
+    assert len(computations.running_calls()) == 1
     gate.set()
     thread.join()
-    assert not computations.going_on()
+    assert not computations.running_calls()
     assert until(lambda: not reservation._entries)
 
 
 def test_a_task_knows_its_run():
     found: list[frozenset] = []
-    task = dask.delayed(lambda: found.append(computations.of_this_task()))
+    task = dask.delayed(lambda: found.append(computations.calls_of_this_task()))
     for scheduler in ("threads", "synchronous"):
         task().compute(scheduler=scheduler)
     assert [len(each) for each in found] == [1, 1]
     assert found[0] != found[1]
-    assert computations.of_this_task() == frozenset()
+    assert computations.calls_of_this_task() == frozenset()
     assert computations.current_worker() is None
