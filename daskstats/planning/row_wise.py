@@ -14,7 +14,7 @@ The first strategy that fits the memory limit is taken.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from . import cuts, strategies
 from .cuts import Parts, chunks, cut, split, task_size
@@ -69,14 +69,17 @@ def plan_row_wise(
     note = strategies.refusal(request.layout, disk) if disk is not None else ""
     kept = use_buffer or not request.layout.again
     storage = Storage(kept, None if note else disk, shuffle, note)
-    found = search(request, storage)
-    if found.plan is not None:
-        return found.plan
-    if found.tiny is not None:
-        refuse_tiny_chunks(found.tiny, lambda more: search(request.within(more), storage).plan)
-    if found.tasks:
-        check_tasks(min(found.tasks), request.layout)
-    request.check_limit(min(found.needed), "one pixel of all frames")
+    plan, tiny = best_plan(request, storage)
+    if plan is not None:
+        return plan
+    if tiny is not None:
+        refuse_tiny_chunks(tiny, lambda more: best_plan(request.within(more), storage)[0])
+    possible = possible_strategies(request, storage)
+    tasks = [strategy.tasks for strategy in possible if strategy.highest]
+    if tasks:
+        check_tasks(min(tasks), request.layout)
+    least = min(strategy.needed(strategy.least) for strategy in possible)
+    request.check_limit(least, "one pixel of all frames")
     raise AssertionError("unreachable")
 
 
@@ -94,44 +97,20 @@ class Storage:
     """the reason why there is no disk"""
 
 
-@dataclass
-class Search:
-    """The outcome of a search for a plan."""
-
-    plan: Plan | None = None
-    """the best plan"""
-    needed: list[int] = field(default_factory=list)
-    """least bytes of each strategy"""
-    tasks: list[int] = field(default_factory=list)
-    """tasks of the strategies that fit"""
-    tiny: Plan | None = None
-    """a plan that was refused because of its tiny chunks of scratch data"""
-
-
-def search(request: Request, storage: Storage) -> Search:
-    """Look for a plan: with bands of whole rows, or else of parts of rows."""
-    found = Search()
-    requests = [request] if request.layout.cols == 1 else [request, request.in_pixels()]
-    for each in requests:
-        possible = possible_strategies(each, storage)
-        for strategy in possible:
-            height = strategy.highest
-            if height < strategy.least:
-                continue
-            found.tasks.append(strategy.tasks(height))
-            if found.tasks[-1] > MOST_TASKS:
-                continue
-            plan = plan_bands(strategy, height, storage)
+def best_plan(request: Request, storage: Storage) -> tuple[Plan | None, Plan | None]:
+    """Return the best plan, and one that was refused because of its tiny chunks, if any."""
+    tiny = None
+    for strategy in possible_strategies(request, storage):
+        if strategy.highest and strategy.tasks <= MOST_TASKS:
+            plan = plan_bands(strategy, storage)
             if not has_tiny_chunks(plan):
-                found.plan = plan
-                return found
-            found.tiny = plan
-        found.needed += [strategy.needed(strategy.least) for strategy in possible]
-    return found
+                return plan, tiny
+            tiny = plan
+    return None, tiny
 
 
 def possible_strategies(request: Request, storage: Storage) -> list[RowStrategy]:
-    """Return the possible strategies, best first."""
+    """Return the strategies for bands of whole rows, best first, and then for parts of rows."""
     layout, processes, found = request.layout, request.processes, []
     if layout.row_unit < layout.rows or layout.rows == layout.width:
         found.append(strategies.direct(request))
@@ -143,13 +122,13 @@ def possible_strategies(request: Request, storage: Storage) -> list[RowStrategy]
         found.append(strategies.p2p(request, storage.shuffle))
     if layout.again or processes:
         found.append(strategies.reread(request))
-    return found
+    return found if layout.cols == 1 else found + possible_strategies(request.in_pixels(), storage)
 
 
-def plan_bands(strategy: RowStrategy, height: int, storage: Storage) -> Plan:
-    """Return the plan of a strategy with bands of at most a height."""
+def plan_bands(strategy: RowStrategy, storage: Storage) -> Plan:
+    """Return the plan of a strategy."""
     name, request, layout = strategy.name, strategy.request, strategy.request.layout
-    blocks, steps = cut_rows(strategy, height)
+    blocks, steps = cut_rows(strategy)
     tallest = max(last - first for first, last in blocks)
     nbytes, reads = strategy.needed(tallest), 1.0
     groups: Parts = ()
@@ -179,8 +158,8 @@ def plan_bands(strategy: RowStrategy, height: int, storage: Storage) -> Plan:
     )
 
 
-def cut_rows(strategy: RowStrategy, height: int) -> tuple[Parts, tuple[Parts, ...]]:
-    """Return bands of at most a height, and the bands or parts of bands of each step.
+def cut_rows(strategy: RowStrategy) -> tuple[Parts, tuple[Parts, ...]]:
+    """Return all bands, and the bands or parts of bands of each step.
 
     Where a cut costs nothing, bands end where a step does, so that an image needs no other bands.
     """
@@ -192,7 +171,7 @@ def cut_rows(strategy: RowStrategy, height: int) -> tuple[Parts, tuple[Parts, ..
     if name == "reread":
         # As few bands as memory and workers allow.
         size = -(-layout.rows // request.everyone)
-    size = max(min(size, height), strategy.least)
+    size = max(min(size, strategy.highest), strategy.least)
     if name in ("resident", "p2p") or (name == "direct" and strategy.unit == 1):
         parts = tuple(cut(start, stop, size, strategy.unit) for start, stop in steps)
         return cuts.flat(parts), parts

@@ -58,21 +58,22 @@ class RowStrategy:
         """Return the projected peak with bands of a height."""
         return max(self.before, self.fixed + self.request.workers * height * self.each)
 
-    def tasks(self, height: int) -> int:
-        """Return the number of tasks: those that read frames before there are bands, and bands."""
-        layout = self.request.layout
-        reads = layout.nframes // self.piece if self.name in ("resident", "p2p") else 0
-        return reads + layout.rows // min(height, layout.rows)
-
     @property
     def highest(self) -> int:
         """Height of the highest bands within the limit; 0 if there are none."""
         limit = self.request.payload
-        if self.needed(self.least) > limit:
+        if self.needed(self.least) > limit or self.most < self.least:
             return 0
         if not self.each:
             return self.most
         return min(self.most, (limit - self.fixed) // (self.request.workers * self.each))
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks: those that read frames before there are bands, and bands."""
+        layout = self.request.layout
+        reads = layout.nframes // self.piece if self.name in ("resident", "p2p") else 0
+        return reads + layout.rows // min(self.highest, layout.rows)
 
 
 def direct(request: Request) -> RowStrategy:
