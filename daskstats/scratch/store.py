@@ -153,7 +153,8 @@ class ScratchStore:
             if self._owned is not None:
                 self._owned.check()
             array[start:stop, first : first + few] = frames[:, first : first + few]
-        return GroupManifest(start, stop, tuple(self._checksum(start, band) for band in bands))
+        files = [self._file(start, band) for band in bands]
+        return GroupManifest(start, stop, tuple(map(checksum, files)))
 
     def find_written(self, start: int, stop: int) -> "GroupManifest | None":
         """Return the manifest of a group that a dead process has written, if there is one."""
@@ -201,16 +202,9 @@ class ScratchStore:
         self._opened_array().get_basic_selection(where, out=out)
 
     def _check(self, band: int, group: "GroupManifest") -> None:
-        found = self._checksum(group.start, band)
+        found = checksum(self._file(group.start, band))
         if found != group.chunks[band]:
             raise ValueError(f"its size and checksum are {found}, not {group.chunks[band]}")
-
-    def _checksum(self, start: int, band: int) -> tuple[int, int]:
-        """Return the size of a chunk's file and its last four bytes, the checksum of the others."""
-        with self._file(start, band).open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 4))
-            return size, int.from_bytes(file.read(), "little")
 
     @contextmanager
     def _blaming(self, band: int, group: "GroupManifest") -> Iterator[None]:
@@ -280,3 +274,11 @@ class GroupManifest:
     """size and checksum of the chunk of each band"""
     store: object = field(default=None, compare=False, repr=False)
     """kept alive as long as this manifest, so that the chunks exist"""
+
+
+def checksum(file: Path) -> tuple[int, int]:
+    """Return a file's size and its last four bytes, which are the checksum of the others."""
+    with file.open("rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(max(0, size - 4))
+        return size, int.from_bytes(opened.read(), "little")

@@ -351,7 +351,7 @@ def test_a_disk_that_fills_up(place, whole, monkeypatch):
     def full(file):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
-    monkeypatch.setattr(store, "_seal", full)
+    monkeypatch.setattr(store, "checksum", full)
     with pytest.raises(OSError, match="scratch data need .* there are .* No space left"):
         stats.median(ims, memory_limit=LIMIT).compute()
     assert left(place) == []
