@@ -15,10 +15,6 @@ array([[4., 5.],
 
 from . import ending as _ending  # isort: skip  # first: it handles signals in the command line
 from importlib.metadata import version as _version
-from pathlib import Path as _Path
-
-import dask as _dask
-import yaml as _yaml
 
 from .api import (
     aggregate,
@@ -101,6 +97,3 @@ __all__ = [
     "var_iter",
     "wrap",
 ]
-
-_defaults = _yaml.safe_load((_Path(__file__).parent / "daskstats.yaml").read_text())
-_dask.config.update_defaults(_defaults)

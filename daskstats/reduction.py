@@ -16,10 +16,13 @@ from .graph import reducing
 from .graph.build import Work
 from .graph.reading import wrapped
 from .images import ImageSpec, value_if_empty
-from .memory.reservation import MemoryReservation, left
+from .memory.reservation import MemoryReservation, unreserved
+from .planning.frame_wise import plan_frame_wise
+from .planning.request import Request
+from .planning.row_wise import plan_row_wise
 from .planning.values import Cost, Layout, MemoryLimitError, Plan, mebibytes
 from .run.progress import Progress
-from .run.scheduler import Request, Scheduler, current_scheduler
+from .run.scheduler import Scheduler, current_scheduler
 from .run.stream import Stream
 from .scratch import location
 from .series.base import Source, layout, warn_about_missing
@@ -175,14 +178,15 @@ def reduce(
     scheduler = current_scheduler()
     shape, replicas = scheduler.prepare(series, statistic, shape)
     cost = cost_of(statistic, specs, series.dtype, shape.nframes)
-    request = Request(shape, cost, statistic.along, steps, use_buffer, running)
     limit = scheduler.limit(options.get("memory_limit"))
-    plan = replace(plan_beside_others(scheduler, request, limit), sources=replicas)
+    request = Request(shape, cost, steps, scheduler.workers, limit, running, scheduler.processes)
+    plan = plan_beside_others(scheduler, request, statistic.along, use_buffer)
+    plan = replace(plan, replicas=replicas)
     if plan.in_pixels:
         series = flattened(series)
         specs = [replace(spec, in_pixels=True) for spec in specs]
     if plan.disk is not None:
-        location.room()  # refuses a directory that is not there
+        location.find_location()  # refuses a directory that is not there
     several = isinstance(statistics, list)
     return Reduction(series, statistic, tuple(names), tuple(specs), plan, scheduler, limit, several)
 
@@ -203,17 +207,19 @@ def cost_of(statistic: Statistic, specs: list[ImageSpec], frames: np.dtype, nfra
     return Cost(
         state=statistic.state_size(frames, nframes),
         image=sum(spec.dtype.itemsize * (spec.statistic.planes or 1) for spec in specs),
-        scratch=statistic.scratch_size(frames),
+        temporaries=statistic.scratch_size(frames),
         tile=fixed + each * nframes,
     )
 
 
-def plan_beside_others(scheduler: Scheduler, request: Request, limit: int) -> Plan:
+def plan_beside_others(
+    scheduler: Scheduler, request: Request, along: str, use_buffer: bool
+) -> Plan:
     """Plan within the memory that other calls of this process leave, or else to run after them."""
     try:
-        return scheduler.plan(request, left(limit))
+        return scheduler.plan(request.within(unreserved(request.limit)), along, use_buffer)
     except MemoryLimitError:
-        return scheduler.plan(request, limit)
+        return scheduler.plan(request, along, use_buffer)
 
 
 def wrap_series(
@@ -233,14 +239,15 @@ def wrap_series(
     shape = layout(series, count_frames(nframes, series))
     shape, replicas = scheduler.prepare(series, None, shape)
     limit = scheduler.limit(memory_limit)
-    plan = scheduler.plan_blocks(shape, along, limit)
+    request = Request(shape, Cost(), 1, scheduler.workers, limit, processes=scheduler.processes)
+    plan = plan_frame_wise(request) if along == "frames" else plan_row_wise(request)
     if plan.in_pixels:
         raise MemoryLimitError(
             f"one row of all {shape.nframes} frames for each of {scheduler.workers} workers does "
             f"not fit in {mebibytes(limit)}: raise memory_limit, or wrap along frames"
         )
     reservation = scheduler.lazy_reservation(plan.nbytes, limit)
-    return wrapped(series, replace(plan, sources=replicas), reservation)
+    return wrapped(series, replace(plan, replicas=replicas), reservation)
 
 
 def named(statistics: Any) -> tuple[list[str], list[Statistic]]:

@@ -58,7 +58,7 @@ def _nothing_is_held() -> None:
     An error that was caught keeps its traceback, and that the computation that failed.
     """
     gc.collect()
-    reservation._holdings.clear()
+    reservation._entries.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 import daskstats as stats
+from daskstats import config
 from daskstats.memory import available
-from daskstats.run import workers
-from daskstats.scratch import location, store
+from daskstats.scratch import location
 
 HERE = Path(stats.__file__).parent
 SETTINGS = yaml.safe_load((HERE / "daskstats.yaml").read_text())["daskstats"]
@@ -32,7 +32,9 @@ READ = """
 import dask, json, os, sys
 import numpy as np
 import daskstats as stats
-from daskstats import cluster, memory, scratch
+from daskstats import config
+from daskstats.memory import available
+from daskstats.scratch import location
 
 def ask(function):
     try:
@@ -46,12 +48,12 @@ for line in sys.stdin:
     dask.config.refresh(env=variables)
     with dask.config.set({"temporary-directory": None}):
         found.append({
-            "memory-limit": ask(memory.memory_limit),
-            "memory-fraction": ask(memory.fraction),
-            "scratch-directory": ask(lambda: scratch.location()[0].as_posix()),
-            "scratch-compression": ask(scratch.compression),
-            "no-workers-timeout": ask(cluster.patience),
-            "memory-timeout": ask(memory.waiting_timeout),
+            "memory-limit": ask(available.memory_limit),
+            "memory-fraction": ask(config.memory_fraction),
+            "scratch-directory": ask(lambda: location.configured_location()[0].as_posix()),
+            "scratch-compression": ask(config.scratch_compression),
+            "no-workers-timeout": ask(config.no_workers_timeout),
+            "memory-timeout": ask(config.memory_timeout),
             "median": ask(lambda: stats.plan(np.zeros((5, 4, 3)), "median").strategy),
         })
 print(json.dumps(found))
@@ -184,8 +186,8 @@ def test_variables_that_were_there_before_dask_was_imported(tmp_path):
 @pytest.mark.parametrize("empty", [None, ""])
 def test_empty_directories_are_not_set(empty):
     with dask.config.set({"daskstats.scratch-directory": empty, "temporary-directory": empty}):
-        assert location.own_directory() is None
-        assert location.location()[1] == "TMPDIR"
+        assert config.scratch_directory() is None
+        assert location.configured_location()[1] == "TMPDIR"
 
 
 # ---------------------------------------------------------------------- directories not there
@@ -230,7 +232,7 @@ def test_no_temporary_directory_at_all(tmp_path, monkeypatch):
     def none_found():
         raise FileNotFoundError(2, "No usable temporary directory found")
 
-    monkeypatch.setattr(store.tempfile, "gettempdir", none_found)
+    monkeypatch.setattr(location.tempfile, "gettempdir", none_found)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
     with dask.config.set({"temporary-directory": None, "num_workers": 2}):
         frames = np.arange(60, dtype="u2").reshape(5, 4, 3)
@@ -252,4 +254,4 @@ def test_fraction_and_limit_are_named_where_they_come_from():
 def test_time_without_workers_as_a_number():
     for value, seconds in ((30, 30), (0.5, 0.5), (np.float32(2), 2), (0, 0)):
         with dask.config.set({"daskstats.no-workers-timeout": value}):
-            assert workers.patience() == seconds
+            assert config.no_workers_timeout() == seconds

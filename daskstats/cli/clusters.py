@@ -12,7 +12,7 @@ import dask
 from .. import ending
 from ..packages import load
 from ..run import workers
-from ..scratch import location
+from ..scratch import directories
 from .options import SCHEDULERS, Given
 
 # Seconds to wait for the scheduler of a cluster to answer.
@@ -61,7 +61,7 @@ def _local_cluster(count: int, quiet: bool) -> Iterator[None]:
     """Start a cluster on this machine, and close it at the end."""
     place = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
     with (
-        location.directory(place) as directory,
+        directories.temporary_directory(place) as directory,
         workers.local_cluster(count, str(directory)) as client,
         ending.closing(lambda: client.cluster.close(timeout=CLOSE_TIMEOUT)),
     ):

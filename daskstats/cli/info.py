@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from .. import config
 from ..arguments import count_frames
 from ..run.scheduler import current_scheduler
 from ..scratch import location
@@ -60,10 +61,10 @@ def _describe_plan(source: Source, statistic: str, options: Given) -> str:
 
 def _describe_scratch() -> str:
     """Return the directory for frames that do not fit into memory, and its free space."""
-    if current_scheduler().needs_shared_directory and location.own_directory() is None:
+    if current_scheduler().needs_shared_directory and config.scratch_directory() is None:
         return "on the disks of the workers"
     try:
-        place = location.room()
+        place = location.find_location()
     except NotADirectoryError as error:
         return str(error)
     remark = ", a RAM disk, which is not used" if place.in_memory else ""

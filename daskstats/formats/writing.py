@@ -57,7 +57,7 @@ def replacing(path: Path, check: Callable[[Path], object]) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     sweep(target.parent)
-    temporary = target.with_name(f"{PREFIX}{processes.new_mark()}{path.suffix.lower()}")
+    temporary = target.with_name(f"{PREFIX}{processes.unique_name()}{path.suffix.lower()}")
     _own.add(temporary)
     try:
         yield temporary
@@ -99,7 +99,7 @@ def _put(temporary: Path, target: Path) -> None:
         return
     # A directory with content cannot be replaced in one step: the old one comes back if the
     # second step fails, or does not come because the process is killed.
-    old = target.with_name(f"{PREFIX}{processes.new_mark()}{OLD}{target.name}")
+    old = target.with_name(f"{PREFIX}{processes.unique_name()}{OLD}{target.name}")
     target.replace(old)
     try:
         temporary.replace(target)

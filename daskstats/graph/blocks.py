@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..planning.values import Range
-from ..scratch.location import DamagedScratchError
+from ..scratch.directories import DamagedScratchError
 from ..scratch.store import GroupManifest, ScratchStore
 from ..series.base import Source, as_frames, check_dtype, check_frame
 from ..series.foreign import check_plain

@@ -41,7 +41,7 @@ class Reader:
             self.after.append(tasks.add_array(self.array))
         elif plan.strategy == "resident" or series.part(0, 1, 0, 1) is None:
             name = f"source-{token}"
-            self._sources = cycle(_source_nodes(tasks, series, name, plan.sources))
+            self._sources = cycle(_source_nodes(tasks, series, name, plan.replicas))
             self.after.append(name)
         if tasks.reservation is not None:
             self._reserve(f"share-{token}", tasks.reservation)
@@ -242,7 +242,7 @@ def wrapped(
         return _rechunked(series, layout.nframes, ((layout.nframes,), sizes, (layout.cols,)))
     tasks, token = (
         Tasks(reservation=reservation),
-        token or tokenize(series, plan.steps, plan.piece, plan.sources),
+        token or tokenize(series, plan.steps, plan.piece, plan.replicas),
     )
     reader = Reader(tasks, series, plan, token)
     name = f"read-{plan.along}-{token}"

@@ -159,7 +159,7 @@ def _token(work: Work, *others: object) -> str:
     """Return a token that the names of the same tasks have in common, and no others."""
     plan = work.plan
     where = plan.disk and (plan.disk.directory, plan.disk.compression, plan.disk.cluster)
-    cuts = plan.steps, plan.strategy, plan.blocks, plan.groups, plan.sources
+    cuts = plan.steps, plan.strategy, plan.blocks, plan.groups, plan.replicas
     return tokenize(work.series, work.statistic, *cuts, where, *others)
 
 

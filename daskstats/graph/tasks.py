@@ -8,7 +8,7 @@ import numpy as np
 
 from ..images import ImageSpec
 from ..memory import computations
-from ..memory.available import worker_room
+from ..memory.available import worker_budget
 from ..memory.reservation import MemoryReservation
 from ..planning.values import MemoryLimitError, mebibytes
 from ..scratch.store import GroupManifest, ScratchStore
@@ -34,11 +34,11 @@ def check_worker(reservation: MemoryReservation) -> None:
     """
     worker = computations.current_worker()
     limit = worker.memory_manager.memory_limit if worker is not None else None
-    if limit and reservation.nbytes > worker_room(limit):
+    if limit and reservation.nbytes > worker_budget(limit):
         raise MemoryLimitError(
             f"this image was planned for the threads of one process, with "
             f"{mebibytes(reservation.nbytes)} of memory, but worker {worker.address} has "
-            f"{mebibytes(limit)}, of which tasks may take {mebibytes(worker_room(limit))}: "
+            f"{mebibytes(limit)}, of which tasks may take {mebibytes(worker_budget(limit))}: "
             f"make the image while the client is active, so that it is planned for the workers"
         )
 
@@ -50,14 +50,14 @@ def open_store(store: ScratchStore, reservation: MemoryReservation | None) -> Sc
     # A run without a reservation leaves no directory either.
     opened = working(reservation, store.open)
     # The reservation ends after the directory and the buffers.
-    opened.share = reservation
+    opened.reservation = reservation
     reservation.at_failure(opened.removal)
     return opened
 
 
 def write_frames(store: ScratchStore, pixels: Iterable, start: int, stop: int) -> GroupManifest:
     """Write some frames to disk; after a failure nothing stays there."""
-    found = store.recorded(start, stop)
+    found = store.find_written(start, stop)
     if found is not None:
         return found
     try:

@@ -1,16 +1,13 @@
-"""TODO."""
+"""Memory that is available to this process, and to the workers of a cluster."""
 
-import math
-import numbers
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import dask
 import psutil
-from dask.utils import parse_bytes
 
-from ..arguments import shown
+from .. import config
+from ..planning.values import MEBI
 
 try:
     import resource
@@ -18,11 +15,11 @@ except ImportError:  # Windows has no resource limits
     resource = None  # type: ignore[assignment]
 
 # Version 1 control groups write "no limit" as the largest multiple of the page size below 2^63.
-UNLIMITED = 1 << 62
+UNLIMITED = sys.maxsize // 2
 
 
 def memory_limit(value: int | float | str | None = None) -> int:
-    """Return how many bytes a call may use now.
+    """Return the bytes that a call may use now.
 
     Parameters
     ----------
@@ -50,55 +47,21 @@ def memory_limit(value: int | float | str | None = None) -> int:
     >>> 0 < memory_limit() < available()
     True
     """
-    if value is not None:
-        return _parse(value)
-    configured = dask.config.get("daskstats.memory-limit", None)
-    if configured is not None:
-        return _parse(configured, " as daskstats.memory-limit")
-    return int(fraction() * available())
-
-
-def fraction() -> float:
-    """Return the configured part of the memory that may be used, in (0, 1]."""
-    part = dask.config.get("daskstats.memory-fraction", 0.5)
-    if isinstance(part, bool) or not isinstance(part, numbers.Real):
-        raise TypeError(f"daskstats.memory-fraction must be a number, got {part!r}")
-    if not 0 < float(part) <= 1:
-        raise ValueError(f"daskstats.memory-fraction must be in (0, 1], got {part!r}")
-    return float(part)
-
-
-def _parse(value: Any, where: str = "") -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real | str):
-        raise TypeError(
-            f'memory_limit must be bytes or text such as "4 GiB", got {shown(value)}{where}'
-        )
-    try:
-        size = parse_bytes(value) if isinstance(value, str) else float(value)
-        # dask takes text without a number, such as an empty variable, for one byte.
-        number = not isinstance(value, str) or any(map(str.isdigit, value))
-        positive = number and math.isfinite(size) and size >= 1
-    except (ValueError, OverflowError):
-        positive = False
-    if not positive:
-        raise ValueError(
-            f"memory_limit must be a positive number of bytes, or text such as "
-            f'"4 GiB", got {shown(value)}{where}'
-        )
-    return int(size)
+    configured = config.memory_limit() if value is None else config.parse_memory(value)
+    return int(config.memory_fraction() * available()) if configured is None else configured
 
 
 def available(root: str | Path = "/") -> int:
     """Return the bytes this process can still allocate.
 
-    That is psutil's available memory, lowered by every control group from this process's own to
-    the root (limit minus what is in use and cannot be reclaimed) and by ``RLIMIT_AS`` and
+    It is psutil's available memory, lowered by every control group from this process's own to
+    the root (limit minus memory in use that cannot be reclaimed) and by ``RLIMIT_AS`` and
     ``RLIMIT_DATA``.
 
     Parameters
     ----------
     root : path
-        Where ``proc`` and ``sys`` are; tests give made-up trees.
+        Directory that contains ``proc`` and ``sys``; tests give made-up trees.
 
     Returns
     -------
@@ -184,15 +147,15 @@ def rlimit_free() -> Iterator[int]:
                 yield max(0, soft - getattr(used, field, 0))
 
 
-# A worker begins to spill at 60 % of its limit, and its process takes so much with numba, dask and
-# the kernels loaded (measured: 300 MiB resident).
-SAFE, PROCESS_NBYTES = 0.6, 320 << 20
+# A worker begins to spill at this part of its limit, and its process takes these bytes with numba,
+# dask and the kernels loaded (measured: 300 MiB resident).
+SPILL_FRACTION, PROCESS_NBYTES = 0.6, 320 * MEBI
 
 
-def worker_room(limit: int) -> int:
+def worker_budget(limit: int) -> int:
     """Return the bytes that tasks may take in a worker of a cluster that has a memory limit.
 
-    >>> worker_room(1 << 30) >> 20
+    >>> worker_budget(1 << 30) >> 20
     294
     """
-    return max(0, int(SAFE * limit - PROCESS_NBYTES))
+    return max(0, int(SPILL_FRACTION * limit - PROCESS_NBYTES))

@@ -1,7 +1,7 @@
-"""Memory that is used again: arrays whose bytes go back to a pool when they are no more.
+"""A pool of reusable buffers.
 
-Memory fresh from the system costs a page fault for every 4 KB, and what an allocator has got back
-it may keep, in pieces that fit nothing: states, blocks and buffers that come and go by the megabyte
+Memory fresh from the system costs a page fault for every 4 KB, and an allocator may keep freed
+memory, in pieces that fit nothing: states, blocks and buffers that come and go by the megabyte
 would take longer, and more memory than they have at any one time.
 """
 
@@ -13,15 +13,14 @@ from math import prod
 import numpy as np
 from numpy.typing import DTypeLike
 
-# Bytes from which on memory does not come from the allocator, which might keep it.
-LARGE = 1 << 20
-
 # Bytes of a huge page of the system: 2 MiB of new memory take 0.04 ms as one, 0.7 ms as 512 pages.
+# Buffers from half of it on do not come from the allocator, which might keep them.
 HUGE = 2 << 20
+LARGE = HUGE // 2
 
 
 class PooledBuffer:
-    """Memory of an array that goes back to its pool when the array is no more."""
+    """Memory of an array that returns to its pool when the array is deleted."""
 
     def __init__(
         self, pool: "BufferPool", memory: np.ndarray, shape: tuple[int, ...], dtype: np.dtype
@@ -39,16 +38,16 @@ class PooledBuffer:
 
 
 class BufferPool:
-    """What arrays have left, a few pieces of memory for the next ones.
+    """Buffers of deleted arrays, kept for new ones.
 
     Parameters
     ----------
     pieces : int
-        Pieces to keep at most; one that is not used again soon is pushed out by others.
+        Buffers to keep at most; one that is not reused soon is pushed out by others.
     largest : int, optional
-        Bytes of the largest piece to keep.
+        Bytes of the largest buffer to keep.
     nbytes : int, optional
-        Bytes of all pieces that are kept, at most.
+        Bytes of all buffers that are kept, at most.
 
     Examples
     --------
@@ -93,7 +92,7 @@ class BufferPool:
 
 
 def _fresh(nbytes: int) -> np.ndarray:
-    """Return memory that the system gets back as soon as it is no more."""
+    """Return memory that returns to the system as soon as it is freed."""
     if nbytes < LARGE:
         return np.empty(nbytes, np.uint8)
     if nbytes < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):

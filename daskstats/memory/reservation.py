@@ -1,73 +1,63 @@
 """Memory reserved by the calls of this process that run at the same time."""
 
 import ctypes
-import dataclasses
 import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from ..config import configured_seconds
+from .. import config
+from ..planning.values import MEBI
 from . import computations
+from .computations import Call
 
-# ---------------------------------------------------------------------- calls at the same time
-
-# Seconds without work after which a run is taken to wait for a thread that waits for its memory,
+# Seconds without work after which a run counts as waiting for a thread that waits for its memory,
 # as when several lazy images are computed together.
 PATIENCE = 0.5
 
-# Seconds of waiting after which the log says for what.
-TELL_AFTER = 5.0
+# Seconds of waiting after which the log tells the reason.
+TELL_AFTER = 10 * PATIENCE
 
-# No thread of this process.
-ELSEWHERE = -1
-
-# Bytes of a run that may have left something behind that is worth a few milliseconds.
-WORTH_TRIMMING = 1 << 24
+# Bytes of a run after which returning freed memory to the system is worth a few milliseconds.
+WORTH_TRIMMING = 16 * MEBI
 
 log = logging.getLogger("daskstats")
 
 
-def waiting_timeout() -> float:
-    """Return the seconds to wait for memory that an iterator holds and nobody advances."""
-    return configured_seconds("memory-timeout")
-
-
 @dataclass(eq=False)
 class ReservationEntry:
-    """What a run holds; it is known until its `MemoryReservation` is no more."""
+    """The memory of one run; it is listed until its `MemoryReservation` is deleted or released."""
 
     nbytes: int
     """projected peak"""
     begun: bool = False
-    """whether it has begun; until then another may be quicker"""
+    """whether the run has begun; until then another may be quicker"""
     thread: int = 0
-    """of the consumer of its images; 0: none, tasks only"""
-    tasks: list[int] = dataclasses.field(default_factory=list)
-    """threads of those that work now, the consumer included while it waits for an image"""
+    """of the consumer of the images; 0: none, tasks only"""
+    tasks: list[int] = field(default_factory=list)
+    """threads of the tasks that work now, and of the consumer while it waits for an image"""
     worked: float = 0
-    """when one last did"""
-    runs: frozenset = frozenset()
-    """the calls of dask's scheduler of which one is its own, if it has no consumer"""
+    """time when a task last worked"""
+    calls: frozenset[Call] = frozenset()
+    """calls of dask's scheduler, one of which is the run, if there is no consumer"""
 
 
-_holdings: set[ReservationEntry] = set()
+_entries: set[ReservationEntry] = set()
 _changed = threading.Condition()
 
 
-def left(limit: int) -> int:
-    """Return what the runs of this process that are known now leave of a limit."""
-    _end_what_is_over()
+def unreserved(limit: int) -> int:
+    """Return the bytes of a limit that no run of this process has reserved."""
+    _end_finished()
     with _changed:
-        return max(0, limit - sum(holding.nbytes for holding in _holdings))
+        return max(0, limit - sum(entry.nbytes for entry in _entries))
 
 
 class MemoryReservation:
-    """The memory of one run beside those of others in this process.
+    """The memory of one run among the runs of this process.
 
     Parameters
     ----------
@@ -76,54 +66,54 @@ class MemoryReservation:
     limit : int
         Bytes of all runs together.
     caller : int, optional
-        The thread that waits for the results; by default this one.
+        Thread that waits for the results; by default this one.
 
     Examples
     --------
-    >>> share = MemoryReservation(100, limit=1000)
-    >>> share.reserve()
-    >>> left(1000)
+    >>> reservation = MemoryReservation(100, limit=1000)
+    >>> reservation.reserve()
+    >>> unreserved(1000)
     900
-    >>> share.release()
-    >>> left(1000)
+    >>> reservation.release()
+    >>> unreserved(1000)
     1000
     """
 
     def __init__(self, nbytes: int, limit: int, caller: int | None = None) -> None:
         self.nbytes, self.limit = nbytes, limit
         self.caller = threading.get_ident() if caller is None else caller
-        self._holding = ReservationEntry(nbytes)
-        self._end = weakref.finalize(self, _forget, self._holding)
+        self._entry = ReservationEntry(nbytes)
+        self._end = weakref.finalize(self, _forget, self._entry)
         self._at_failure: list[Callable[[], object]] = []
         self._told = self._failed = False
 
     def reserve(self) -> None:
-        """Let calls that are planned from now on know of this one."""
+        """Count the run in the plans of later calls."""
         with _changed:
-            _holdings.add(self._holding)
+            _entries.add(self._entry)
 
     def begin(self) -> None:
-        """Wait until there is room for a run whose images this thread consumes.
+        """Wait until the run fits; this thread consumes its images.
 
         Raises
         ------
         MemoryError
-            If this thread consumes or works for others, which could not go on meanwhile, or if
-            the others are iterators that nobody advances.
+            If this thread also consumes or computes another run, which could not go on, or if
+            the other runs are iterators that are no longer advanced.
         """
-        self.caller = self._holding.thread = threading.get_ident()
+        self.caller = self._entry.thread = threading.get_ident()
         with _changed:
             self._wait()
             self._take()
 
     @contextmanager
     def consuming(self) -> Iterator[None]:
-        """Say, while the consumer waits for an image, that the run goes on."""
+        """Mark the run as active while the consumer waits for an image."""
         me = threading.get_ident()
         with _changed:
-            self._holding.tasks.append(me)
-            if self._holding.thread:
-                self.caller = self._holding.thread = me  # it may be another one than before
+            self._entry.tasks.append(me)
+            if self._entry.thread:
+                self.caller = self._entry.thread = me  # it may be another one than before
         try:
             yield
         finally:
@@ -131,17 +121,17 @@ class MemoryReservation:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Hold the share for a task, once there is room for its run; errors as of `begin`."""
-        me = threading.get_ident()
+        """Use the memory for a task, as soon as its run fits; errors as of `begin`."""
+        me, entry = threading.get_ident(), self._entry
         with _changed:
-            if not self._holding.begun or self._holding not in _holdings:
-                run = computations.of_this_task()
-                if self._holding.begun and run <= self._holding.runs:
+            if not entry.begun or entry not in _entries:
+                calls = computations.calls_of_this_task()
+                if entry.begun and calls <= entry.calls:
                     raise RuntimeError("the computation that this task belongs to has ended")
-                self._wait(run)
-                self._holding.runs = run
+                self._wait(calls)
+                entry.calls = calls
             self._take()
-            self._holding.tasks.append(me)
+            entry.tasks.append(me)
         _watch_for_end(self)
         try:
             yield
@@ -153,110 +143,100 @@ class MemoryReservation:
 
     def _worked(self, thread: int) -> None:
         with _changed:
-            self._holding.tasks.remove(thread)
-            self._holding.worked = time.monotonic()
+            self._entry.tasks.remove(thread)
+            self._entry.worked = time.monotonic()
 
-    def _wait(self, run: frozenset = frozenset()) -> None:
-        """Wait, with the lock held, until there is room, or until the task's run has ended."""
+    def _take(self) -> None:
+        self._entry.begun, self._entry.worked = True, time.monotonic()
+        _entries.add(self._entry)
+
+    def _wait(self, calls: frozenset[Call] = frozenset()) -> None:
+        """Wait, with the lock held, until the run fits, or until the calls of a task have ended."""
         began = time.monotonic()
-        # A computation that has failed lives on as long as somebody keeps its traceback.
-        while not (self._fits() or _idle(self._holding)):
-            self._check()
-            if run and run.isdisjoint(computations.going_on()):
+        # A failed computation stays listed as long as its traceback is kept.
+        while others := self._others():
+            if sum(other.nbytes for other in others) + self.nbytes <= self.limit or _idle(others):
+                return
+            self._check(others)
+            if calls and calls.isdisjoint(computations.running_calls()):
                 raise RuntimeError("the computation has ended while a task of it waited for memory")
             if not self._told and time.monotonic() - began > TELL_AFTER:
                 self._told = True
-                log.warning("%s", self._needs("waiting for them to end"))
+                log.warning("%s", self._needs("waiting for them to end", others))
             _changed.wait(PATIENCE / 4)
 
-    def _check(self) -> None:
-        """Raise MemoryError if those that are waited for wait for this one, or for nobody."""
-        others = _begun(self._holding)
+    def _others(self) -> list[ReservationEntry]:
+        """Return the entries of the other runs that have begun."""
+        return [entry for entry in _entries if entry.begun and entry is not self._entry]
+
+    def _check(self, others: list[ReservationEntry]) -> None:
+        """Raise MemoryError if the other runs wait for this one, or are not advanced."""
         mine = [o for o in others if self.caller == o.thread or self.caller in o.tasks]
         if mine:
             raise MemoryError(
                 self._needs("close them, raise memory_limit, or give each a part of it", mine)
             )
-        left_alone = [other for other in others if _is_left_alone(other)]
-        if left_alone and self.nbytes + sum(o.nbytes for o in left_alone) > self.limit:
+        abandoned = [other for other in others if _is_abandoned(other)]
+        if abandoned and self.nbytes + sum(o.nbytes for o in abandoned) > self.limit:
             raise MemoryError(
                 self._needs(
                     f"they are iterators whose thread has ended, or that nobody has advanced for "
-                    f"{waiting_timeout():.4g} s (daskstats.memory-timeout): close them",
-                    left_alone,
+                    f"{config.memory_timeout():.4g} s (daskstats.memory-timeout): close them",
+                    abandoned,
                 )
             )
 
-    def _needs(self, remedy: str, others: list[ReservationEntry] | None = None) -> str:
-        others = _begun(self._holding) if others is None else others
-        held = sum(other.nbytes for other in others)
+    def _needs(self, remedy: str, others: list[ReservationEntry]) -> str:
         return (
-            f"{self.nbytes >> 20} MiB do not fit next to the {held >> 20} MiB of the {len(others)} "
-            f"iterators or computations that are open, with a memory limit of "
-            f"{self.limit >> 20} MiB: {remedy}"
+            f"{self.nbytes >> 20} MiB do not fit next to the "
+            f"{sum(other.nbytes for other in others) >> 20} MiB of the {len(others)} iterators or "
+            f"computations that are open, with a memory limit of {self.limit >> 20} MiB: {remedy}"
         )
 
     def release(self) -> None:
-        """Give the memory back."""
+        """Return the memory."""
         self._end()
 
     def at_failure(self, action: Callable[[], object]) -> None:
-        """Have something given back when the run of a lazy image ends in an error."""
+        """Register a function that is called when the run of a lazy image fails."""
         self._at_failure.append(action)
 
     def end(self) -> None:
-        """End a run that is over but whose results are kept, by a traceback or a cache."""
+        """End a finished run, also if a traceback or a cache keeps its results."""
         if self._failed or not computations.keeps_results():
             while self._at_failure:
                 with suppress(Exception):
                     self._at_failure.pop()()
-        _forget(self._holding)
+        _forget(self._entry)
 
-    def _fits(self) -> bool:
-        others = sum(other.nbytes for other in _begun(self._holding))
-        return not others or others + self.nbytes <= self.limit
-
-    def _take(self) -> None:
-        self._holding.begun, self._holding.worked = True, time.monotonic()
-        _holdings.add(self._holding)
-
-    def __reduce__(self) -> Any:
-        # Another process has memory of its own.
-        return MemoryReservation, (self.nbytes, self.limit, ELSEWHERE)
+    def __reduce__(self) -> tuple:
+        # Another process has memory of its own, and -1 is none of its threads.
+        return MemoryReservation, (self.nbytes, self.limit, -1)
 
 
-def _begun(mine: ReservationEntry) -> list[ReservationEntry]:
-    return [other for other in _holdings if other.begun and other is not mine]
-
-
-def _idle(mine: ReservationEntry) -> bool:
+def _idle(others: list[ReservationEntry]) -> bool:
     """Whether no other run has worked for a while; one with a consumer always may."""
-    others = _begun(mine)
     newest = max(other.worked for other in others)
     busy = any(other.tasks or other.thread for other in others)
     return not busy and time.monotonic() - newest > PATIENCE
 
 
-def _is_left_alone(holding: ReservationEntry) -> bool:
-    """Whether an iterator will not be advanced any more, as far as can be told."""
-    if not holding.thread or holding.tasks:
+def _is_abandoned(entry: ReservationEntry) -> bool:
+    """Whether an iterator is not advanced any more, as far as known."""
+    if not entry.thread or entry.tasks:
         return False
-    alive = any(thread.ident == holding.thread for thread in threading.enumerate())
-    return not alive or time.monotonic() - holding.worked > waiting_timeout()
+    alive = any(thread.ident == entry.thread for thread in threading.enumerate())
+    return not alive or time.monotonic() - entry.worked > config.memory_timeout()
 
 
-def _forget(holding: ReservationEntry) -> None:
-    if holding.begun and holding.nbytes >= WORTH_TRIMMING:
-        _trim()
+def _forget(entry: ReservationEntry) -> None:
+    if entry.begun and entry.nbytes >= WORTH_TRIMMING:
+        # glibc returns the memory that the threads of the run have freed before the next run.
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
     with _changed:
-        _holdings.discard(holding)
+        _entries.discard(entry)
         _changed.notify_all()
-
-
-def _trim() -> None:
-    """Let glibc give the system back what the threads of a run have freed, before the next one."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 # ---------------------------------------------------------------------- the end of a lazy run
@@ -265,30 +245,30 @@ _watched: "weakref.WeakSet[MemoryReservation]" = weakref.WeakSet()
 _watching = threading.Lock()
 
 
-def _watch_for_end(share: MemoryReservation) -> None:
-    """Give a share back when its run has ended, whoever keeps the results of the run."""
-    if share in _watched or not share._holding.runs:
+def _watch_for_end(reservation: MemoryReservation) -> None:
+    """Release a reservation when its run has ended, even if the results of the run are kept."""
+    if reservation in _watched or not reservation._entry.calls:
         return
     with _watching:
         first = not _watched
-        _watched.add(share)
+        _watched.add(reservation)
     if first:
         threading.Thread(target=_watch, name="daskstats-watch", daemon=True).start()
 
 
 def _watch() -> None:
-    going_on = True
-    while going_on:
+    unfinished = True
+    while unfinished:
         time.sleep(PATIENCE / 4)
-        going_on = _end_what_is_over()
+        unfinished = _end_finished()
 
 
-def _end_what_is_over() -> bool:
-    """End the shares whose runs have ended, and return whether there are others."""
+def _end_finished() -> bool:
+    """End the reservations of finished runs, and return whether there are others."""
     with _watching:
-        live = computations.going_on() if _watched else frozenset()
-        over = [share for share in _watched if share._holding.runs.isdisjoint(live)]
-        for share in over:
-            _watched.discard(share)
-            share.end()
+        calls = computations.running_calls() if _watched else frozenset()
+        finished = [each for each in _watched if each._entry.calls.isdisjoint(calls)]
+        for reservation in finished:
+            _watched.discard(reservation)
+            reservation.end()
         return bool(_watched)

@@ -1,1 +1,1 @@
-"""How large a block is, how often the series is read, and what it costs: integers only."""
+"""Block sizes, reads and memory of a call: arithmetic on integers."""

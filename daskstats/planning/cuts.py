@@ -7,17 +7,25 @@ from math import gcd
 
 from .values import MEBI, Range
 
-# A task should be long beside its scheduling (some 0.1 ms) and short beside a second: with these
-# bounds a block of uint16 frames takes 1 to 100 ms, most of which is the source's own time.
+Parts = tuple[Range, ...]
+
+# A task should be long compared with its scheduling (some 0.1 ms) and shorter than a second: with
+# these bounds a block of uint16 frames takes 1 to 100 ms, mostly in the source.
 SMALLEST_BLOCK = 8 * MEBI
 LARGEST_BLOCK = 256 * MEBI
 
-# Tasks to each worker, so that the last ones to finish leave little idle time. Frames in memory
-# take the same time for each, and more tasks would lose more, to partial states and to dask: with
-# four instead of one, std takes twice as long, max a third longer and the median a twelfth (240 x
-# 1024 x 1024 uint16, two threads).
+# Tasks for each worker, so that the last ones to finish leave little idle time.
 TASKS_PER_WORKER = 4
-TASKS_PER_WORKER_IN_MEMORY = 1
+
+
+def tasks_per_worker(in_memory: bool) -> int:
+    """Return the number of tasks that each worker runs, one after another.
+
+    Frames in memory take equally long, and more tasks would lose more, to partial states and to
+    dask: with four instead of one, std takes twice as long, max a third longer and the median a
+    twelfth (240 x 1024 x 1024 uint16, two threads).
+    """
+    return 1 if in_memory else TASKS_PER_WORKER
 
 
 def split(total: int, parts: int) -> list[int]:
@@ -39,10 +47,19 @@ def ranges(sizes: list[int], first: int = 0) -> list[Range]:
     return list(pairwise(accumulate(sizes, initial=first)))
 
 
-def cut(start: int, stop: int, size: int, unit: int = 1) -> tuple[Range, ...]:
+def chunks(total: int, size: int) -> Parts:
+    """Cut a range that begins with 0 into chunks of one size; the last may be smaller.
+
+    >>> chunks(8, 3)
+    ((0, 3), (3, 6), (6, 8))
+    """
+    return tuple(pairwise([*range(0, total, size), total]))
+
+
+def cut(start: int, stop: int, size: int, unit: int = 1) -> Parts:
     """Cut a range into blocks of at most ``size``, nearly equal, at multiples of ``unit``.
 
-    Only where ``unit`` is larger than ``size`` are cuts made elsewhere.
+    Cuts are made elsewhere only if ``unit`` is larger than ``size``.
 
     >>> cut(0, 10, 4)
     ((0, 4), (4, 7), (7, 10))
@@ -59,10 +76,10 @@ def cut(start: int, stop: int, size: int, unit: int = 1) -> tuple[Range, ...]:
 
 
 def units_read(start: int, stop: int, count: int, unit: int = 1) -> int:
-    """Return how many units are decoded for a block, of which ``count`` frames are read at once.
+    """Return the number of units decoded for a block that is read ``count`` frames at a time.
 
-    Those are the units it has a part of, and one more for each place where a read ends within a
-    unit, as `Source.pieces` cuts.
+    These are the units that the block overlaps, and one more for each read that ends within a unit,
+    as `Source.pieces` cuts.
 
     >>> units_read(3, 20, 8, unit=4), units_read(0, 12, 3, unit=4)
     (5, 6)
@@ -88,13 +105,13 @@ def task_size(
     per_worker: int = TASKS_PER_WORKER,
     largest: int = LARGEST_BLOCK,
 ) -> int:
-    """Return how many items (frames or rows) make a block of a good size."""
+    """Return the number of items (frames or rows) of a block of suitable size."""
     target = -(-total // (per_worker * workers)) * item_nbytes
     target = min(max(target, SMALLEST_BLOCK), largest)
     return max(1, min(total, target // max(1, item_nbytes)))
 
 
-def units_touched(blocks: tuple[Range, ...], unit: int, total: int) -> float:
+def units_touched(blocks: Parts, unit: int, total: int) -> float:
     """Return how often each unit is decoded on average, when blocks are read one by one.
 
     >>> units_touched(((0, 6), (6, 8)), unit=4, total=8)
@@ -104,21 +121,19 @@ def units_touched(blocks: tuple[Range, ...], unit: int, total: int) -> float:
     return touched / -(-total // unit)
 
 
-def flat(parts: Iterable[tuple[Range, ...]]) -> tuple[Range, ...]:
-    """Return the parts of all steps in one row."""
+def flat(parts: Iterable[Parts]) -> Parts:
+    """Return the parts of all steps in one tuple."""
     return tuple(part for step in parts for part in step)
 
 
-def parts_of(edges: list[int], steps: list[Range]) -> tuple[tuple[Range, ...], ...]:
-    """Cut steps where the blocks between some edges meet.
+def parts_of(blocks: Parts, steps: list[Range]) -> tuple[Parts, ...]:
+    """Cut steps where blocks meet.
 
-    >>> parts_of([0, 4, 8], [(0, 3), (3, 8)])
+    >>> parts_of(((0, 4), (4, 8)), [(0, 3), (3, 8)])
     (((0, 3),), ((3, 4), (4, 8)))
     """
-    every = sorted({*edges, *(stop for _, stop in steps)})
-    inner = list(pairwise(every))
-    starts = [first for first, _ in inner]
+    edges = sorted({0, *(stop for _, stop in blocks), *(stop for _, stop in steps)})
+    inner = list(pairwise(edges))
     return tuple(
-        tuple(inner[bisect_left(starts, start) : bisect_left(starts, stop)])
-        for start, stop in steps
+        tuple(inner[bisect_left(edges, start) : bisect_left(edges, stop)]) for start, stop in steps
     )

@@ -1,8 +1,9 @@
-"""What arrays take with all that is around them, and refusals."""
+"""Memory around arrays, and the largest graph."""
 
-from .values import MEBI, Layout, MemoryLimitError, mebibytes
+from .values import MEBI, Layout
 
-# What allocators lose between arrays, and what threads, tasks and metadata take.
+# Allocators lose a tenth of the bytes of arrays between them; threads, tasks and metadata take the
+# rest.
 ALLOCATOR_SLACK, FIXED_OVERHEAD = 10, 4 * MEBI
 
 # Tasks of the largest graph: dask takes some 10 us and 1.5 kB for each, before the first is run.
@@ -10,7 +11,7 @@ MOST_TASKS = 2_000_000
 
 
 def check_tasks(count: int, layout: Layout) -> None:
-    """Refuse a graph of more tasks than dask can be given."""
+    """Refuse a graph that is too large for dask."""
     if count > MOST_TASKS:
         raise ValueError(
             f"{layout.nframes} frames of {layout.rows} x {layout.cols} would be {count} tasks, "
@@ -20,31 +21,20 @@ def check_tasks(count: int, layout: Layout) -> None:
 
 
 def fetched(layout: Layout, nframes: int) -> int:
-    """Return what a task takes that reads so many frames at once."""
+    """Return the bytes of a task that reads ``nframes`` frames at once."""
     return 0 if layout.in_memory else nframes * layout.frame_nbytes + layout.reading(nframes)
 
 
 def with_losses(nbytes: int) -> int:
-    """Return what arrays of so many bytes take with all that is around them."""
+    """Return the memory that arrays of ``nbytes`` take, with all losses."""
     return nbytes + nbytes // ALLOCATOR_SLACK + FIXED_OVERHEAD
 
 
 def payload(limit: int) -> int:
-    """Return the bytes of arrays that a limit allows.
+    """Return the bytes of arrays that a memory limit allows.
 
     >>> with_losses(payload(1 << 30)) == 1 << 30
     True
     """
     nbytes = max(0, limit - FIXED_OVERHEAD) * ALLOCATOR_SLACK // (ALLOCATOR_SLACK + 1)
     return nbytes + (with_losses(nbytes + 1) <= limit)
-
-
-def check_limit(needed: int, limit: int, layout: Layout, least: str, workers: int) -> None:
-    """Refuse, with the numbers, what does not fit at the smallest block size."""
-    needed = with_losses(needed)
-    if needed > limit:
-        raise MemoryLimitError(
-            f"{layout.nframes} frames of {layout.rows} x {layout.cols} need at least "
-            f"{mebibytes(needed)} ({least} for each of {workers} workers, with its results), but "
-            f"the memory limit is {mebibytes(limit)}: raise memory_limit or use fewer workers"
-        )

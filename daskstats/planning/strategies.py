@@ -1,43 +1,50 @@
 """Strategies that get frames from the series to bands of rows, with their cost."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from .cuts import LARGEST_BLOCK, TASKS_PER_WORKER
+from .cuts import LARGEST_BLOCK, SMALLEST_BLOCK, TASKS_PER_WORKER
 from .frame_wise import COPIES
-from .margins import fetched, payload
-from .values import MEBI, TASK_OBJECTS, Cost, Disk, Layout, mebibytes
+from .margins import fetched
+from .request import Request
+from .values import MEBI, TASK_OBJECTS, Disk, Layout, mebibytes
 
-# Bytes of a chunk of scratch data: large beside the cost of a file (some 2 ms), and small beside
-# the limit, because zarr has four at work for each worker, each as it is, compressed, and with its
-# checksum.
-LARGEST_CHUNK, CHUNKS_OF_LIMIT = 4 * MEBI, 128
-CHUNKS_IN_FLIGHT = 15
+# Chunks that one call of zarr writes or reads at the same time: enough to keep its threads busy,
+# few enough to be small compared with the memory limit. Each exists as it is, compressed, and with
+# its checksum.
+CHUNKS_AT_ONCE = 4
+CHUNKS_IN_FLIGHT = 4 * CHUNKS_AT_ONCE - 1
 
-# Chunks are made this large where memory allows it: a chunk of any size costs some 2 ms of a core,
-# so that 100 MiB in chunks of 2 KiB took 45 s. Scratch data of more chunks than this, and with
-# smaller ones, are not written.
-SMALLEST_CHUNK, MOST_SMALL_CHUNKS = 128 << 10, 4096
+# Bytes of a chunk of scratch data: large compared with the cost of a file (some 2 ms), and so small
+# that the chunks in flight take an eighth of the memory limit.
+LARGEST_CHUNK, CHUNKS_OF_LIMIT = 4 * MEBI, 8 * (CHUNKS_IN_FLIGHT + 1)
+
+# Chunks have at least this size where memory allows it: a chunk of any size costs some 2 ms of a
+# core, so 100 MiB in chunks of 2 KiB took 45 s. Scratch data of more chunks than this, and with
+# smaller ones, are refused.
+SMALLEST_CHUNK, MOST_SMALL_CHUNKS = LARGEST_CHUNK // 32, 4096
 
 # Copies of a block of frames on its worker while it is cut up and sent to others: as read, as cut,
-# on its way out, and as much on its way in (measured: seven). Two of them are in what a worker's
-# process is taken to need, up to this size, which is as fast as any larger one.
-EXCHANGED_COPIES, SPARE_COPIES, LARGEST_EXCHANGED = 7, 2, 32 << 20
+# on its way out, and as much on its way in (measured: seven). Two of them are part of the memory
+# that the process of a worker needs anyway, up to this size, and larger blocks are no faster.
+EXCHANGED_COPIES, SPARE_COPIES, LARGEST_EXCHANGED = 7, 2, 4 * SMALLEST_BLOCK
 
 
 @dataclass(frozen=True)
-class Bands:
-    """One way to get from frames to bands of rows, in bytes."""
+class RowStrategy:
+    """One way to get from frames to bands of rows, and its memory in bytes."""
 
-    strategy: str
-    """its name"""
+    name: str
+    """"direct", "resident", "scratch", "p2p" or "reread" """
+    request: Request
+    """the series, the statistic and the limit"""
     fixed: int
-    """what exists throughout, whatever the height of the bands"""
+    """memory throughout the run, independent of the height of bands"""
     each: int
-    """what a row of a band takes while the band is worked on"""
+    """memory of a row of a band while the band is reduced"""
     before: int = 0
-    """what exists before the first band"""
+    """memory before the first band"""
     unit: int = 1
-    """rows that bands should be multiples of"""
+    """bands should be multiples of this number of rows"""
     least: int = 1
     """rows of the lowest band"""
     most: int = LARGEST_BLOCK
@@ -47,133 +54,82 @@ class Bands:
     chunk: int = 0
     """bytes of a chunk of scratch data"""
 
-    def needed(self, height: int, workers: int) -> int:
+    def needed(self, height: int) -> int:
         """Return the projected peak with bands of a height."""
-        return max(self.before, self.fixed + workers * height * self.each)
+        return max(self.before, self.fixed + self.request.workers * height * self.each)
 
-    def tasks(self, layout: Layout, height: int) -> int:
-        """Return the number of tasks: those that read frames before there are bands, and bands."""
-        reads = layout.nframes // self.piece if self.strategy in ("resident", "p2p") else 0
-        return reads + layout.rows // min(height, layout.rows)
-
-    def highest(self, limit: int, workers: int) -> int:
-        """Return the height of the highest bands within a limit; 0 if there are none."""
-        if self.needed(self.least, workers) > limit:
+    @property
+    def highest(self) -> int:
+        """Height of the highest bands within the limit; 0 if there are none."""
+        limit = self.request.payload
+        if self.needed(self.least) > limit or self.most < self.least:
             return 0
-        affordable = (limit - self.fixed) // (workers * self.each) if self.each else self.most
-        return min(self.most, affordable)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be planned; see `fold`."""
-
-    layout: Layout
-    cost: Cost
-    steps: int
-    workers: int
-    limit: int
-    """bytes of arrays"""
-    running: bool
-    processes: int
-
-    def within(self, limit: int) -> "Request":
-        """Return the request with another memory limit."""
-        return replace(self, limit=payload(limit))
-
-    def in_pixels(self) -> "Request":
-        """Return the request for bands that are parts of rows."""
-        return replace(self, layout=self.layout.in_pixels())
+        if not self.each:
+            return self.most
+        return min(self.most, (limit - self.fixed) // (self.request.workers * self.each))
 
     @property
-    def everyone(self) -> int:
-        """Tasks that run at once, in all processes."""
-        return self.workers * max(1, self.processes)
-
-    @property
-    def images(self) -> int:
-        """Bytes of the finished rows and of images: one being made, one with the consumer."""
-        images = 3 if self.running else 2
-        return (self.cost.state + images * self.cost.image) * self.layout.rows * self.layout.cols
-
-    @property
-    def row(self) -> int:
-        """Bytes of one row of all frames."""
-        return self.layout.nframes * self.layout.cols * self.layout.itemsize
-
-    @property
-    def temporaries(self) -> int:
-        """Bytes of temporaries for a row."""
-        return self.layout.cols * self.cost.scratch
-
-    @property
-    def tiles(self) -> int:
-        """Bytes of the tiles of all workers, and of their views of frames."""
-        return self.workers * (self.cost.tile + self.layout.objects)
+    def tasks(self) -> int:
+        """Number of tasks: those that read frames before there are bands, and bands."""
+        layout = self.request.layout
+        reads = layout.nframes // self.piece if self.name in ("resident", "p2p") else 0
+        return reads + layout.rows // min(self.highest, layout.rows)
 
 
-def direct(request: Request) -> Bands:
+def direct(request: Request) -> RowStrategy:
     """Read bands from the source: whole units of rows, so that none is decoded twice."""
     layout = request.layout
-    unit = min(layout.row_unit, layout.rows)
-    piece = whole_units(layout)
+    unit, piece = min(layout.row_unit, layout.rows), whole_units(layout)
     fixed = request.images + request.tiles + request.workers * layout.whole_rows(piece)
     each = request.temporaries
     if not layout.in_memory:
         each += request.row + layout.reading(piece) // layout.rows
-    # A part of a row is read at the price of decoding the row again for other parts.
+    # Reading a part of a row means decoding the row again for other parts.
     least = 1 if layout.width > 1 else unit
-    return Bands("direct", fixed, each, unit=unit, least=least, piece=piece)
+    return RowStrategy("direct", request, fixed, each, unit=unit, least=least, piece=piece)
 
 
-def resident(request: Request) -> Bands:
-    """Keep every frame, and let bands be views of it."""
-    layout, workers = request.layout, request.workers
-    piece = whole_units(layout)
+def resident(request: Request) -> RowStrategy:
+    """Keep every frame in memory; bands are views of the frames."""
+    layout, piece = request.layout, whole_units(request.layout)
     kept = request.images + layout.nframes // piece * TASK_OBJECTS
     kept += 0 if layout.in_memory else layout.nbytes
-    return Bands(
-        "resident",
-        fixed=kept + request.tiles,
-        each=request.temporaries,
-        before=kept + workers * layout.reading(piece),
-        piece=piece,
-    )
+    before = kept + request.workers * layout.reading(piece)
+    fixed, each = kept + request.tiles, request.temporaries
+    return RowStrategy("resident", request, fixed, each, before, piece=piece)
 
 
-def scratch(request: Request, smallest: int = 0) -> Bands:
+def scratch(request: Request, smallest: int = 0) -> RowStrategy:
     """Write every frame to disk, in row order, and read bands there, in chunks of some size.
 
     Groups of frames and bands of rows take turns in the same buffers, one for each worker.
     """
-    layout, workers = request.layout, request.workers
-    unit = min(layout.frame_unit, layout.nframes)
+    layout, workers, unit = request.layout, request.workers, request.layout.unit
     row = unit * layout.cols * layout.itemsize  # of a chunk
-    chunk = max(min(LARGEST_CHUNK, request.limit // (workers * CHUNKS_OF_LIMIT)), row)
-    # Larger ones where those in flight take no more than a quarter of the limit.
-    in_quarter = request.limit // (4 * workers * CHUNKS_IN_FLIGHT)
+    chunk = max(min(LARGEST_CHUNK, request.payload // (workers * CHUNKS_OF_LIMIT)), row)
+    # Larger ones if those in flight take at most a quarter of the limit.
+    in_quarter = request.payload // (4 * workers * CHUNKS_IN_FLIGHT)
     chunk = max(chunk, min(smallest, in_quarter, layout.nbytes))
-    fixed = max(request.images + request.tiles, workers * fetched(layout, unit))
-    fixed += workers * CHUNKS_IN_FLIGHT * chunk
-    spooling = workers * CHUNKS_IN_FLIGHT * chunk + workers * fetched(layout, unit)
-    return Bands(
+    in_flight, reading = workers * CHUNKS_IN_FLIGHT * chunk, workers * fetched(layout, unit)
+    return RowStrategy(
         "scratch",
-        fixed=fixed,
+        request,
+        fixed=max(request.images + request.tiles, reading) + in_flight,
         each=request.temporaries + request.row,
-        before=spooling + workers * unit * layout.frame_nbytes,
+        before=in_flight + reading + workers * unit * layout.frame_nbytes,
         most=chunk // row,
         piece=unit,
         chunk=chunk,
     )
 
 
-def p2p(request: Request, shuffle: int) -> Bands:
+def p2p(request: Request, shuffle: int) -> RowStrategy:
     """Let the workers of a cluster exchange bands of the blocks of frames they have read."""
     layout, workers = request.layout, request.workers
     held = layout.frame_unit * layout.frame_nbytes
     units = -(-layout.nframes // layout.frame_unit)
     counted = EXCHANGED_COPIES - SPARE_COPIES
-    room = (request.limit - request.images - shuffle) // (workers * counted)
+    room = (request.payload - request.images - shuffle) // (workers * counted)
     room = min(room, LARGEST_EXCHANGED, layout.nbytes // (TASKS_PER_WORKER * request.everyone))
     # Any two blocks of frames are larger than a band: or else dask joins blocks up to the size of a
     # band before it exchanges them, and keeps others that it has read meanwhile.
@@ -182,8 +138,9 @@ def p2p(request: Request, shuffle: int) -> Bands:
     piece = min(-(-units // count) * layout.frame_unit, layout.nframes)
     block = max(piece * layout.frame_nbytes, held)
     exchange = EXCHANGED_COPIES * block - SPARE_COPIES * min(block, LARGEST_EXCHANGED)
-    return Bands(
+    return RowStrategy(
         "p2p",
+        request,
         fixed=request.images + request.tiles,
         each=request.temporaries + COPIES * request.row,
         before=request.images + shuffle + workers * exchange,
@@ -192,30 +149,26 @@ def p2p(request: Request, shuffle: int) -> Bands:
     )
 
 
-def reread(request: Request) -> Bands:
+def reread(request: Request) -> RowStrategy:
     """Read every frame again for each band."""
-    layout, workers = request.layout, request.workers
-    piece = min(layout.frame_unit, layout.nframes)
-    fixed = request.images + request.tiles + workers * layout.reading(piece)
-    return Bands("reread", fixed, request.temporaries + request.row, piece=piece)
+    piece = request.layout.unit
+    fixed = request.images + request.tiles + request.workers * request.layout.reading(piece)
+    return RowStrategy("reread", request, fixed, request.temporaries + request.row, piece=piece)
 
 
 def whole_units(layout: Layout) -> int:
-    """Return how many frames are read at once where memory is no matter."""
+    """Return the number of frames that are read at once if memory is no constraint."""
     piece = layout.least_piece
     return min(max(piece - piece % layout.frame_unit, layout.frame_unit), layout.nframes)
 
 
-def refusal(layout: Layout, disk: Disk | None) -> str:
-    """Say why frames cannot wait on disk, if they cannot."""
-    if disk is None:
-        return ""
-    needed = layout.nbytes
+def refusal(layout: Layout, disk: Disk) -> str:
+    """Return the reason why frames cannot be kept on a disk; empty if they can."""
     if disk.in_memory:
         return f"{disk.directory} is a RAM disk: scratch data there would count as memory"
-    if needed > disk.nbytes:
+    if layout.nbytes > disk.nbytes:
         return (
-            f"scratch data need {mebibytes(needed)}, "
+            f"scratch data need {mebibytes(layout.nbytes)}, "
             f"there are {mebibytes(disk.nbytes)} in {disk.directory}"
         )
     return ""

@@ -1,16 +1,17 @@
-"""What a plan is made from, and the plan."""
+"""Facts about a series, a statistic and a disk, and the plan made from them."""
 
 from dataclasses import dataclass, replace
 
 MEBI = 1 << 20
 
-# Frames that a fold takes at once from a source that has to fetch them: the partial state is
-# then written once for every eight frames. Of small frames there are more, up to these bytes: each
-# array, and each task, takes more than a frame of 16 x 16 does.
-PIECE, PIECE_NBYTES = 8, 256 << 10
+# Frames that a fold reads at once from a source that has to fetch them: the partial state is then
+# written once for every eight frames. Small frames are read in pieces of up to these bytes, because
+# an array or a task takes more memory than a frame of 16 x 16.
+PIECE, PIECE_NBYTES = 8, MEBI // 4
 
 # Bytes of the objects around a frame that is an array of its own, and around a task of a graph.
-FRAME_OBJECTS, TASK_OBJECTS = 512, 2048
+FRAME_OBJECTS = 512
+TASK_OBJECTS = 4 * FRAME_OBJECTS
 
 # Steps that may be finished before the consumer takes the first of them.
 WAITING = 2
@@ -27,7 +28,7 @@ class MemoryLimitError(MemoryError):
 
 @dataclass(frozen=True)
 class Layout:
-    """What a plan needs to know of an image series."""
+    """The facts of an image series that a plan depends on."""
 
     nframes: int
     """frames to use"""
@@ -42,22 +43,22 @@ class Layout:
     row_unit: int = 1
     """rows that the source decodes together: ``rows`` if only whole frames can be read"""
     in_memory: bool = False
-    """whether blocks are views of memory that is there anyway"""
+    """whether blocks are views of existing memory"""
     buffers: float = 0
-    """bytes that exist while a frame is read beside those that are returned, for each of these"""
+    """temporary bytes per returned byte while a frame is read"""
     stored: float = 0
-    """bytes of frames as they are stored that exist while they are decoded, for each of theirs"""
+    """stored bytes per decoded byte that exist while frames are decoded"""
     again: bool = True
-    """whether frames can be read again without being kept somewhere"""
+    """whether frames can be read more than once"""
     apart: bool = False
     """whether each frame in memory is an array of its own"""
     widened: int = 0
     """bytes of a pixel in the copies that folds of float16 make"""
     width: int = 1
-    """pixels of a row of the frames where the rows of this layout are single pixels of them"""
+    """pixels of a row of the frames if the rows of this layout are single pixels, else 1"""
 
     def in_pixels(self) -> "Layout":
-        """Return the same frames as columns of single pixels, for bands that are parts of rows.
+        """Return the layout of the frames as columns of pixels, for bands that are parts of rows.
 
         >>> Layout(nframes=9, rows=4, cols=5, itemsize=2, in_memory=True).in_pixels().rows
         20
@@ -66,35 +67,40 @@ class Layout:
         return replace(self, rows=self.rows * self.cols, cols=1, row_unit=unit, width=self.cols)
 
     def whole_rows(self, nframes: int) -> int:
-        """Return the bytes of the rows that are read for a part of one, of some frames at once."""
+        """Return the bytes of the whole rows that are read to get parts of rows."""
         if self.in_memory or self.width == 1:
             return 0
         frames = 2 * self.frame_unit + nframes * self.buffers
         return int(frames * (self.row_unit + self.width) * self.itemsize)
 
     def reading(self, nframes: int) -> int:
-        """Return what fetching some frames at once takes, beside the frames themselves."""
+        """Return the temporary bytes of fetching frames, without the frames themselves."""
         if self.in_memory:
             return 0
-        # A unit of frames of which only some are kept is held as it was stored, too.
+        # A unit is in memory as it is stored, too, also if only some of its frames are used.
         held = max(nframes * self.buffers, self.frame_unit * self.stored)
         return int((self.frame_unit + held) * self.frame_nbytes)
 
     def for_folds(self) -> "Layout":
-        """Return the layout for statistics that widen float16: a few frames of it at a time."""
+        """Return the layout for folds, which widen float16, a few frames at a time."""
         if not self.widened:
             return self
         return replace(self, in_memory=False, buffers=self.buffers + self.widened / self.itemsize)
 
     @property
     def objects(self) -> int:
-        """Bytes of the views that a task has of frames that are arrays of their own."""
+        """Bytes of the views of frames that are separate arrays, for each task."""
         return self.nframes * FRAME_OBJECTS if self.apart else 0
 
     @property
     def least_piece(self) -> int:
-        """Frames that are read at once if there is memory for them."""
+        """Frames that are read at once if they fit into memory."""
         return max(PIECE, PIECE_NBYTES // self.frame_nbytes)
+
+    @property
+    def unit(self) -> int:
+        """Frames that are decoded together, at most all."""
+        return min(self.frame_unit, self.nframes)
 
     @property
     def frame_nbytes(self) -> int:
@@ -107,55 +113,55 @@ class Layout:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a statistic keeps, in bytes per pixel."""
+    """Memory of a statistic, in bytes per pixel."""
 
     state: int = 0
     """of a partial state"""
     image: int = 0
     """of a finished image"""
-    scratch: int = 0
-    """of temporaries, for each pixel of a row-wise block, or of the frames that a task folds"""
+    temporaries: int = 0
+    """of temporaries, for each pixel of a row-wise block or of a frame"""
     tile: int = 0
-    """of a row-wise block's tile in cache: bytes for each worker, whatever the block"""
+    """of the tile of a row-wise block in cache: bytes for each worker, independent of the block"""
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Where frames could wait, and how much room there is."""
+    """A disk for scratch data."""
 
     directory: str
-    """for people, and for whoever makes the scratch data"""
+    """path of an existing directory"""
     nbytes: int
-    """free"""
+    """free bytes"""
     in_memory: bool = False
-    """whether it is a RAM disk, whose bytes count as memory"""
+    """whether it is a RAM disk: its bytes count as memory"""
     compression: str = "lz4"
-    """of what is written"""
+    """of scratch data"""
     cluster: str = ""
-    """whose workers share it; none: it is for this process alone"""
+    """identifier of the cluster that shares it; empty: this process only"""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a series is cut into tasks, and the memory that they take together.
+    """The tasks that a series is cut into, and the memory that they take together.
 
-    ``str(plan)`` describes it for people.
+    ``str(plan)`` describes it in one line.
     """
 
     strategy: str
     """"fold", "direct", "resident", "scratch", "p2p" or "reread" """
     layout: Layout
-    """the series that is planned for"""
+    """facts of the series"""
     blocks: tuple[Range, ...]
-    """what each task reads: (start, stop) of frames or rows"""
+    """(start, stop) of the frames or rows of each task"""
     steps: tuple[tuple[Range, ...], ...]
-    """for each intermediate image what it adds: blocks, or parts of them"""
+    """blocks, or parts of blocks, that each intermediate image adds"""
     piece: int
     """frames that a task reads at once"""
     workers: int
     """tasks that run at once"""
     nbytes: int
-    """projected peak, in bytes, of all that the call allocates"""
+    """projected peak of all allocations of the call, in bytes"""
     limit: int
     """bytes the call may use"""
     reads: float
@@ -163,23 +169,22 @@ class Plan:
     groups: tuple[Range, ...] = ()
     """frames that are written to scratch together"""
     disk: Disk | None = None
-    """where scratch data go"""
+    """location of scratch data"""
     disk_nbytes: int = 0
     """bytes of scratch data, at most"""
     chains: int = 0
-    """tasks of a step that run at once, each of which folds on in a copy of the state of the one
-    before; 0: each has its own state, and they are combined as a tree"""
+    """chains of tasks that run at once, in which each task folds into a copy of the state of the
+    task before; 0: each task has its own state, and a tree of tasks combines them"""
     burst: int = 1
-    """steps that a lane of rows may pass at once; images of as many wait, and are being made"""
+    """steps that one task of a row-parallel run reduces at once"""
     processes: int = 0
-    """workers of a cluster, each of which runs so many tasks at once and has the limit for itself;
-    0: this process alone"""
+    """workers of a cluster, each with ``workers`` tasks at once and ``limit``; 0: this process"""
     fan_in: int = FAN_IN
     """partial states that one task combines"""
-    sources: int = 1
-    """copies of the series itself that tasks share out: on a cluster each goes where its copy is"""
+    replicas: int = 1
+    """copies of the series itself, one for each worker of a cluster: each task uses one of them"""
     note: str = ""
-    """what stood in the way of something better"""
+    """the reason why a better strategy was not possible"""
 
     @property
     def along(self) -> str:
@@ -210,7 +215,7 @@ class Plan:
 
 
 def mebibytes(nbytes: int) -> str:
-    """Return a size for people.
+    """Return a size as text.
 
     >>> mebibytes(3 << 20), mebibytes(34 << 30)
     ('3 MiB', '34 GiB')

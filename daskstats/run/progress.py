@@ -51,11 +51,13 @@ class Progress:
 
     Examples
     --------
-    >>> from daskstats.planning.frame_wise import fold
+    >>> from daskstats.planning.frame_wise import plan_frame_wise
+    >>> from daskstats.planning.request import Request
     >>> from daskstats.planning.values import Cost, Layout
     >>> from daskstats.statistics import maximum
     >>> frames = np.array([[[1, 2]], [[3, 0]]], "u1")
-    >>> plan = fold(Layout(2, 1, 2, itemsize=1), Cost(), steps=2, workers=1, limit=1 << 30)
+    >>> request = Request(Layout(2, 1, 2, 1), Cost(), steps=2, workers=1, limit=1 << 30)
+    >>> plan = plan_frame_wise(request)
     >>> progress = Progress(maximum, [ImageSpec(maximum, 1, 2, frames.dtype)], plan)
     >>> for k, frame in enumerate(frames):
     ...     progress.advance([maximum.chunk([[frame[None]]], k)])

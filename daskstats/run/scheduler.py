@@ -27,15 +27,16 @@ import dask.threaded
 import numpy as np
 from dask.system import CPU_COUNT
 
+from .. import config
 from ..graph import reducing
 from ..graph.build import Key, Tasks, Work
 from ..memory import available
 from ..memory.reservation import MemoryReservation
-from ..planning import values
-from ..planning.frame_wise import fold
-from ..planning.row_wise import bands
-from ..planning.values import Cost, Layout, Plan
-from ..scratch.location import own_directory, planned_disk
+from ..planning.frame_wise import plan_frame_wise
+from ..planning.request import Request
+from ..planning.row_wise import plan_row_wise
+from ..planning.values import FAN_IN, Layout, MemoryLimitError, Plan
+from ..scratch.location import scratch_disk
 from ..series.base import Source
 from ..statistics import Statistic
 from . import workers
@@ -60,23 +61,13 @@ class Execution:
     """leading steps that write frames to disk"""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a plan is asked for: see `planning`."""
-
-    layout: Layout
-    cost: Cost
-    along: str
-    steps: int = 1
-    use_buffer: bool = False
-    running: bool = False
-
-
 class Scheduler:
     """One of dask's schedulers; a subclass for each way to run a reduction on it."""
 
     workers: int
     """tasks that run at once in one process"""
+    processes = 0
+    """workers of a cluster; 0: this process alone"""
     shares_memory = True
     """whether a result is there for every task without being sent"""
     needs_shared_directory = False
@@ -92,14 +83,9 @@ class Scheduler:
         """Refuse objects that cannot be sent to tasks; return the layout, and copies to send."""
         return layout, 1
 
-    def plan(self, request: Request, limit: int) -> Plan:
-        """Plan a reduction within a memory limit."""
+    def plan(self, request: Request, along: str, use_buffer: bool) -> Plan:
+        """Plan a reduction along frames or rows; ``use_buffer``: frames may be kept."""
         raise NotImplementedError
-
-    def plan_blocks(self, layout: Layout, along: str, limit: int) -> Plan:
-        """Plan the blocks of a series that is not reduced."""
-        cut = fold if along == "frames" else bands
-        return cut(layout, Cost(), 1, self.workers, limit)
 
     def lazy_reservation(self, nbytes: int, limit: int) -> MemoryReservation | None:
         """Return the reservation that each run of a lazy image begins, where memory is shared."""
@@ -120,14 +106,12 @@ class Scheduler:
 class LocalScheduler(Scheduler):
     """A scheduler whose tasks run on this machine."""
 
-    def plan(self, request: Request, limit: int) -> Plan:
-        """Plan a reduction within a memory limit."""
-        arguments = request.layout, request.cost, request.steps, self.workers, limit
-        if request.along == "frames":
-            return fold(*arguments, request.running, chained=self.shares_memory)
-        use_buffer = request.use_buffer and self.shares_memory
-        disk = planned_disk() if use_buffer else None
-        return bands(*arguments, use_buffer, disk, request.running)
+    def plan(self, request: Request, along: str, use_buffer: bool) -> Plan:
+        """Plan a reduction; frames are kept where tasks share memory."""
+        if along == "frames":
+            return plan_frame_wise(request, chained=self.shares_memory)
+        use_buffer = use_buffer and self.shares_memory
+        return plan_row_wise(request, use_buffer, scratch_disk() if use_buffer else None)
 
 
 @dataclass(frozen=True)
@@ -191,14 +175,19 @@ class ClusterScheduler(Scheduler):
         """Threads of the worker with the most."""
         return self.found.each
 
+    @property
+    def processes(self) -> int:  # type: ignore[override]
+        """Workers of the cluster."""
+        return self.found.processes
+
     def limit(self, value: int | float | str | None) -> int:
         """Return the bytes that a call may use in each worker.
 
         That is the budget of the smallest worker, and at most an equal part of the memory that the
         call is given.
         """
-        budget = self.found.budget(available.fraction())
-        given = value is not None or dask.config.get("daskstats.memory-limit", None) is not None
+        budget = self.found.budget(config.memory_fraction())
+        given = value is not None or config.memory_limit() is not None
         if given or budget is None:
             # Workers without a limit are taken to share this machine.
             part = available.memory_limit(value) // self.found.processes
@@ -217,34 +206,19 @@ class ClusterScheduler(Scheduler):
         sent = series.part(0, 1, 0, 1) is not None
         return replace(layout, in_memory=layout.in_memory and sent), replicas
 
-    def plan(self, request: Request, limit: int) -> Plan:
-        """Plan for each worker; fewer states are in one place if memory is short."""
+    def plan(self, request: Request, along: str, use_buffer: bool) -> Plan:
+        """Plan for each worker."""
+        request = replace(request, running=False)
         try:
-            return self._plan(request, limit)
-        except values.MemoryLimitError as error:
-            raise values.MemoryLimitError(f"{error} ({self.found})") from None
-
-    def _plan(self, request: Request, limit: int) -> Plan:
-        arguments = request.layout, request.cost, request.steps, self.workers, limit
-        processes, use_buffer = self.found.processes, request.use_buffer
-        if request.along == "rows":
+            if along == "frames":
+                fan_in = min(FAN_IN, self.found.threads)
+                return plan_frame_wise(request, chained=False, fan_in=fan_in)
             shuffle = workers.shuffle_nbytes() if use_buffer else 0
-            shared = use_buffer and own_directory() is not None
-            disk = replace(planned_disk(), cluster=self.found.cluster) if shared else None
-            return bands(*arguments, use_buffer, disk, processes=processes, shuffle=shuffle)
-        fan_in = min(values.FAN_IN, self.found.threads)
-        while True:
-            try:
-                return fold(*arguments, chained=False, processes=processes, fan_in=fan_in)
-            except values.MemoryLimitError:
-                if fan_in <= 2:
-                    raise
-            fan_in //= 2
-
-    def plan_blocks(self, layout: Layout, along: str, limit: int) -> Plan:
-        """Plan the blocks of a series that is not reduced."""
-        cut = fold if along == "frames" else bands
-        return cut(layout, Cost(), 1, self.workers, limit, processes=self.found.processes)
+            shared = use_buffer and config.scratch_directory() is not None
+            disk = scratch_disk(self.found.cluster) if shared else None
+            return plan_row_wise(request, use_buffer, disk, shuffle)
+        except MemoryLimitError as error:
+            raise MemoryLimitError(f"{error} ({self.found})") from None
 
     def execution(self, work: Work, writing: bool) -> Execution:
         """Build the states of a few blocks each, which the client combines."""

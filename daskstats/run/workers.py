@@ -84,7 +84,7 @@ class Workers:
         """
         if self.memory is None:
             return None
-        return min(int(fraction * self.memory), available.worker_room(self.memory))
+        return min(int(fraction * self.memory), available.worker_budget(self.memory))
 
 
 def inspect_workers(client: Any) -> Workers:
@@ -156,7 +156,7 @@ def _workers(client: Any) -> list[dict]:
 
 def worker_timeout() -> float:
     """Return the seconds to wait for a worker."""
-    return config.configured_seconds("no-workers-timeout")
+    return config.no_workers_timeout()
 
 
 def no_workers() -> TimeoutError:

@@ -1,15 +1,15 @@
-"""When a directory that several processes use is removed: with the last of them that holds it.
+"""Directories of several processes: each is removed by the last process that releases it.
 
-Each process that holds a directory has a mark in it, an empty file with its name::
+Each process that uses a directory has a lock file there, an empty file named after the process::
 
-    daskstats-scratch-0f3a/holders/node1~4711~1763942917.25~9c41
-                                   node2~1234~1763942918.50~07be
+    daskstats-scratch-0f3a/locks/node1~4711~1763942917.25~9c41
+                                 node2~1234~1763942918.50~07be
 
-Nobody asks anybody; it all rests on what a file system does for one of several processes only. A
-directory appears by a rename, with its first mark in it. Who takes its mark away tries to remove
-``holders``, which fails as long as another mark is there, or comes; who succeeds has the directory
-for itself, renames it, so that its name is free, and removes it. Marks of processes that have been
-killed do not count, as far as can be told: on their own machine.
+Processes exchange no messages: everything relies on atomic rename and rmdir. A directory appears by
+a rename, with its first lock file in it. A process that releases a directory removes its lock file
+and then tries to remove ``locks``, which fails as long as another lock file is there, or arrives.
+The process that succeeds renames the directory, so that its name is free, and removes it. Lock
+files of dead processes do not count, if they ran on this machine: only there can that be known.
 """
 
 import errno
@@ -21,42 +21,46 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from ..processes import has_ended, new_mark
+from ..processes import has_ended, maker, unique_name
 
-HOLDERS = "holders"
+LOCKS = "locks"
 
-# In the names of directories that are not there yet, or not there any more.
+# In the names of directories that are being made, or removed.
 NEW, GONE = ".new-", ".gone-"
 
-# Seconds that those who hold a directory are given to let go, if nothing tells that it goes on; and
-# beyond which one that somebody has begun to remove is taken for left.
+# Seconds that the users of a directory have to leave it. After this time a removal that another
+# process has begun counts as abandoned.
 LEAVING = 1.0
 
-# What a rename onto a directory with something in it ends with.
+# Errors of a rename onto a directory that is not empty.
 OCCUPIED = errno.ENOTEMPTY, errno.EEXIST
 
+_acquired: set[Path] = set()
+"""lock files of this process"""
 
-def hold(directory: Path, fill: Callable[[Path], object]) -> Path:
-    """Return this process's mark in a directory, which is made if it is not there.
+
+def acquire(directory: Path, fill: Callable[[Path], object]) -> Path:
+    """Return a new lock file in a directory, which is made if it does not exist.
 
     Parameters
     ----------
     directory : Path
     fill : callable
-        Puts into a new directory what belongs there before anybody sees it.
+        Fills a new directory before other processes see it.
     """
     made = directory.with_name(f"{directory.name}{NEW}{uuid4().hex}")
-    mark = made / HOLDERS / new_mark()
-    mark.parent.mkdir(mode=0o700, parents=True)
+    lock = made / LOCKS / unique_name()
+    lock.parent.mkdir(mode=0o700, parents=True)
     made.chmod(0o700)
     try:
-        mark.touch()
+        lock.touch()
         fill(made)
         deadline = time.monotonic() + LEAVING
         while True:
             try:
                 made.rename(directory)
-                return directory / HOLDERS / mark.name
+                _acquired.add(directory / LOCKS / lock.name)
+                return directory / LOCKS / lock.name
             except OSError as error:
                 if error.errno not in OCCUPIED:
                     raise
@@ -64,72 +68,77 @@ def hold(directory: Path, fill: Callable[[Path], object]) -> Path:
                 return join(directory)
             time.sleep(LEAVING / 100)
             if time.monotonic() > deadline:
-                _remove(directory)  # for whoever has begun to
+                _remove(directory)  # in place of the process that has begun to
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
 
 def join(directory: Path) -> Path:
-    """Return this process's mark in a directory that is held.
+    """Return a new lock file in a directory that other processes use.
 
     Raises
     ------
     FileNotFoundError
-        If it is not.
+        If no process uses it.
     """
-    mark = directory / HOLDERS / new_mark()
-    mark.touch(exist_ok=False)
-    return mark
+    lock = directory / LOCKS / unique_name()
+    lock.touch(exist_ok=False)
+    _acquired.add(lock)
+    return lock
 
 
-def let_go(mark: Path) -> None:
-    """Take a mark away; the directory goes with the last one."""
-    mark.unlink(missing_ok=True)
-    remove_unheld(mark.parent.parent)
+def release(lock: Path) -> None:
+    """Remove a lock file, and with the last one the directory."""
+    lock.unlink(missing_ok=True)
+    _acquired.discard(lock)
+    remove_unlocked(lock.parent.parent)
 
 
-def wait_for_leavers(directory: Path) -> None:
-    """Wait for a run that has just ended to let go of its directory.
+def release_all() -> None:
+    """Release all directories of this process."""
+    for lock in list(_acquired):
+        release(lock)
 
-    One that goes on is told by a mark of a process that was killed, or by time.
+
+def wait_for_release(directory: Path) -> None:
+    """Wait for a run that has just ended to release its directory.
+
+    A run that goes on is recognised by the lock file of a dead process, or by time.
     """
     deadline = time.monotonic() + LEAVING
-    while is_held(directory) and not _ended_marks(directory) and time.monotonic() < deadline:
+    while is_locked(directory) and not _dead_locks(directory) and time.monotonic() < deadline:
         time.sleep(LEAVING / 100)
 
 
-def is_held(directory: Path) -> bool:
-    """Whether a directory has marks, be they of processes that have ended."""
-    return (directory / HOLDERS).is_dir()
+def is_locked(directory: Path) -> bool:
+    """Whether a directory may have lock files, also of dead processes."""
+    return (directory / LOCKS).is_dir()
 
 
-def remove_unheld(directory: Path) -> bool:
-    """Remove a directory if no process that may live holds it, and return whether it is so."""
-    for mark in _ended_marks(directory):
-        mark.unlink(missing_ok=True)
+def remove_unlocked(directory: Path) -> bool:
+    """Remove a directory unless a process that may live uses it; return whether it was removed."""
+    for lock in _dead_locks(directory):
+        lock.unlink(missing_ok=True)
     try:
-        (directory / HOLDERS).rmdir()
+        (directory / LOCKS).rmdir()
     except OSError:
         return False
     _remove(directory)
     return True
 
 
-def _ended_marks(directory: Path) -> list[Path]:
-    found = []
+def _dead_locks(directory: Path) -> list[Path]:
+    """Return the lock files of dead processes."""
     with suppress(OSError):
-        for mark in (directory / HOLDERS).iterdir():
-            with suppress(ValueError):
-                host, pid, began, _ = mark.name.split("~")
-                if has_ended(host, int(pid), float(began)):
-                    found.append(mark)
-    return found
+        locks = [(lock, maker(lock.name)) for lock in (directory / LOCKS).iterdir()]
+        return [lock for lock, process in locks if process and has_ended(*process)]
+    return []
 
 
 def _remove(directory: Path) -> None:
-    """Remove a directory at once from where it is, and then what is in it.
+    """Free the name of a directory at once, and then remove its files, in a thread.
 
-    A worker lets go where it talks to others, who would miss it while it removes many files.
+    Otherwise a worker would not answer other workers while it removes many files.
     """
     gone = directory.with_name(f"{directory.name}{GONE}{uuid4().hex}")
     try:

@@ -1,62 +1,22 @@
-"""Where scratch data go, the directories there, and the removal of stale ones."""
+"""Where scratch data goes, and how much fits there."""
 
-import json
 import os
 import shutil
 import sys
 import tempfile
-import threading
-import time
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from copy import copy
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import dask
-
-from .. import ending, processes
+from .. import config
 from ..planning.values import Disk
-from . import liveness
 
-PREFIX = "daskstats-scratch-"
-
-OWN = "daskstats.scratch-directory"
-
-# Who made a directory, for people; its name tells as well. It is swept when there is no such
-# process any more.
-OWNER = "owner.json"
-
-# Seconds without a change after which a directory is taken for left: one whose process cannot be
-# told, and one of another machine, which may read its own data for long.
-UNKNOWN, ELSEWHERE = 600.0, 7 * 24 * 3600.0
-
-# Seconds for tasks to leave a directory when a signal ends the program.
-PATIENCE = 1.0
+SETTING = "daskstats.scratch-directory"
 
 RAM_DISKS = ("tmpfs", "ramfs", "devtmpfs")
 
 
-class DamagedScratchError(ValueError):
-    """A part of the scratch data is missing, or is not what was written."""
-
-
-@dataclass(frozen=True)
-class Room:
-    """Where scratch data may go, and how much."""
-
-    directory: str
-    """an existing directory"""
-    nbytes: int
-    """free bytes"""
-    in_memory: bool = False
-    """whether it is a RAM disk, whose bytes are memory"""
-
-
-def room(directory: str | os.PathLike | None = None, root: str | Path = "/") -> Room:
-    """Return where scratch data goes, and the room there.
+def find_location(directory: str | os.PathLike | None = None, root: str | Path = "/") -> Disk:
+    """Return the directory for scratch data and its free bytes.
 
     Parameters
     ----------
@@ -64,65 +24,49 @@ def room(directory: str | os.PathLike | None = None, root: str | Path = "/") -> 
         By default the configured ``daskstats.scratch-directory``, dask's ``temporary-directory``
         or, where both are null, that of the system (``TMPDIR``).
     root : path
-        Where ``proc`` is; tests give made-up trees.
+        Directory that contains ``proc``; tests give made-up trees.
 
     Raises
     ------
     NotADirectoryError
-        If it is no directory that can be written to; the message names the setting.
+        If the directory does not exist or cannot be written to; the message names the setting.
     """
-    place, setting = (Path(directory), OWN) if directory else location()
+    place, setting = (Path(directory), SETTING) if directory else configured_location()
     if not (place.is_dir() and os.access(place, os.W_OK)):
         raise NotADirectoryError(
             f"frames that do not fit into memory would wait in {place} ({setting}), which is no "
-            f"directory that can be written to: make it, or set {OWN} to one that is there"
+            f"directory that can be written to: make it, or set {SETTING} to one that is there"
         )
-    return Room(str(place), shutil.disk_usage(place).free, _file_system(place, root) in RAM_DISKS)
+    in_memory = _file_system(place, root) in RAM_DISKS
+    return Disk(str(place), shutil.disk_usage(place).free, in_memory)
 
 
-def location() -> tuple[Path, str]:
-    """Return the directory for scratch data, be it there or not, and the setting it comes from."""
-    own = own_directory()
+def scratch_disk(cluster: str = "") -> Disk:
+    """Return the disk for the scratch data of a plan, shared by the workers of a cluster.
+
+    A missing directory matters only to a plan that uses it, so it counts as an endless disk here.
+    """
+    compression = config.scratch_compression()
+    try:
+        disk = find_location()
+    except NotADirectoryError:
+        disk = Disk(str(configured_location()[0]), sys.maxsize)
+    return replace(disk, compression=compression, cluster=cluster)
+
+
+def configured_location() -> tuple[Path, str]:
+    """Return the directory for scratch data, whether it exists or not, and its setting."""
+    own = config.scratch_directory()
     if own is not None:
-        return Path(own).absolute(), OWN
-    dasks = _directory("temporary-directory")
+        return own, SETTING
+    dasks = config.temporary_directory()
     if dasks is not None:
-        return Path(dasks).absolute(), "dask's temporary-directory"
+        return dasks, "dask's temporary-directory"
     try:
         return Path(tempfile.gettempdir()).absolute(), "TMPDIR"
     except FileNotFoundError:
         # The system's and this process's working directory cannot be written to either.
         return Path(os.environ.get("TMPDIR", "/tmp")).absolute(), "TMPDIR"
-
-
-def planned_disk() -> Disk:
-    """Return where frames may wait that do not fit into memory, for a plan.
-
-    A directory that is not there matters only to a plan that has frames wait in it.
-    """
-    try:
-        place = room()
-    except NotADirectoryError:
-        return Disk(str(location()[0]), sys.maxsize, False, compression())
-    return Disk(place.directory, place.nbytes, place.in_memory, compression())
-
-
-def own_directory() -> str | None:
-    """Return the directory that is configured for nothing else; the workers of a cluster share it.
-
-    dask's own ``temporary-directory`` is for what each worker has for itself.
-    """
-    return _directory(OWN)
-
-
-def _directory(setting: str) -> str | None:
-    """Return a directory that is configured, None if it is null or an empty variable."""
-    value = dask.config.get(setting, None)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{setting} must be the path of a directory, got {value!r}")
-    return str(Path(value).expanduser())
 
 
 def _file_system(place: Path, root: str | Path) -> str:
@@ -142,164 +86,9 @@ def _file_system(place: Path, root: str | Path) -> str:
     return found[1]
 
 
-class _Lease:
-    """A directory that is removed when it has ended and nobody uses it.
-
-    A store would make the directory again for who still writes when it is gone.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory, self._users, self._ended = directory, 0, False
-        self._cause: BaseException | None = None
-        self._lock = threading.Lock()
-        _leases.add(self)
-
-    def end(self, cause: BaseException | None = None) -> None:
-        """Remove the directory now, or when the last user has left."""
-        with self._lock, suppress(Exception):
-            # A copy has no traceback, which would keep the buffers of a failed task.
-            self._cause = self._cause or (cause and copy(cause))
-        with self._lock:
-            self._ended, unused = True, not self._users
-        if unused:
-            shutil.rmtree(self._directory, ignore_errors=True)
-
-    def finish(self, deadline: float) -> None:
-        """Wait for users to leave, but remove the directory when their time is over."""
-        self.end()
-        while self._users and time.monotonic() < deadline:
-            time.sleep(0.01)
-        shutil.rmtree(self._directory, ignore_errors=True)
-
-    def check(self) -> None:
-        """Raise the cause if the directory is to be removed: a user should leave."""
-        if self._ended and self._cause is not None:
-            # Of two tasks that fail, dask may hear of this one first.
-            raise self._cause
-        if self._ended:
-            raise DamagedScratchError(f"scratch data in {self._directory} have been removed")
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self.check()
-            self._users += 1
-
-    def __exit__(self, *exc_info: Any) -> None:
-        with self._lock:
-            self._users -= 1
-            unused = self._ended and not self._users
-        if unused:
-            shutil.rmtree(self._directory, ignore_errors=True)
-
-
-# What this process has on disk, and the directories where processes that it started may have more.
-_leases: "weakref.WeakSet[_Lease]" = weakref.WeakSet()
-_marks: set[Path] = set()
-_places: set[Path] = set()
-
-
-@ending.at_end
-def _remove_all() -> None:
-    """Remove all scratch data of this process, and of those that it has ended."""
-    deadline = time.monotonic() + PATIENCE
-    for lease in list(_leases):
-        lease.finish(deadline)
-    for mark in list(_marks):
-        liveness.let_go(mark)
-    for place in list(_places):
-        sweep(place)
-
-
-COMPRESSIONS = ("lz4", "zstd", "none")
-
-
-def compression() -> str:
-    """Return the configured compression; null, as dask reads ``none`` in a variable, is none."""
-    name = dask.config.get("daskstats.scratch-compression", "lz4")
-    return check_compression("none" if name is None else name)
-
-
-def check_compression(name: Any) -> str:
-    """Return the name of a compression, or say which there are."""
-    lower = name.lower() if isinstance(name, str) else name
-    if lower not in list(COMPRESSIONS):
-        raise ValueError(
-            f"daskstats.scratch-compression must be one of {', '.join(COMPRESSIONS)}, got {name!r}"
-        )
-    return lower
-
-
 def no_room(needed: int, free: int, place: str | os.PathLike) -> str:
-    """Say what scratch data need and what there is."""
+    """Return the error of a disk that is too small for scratch data."""
     return (
         f"scratch data need {needed / 2**30:.3g} GiB, there are {free / 2**30:.3g} GiB at {place}: "
-        f"make room, or set daskstats.scratch-directory to another place"
+        f"make room, or set {SETTING} to another place"
     )
-
-
-# ---------------------------------------------------------------------- what others left
-
-
-def sweep(place: str | os.PathLike, besides: Path | None = None) -> list[Path]:
-    """Remove what processes of this user left in a directory when they were killed.
-
-    Returns
-    -------
-    list of Path
-        The directories that were removed.
-    """
-    mine = [path for path in Path(place).glob(f"{PREFIX}*") if path != besides]
-    mine = [path for path in mine if processes.is_mine(path) and path.is_dir()]
-    shared = [path for path in mine if liveness.is_held(path) and liveness.remove_unheld(path)]
-    stale = [path for path in mine if liveness.GONE in path.name or _is_stale(path)]
-    for path in stale:
-        shutil.rmtree(path, ignore_errors=True)
-    return [*shared, *stale]
-
-
-def _is_stale(path: Path) -> bool:
-    """Whether the process that made a directory has ended, or may be taken to have ended."""
-    owner = _owner(path)
-    if owner is None:
-        return not liveness.is_held(path) and processes.unchanged(path) > UNKNOWN
-    if processes.is_here(owner[0]):
-        return processes.has_ended(*owner)
-    return processes.unchanged(path) > ELSEWHERE
-
-
-def _owner(path: Path) -> tuple[str, int, float] | None:
-    """Return the machine, number and start of the process that made a directory, if known."""
-    try:
-        if path.name.count("~") == 3:
-            host, pid, began, _ = path.name.removeprefix(PREFIX).split("~")
-        else:
-            owner = json.loads((path / OWNER).read_text())
-            host, pid, began = owner["host"], owner["pid"], owner["began"]
-        return host, int(pid), float(began)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _new_directory(place: Path) -> Path:
-    directory = place / f"{PREFIX}{processes.new_mark()}"
-    directory.mkdir(mode=0o700)
-    with suppress(OSError):
-        (directory / OWNER).write_text(json.dumps(_this_process()))
-    return directory
-
-
-@contextmanager
-def directory(place: str | os.PathLike) -> Iterator[Path]:
-    """Give a new directory that is removed at the end, and swept if the process is killed."""
-    sweep(place)
-    with ending.writing:
-        made = _new_directory(Path(place))
-        lease = _Lease(made)
-    try:
-        yield made
-    finally:
-        lease.end()
-
-
-def _this_process() -> dict[str, Any]:
-    return dict(zip(("host", "pid", "began"), processes.this_process(), strict=True))

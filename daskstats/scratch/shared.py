@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import threading
 import time
@@ -18,25 +17,25 @@ import numpy as np
 
 from ..packages import loaded
 from . import liveness
-from .location import PREFIX, _marks, no_room, sweep
+from .directories import PREFIX, remove_stale
 from .store import GroupManifest, ScratchStore
 
-# Seconds between looks whether a worker still has what holds a shared directory.
-LOOK = 0.5
+# Seconds between checks whether a worker still has results or tasks that use a shared directory.
+LOOK = liveness.LEAVING / 2
 
 
 class SharedScratchStore(ScratchStore):
-    """A spool of several processes, in a directory whose name they all know.
+    """A store of several processes, in a directory with a name that they all know.
 
     `open` makes the directory, or finds it with the groups that dead processes have written. The
-    store it returns, and every `GroupManifest`, holds the directory in each process that it is sent
-    to; the last process that lets go of them removes it.
+    store it returns, and every `GroupManifest`, uses the directory in each process that it is sent
+    to; the last process that releases the directory removes it.
 
     Parameters
     ----------
     name : str
-        Of the directory; the same for tasks that write the same. It begins with what the keys of
-        these tasks have in common, and a hyphen.
+        Name of the directory; the same for tasks that write the same. It begins with the common
+        part of the keys of these tasks, and a hyphen.
     """
 
     def __init__(self, *args: Any, name: str, **options: Any) -> None:
@@ -45,156 +44,149 @@ class SharedScratchStore(ScratchStore):
         self._lost = False
 
     def open(self) -> ScratchStore:
-        """Return this process's spool with the directory."""
+        """Return this process's store with the directory."""
         check_seen(self.place)
         directory = self.place / f"{PREFIX}{self.name}"
-        sweep(self.place, besides=directory)
-        if directory not in _shared:
-            liveness.wait_for_leavers(directory)
-        with _sharing:
-            return _shared.get(directory) or self._first(directory)
+        remove_stale(self.place, keep=directory)
+        if directory not in _stores:
+            liveness.wait_for_release(directory)
+        with _opening:
+            known = _stores.get(directory)
+            if known is not None:
+                return known
+            if not directory.exists():
+                self._check_room()
+            opened = copy(self)
+            return opened._use(directory, liveness.acquire(directory, opened._create))
 
-    def _first(self, directory: Path) -> "SharedScratchStore":
-        free = shutil.disk_usage(self.place).free
-        if free < self.needed and not directory.exists():
-            raise OSError(no_room(self.needed, free, self.place))
-        opened = copy(self)
-        mark = liveness.hold(directory, opened._begin)
-        return opened._held(directory, mark)
-
-    def _begin(self, made: Path) -> None:
-        self._create(made)
-        self._metadata = (made / "zarr.json").read_bytes()
-
-    def _held(self, directory: Path, mark: Path) -> "SharedScratchStore":
+    def _use(self, directory: Path, lock: Path) -> "SharedScratchStore":
+        """Use a directory until this store is deleted, or its tasks are gone."""
         token = self.name.partition("-")[0]
         self.directory = directory
-        _shared[directory] = self
-        end = weakref.finalize(self, _let_go, mark, token)
-        _marks.add(mark)
+        _stores[directory] = self
+        end = weakref.finalize(self, _release, lock, token)
         if _known(token):
             arguments = directory, end, token
             threading.Thread(target=_watch, args=arguments, daemon=True).start()
         return self
 
     def remove(self, cause: BaseException | None = None) -> None:
-        """Leave the directory to those that hold it; a task that has failed may run again."""
+        """Leave the directory to the processes that use it; a failed task may run again."""
 
-    def recorded(self, start: int, stop: int) -> "GroupManifest | None":
-        """Return what another process has written of a group before it died, if anything."""
+    def find_written(self, start: int, stop: int) -> GroupManifest | None:
+        """Return the manifest of a group that a dead process has written, if there is one."""
         with self._using():
             try:
                 begin, end, chunks = json.loads(self._record(start).read_text())
             except (OSError, ValueError):
                 return None
-        found = GroupManifest(begin, end, tuple((size, seal) for size, seal in chunks), self)
+        found = GroupManifest(begin, end, tuple((size, crc) for size, crc in chunks), self)
         return found if (begin, end) == (start, stop) else None
 
-    def _write(self, start: int, frames: np.ndarray) -> "GroupManifest":
+    def _write(self, start: int, frames: np.ndarray) -> GroupManifest:
         # Chunks and the record appear whole, by a rename: two processes may write the same.
         found = super()._write(start, frames)
         part = self._record(start).with_suffix(f".{uuid4().hex}")
         part.write_text(json.dumps([found.start, found.stop, found.chunks]))
         part.replace(self._record(start))
-        return replace(found, spool=self)
+        return replace(found, store=self)
 
-    def write(self, start: int, frames: np.ndarray) -> "GroupManifest":
-        """Write as any spool does, and a record of it for whoever has to do it again."""
+    def write(self, start: int, frames: np.ndarray) -> GroupManifest:
+        """Write a group as any store does, and record its manifest for other processes."""
         with self._using():
             try:
                 return super().write(start, frames)
             except OSError:
-                self._using()  # which tells if the directory is not there any more
+                self._using()  # raises the error of a directory that is gone
                 raise
 
     def _record(self, start: int) -> Path:
-        assert self.directory is not None, "only an open spool has records"
+        assert self.directory is not None, "only an open store has records"
         return self.directory / f"written-{start}.json"
 
     def _using(self) -> AbstractContextManager:
-        assert self.directory is not None, "only an open spool is used"
-        if self._lost or not liveness.is_held(self.directory):
+        assert self.directory is not None, "only an open store is used"
+        if self._lost or not liveness.is_locked(self.directory):
             check_seen(self.place)
             raise FileNotFoundError(unseen(self.directory))
         return nullcontext()
 
     def __reduce__(self) -> Any:
-        return _arrived, (self.__getstate__(),)
+        return _receive, (self.__getstate__(),)
 
 
-_shared: "weakref.WeakValueDictionary[Path, SharedScratchStore]" = weakref.WeakValueDictionary()
-_sharing = threading.Lock()
+_stores: "weakref.WeakValueDictionary[Path, SharedScratchStore]" = weakref.WeakValueDictionary()
+_opening = threading.Lock()
 
 
-def _arrived(state: dict[str, Any]) -> SharedScratchStore:
-    """Return the shared spool that has been sent; each process has one for a directory."""
-    spool = SharedScratchStore.__new__(SharedScratchStore)
-    spool.__setstate__(state)
-    directory = spool.directory
+def _receive(state: dict[str, Any]) -> SharedScratchStore:
+    """Return a store that was sent to this process, which has one for each directory."""
+    store = SharedScratchStore.__new__(SharedScratchStore)
+    store.__setstate__(state)
+    directory = store.directory
     if directory is None:
-        return spool
-    with _sharing:
-        known = _shared.get(directory)
+        return store
+    with _opening:
+        known = _stores.get(directory)
         if known is not None:
             return known
         try:
-            return spool._held(directory, liveness.join(directory))
+            return store._use(directory, liveness.join(directory))
         except OSError:
-            # Whoever uses it is told; here it would end the worker's connection.
-            spool._lost = True
-            return spool
+            # The task that uses it raises the error; here it would end the worker's connection.
+            store._lost = True
+            return store
 
 
-def _let_go(mark: Path, token: str) -> None:
-    """Let a shared directory go, but not while what holds it is only on a worker's own disk."""
+def _release(lock: Path, token: str) -> None:
+    """Release a shared directory as soon as no result on a worker's own disk refers to it."""
     if _spilled(token):
-        timer = threading.Timer(LOOK, _let_go, (mark, token))
+        timer = threading.Timer(LOOK, _release, (lock, token))
         timer.daemon = True
         timer.start()
     else:
-        liveness.let_go(mark)
-        _marks.discard(mark)
+        liveness.release(lock)
 
 
 def _spilled(token: str) -> bool:
-    """Whether a worker of this process has results on its disk whose keys have a token."""
+    """Whether a worker of this process has results on its disk with keys that contain a token."""
     slow = [getattr(worker.data, "slow", ()) for worker in _workers_here()]
     return any(token in str(key) for keys in slow for key in list(keys))
 
 
 def _watch(directory: Path, end: weakref.finalize, token: str) -> None:
-    """Let a directory go as soon as no worker here has tasks of its run any more.
+    """Release a directory as soon as no worker of this process has tasks of its run.
 
-    A spool may live on then: the traceback of a task that has failed, or been cancelled, has it.
+    The store may live longer: the traceback of a failed or cancelled task refers to it.
     """
     while end.alive:
         time.sleep(LOOK)
-        with _sharing:
+        with _opening:
             if end.alive and not _known(token):
-                _shared.pop(directory, None)
+                _stores.pop(directory, None)
                 end()
 
 
 def _known(token: str) -> bool:
-    """Whether a worker of this process knows of tasks whose keys have a token."""
+    """Whether a worker of this process knows of tasks with keys that end with a token."""
     every = (key for worker in _workers_here() for key in list(worker.state.tasks))
     return any((key[0] if isinstance(key, tuple) else key).endswith(token) for key in every)
 
 
 def _workers_here() -> list:
-    """Return the workers of clusters that this process is."""
+    """Return the workers of clusters in this process."""
     worker = loaded("distributed.worker", "Worker")
     return list(worker._instances) if worker is not None else []
 
 
 def check_seen(place: Path) -> None:
-    """Raise NotADirectoryError if a worker does not see the directory for scratch data."""
+    """Raise NotADirectoryError if this worker does not see the directory for scratch data."""
     if not (place.is_dir() and os.access(place, os.W_OK)):
         raise NotADirectoryError(unseen(place))
 
 
-def unseen(path: Path | None) -> str:
-    """Say that a directory is not shared."""
+def unseen(path: Path) -> str:
+    """Return the error of a directory that is not shared."""
     return (
         f"{path} is not there, or cannot be written to, on worker {socket.gethostname()}: "
         f"daskstats.scratch-directory must be a directory that the client and all workers share"

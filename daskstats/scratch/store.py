@@ -1,7 +1,7 @@
-"""Where frames wait on disk, in row order, when memory is too small for them.
+"""Scratch data: frames on disk, in row order, while memory is too small for them.
 
-Frames come in groups and go out in bands of rows. A spool is a directory with one zarr array
-(frames, rows, cols), whose chunks are the bands of a group::
+Frames are written in groups and read in bands of rows. A store is a directory with one zarr array
+(frames, rows, cols); the bands of a group are its chunks::
 
              band 0    band 1    band 2
     group 0  chunk     chunk     chunk       written by one task
@@ -10,8 +10,8 @@ Frames come in groups and go out in bands of rows. A spool is a directory with o
            read by one task
 
 Only whole chunks are written and read. Each ends with its checksum (CRC-32C), and
-`ScratchStore.write` returns a `GroupManifest`: size and checksum of every chunk. Without it nothing
-is read, so that a chunk that is missing, cut or altered is an error, never an image.
+`ScratchStore.write` returns a `GroupManifest`: size and checksum of every chunk. Nothing is read
+without it, so that a missing, cut or altered chunk is an error, never an image.
 """
 
 import os
@@ -25,52 +25,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .. import ending
+from ..config import check_compression
 from ..memory.pool import BufferPool
 from ..packages import load
-from .location import (
-    DamagedScratchError,
-    _Lease,
-    _new_directory,
-    _places,
-    check_compression,
-    no_room,
-    sweep,
-)
-
-# Chunks that one call of zarr's writes or reads at the same time: enough to keep its threads busy,
-# few enough to be small beside a memory limit.
-CHUNKS_AT_ONCE = 4
+from ..planning.strategies import CHUNKS_AT_ONCE
+from .directories import DamagedScratchError, ScratchDirectory, locations, remove_stale
+from .location import no_room
 
 
 class ScratchStore:
-    """What is kept on disk, and where; `open` gives one whose directory is there.
+    """Frames of a series on disk; `open` returns a store with a directory.
 
     Parameters
     ----------
     place : path
-        The directory to make the spool's own in.
+        The directory that gets a directory for the store.
     shape : tuple of int
         Frames, rows, cols.
     dtype : dtype
-        Of the frames.
+        Dtype of the frames.
     group, height : int
         Frames of a group, and rows of a band; the last of each may have less.
     needed : int
-        Bytes of room that must be there.
+        Free bytes that the disk must have.
     buffers : int
-        Groups and bands that are in memory at once.
+        Groups and bands that exist in memory at once.
     compression : "lz4", "zstd" or "none"
-        Of the chunks. lz4 halves the frames of a counting detector and takes no longer than
-        writing them as they are.
+        Compression of chunks. lz4 halves the frames of a counting detector, and takes no longer
+        than writing them uncompressed.
     """
 
     def __init__(
         self,
         place: str | os.PathLike,
         shape: tuple[int, int, int],
-        dtype: Any,
+        dtype: DTypeLike,
         group: int,
         height: int,
         needed: int = 0,
@@ -78,7 +70,7 @@ class ScratchStore:
         compression: str = "lz4",
     ) -> None:
         self.place, self.shape, self.dtype = Path(place), shape, np.dtype(dtype)
-        _places.add(self.place)
+        locations.add(self.place)
         self.group, self.height = group, height
         self.needed, self.buffers = needed, buffers
         self.compression = check_compression(compression)
@@ -86,51 +78,52 @@ class ScratchStore:
         self._array: Any = None
         self._metadata = b""
         self._opened: weakref.WeakSet[ScratchStore] = weakref.WeakSet()
-        self._lease: _Lease | None = None
+        self._owned: ScratchDirectory | None = None
         self._pool = BufferPool(buffers)
-        self.share: Any = None
-        """what must not be given back before this is no more"""
-        # Loaded before the run begins, so that at exit it ends after the run.
+        self.reservation: object = None
+        """kept alive as long as the store: the memory of its run"""
+        # Loaded before the run begins, so that at exit zarr ends after the run.
         load("zarr")
 
     def open(self) -> "ScratchStore":
-        """Return a spool like this one with a new directory, which is removed with it.
+        """Return a store like this one with a new directory, which is removed with that store.
 
-        `remove` of either removes it earlier.
+        `remove` of either store removes the directory earlier.
         """
-        sweep(self.place)
+        remove_stale(self.place)
+        self._check_room()
+        opened = copy(self)
+        opened._pool, opened.reservation = BufferPool(self.buffers), None
+        opened._opened = weakref.WeakSet([opened])
+        with ending.writing:
+            opened._owned = ScratchDirectory(self.place)
+            weakref.finalize(opened, opened._owned.end)
+            self._opened.add(opened)
+            opened.directory = opened._owned.path
+            opened._array = opened._create(opened.directory)
+        return opened
+
+    def _check_room(self) -> None:
         free = shutil.disk_usage(self.place).free
         if free < self.needed:
             raise OSError(no_room(self.needed, free, self.place))
-        opened = copy(self)
-        opened._pool, opened.share = BufferPool(self.buffers), None
-        opened._opened = weakref.WeakSet([opened])
-        with ending.writing:
-            opened.directory = _new_directory(self.place)
-            opened._lease = _Lease(opened.directory)
-            weakref.finalize(opened, opened._lease.end)
-            self._opened.add(opened)
-            opened._array = opened._create(opened.directory)
-        opened._metadata = (opened.directory / "zarr.json").read_bytes()
-        return opened
 
     def remove(self, cause: BaseException | None = None) -> None:
-        """Remove the directories, as soon as nobody is writing or reading there.
+        """Remove the directories, as soon as no task is writing or reading there.
 
-        Whoever comes too late is told the cause, if there is one.
+        A task that comes later gets the cause, if there is one, as its error.
         """
         for opened in list(self._opened):
-            assert opened._lease is not None
-            opened._lease.end(cause)
+            opened.removal(cause)
 
     @property
-    def removal(self) -> Callable[[], None]:
-        """The function that removes an open spool's directory; it does not keep the spool alive."""
-        assert self._lease is not None, "only an open spool of this process is removed"
-        return self._lease.end
+    def removal(self) -> Callable[..., None]:
+        """Function that removes the directory of an open store, without a reference to it."""
+        assert self._owned is not None, "only an open store of this process is removed"
+        return self._owned.end
 
     def buffer(self, nframes: int, nrows: int) -> np.ndarray:
-        """Return an array for some rows of some frames, in memory that groups and bands share."""
+        """Return an array for some rows of some frames; groups and bands share a buffer pool."""
         total, rows, cols = self.shape
         most = max(self.group * rows, total * self.height) * cols * self.dtype.itemsize
         return self._pool.array((nframes, nrows, cols), self.dtype, most)
@@ -141,7 +134,7 @@ class ScratchStore:
         Returns
         -------
         GroupManifest
-            What `read` needs to know about it.
+            Required by `read`.
         """
         try:
             with self._using():
@@ -157,51 +150,49 @@ class ScratchStore:
         stop, bands = start + len(frames), range(-(-self.shape[1] // self.height))
         few, array = CHUNKS_AT_ONCE * self.height, self._opened_array()
         for first in range(0, self.shape[1], few):
-            if self._lease is not None:
-                self._lease.check()
+            if self._owned is not None:
+                self._owned.check()
             array[start:stop, first : first + few] = frames[:, first : first + few]
-        return GroupManifest(start, stop, tuple(_seal(self._file(start, band)) for band in bands))
+        files = [self._file(start, band) for band in bands]
+        return GroupManifest(start, stop, tuple(map(checksum, files)))
 
-    def recorded(self, start: int, stop: int) -> "GroupManifest | None":
-        """Return what another process has written of a group before it died, if anything."""
+    def find_written(self, start: int, stop: int) -> "GroupManifest | None":
+        """Return the manifest of a group that a dead process has written, if there is one."""
         return None
 
-    def read(self, band: int, every: Sequence["GroupManifest"]) -> np.ndarray:
+    def read(self, band: int, groups: Sequence["GroupManifest"]) -> np.ndarray:
         """Return the rows of one band of all frames (frames, rows, cols).
 
         Parameters
         ----------
-        every : sequence of GroupManifest
+        groups : sequence of GroupManifest
             All groups, in order.
 
         Raises
         ------
         DamagedScratchError
-            If they are not what was written; the message names rows, frames and file.
+            If the data differ from the manifest; the message names rows, frames and file.
         """
         with self._using():
-            return self._read(band, every)
-
-    def _read(self, band: int, every: Sequence["GroupManifest"]) -> np.ndarray:
-        first = band * self.height
-        rows = self.buffer(every[-1].stop, min(self.height, self.shape[1] - first))
-        for edge in range(0, len(every), CHUNKS_AT_ONCE):
-            few = every[edge : edge + CHUNKS_AT_ONCE]
-            for written in few:
-                with self._blaming(band, written):
-                    self._check(band, written)
-            try:
-                self._fill(rows, few, first)
-            except Exception:
-                # The same again, one by one, tells which it was.
-                for written in few:
-                    with self._blaming(band, written):
-                        self._fill(rows, [written], first)
-        return rows
+            first = band * self.height
+            rows = self.buffer(groups[-1].stop, min(self.height, self.shape[1] - first))
+            for edge in range(0, len(groups), CHUNKS_AT_ONCE):
+                few = groups[edge : edge + CHUNKS_AT_ONCE]
+                for group in few:
+                    with self._blaming(band, group):
+                        self._check(band, group)
+                try:
+                    self._fill(rows, few, first)
+                except Exception:
+                    # Group by group, to find out the one that fails.
+                    for group in few:
+                        with self._blaming(band, group):
+                            self._fill(rows, [group], first)
+            return rows
 
     def _using(self) -> AbstractContextManager:
-        """Keep the directory from being removed; another process knows nothing of that."""
-        return self._lease if self._lease is not None else nullcontext()
+        """Keep the directory from being removed by this process."""
+        return self._owned if self._owned is not None else nullcontext()
 
     def _fill(self, rows: np.ndarray, few: Sequence["GroupManifest"], first: int) -> None:
         frames = slice(few[0].start, few[-1].stop)
@@ -210,59 +201,61 @@ class ScratchStore:
         out = prototype.nd_buffer.from_numpy_array(rows[frames])
         self._opened_array().get_basic_selection(where, out=out)
 
-    def _check(self, band: int, written: "GroupManifest") -> None:
-        seal = _seal(self._file(written.start, band))
-        if seal != written.chunks[band]:
-            raise ValueError(f"its size and checksum are {seal}, not {written.chunks[band]}")
+    def _check(self, band: int, group: "GroupManifest") -> None:
+        found = checksum(self._file(group.start, band))
+        if found != group.chunks[band]:
+            raise ValueError(f"its size and checksum are {found}, not {group.chunks[band]}")
 
     @contextmanager
-    def _blaming(self, band: int, written: "GroupManifest") -> Iterator[None]:
-        """Say which rows and frames an error is about."""
+    def _blaming(self, band: int, group: "GroupManifest") -> Iterator[None]:
+        """Add rows, frames and file to an error."""
         try:
             yield
         except Exception as error:
             first = band * self.height
             raise DamagedScratchError(
                 f"scratch data of rows {first} to {min(first + self.height, self.shape[1]) - 1} "
-                f"of frames {written.start} to {written.stop - 1} are damaged: {error}: "
-                f"{self._file(written.start, band)}"
+                f"of frames {group.start} to {group.stop - 1} are damaged: {error}: "
+                f"{self._file(group.start, band)}"
             ) from error
 
     def _file(self, start: int, band: int) -> Path:
-        assert self.directory is not None, "only an open spool has files"
+        assert self.directory is not None, "only an open store has files"
         return self.directory / "c" / f"{start // self.group}" / f"{band}" / "0"
 
     def _create(self, directory: Path) -> Any:
-        return load("zarr").create_array(
+        """Return a new array in a directory."""
+        codecs = load("zarr.codecs")
+        compressors = [codecs.Crc32cCodec()]
+        if self.compression != "none":
+            options = {"clevel": 1, "shuffle": "shuffle", "typesize": self.dtype.itemsize}
+            compressors.insert(0, codecs.BloscCodec(cname=self.compression, **options))
+        array = load("zarr").create_array(
             directory,
             shape=self.shape,
             chunks=(self.group, self.height, self.shape[2]),
             dtype=self.dtype,
             filters=None,
-            compressors=_codecs(self.compression, self.dtype.itemsize),
-            # A chunk of zeros must be there as well.
+            compressors=compressors,
+            # Chunks of zeros are written, too.
             config={"write_empty_chunks": True},
         )
+        self._metadata = (directory / "zarr.json").read_bytes()
+        return array
 
     def _opened_array(self) -> Any:
-        """Return the array; where the spool was sent to, it is opened again."""
+        """Return the array; a process that the store was sent to opens it again."""
         if self._array is None:
-            assert self.directory is not None, "only an open spool has an array"
+            assert self.directory is not None, "only an open store has an array"
             if (self.directory / "zarr.json").read_bytes() != self._metadata:
                 raise DamagedScratchError(f"scratch data in {self.directory} have been altered")
             self._array = load("zarr").open_array(self.directory, mode="r+")
         return self._array
 
     def __getstate__(self) -> dict[str, Any]:
-        # Whoever made a directory removes it.
-        return {
-            **vars(self),
-            "_array": None,
-            "_pool": None,
-            "share": None,
-            "_lease": None,
-            "_opened": None,
-        }
+        # The process that made a directory removes it.
+        unsent = dict.fromkeys(("_array", "_pool", "reservation", "_owned", "_opened"))
+        return vars(self) | unsent
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -271,7 +264,7 @@ class ScratchStore:
 
 @dataclass(frozen=True)
 class GroupManifest:
-    """What a group of frames is on disk."""
+    """The chunks of a group of frames on disk."""
 
     start: int
     """first frame"""
@@ -279,21 +272,13 @@ class GroupManifest:
     """end of the frames"""
     chunks: tuple[tuple[int, int], ...]
     """size and checksum of the chunk of each band"""
-    spool: Any = field(default=None, compare=False, repr=False)
-    """what must live as long as this, so that there is what was written"""
+    store: object = field(default=None, compare=False, repr=False)
+    """kept alive as long as this manifest, so that the chunks exist"""
 
 
-def _seal(file: Path) -> tuple[int, int]:
+def checksum(file: Path) -> tuple[int, int]:
     """Return a file's size and its last four bytes, which are the checksum of the others."""
     with file.open("rb") as opened:
         size = opened.seek(0, os.SEEK_END)
         opened.seek(max(0, size - 4))
         return size, int.from_bytes(opened.read(), "little")
-
-
-def _codecs(compression: str, itemsize: int) -> list:
-    codecs = load("zarr.codecs")
-    if compression == "none":
-        return [codecs.Crc32cCodec()]
-    blosc = codecs.BloscCodec(cname=compression, clevel=1, shuffle="shuffle", typesize=itemsize)
-    return [blosc, codecs.Crc32cCodec()]

@@ -20,6 +20,7 @@ from daskstats import reduction
 from daskstats.cli import clusters, commands, computing, options
 from daskstats.formats import outputs
 from daskstats.formats.table import FORMATS, suffixes
+from daskstats.planning.values import Disk
 from daskstats.scratch import location
 from daskstats.series.opening import open_source
 from daskstats.simulate import simulate
@@ -726,8 +727,8 @@ def test_info_of_what_is_written_to_disk(large, monkeypatch):
 
 
 def test_info_names_a_ram_disk(scan, monkeypatch):
-    room = location.Room("/ram", 2 * 10**9, in_memory=True)
-    monkeypatch.setattr(location, "room", lambda: room)
+    found = Disk("/ram", 2 * 10**9, in_memory=True)
+    monkeypatch.setattr(location, "find_location", lambda: found)
     result = ended(run("info", scan))
     assert "2 GB free in /ram, a RAM disk, which is not used" in result.stdout
 

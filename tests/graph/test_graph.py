@@ -12,6 +12,7 @@ import daskstats as stats
 from daskstats.graph import reducing
 from daskstats.graph.build import Work
 from daskstats.planning import frame_wise, row_wise, values
+from daskstats.planning.request import Request
 from daskstats.series import base, opening
 from daskstats.statistics import as_statistic
 
@@ -33,8 +34,9 @@ class Logged:
 def states(name, ims, steps, nframes, use_buffer=True):
     source, statistic = opening.as_series(ims), as_statistic(name)
     layout = base.layout(source, nframes)
-    cut = row_wise.bands if statistic.along == "rows" else frame_wise.fold
-    plan = cut(layout, values.Cost(8, 8, 4), steps, 2, 1 << 30)
+    request = Request(layout, values.Cost(8, 8, 4), steps, 2, 1 << 30)
+    by_rows = statistic.along == "rows"
+    plan = (row_wise.plan_row_wise if by_rows else frame_wise.plan_frame_wise)(request)
     return reducing.running_states(Work(source, statistic, plan, ()))
 
 
@@ -111,7 +113,7 @@ def test_frames_that_are_decoded_together_are_decoded_once(tmp_path):
     )
     source = opening.as_series(array)
     layout = base.layout(source, 95)
-    found = row_wise.bands(layout, values.Cost(8, 4, 4), 1, 2, 1 << 30)
+    found = row_wise.plan_row_wise(Request(layout, values.Cost(8, 4, 4), 1, 2, 1 << 30))
     tasks, _ = reducing.running_states(Work(source, as_statistic("median"), found, ()))
     loads = [layer for name, layer in tasks.layers.items() if name.startswith("read-frames")]
     assert [len(layer) for layer in loads] == [10]

@@ -80,7 +80,7 @@ def test_what_a_failed_call_held_is_given_back_though_its_traceback_is_kept(
             except error as raised:
                 kept.append(raised)
     assert len(kept) == 3
-    assert until(lambda: not reservation._holdings), "nothing is left of the share"
+    assert until(lambda: not reservation._entries), "nothing is left of the share"
     assert until(lambda: not any(place.iterdir())), "no scratch data are left"
     assert stats.plan(Failing(-1, fail), "median", memory_limit=limit).strategy == strategy
 
@@ -130,7 +130,7 @@ def test_a_cache_of_results_keeps_them_when_the_run_has_ended_well(monkeypatch):
     with dask.config.set(num_workers=2), Cached() as cache:
         first = lazy.compute()
         cache.results = {k: v for k, v in cache.results.items() if "median" not in str(k)}
-        assert until(lambda: not reservation._holdings)
+        assert until(lambda: not reservation._entries)
         assert np.array_equal(lazy.compute(), first)
     cache.results.clear()
     assert (first == (NFRAMES - 1) / 2).all()
@@ -149,20 +149,20 @@ def test_a_run_that_goes_on_keeps_its_share():
     thread.start()
     assert reading.wait(10)
     time.sleep(4 * reservation.PATIENCE / 4)
-    assert reservation.left(24 << 20) < 24 << 20
-    assert len(computations.going_on()) == 1
+    assert reservation.unreserved(24 << 20) < 24 << 20
+    assert len(computations.running_calls()) == 1
     gate.set()
     thread.join()
-    assert not computations.going_on()
-    assert until(lambda: not reservation._holdings)
+    assert not computations.running_calls()
+    assert until(lambda: not reservation._entries)
 
 
 def test_a_task_knows_its_run():
     found: list[frozenset] = []
-    task = dask.delayed(lambda: found.append(computations.of_this_task()))
+    task = dask.delayed(lambda: found.append(computations.calls_of_this_task()))
     for scheduler in ("threads", "synchronous"):
         task().compute(scheduler=scheduler)
     assert [len(each) for each in found] == [1, 1]
     assert found[0] != found[1]
-    assert computations.of_this_task() == frozenset()
+    assert computations.calls_of_this_task() == frozenset()
     assert computations.current_worker() is None

@@ -388,24 +388,24 @@ def test_resource_limits(name, field):
 @pytest.fixture(autouse=True)
 def _nothing_is_held():
     """What a failed test before this one keeps alive is not this one's."""
-    before = set(reservation._holdings)
+    before = set(reservation._entries)
     yield
-    if not reservation._holdings <= before:
+    if not reservation._entries <= before:
         gc.collect()  # not always: it takes half a second where much has been imported
-    assert reservation._holdings <= before
+    assert reservation._entries <= before
 
 
 def test_what_is_reserved_is_not_left():
     shares = [reservation.MemoryReservation(300, 1000) for _ in range(4)]
     for share in shares:
         share.reserve()
-    assert reservation.left(1000) == 0
-    assert reservation.left(2000) == 800
+    assert reservation.unreserved(1000) == 0
+    assert reservation.unreserved(2000) == 800
     shares.pop().release()
-    assert reservation.left(1000) == 100
+    assert reservation.unreserved(1000) == 100
     del shares[0], share
     gc.collect()
-    assert reservation.left(1000) == 400
+    assert reservation.unreserved(1000) == 400
 
 
 def test_a_run_waits_for_those_that_have_begun():
@@ -496,7 +496,7 @@ def test_tasks_do_not_wait_for_a_run_that_has_no_thread_left():
         pass
     with second.working():
         pass
-    assert reservation.left(1000) == 0
+    assert reservation.unreserved(1000) == 0
 
 
 def test_a_share_of_another_process_is_its_own():
@@ -504,7 +504,7 @@ def test_a_share_of_another_process_is_its_own():
     share.begin()
     other = pickle.loads(pickle.dumps(share))
     assert (other.nbytes, other.limit) == (600, 1000)
-    assert reservation.left(1000) == 400
+    assert reservation.unreserved(1000) == 400
 
 
 SHAPE, NFRAMES, SHARED = (64, 128), 300, 24 << 20
@@ -518,7 +518,7 @@ def test_eight_detectors_at_once(name, monkeypatch):
 
     def watch(self):
         take(self)
-        most.append(sum(holding.nbytes for holding in reservation._holdings if holding.begun))
+        most.append(sum(entry.nbytes for entry in reservation._entries if entry.begun))
 
     monkeypatch.setattr(reservation.MemoryReservation, "_take", watch)
     frames = np.random.default_rng(0).integers(0, 1 << 12, (NFRAMES, *SHAPE)).astype("u2")
@@ -589,7 +589,7 @@ def test_a_call_says_what_it_waits_for_and_ends(monkeypatch, caplog, start):
         begin(start)
     gate.set()
     thread.join()
-    while reservation._holdings:  # the other task of the computation may still work
+    while reservation._entries:  # the other task of the computation may still work
         time.sleep(0.01)
     assert [record.name for record in caplog.records] == ["daskstats"]
     assert "waiting for them to end" in caplog.text

@@ -9,9 +9,10 @@ import zarr
 
 import daskstats as stats
 from daskstats.planning.cuts import units_read
-from daskstats.planning.frame_wise import fold
+from daskstats.planning.frame_wise import plan_frame_wise
 from daskstats.planning.margins import MOST_TASKS
-from daskstats.planning.row_wise import bands
+from daskstats.planning.request import Request
+from daskstats.planning.row_wise import plan_row_wise
 from daskstats.planning.values import Cost, Layout
 
 
@@ -137,16 +138,17 @@ def test_too_many_tasks_are_refused(nframes, steps):
     with pytest.raises(
         ValueError, match=f"{nframes} frames of 2048 x 2048 .* more than the 2000000"
     ):
-        fold(layout(nframes), Cost(state=8, image=4), steps, workers=2, limit=4 << 30)
+        plan_frame_wise(Request(layout(nframes), Cost(state=8, image=4), steps, 2, 4 << 30))
 
 
 def test_bands_that_need_too_many_tasks_are_read_in_another_way():
     """A hundred million frames: kept in memory they would be read by twelve million tasks."""
-    cost = Cost(state=4, image=4, scratch=4)
+    cost = Cost(state=4, image=4, temporaries=4)
     many = layout(10**8, 256, 256)
-    made = bands(many, cost, 1, 2, limit=1 << 50)
+    made = plan_row_wise(Request(many, cost, 1, 2, limit=1 << 50))
     assert made.strategy == "reread"
     with pytest.raises(ValueError, match="would be 1250000[0-9] tasks"):
         once = Layout(nframes=10**8, rows=256, cols=256, itemsize=2, row_unit=256, again=False)
-        bands(once, cost, 1, 2, limit=1 << 50)
-    assert bands(layout(10**6, 4, 4), cost, 1, 2, limit=4 << 30).strategy == "resident"
+        plan_row_wise(Request(once, cost, 1, 2, limit=1 << 50))
+    small = Request(layout(10**6, 4, 4), cost, 1, 2, limit=4 << 30)
+    assert plan_row_wise(small).strategy == "resident"

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from daskstats.planning import cuts, frame_wise, margins, strategies, values
 from daskstats.planning.cuts import cut, split
-from daskstats.planning.frame_wise import fold
-from daskstats.planning.row_wise import bands
+from daskstats.planning.frame_wise import plan_frame_wise
+from daskstats.planning.request import Request
+from daskstats.planning.row_wise import plan_row_wise
 from daskstats.planning.values import Cost, Layout, MemoryLimitError
 from daskstats.series.base import Source
 
@@ -19,6 +20,16 @@ GIBI = 1 << 30
 PLENTY = 1 << 60
 
 many = settings(derandomize=True, deadline=None, max_examples=200)
+
+
+def fold(*request, chained=True, **options):
+    return plan_frame_wise(Request(*request, **options), chained)
+
+
+def bands(layout, cost, steps, workers, limit, use_buffer=True, disk=None, **options):
+    request = Request(layout, cost, steps, workers, limit, **options)
+    return plan_row_wise(request, use_buffer, disk)
+
 
 # ---------------------------------------------------------------------- cutting
 
@@ -273,7 +284,7 @@ def test_bands_read_no_unit_of_frames_twice_in_one_band(nframes, unit, whole):
 # Primes, so that each term shows in the sum.
 P = Layout(nframes=101, rows=311, cols=113, itemsize=2)
 PIXELS, FRAME, ROW = 311 * 113, 311 * 113 * 2, 101 * 113 * 2
-COST = Cost(state=7, image=5, scratch=3, tile=41)
+COST = Cost(state=7, image=5, temporaries=3, tile=41)
 
 
 @pytest.mark.parametrize(
@@ -394,17 +405,17 @@ def test_spooling_may_take_more_than_the_bands():
 
 
 @pytest.mark.parametrize("planner", [fold, bands])
-@pytest.mark.parametrize("field", ["state", "image", "scratch", "tile"])
+@pytest.mark.parametrize("field", ["state", "image", "temporaries", "tile"])
 def test_each_cost_counts(planner, field):
     larger = dataclasses.replace(COST, **{field: 1000})
     difference = planner(P, larger, 1, 11, PLENTY).nbytes - planner(P, COST, 1, 11, PLENTY).nbytes
-    assert difference > 0 or (planner is fold and field in ("scratch", "tile"))
+    assert difference > 0 or (planner is fold and field == "tile")
 
 
 # ---------------------------------------------------------------------- which plan
 
 DEXELA = Layout(nframes=1440, rows=3888, cols=3072, itemsize=2, row_unit=3888)
-MEDIAN = Cost(state=8, image=4, scratch=4)
+MEDIAN = Cost(state=8, image=4, temporaries=4)
 
 
 @pytest.mark.parametrize(

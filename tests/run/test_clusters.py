@@ -274,7 +274,7 @@ def test_workers_stay_below_the_threshold(tmp_path, name, nframes):
             *_, image = getattr(stats, f"{name}_iter")(scan, 20)
         assert settle(client) == (0, 0, 0)
     assert image.shape == scan.shape
-    assert max(watch.peaks.values()) < available.SAFE * limit
+    assert max(watch.peaks.values()) < available.SPILL_FRACTION * limit
     assert (len(watch.peaks), watch.states) == (2, {"running"})
     assert set(scan.reads().values()) == {1}
 
@@ -517,14 +517,14 @@ def test_a_chunk_is_never_half_of_one_and_half_of_another(shared, rng):
     files = [spool._file(0, 0), spool._record(0)]
     for file in files:
         os.link(file, shared / file.name)
-    assert spool.write(0, frames) == first == spool.recorded(0, 4)
+    assert spool.write(0, frames) == first == spool.find_written(0, 4)
     assert not any(file.samefile(shared / file.name) for file in files)
     assert not [path for path in spool.directory.rglob("*") if "partial" in path.name]
     for file in files:
         (shared / file.name).unlink()
-    assert spool.recorded(0, 3) is None
+    assert spool.find_written(0, 3) is None
     spool._record(0).write_text("[0, 4")
-    assert spool.recorded(0, 4) is None
+    assert spool.find_written(0, 4) is None
     del template, spool, first
 
 

@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 
 import daskstats as stats
-from daskstats import processes
+from daskstats import config, processes
 from daskstats.planning.cuts import split
 from daskstats.reduction import reduce
-from daskstats.scratch import location, store
-from daskstats.scratch.location import DamagedScratchError
+from daskstats.scratch import directories, location, store
+from daskstats.scratch.directories import PREFIX, DamagedScratchError, remove_stale
 from daskstats.scratch.store import ScratchStore
 
 # For programs of their own: this file and its helpers.
@@ -54,7 +54,7 @@ def left(place):
 
 
 def present(place):
-    return [path.name for path in Path(place).glob(f"{location.PREFIX}*")]
+    return [path.name for path in Path(place).glob(f"{PREFIX}*")]
 
 
 class Whole:
@@ -96,7 +96,7 @@ def filled(place, frames, group=5, height=4, **options):
 
 
 @pytest.mark.parametrize("dtype", ["?", "u1", "i2", "u4", "f2", "f4", "f8", "i8"])
-@pytest.mark.parametrize("compression", location.COMPRESSIONS)
+@pytest.mark.parametrize("compression", config.COMPRESSIONS)
 def test_bands_are_what_was_written(place, rng, dtype, compression):
     frames = rng.integers(0, 100, SHAPE).astype(dtype)
     frames[:, 8:12] = 0  # a chunk of zeros is a chunk
@@ -157,7 +157,7 @@ def damage(file, kind, rng):
         file.write_bytes(data)
 
 
-@pytest.mark.parametrize("compression", location.COMPRESSIONS)
+@pytest.mark.parametrize("compression", config.COMPRESSIONS)
 def test_no_damage_is_silent(place, rng, compression):
     """RELIABILITY 8: at 50 random places, none is an image."""
     frames = rng.poisson(20, SHAPE).astype("u2")
@@ -351,7 +351,7 @@ def test_a_disk_that_fills_up(place, whole, monkeypatch):
     def full(file):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
-    monkeypatch.setattr(store, "_seal", full)
+    monkeypatch.setattr(store, "checksum", full)
     with pytest.raises(OSError, match="scratch data need .* there are .* No space left"):
         stats.median(ims, memory_limit=LIMIT).compute()
     assert left(place) == []
@@ -402,7 +402,7 @@ def test_a_ram_disk_is_recognised(tmp_path, mounts, in_memory):
     (tmp_path / "proc").mkdir()
     text = mounts.format(place=place.resolve(), parent=tmp_path.resolve())
     (tmp_path / "proc" / "mounts").write_text(text)
-    assert location.room(place, tmp_path).in_memory is in_memory
+    assert location.find_location(place, tmp_path).in_memory is in_memory
 
 
 def test_a_ram_disk_is_not_used(place, whole, monkeypatch):
@@ -431,11 +431,11 @@ def test_which_directory(tmp_path, monkeypatch):
     dasks.mkdir()
     monkeypatch.setattr(location.tempfile, "gettempdir", lambda: str(tmp_path))
     with dask.config.set({"temporary-directory": None}):
-        assert location.room().directory == str(tmp_path)
+        assert location.find_location().directory == str(tmp_path)
     with dask.config.set({"temporary-directory": str(dasks)}):
-        assert location.room().directory == str(dasks)
+        assert location.find_location().directory == str(dasks)
         with dask.config.set({"daskstats.scratch-directory": str(ours)}):
-            assert location.room().directory == str(ours)
+            assert location.find_location().directory == str(ours)
 
 
 def test_an_unknown_compression_is_refused(place, whole):
@@ -453,17 +453,17 @@ def test_what_the_dead_have_left_is_swept(tmp_path):
     owners = {
         "dead": {"host": processes.socket.gethostname(), "pid": dead_pid(), "began": 0},
         "reused": {"host": processes.socket.gethostname(), "pid": os.getpid(), "began": 0},
-        "mine": location._this_process(),
+        "mine": processes.this_process()._asdict(),
         "elsewhere": {"host": "another.machine", "pid": dead_pid(), "began": 0},
     }
     for name, owner in owners.items():
-        (tmp_path / f"{location.PREFIX}{name}").mkdir()
-        (tmp_path / f"{location.PREFIX}{name}" / location.OWNER).write_text(json.dumps(owner))
-    (tmp_path / f"{location.PREFIX}unknown").mkdir()
-    (tmp_path / f"{location.PREFIX}garbled").mkdir()
-    (tmp_path / f"{location.PREFIX}garbled" / location.OWNER).write_text("[]")
-    (tmp_path / f"{location.PREFIX}link").symlink_to(tmp_path / f"{location.PREFIX}dead")
-    swept = {path.name.removeprefix(location.PREFIX) for path in location.sweep(tmp_path)}
+        (tmp_path / f"{PREFIX}{name}").mkdir()
+        (tmp_path / f"{PREFIX}{name}" / directories.OWNER).write_text(json.dumps(owner))
+    (tmp_path / f"{PREFIX}unknown").mkdir()
+    (tmp_path / f"{PREFIX}garbled").mkdir()
+    (tmp_path / f"{PREFIX}garbled" / directories.OWNER).write_text("[]")
+    (tmp_path / f"{PREFIX}link").symlink_to(tmp_path / f"{PREFIX}dead")
+    swept = {path.name.removeprefix(PREFIX) for path in remove_stale(tmp_path)}
     assert swept == {"dead", "reused"}
     assert len(present(tmp_path)) == 5
 
@@ -492,22 +492,22 @@ def aged(directory, seconds):
 def test_what_has_no_owner_is_swept(tmp_path, name, age, swept):
     host, pid, began = processes.this_process()
     name = name.format(host=host, pid=pid, began=f"{began:.2f}", dead=dead_pid())
-    directory = tmp_path / f"{location.PREFIX}{name}"
+    directory = tmp_path / f"{PREFIX}{name}"
     (directory / "c" / "0").mkdir(parents=True)
     (directory / "c" / "0" / "0").write_text("frames")
     aged(directory, age)
-    assert location.sweep(tmp_path) == [directory] * swept
+    assert remove_stale(tmp_path) == [directory] * swept
     assert directory.exists() is not swept
 
 
 def test_what_is_still_written_is_not_left(tmp_path):
     """The newest file counts, not the directory."""
-    directory = tmp_path / f"{location.PREFIX}0f3a"
+    directory = tmp_path / f"{PREFIX}0f3a"
     (directory / "c").mkdir(parents=True)
     aged(directory, 3600)
     (directory / "c" / "0").touch()
     os.utime(directory / "c", (0, 0))
-    assert location.sweep(tmp_path) == []
+    assert remove_stale(tmp_path) == []
 
 
 def test_a_directory_that_another_process_removes_meanwhile(tmp_path):
@@ -516,14 +516,14 @@ def test_a_directory_that_another_process_removes_meanwhile(tmp_path):
     def make_and_remove():
         while not stop.is_set():
             for group in range(30):
-                (tmp_path / f"{location.PREFIX}0f3a" / "c" / f"{group}" / "0").mkdir(parents=True)
-            shutil.rmtree(tmp_path / f"{location.PREFIX}0f3a")
+                (tmp_path / f"{PREFIX}0f3a" / "c" / f"{group}" / "0").mkdir(parents=True)
+            shutil.rmtree(tmp_path / f"{PREFIX}0f3a")
 
     other = threading.Thread(target=make_and_remove)
     other.start()
     try:
         for _ in range(300):
-            assert location.sweep(tmp_path) == []
+            assert remove_stale(tmp_path) == []
     finally:
         stop.set()
         other.join()
@@ -532,34 +532,34 @@ def test_a_directory_that_another_process_removes_meanwhile(tmp_path):
 def test_nothing_else_is_swept(tmp_path):
     others = tmp_path / "others"
     others.mkdir()
-    (tmp_path / f"{location.PREFIX}file").write_text("a file")
-    (tmp_path / f"{location.PREFIX}link.gone-1").symlink_to(others)
+    (tmp_path / f"{PREFIX}file").write_text("a file")
+    (tmp_path / f"{PREFIX}link.gone-1").symlink_to(others)
     (tmp_path / "scratch-of-mine").mkdir()
     for path in tmp_path.iterdir():
         os.utime(path, (0, 0), follow_symlinks=False)
-    assert location.sweep(tmp_path) == []
+    assert remove_stale(tmp_path) == []
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_spool_names_its_process(tmp_path):
     spool, _ = filled(tmp_path, np.ones((4, 5, 6), "u1"))
     host, pid, began = processes.this_process()
-    assert location._owner(spool.directory) == (host, pid, pytest.approx(began, abs=0.01))
-    (spool.directory / location.OWNER).unlink()
+    assert directories._owner(spool.directory) == (host, pid, pytest.approx(began, abs=0.01))
+    (spool.directory / directories.OWNER).unlink()
     aged(spool.directory, 30 * 86400)
-    assert location.sweep(tmp_path) == []
+    assert remove_stale(tmp_path) == []
     assert spool.directory.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_writer_leaves_a_spool_that_has_ended(tmp_path):
     frames = np.ones((4, 64, 6), "u1")
     spool = ScratchStore(tmp_path, frames.shape, frames.dtype, 4, 1).open()
-    spool._lease.__enter__()
+    spool._owned.__enter__()
     spool.remove()
     with pytest.raises(DamagedScratchError, match="have been removed"):
         spool._write(0, frames)
     assert spool.directory.exists()
-    location._remove_all()
+    directories._remove_all()
     assert present(tmp_path) == []
 
 
@@ -599,7 +599,7 @@ def test_a_run_that_is_ended(tmp_path, signal):
     result = run(code)
     assert result.returncode != 0
     assert len(present(tmp_path)) == (1 if signal == "SIGKILL" else 0)
-    location.sweep(tmp_path)
+    remove_stale(tmp_path)
     assert left(tmp_path) == []
 
 
