@@ -12,6 +12,8 @@ from unittest import mock
 
 import numpy as np
 
+U2 = np.dtype("u2")
+
 
 class FakeSeries:
     """An image series as strict as HEXRD's: four names, and keys that are Python ints.
@@ -135,7 +137,7 @@ class Filled:
     """Frames of one value: the number of the frame, or its remainder."""
 
     shape: tuple[int, int]
-    dtype: np.dtype = np.dtype("u2")
+    dtype: np.dtype = U2
     modulus: int | None = None
 
     def __call__(self, index: int) -> np.ndarray:
@@ -147,7 +149,7 @@ class Ramp:
     """Frames with a different value in almost every pixel."""
 
     shape: tuple[int, int] = (16, 24)
-    dtype: np.dtype = np.dtype("u2")
+    dtype: np.dtype = U2
 
     def __call__(self, index: int) -> np.ndarray:
         ramp = np.arange(self.shape[0] * self.shape[1], dtype="u4").reshape(self.shape)
