@@ -12,6 +12,8 @@ from unittest import mock
 
 import numpy as np
 
+from daskstats import Statistic
+
 U2 = np.dtype("u2")
 
 
@@ -159,7 +161,7 @@ class Ramp:
 class Noise:
     """Poisson counts: windows that move over one larger frame."""
 
-    def __init__(self, shape: tuple[int, int], dtype: Any = "u2") -> None:
+    def __init__(self, shape: tuple[int, int] = (96, 128), dtype: Any = "u2") -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
         rows, cols = shape
         self._base = np.random.default_rng(7).poisson(60, (rows + 31, cols)).astype(dtype)
@@ -265,6 +267,24 @@ class Refilling(FakeSeries):
             buffer[...] = frame
         time.sleep(self._delay)
         return buffer
+
+
+def holding(frames: Any, held: object) -> FakeSeries:
+    """Return a series that holds an object: with a lock, it cannot be pickled."""
+    ims = FakeSeries(frames)
+    ims.held = held  # type: ignore[attr-defined]
+    return ims
+
+
+def count_unequal(value: Any = None) -> Statistic:
+    """Return a statistic made of lambdas, which cloudpickle sends if it can send the value."""
+    return Statistic(
+        "lit",
+        lambda pieces, start: {"lit": sum((b != value).sum(axis=0) for p in pieces for b in p)},
+        lambda a, b: {"lit": a["lit"] + b["lit"]},
+        lambda state, image: np.copyto(image, state["lit"]),
+        dtype="int64",
+    )
 
 
 def read_only(frame: np.ndarray) -> np.ndarray:
