@@ -14,6 +14,7 @@ import dask.array as da
 import numpy as np
 import zarr
 from distributed import Client, LocalCluster
+from report import Report, mebibytes
 
 import daskstats as stats
 
@@ -39,7 +40,7 @@ class Decoding:
 
 
 class Sleeping(Decoding):
-    """A series whose frames take long to come, and nothing else."""
+    """A series whose frames take long to come, and cost no processor time."""
 
     def __getitem__(self, index: int) -> np.ndarray:
         time.sleep(DELAY)
@@ -48,7 +49,7 @@ class Sleeping(Decoding):
 
 @contextlib.contextmanager
 def workers(count: int, processes: bool = True, limit: str = "auto") -> Iterator[Client]:
-    """Give a client of so many workers of one thread each."""
+    """Give a client of a cluster of workers of one thread each."""
     here = f"{HERE}:0"
     options = {"dashboard_address": here, "worker_dashboard_address": here}
     options |= {"host": HERE, "protocol": "tcp", "processes": processes, "memory_limit": limit}
@@ -58,7 +59,7 @@ def workers(count: int, processes: bool = True, limit: str = "auto") -> Iterator
 
 
 def zero_peak(dask_worker: Any) -> int:
-    """Lower a worker's high-water mark to what it has now, and return the bytes it has sent."""
+    """Lower a worker's high-water mark to its present size, and return the bytes it has sent."""
     Path("/proc/self/clear_refs").write_text("5")
     return dask_worker.transfer_outgoing_bytes_total
 
@@ -71,7 +72,7 @@ def peak(dask_worker: Any) -> tuple[int, int]:
 
 
 def finished(client: Client) -> int:
-    """Return how many tasks have been finished on a cluster so far."""
+    """Return the number of tasks that a cluster has finished."""
     prefixes = client.cluster.scheduler.task_prefixes.values()
     return sum(prefix.state_counts["memory"] for prefix in list(prefixes))
 
@@ -83,7 +84,7 @@ def measured(client: Client, call: Callable[[], Any]) -> list[Any]:
     found = client.run(peak).values()
     sent = sum(sent for _, sent in found) - before[0]
     tasks = finished(client) - before[1]
-    return [took, common.mebibytes(max(high for high, _ in found)), tasks, common.mebibytes(sent)]
+    return [took, mebibytes(max(high for high, _ in found)), tasks, mebibytes(sent)]
 
 
 def against_dask(client: Client, path: Path, repeats: int) -> Iterator[list[Any]]:
@@ -97,12 +98,12 @@ def against_dask(client: Client, path: Path, repeats: int) -> Iterator[list[Any]
             "dask.array": lambda theirs=theirs: theirs(array, axis=0).compute(),
         }
         for label, call in calls.items():
-            call()  # compiles, and loads what is loaded once
+            call()  # compiles, and imports
             yield [name, label, *min(measured(client, call) for _ in range(repeats))]
 
 
 def beyond_memory(tiny: bool) -> Iterator[list[Any]]:
-    """Yield what a median of ten times a worker's memory takes, by each way to do it."""
+    """Yield the cost of a median of ten times a worker's memory, by each strategy."""
     nframes, shape = (40, (64, 64)) if tiny else (3840, (1024, 1024))
     series = Decoding(nframes, shape)
     buffers = {f"distributed.p2p.{name}.buffer": "16MiB" for name in ("comm", "storage")}
@@ -127,9 +128,9 @@ def stream(name: str, ims: Any, steps: int) -> tuple[float, float]:
 
 
 def streaming(client: Client, every: list[Decoding], repeats: int) -> Iterator[list[Any]]:
-    """Yield what intermediate images cost, and when the first one comes."""
+    """Yield the cost of intermediate images, and the time of the first one."""
     for name in ("max", "average", "std"):
-        stream(name, every[0], 2)  # compiles, and loads what is loaded once
+        stream(name, every[0], 2)  # compiles, and imports
         for series in every:
             steps = min(STEPS, len(series))
             plain, best = np.inf, (np.inf, np.inf)
@@ -160,7 +161,7 @@ def scaling(
 
 
 def per_block(client: Client, tiny: bool) -> Iterator[list[Any]]:
-    """Yield what a block costs beside its work: frames of 16 pixels, a block to each step."""
+    """Yield the overhead of a block: frames of 16 pixels, a block to each step."""
     few, many = (5, 20) if tiny else (50, 550)
     series = Decoding(many, (4, 4))
     times = {count: min(stream("max", series, count)[1] for _ in range(2)) for count in (few, many)}
@@ -170,24 +171,20 @@ def per_block(client: Client, tiny: bool) -> Iterator[list[Any]]:
     yield ["partials(...)[-1], a block", 1e3 * (best[many] - best[few]) / (many - few)]
 
 
-def section(title: str, header: list[str], rows: Iterator[list[Any]]) -> None:
-    print(f"\n### {title}\n\n{common.table(header, rows)}", flush=True)
-
-
 def main() -> None:
-    tiny = common.parser(__doc__.splitlines()[0]).parse_args().tiny
+    options = common.parser(__doc__.splitlines()[0]).parse_args()
+    tiny = options.tiny
     shape = common.TINY_SHAPE if tiny else (120, 1024, 1024)
     repeats = 1 if tiny else 2
-    print(common.machine())
-    print(f"- {shape[0]} frames of {shape[1]} x {shape[2]} uint16 in zarr, best of {repeats};")
-    print("  four or 16 times as many that are decompressed")
+    size = f"{shape[0]} frames of {shape[1]} x {shape[2]} uint16 in zarr"
+    report = Report([f"{size}, best of {repeats}; four or 16 times as many that are decompressed"])
     short, long = (Decoding(times * shape[0], shape[1:]) for times in (4, 16))
     with tempfile.TemporaryDirectory() as directory, workers(2) as client:
         path = Path(directory) / "scan.zarr"
         store = zarr.create_array(path, shape=shape, chunks=(4, *shape[1:]), dtype="u2")
         store[...] = common.series("uint16", shape)
         header = ["statistic", "by", "seconds", "peak MiB", "tasks", "sent MiB"]
-        section("Two workers: zarr of 4 frames", header, against_dask(client, path, repeats))
+        report.add("Two workers: zarr of 4 frames", header, against_dask(client, path, repeats))
         header = [
             "statistic",
             "frames",
@@ -198,15 +195,16 @@ def main() -> None:
             "of all",
         ]
         rows = streaming(client, [short, long], repeats)
-        section("Streams: frames that are decompressed", header, rows)
-        section("Scheduling", ["what", "ms"], per_block(client, tiny))
+        report.add("Streams: frames that are decompressed", header, rows)
+        report.add("Scheduling", ["call", "ms"], per_block(client, tiny))
     header = ["by", "seconds", "peak MiB", "of limit", "bands", "tasks", "sent MiB"]
-    section("Median, ten times a worker's memory", header, beyond_memory(tiny))
+    report.add("Median, ten times a worker's memory", header, beyond_memory(tiny))
     header = ["source", "workers", "seconds", "speed-up"]
-    section("One worker to two", header, scaling((1, 2), long, True, repeats))
+    report.add("One worker to two", header, scaling((1, 2), long, True, repeats))
     sleeping = Sleeping(*((8, (64, 64)) if tiny else (1280, (512, 1024))))
     counts = (1, 2) if tiny else (1, 2, 4, 8, 16)
-    section("One worker to sixteen, that sleep", header, scaling(counts, sleeping, False))
+    report.add("One worker to sixteen, that sleep", header, scaling(counts, sleeping, False))
+    report.save(options.json)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,20 @@
-"""What every benchmark needs: series of frames, fair timing, peak memory, and Markdown."""
+"""Tools of all benchmarks: series of frames, fair timing, peak memory, and processes."""
 
 import argparse
 import contextlib
 import ctypes
-import datetime
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 # Two threads everywhere, so that figures of machines with more cores can be compared.
 THREADS = 2
@@ -30,11 +26,9 @@ TINY_SHAPE = (12, 64, 64)
 # Detectors of more than 16 bits saturate about here.
 BRIGHTEST = 1 << 20
 
-# One spot for so many pixels, and its brightness in the frames in which it is lit.
+# Pixels of a frame to a spot, and its brightness in the frames in which it is lit.
 PIXELS_PER_SPOT = 20_000
 ROCKING = np.array([0.02, 0.2, 1.0, 0.2, 0.02])
-
-MACHINE_PACKAGES = ("numpy", "numba", "dask", "distributed", "zarr", "h5py")
 
 
 # Series
@@ -46,7 +40,7 @@ def series(dtype: Any, shape: tuple[int, int, int], spread: bool = False) -> np.
     Parameters
     ----------
     dtype : dtype
-        uint16, uint32 or int32; float32 frames are divided by a gain, so that they are no integers.
+        uint16, uint32 or int32; float32 frames are divided by a gain, and are no integers.
     shape : (int, int, int)
         Frames, rows and columns.
     spread : bool
@@ -99,7 +93,7 @@ def seconds(function: Callable[[], Any]) -> float:
 def in_turn(functions: Mapping[Any, Callable[[], Any]], repeats: int) -> dict[Any, float]:
     """Return the best time of each function, called A B A B after a call of each to warm up.
 
-    Whatever slows the machine for a while then meets all of them.
+    A disturbance of the machine then meets all of them.
     """
     best = dict.fromkeys(functions, math.inf)
     for function in functions.values():
@@ -125,8 +119,8 @@ def peak_bytes() -> int | None:
 def peak_of(function: Callable[[], Any]) -> tuple[Any, float, int | None]:
     """Return the result of a call, its seconds, and the bytes by which the process grew.
 
-    The process should be fresh: what glibc has kept of earlier work is given back first, and the
-    high-water mark lowered to what is resident now, but not every allocator can be told to.
+    The process should be fresh: memory that glibc has kept is given back first, and the high-water
+    mark lowered to the resident size, but not every allocator can be told to.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -143,7 +137,7 @@ def peak_of(function: Callable[[], Any]) -> tuple[Any, float, int | None]:
 
 
 def environment() -> dict[str, str]:
-    """Return an environment in which libraries use as many threads as the benchmarks say."""
+    """Return an environment in which libraries use `THREADS` threads."""
     names = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return {**os.environ, **dict.fromkeys(names, str(THREADS)), "PYTHONWARNINGS": "ignore"}
 
@@ -191,7 +185,7 @@ class Worker:
 
 
 def serve(answer: Callable[..., dict]) -> None:
-    """Answer the requests of a `Worker`; whatever else is printed goes to stderr."""
+    """Answer the requests of a `Worker`; other output goes to stderr."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -204,75 +198,12 @@ def serve(answer: Callable[..., dict]) -> None:
         replies.flush()
 
 
-# Markdown
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a Markdown table, its columns padded; the first one is text, the others figures."""
-    cells = [list(header)] + [[text(cell) for cell in row] for row in rows]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def text(value: Any) -> str:
-    """Return a cell: three significant digits of a float, "-" for None."""
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return str(value)
-
-
-def mebibytes(nbytes: int | None) -> str:
-    """Return a size in MiB."""
-    return "-" if nbytes is None else f"{nbytes / (1 << 20):.0f}"
-
-
-def machine(packages: Iterable[str] = MACHINE_PACKAGES) -> str:
-    """Return what the figures depend on, as a Markdown list: machine, date, versions, command."""
-    versions = [f"{name} {version(name)}" for name in packages if version(name)]
-    total = psutil.virtual_memory().total / (1 << 30)
-    script, *arguments = sys.argv
-    command = " ".join(["python", f"benchmarks/{Path(script).name}", *arguments])
-    return "\n".join(
-        [
-            f"- Machine: {processor()}, {cores()} cores, {total:.0f} GiB, {platform.system()}",
-            f"- Date: {datetime.date.today().isoformat()}",
-            f"- Python {platform.python_version()}, {', '.join(versions)}",
-            f"- Command: `{command}`",
-        ]
-    )
-
-
-def version(package: str) -> str | None:
-    """Return the version of an installed package."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def processor() -> str:
-    """Return the model of the processor, with the widest vectors that numpy sees."""
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        name = found[0] if found else name
-    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
-    return f"{name} (numpy sees {found[-1]})" if found else name
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+# Command line
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the option that every benchmark has."""
+    """Return a parser with the options of every benchmark."""
     result = argparse.ArgumentParser(description=description)
     result.add_argument("--tiny", action="store_true", help="small shapes, for the tests: seconds")
+    result.add_argument("--json", metavar="PATH", help="also write the results as JSON")
     return result

@@ -23,6 +23,7 @@ import dask
 import numpy as np
 import psutil
 from dask.utils import parse_bytes
+from report import Report, mebibytes, text
 
 import daskstats as stats
 from daskstats.reduction import reduce
@@ -75,12 +76,12 @@ AWKWARD = (
     ("std", "10 steps", 400, (1024, 1024), "float16", "array", 2, 200, {}),
 )
 
-# Data segment that is there before, and what an interpreter needs beside the statistic.
+# Room in the data segment for the interpreter, besides the memory of the statistic.
 HEADROOM = 1 << 28
 
 
 class Generated:
-    """Whole frames only, made as they are asked for, with a count of how often."""
+    """Frames that are made as they are read, with a count of the reads."""
 
     def __init__(self, shape: tuple[int, int], nframes: int, dtype: str) -> None:
         self.shape, self.dtype, self.nframes = shape, np.dtype(dtype), nframes
@@ -150,11 +151,13 @@ def compute(ims: Any, statistic: str, limit: int, **selection: Any) -> None:
 
 def plan_of(ims: Any, statistic: str, kind: str, limit: int) -> Any:
     """Return the plan of a call, of one that has the limit for itself."""
-    what: Any = ARGUMENTS["aggregate"][0] if statistic == "aggregate" else statistic
+    statistics: Any = ARGUMENTS["aggregate"][0] if statistic == "aggregate" else statistic
     if statistic == "percentile":
-        what = (statistic, *ARGUMENTS[statistic])
+        statistics = (statistic, *ARGUMENTS[statistic])
     running = kind == STEPWISE
-    return reduce(ims, what, 0, STEPS if running else 1, memory_limit=limit, running=running).plan
+    return reduce(
+        ims, statistics, 0, STEPS if running else 1, memory_limit=limit, running=running
+    ).plan
 
 
 def answer(awkward: bool = False, threads: int = common.THREADS, **request: Any) -> dict:
@@ -235,24 +238,25 @@ def awkward_call(
     options: dict,
 ) -> dict:
     """Make one of the calls of `AWKWARD` in this process."""
-    statistics = [tuple(s) if isinstance(s, list) else s for s in SIX]
-    what: Any = statistics if statistic == "six" else statistic
+    six = [tuple(s) if isinstance(s, list) else s for s in SIX]
+    statistics: Any = six if statistic == "six" else statistic
     limits = {**options, "memory_limit": limit}
 
     def compute_or_iterate(ims: Any, **given: Any) -> None:
         if kind == STEPWISE:
-            with stats.snapshots(ims, what, STEPS, **given) as shots:
+            with stats.snapshots(ims, statistics, STEPS, **given) as shots:
                 for _ in shots:
                     pass
         else:
-            dask.compute(stats.aggregate(ims, what if statistic == "six" else [what], **given))
+            several = six if statistic == "six" else [statistic]
+            dask.compute(stats.aggregate(ims, several, **given))
 
     small = Generated((64, 256), 512, dtype)
     compute_or_iterate(small, **{**limits, "memory_limit": 32 << 20})
     ims = opened(source, tuple(shape), nframes, dtype, place)
     steps = STEPS if kind == STEPWISE else None
     try:
-        plan = stats.plan(ims, what, steps, **limits)
+        plan = stats.plan(ims, statistics, steps, **limits)
     except stats.MemoryLimitError:
         return {"status": "refused"}
     _, took, peak = common.peak_of(lambda: compute_or_iterate(ims, **limits))
@@ -290,14 +294,14 @@ def lines(options: Any) -> Iterator[list[Any]]:
     """Yield the rows of the table."""
     shapes = TINY if options.tiny else SHAPES
     for source in options.sources.split(","):
-        for text, shape in shapes.items():
+        for limit, shape in shapes.items():
             for statistic in options.only.split(","):
                 for kind in options.calls.split(","):
                     request = {
                         "source": source,
                         "statistic": statistic,
                         "kind": kind,
-                        "limit": parse_bytes(text),
+                        "limit": parse_bytes(limit),
                         "shape": shape,
                         "times": TINY_TIMES if options.tiny else TIMES,
                         "dtype": options.dtype,
@@ -311,12 +315,12 @@ def line(request: dict, got: dict) -> list[Any]:
     label = [request[name] for name in ("source", "statistic", "kind")]
     limit, alone = request["limit"], request["kind"] != AT_ONCE
     if got["status"] != "ok":
-        return [*label, common.mebibytes(limit), got["status"], *[None] * 6]
+        return [*label, mebibytes(limit), got["status"], *[None] * 6]
     return [
         *label,
-        common.mebibytes(limit),
+        mebibytes(limit),
         got["strategy"],
-        common.mebibytes(got["peak"]),
+        mebibytes(got["peak"]),
         got["peak"] / limit,
         got["projected"] / max(1, got["peak"]) if alone else None,
         got["reads"],
@@ -338,22 +342,21 @@ def main() -> None:
     if options.worker:
         common.serve(answer)
         return
-    print(common.machine())
+    times = TINY_TIMES if options.tiny else TIMES
+    threads = f"{common.THREADS} threads"
+    report = Report([f"{options.dtype}, series of {times} x the limit, {threads}"])
     if not options.awkward:
-        times = TINY_TIMES if options.tiny else TIMES
-        print(f"- {options.dtype}, series of {times} x the limit, {common.THREADS} threads\n")
-        print_table(lines(options))
+        report.add(None, HEADER, shown(lines(options)))
     if options.awkward or not (options.tiny or options.only != ",".join(STATISTICS)):
-        print("\n### Awkward shapes\n")
-        print_table(awkward_lines())
+        report.add("Awkward shapes", HEADER, shown(awkward_lines()))
+    report.save(options.json)
 
 
-def print_table(rows: Iterator[list[Any]]) -> None:
-    found = []
+def shown(rows: Iterator[list[Any]]) -> Iterator[list[Any]]:
+    """Yield rows, and show them on stderr as they come."""
     for row in rows:
-        print(" ".join(common.text(cell) for cell in row), file=sys.stderr, flush=True)
-        found.append(row)
-    print(common.table(HEADER, found))
+        print(" ".join(text(cell) for cell in row), file=sys.stderr, flush=True)
+        yield row
 
 
 if __name__ == "__main__":

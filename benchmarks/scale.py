@@ -1,4 +1,4 @@
-"""What grows with the work, and what does not: time, graphs, overhead, start-up."""
+"""Growth with frames and pixels: time, size of graphs, overhead of a block, start-up."""
 
 import statistics
 import subprocess
@@ -11,6 +11,7 @@ from typing import Any
 import common
 import dask
 import numpy as np
+from report import Report
 
 import daskstats as stats
 
@@ -18,7 +19,7 @@ STATISTICS = ("max", "average", "median")
 
 
 class Zeros:
-    """An image series of the four names of the protocol: one frame, as often as wanted."""
+    """An image series of one frame, repeated."""
 
     def __init__(self, nframes: int, shape: tuple[int, int], dtype: Any = "uint16") -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
@@ -68,7 +69,7 @@ def building(tiny: bool, repeats: int) -> Iterator[list[Any]]:
 
 
 def overhead(tiny: bool, repeats: int) -> Iterator[list[Any]]:
-    """Yield what a block costs beside its work: frames of 16 pixels, a block to each step."""
+    """Yield the overhead of a block: frames of 16 pixels, a block to each step."""
     few, many = (10, 50) if tiny else (100, 2100)
     frames = np.zeros((many, 4, 4), "u2")
     for statistic in ("max", "average"):
@@ -141,17 +142,19 @@ def main() -> None:
     parser = common.parser(__doc__.splitlines()[0])
     options = parser.parse_args()
     repeats = 1 if options.tiny else 3
-    print(common.machine())
-    print(f"- {common.THREADS} threads, best of {repeats}; start-up: medians of fresh processes")
+    report = Report(
+        [f"{common.THREADS} threads, best of {repeats}; start-up: medians of fresh processes"]
+    )
     started = time.perf_counter()
     with dask.config.set(num_workers=common.THREADS):
         for title, header, rows in (
             ("Growth", GROWTH, growth(options.tiny, repeats)),
             ("Building the graph", BUILDING, building(options.tiny, repeats)),
-            ("Overhead", ("what", "ms per block"), overhead(options.tiny, repeats)),
-            ("Start-up", ("what", "ms"), start_up(options.tiny)),
+            ("Overhead", ("call", "ms per block"), overhead(options.tiny, repeats)),
+            ("Start-up", ("step", "ms"), start_up(options.tiny)),
         ):
-            print(f"\n### {title}\n\n{common.table(header, rows)}", flush=True)
+            report.add(title, header, rows)
+    report.save(options.json)
     print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
 
 

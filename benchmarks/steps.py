@@ -1,4 +1,4 @@
-"""What intermediate images cost: the time of 1 to 200 steps against the plain call.
+"""Cost of intermediate images: the time of 1 to 200 steps against the plain call.
 
 Also how early the first of them comes. The first of n frame-wise images should be there within
 2/n of the time of all.
@@ -11,6 +11,7 @@ from typing import Any
 import common
 import dask
 import numpy as np
+from report import Report
 
 import daskstats as stats
 
@@ -73,13 +74,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer frames, fewer repeats")
     options = parser.parse_args()
     repeats = 2 if options.tiny or options.quick else 5
-    rows = []
+    report = Report([f"uint16 in memory, {common.THREADS} threads, best of {repeats}"])
+    rows: list[list[Any]] = []
     with dask.config.set(num_workers=common.THREADS):
         for shape in shapes(options.tiny, options.quick):
             rows += lines(common.series("uint16", shape), repeats)
-    print(common.machine())
-    print(f"- uint16 in memory, {common.THREADS} threads, best of {repeats}\n")
-    print(common.table(HEADER, rows))
+    report.add(None, HEADER, rows)
+    report.save(options.json)
 
 
 if __name__ == "__main__":

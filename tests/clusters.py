@@ -1,4 +1,4 @@
-"""What tests of clusters need: clusters on loopback, and a series that logs and may kill."""
+"""Clusters on loopback for tests, their workers, and a browser for their dashboards."""
 
 import asyncio
 import base64
@@ -10,7 +10,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -21,6 +20,7 @@ from typing import Any
 import dask
 import distributed
 import numpy as np
+from fakes import FakeSeries, Ramp
 
 from daskstats.run import workers
 
@@ -29,9 +29,9 @@ HERE = "127.0.0.1"
 
 @cache
 def worker_method() -> str:
-    """Return how to start workers: by forking a server that has imported what they need.
+    """Return the method to start workers: forking a server that has imported their packages.
 
-    Each would take two seconds of a core to import it again.
+    Each worker would take two seconds of a core to import them again.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return "spawn"
@@ -63,67 +63,23 @@ def local_cluster(n_workers: int = 2, threads: int = 1, **options: Any) -> Itera
         yield client
 
 
-class Scan:
-    """A series whose frames follow from their numbers; each read is a line of a log.
-
-    Parameters
-    ----------
-    log : path
-        Appended to by all processes, a number to a line.
-    delay : float
-        Seconds that a read takes.
-    deadly : set of int
-        Frames that kill the process that reads them.
-    """
-
-    def __init__(
-        self,
-        log: Path,
-        nframes: int,
-        shape: tuple[int, int] = (16, 24),
-        delay: float = 0.0,
-        deadly: tuple[int, ...] = (),
-        dtype: Any = "u2",
-    ) -> None:
-        self.log, self.nframes, self.shape = str(log), nframes, shape
-        self.delay, self.deadly, self.dtype = delay, deadly, np.dtype(dtype)
-
-    def __len__(self) -> int:
-        return self.nframes
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        file = os.open(self.log, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
-        os.write(file, b"%d\n" % index)
-        os.close(file)
-        if index in self.deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(self.delay)
-        return self.frame(index)
-
-    def frame(self, index: int) -> np.ndarray:
-        rows, cols = self.shape
-        ramp = np.arange(rows * cols, dtype="u4").reshape(rows, cols)
-        return ((ramp * 7 + index * 7919) % 60013).astype(self.dtype)
-
-    def frames(self) -> np.ndarray:
-        return np.array([self.frame(index) for index in range(self.nframes)])
-
-    def reads(self) -> Counter[int]:
-        """Return how often each frame has been read, by whichever process."""
-        path = Path(self.log)
-        return Counter(map(int, path.read_text().split())) if path.exists() else Counter()
+def logged_series(
+    log: Path, nframes: int, shape: tuple[int, int] = (16, 24), **options: Any
+) -> FakeSeries:
+    """Return a series whose reads, in all processes, are lines of a log."""
+    return FakeSeries(Ramp(shape), nframes, log=log, **options)
 
 
 def workers_of(client: Any) -> list[Any]:
-    """Return what the scheduler of a local cluster knows of its workers, from another thread."""
+    """Return the states of workers in the scheduler of a local cluster, from another thread."""
     while True:
-        # It may come to know another one meanwhile.
+        # A worker may join meanwhile.
         with suppress(RuntimeError, KeyError, IndexError):
             return list(client.cluster.scheduler.workers.values())
 
 
 class Killer:
-    """Kills a worker of a local cluster, chosen by chance, at times chosen by chance."""
+    """Kills random workers of a local cluster at random times."""
 
     def __init__(self, client: Any, kills: int, seed: int, span: float) -> None:
         rng = np.random.default_rng(seed)
@@ -148,7 +104,7 @@ class Killer:
                 self.killed += 1
 
     def _grown_up(self) -> list[int]:
-        """Return workers that have run for a while: nannies give up ones that die too soon."""
+        """Return workers that have run for a while: nannies give up on those that die too soon."""
         now = time.monotonic()
         alive = {worker.pid for worker in workers_of(self._client)} - self._dead
         self._seen = {pid: self._seen.get(pid, now) for pid in alive}
@@ -193,14 +149,14 @@ class Watch:
 
 
 def left_on(client: Any) -> tuple[int, int, int]:
-    """Return how many tasks, wanted keys and futures a scheduler and its client still have."""
+    """Return the numbers of tasks, wanted keys and futures that a scheduler and its client have."""
     scheduler = client.cluster.scheduler
     wanted = sum(len(state.wants_what) for state in scheduler.clients.values())
     return len(scheduler.tasks), wanted, len(client.futures)
 
 
 def settle(client: Any, seconds: float = 2.0) -> tuple[int, int, int]:
-    """Wait until nothing is left, no longer than that, and return what is."""
+    """Wait until nothing is left, or the time is over, and return the rest as `left_on` does."""
     deadline = time.monotonic() + seconds
     while any(left_on(client)) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -213,7 +169,7 @@ def find_browser() -> str | None:
 
 
 class Browser:
-    """A Chromium without a window, told what to do through its debugging port on loopback."""
+    """A Chromium without a window, controlled through its debugging port on loopback."""
 
     def __init__(self, profile: Path) -> None:
         flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-sync"
@@ -290,7 +246,7 @@ class Browser:
         return self._ask("Runtime.evaluate", expression=expression)["result"].get("value")
 
     def values(self, url: str, expression: str, wanted: str) -> list:
-        """Return the list that an expression gives as JSON once it holds what is wanted."""
+        """Return the list that an expression gives as JSON once it holds a value."""
         if url:
             self.open(url)
         deadline = time.monotonic() + 60
@@ -301,6 +257,6 @@ class Browser:
             time.sleep(0.1)
 
     def screenshot(self, path: Path) -> None:
-        """Save what the page looks like."""
-        time.sleep(1)  # what came last has to be drawn
+        """Save an image of the page."""
+        time.sleep(1)  # for the last changes to be drawn
         path.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot")["data"]))

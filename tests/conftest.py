@@ -53,9 +53,9 @@ def inside() -> Iterator[Any]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_is_held() -> None:
-    """Forget the shares of the memory that tests of another file have left.
+    """Forget the memory reservations left by tests of another file.
 
-    An error that was caught keeps its traceback, and that the computation that failed.
+    An error that was caught keeps its traceback, which keeps the failed computation.
     """
     gc.collect()
     reservation._entries.clear()
@@ -63,7 +63,7 @@ def _nothing_is_held() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_thread_is_left() -> Iterator[None]:
-    """Fail a test that leaves a thread of ours, or one that would keep the process alive."""
+    """Fail a test that leaves a thread of daskstats, or one that would keep the process alive."""
     before = set(threading.enumerate())
     yield
     # A thread that was told to end may need a moment to do so.

@@ -1,8 +1,6 @@
-"""What several tests need: image series that are hard to please, and the check of adapters."""
+"""Frames of any dtype, and the check that every adapter of image series must pass."""
 
 import pickle
-import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise, product
@@ -14,7 +12,7 @@ from dask.base import tokenize
 
 from daskstats.series.base import Series, Source
 
-# One of each kind and size that statistics are exact for, native and not.
+# A dtype of each kind and size for which statistics are exact, native and not.
 DTYPES = ("bool", "i1", "u2", ">u2", "<i4", ">i8", "u8", "f2", ">f4", "f8")
 
 # Window of a read: (start, stop) of frames, (first, last) of rows, frames at a time.
@@ -36,124 +34,6 @@ def make_frames(
         return frames
     bits = rng.integers(0, 2**64, shape, "u8")
     return (bits & 1).astype(dtype) if dtype.kind == "b" else bits.astype(dtype)
-
-
-class Sequence:
-    """An image series as strict as HEXRD's: four names, and keys that are Python ints.
-
-    It logs the frames that were read, and counts how often the other three were asked for.
-    """
-
-    def __init__(self, frames: Any) -> None:
-        self._frames = frames
-        self.reads: list[int] = []
-        self.asked: Counter[str] = Counter()
-
-    def __len__(self) -> int:
-        self.asked["len"] += 1
-        return len(self._frames)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        if type(index) is not int:
-            raise IndexError(f"{index!r} is a {type(index).__name__}, not an int")
-        if not 0 <= index < len(self._frames):
-            raise IndexError(f"there is no frame {index}")
-        self.reads.append(index)
-        return self._frames[index]
-
-    @property
-    def shape(self) -> Any:
-        self.asked["shape"] += 1
-        return self._frames[0].shape
-
-    @property
-    def dtype(self) -> Any:
-        self.asked["dtype"] += 1
-        return self._frames[0].dtype
-
-
-class NumpyTalk(Sequence):
-    """A series that answers in numpy integers, and gives its dtype as text."""
-
-    def __len__(self) -> int:
-        return np.int64(super().__len__())  # type: ignore[return-value]
-
-    @property
-    def shape(self) -> Any:
-        return np.array(super().shape, np.uint16)
-
-    @property
-    def dtype(self) -> Any:
-        return super().dtype.str
-
-
-class ReadOnly(Sequence):
-    """A series whose frames cannot be written to."""
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        frame = super().__getitem__(index).view()
-        frame.flags.writeable = False
-        return frame
-
-
-class Obliging(Sequence):
-    """A test double: it has every attribute that anybody asks for."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_frames":
-            raise AttributeError(name)
-        return mock.MagicMock()
-
-
-class Refilling(Sequence):
-    """A series that returns a buffer which it fills again, as detector readers do.
-
-    Parameters
-    ----------
-    buffers : int or list of ndarray
-        Buffers that are used in turn, or how many.
-    fresh : int
-        Frames before this one are in memory of their own.
-    delay : float
-        Seconds that a read takes, before and after the buffer has been filled.
-    """
-
-    def __init__(self, frames: Any, buffers: Any = 1, fresh: int = 0, delay: float = 0) -> None:
-        super().__init__(frames)
-        if isinstance(buffers, int):
-            buffers = [np.empty_like(frames[0]) for _ in range(buffers)]
-        self.buffers, self.fresh, self.delay = buffers, fresh, delay
-        self.fills = self.readers = self.most = 0
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        self.readers += 1
-        self.most = max(self.most, self.readers)
-        frame = super().__getitem__(index)
-        time.sleep(self.delay)
-        if index < self.fresh:
-            buffer = frame.copy()
-        else:
-            buffer = self.buffers[self.fills % len(self.buffers)]
-            self.fills += 1
-            buffer[...] = frame
-        time.sleep(self.delay)
-        self.readers -= 1
-        return buffer
-
-
-class Flaky(Sequence):
-    """A series whose reads fail: frame k so many times in a row."""
-
-    def __init__(self, frames: Any, failures: dict[int, int], error: Exception) -> None:
-        super().__init__(frames)
-        self.failures, self.error = dict(failures), error
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        frame = super().__getitem__(index)
-        if self.failures.get(index, 0) > 0:
-            self.failures[index] -= 1
-            raise self.error
-        return frame
 
 
 def windows(nframes: int, rows: int) -> Iterator[Window]:
@@ -186,16 +66,16 @@ def read_dense(series: Series, window: Window) -> np.ndarray:
 
 
 def check_series(series: Source, frames: np.ndarray, pickles: bool = True) -> None:
-    """Check that a series is what it promises to be: these frames, read in any way.
+    """Check that a series gives these frames, read in any way.
 
     Parameters
     ----------
     series : Source
-        What is checked.
+        The series under test.
     frames : ndarray
-        (frames, rows, cols), what it must read as, in any byte order.
+        (frames, rows, cols), the expected values, in any byte order.
     pickles : bool
-        Whether a copy that went through pickle must read the same.
+        Whether a pickled copy must read the same.
     """
     frames = np.array(frames, dtype=frames.dtype.newbyteorder("="), order="C")
     _check_facts(series, frames)

@@ -56,10 +56,10 @@ class Program:
         self.first: list[str] = []
 
     def wait_for(self, due: Callable[[], object], timeout: float = 60) -> None:
-        """Wait until something is so, and return earlier if the program has ended."""
+        """Wait for a condition, and return earlier if the program has ended."""
         deadline = time.monotonic() + timeout
         while not due() and self.process.poll() is None:
-            assert time.monotonic() < deadline, "it has not come so far"
+            assert time.monotonic() < deadline, "the condition was not met in time"
             time.sleep(0.005)
 
     def wait_for_line(self, start: str) -> None:
@@ -83,7 +83,7 @@ class Program:
         return any(self.scratch.glob("daskstats-scratch-*/c/*/*/*"))
 
     def family(self) -> list[psutil.Process]:
-        """Return the processes that it has started, and those that these have."""
+        """Return the processes that it has started, directly or not."""
         if self.process.poll() is not None:
             return []
         return psutil.Process(self.process.pid).children(recursive=True)

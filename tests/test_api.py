@@ -5,6 +5,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from dask.array.utils import assert_eq
+from fakes import FakeSeries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import DTYPES, naive, random_frames
@@ -14,22 +15,6 @@ import daskstats as stats
 
 FRAMEWISE = ["max", "min", "sum", "average", "std"]
 NAMES = [*FRAMEWISE, "median"]
-
-
-class Strict:
-    """The four names of the protocol and nothing else; only Python ints are keys."""
-
-    def __init__(self, frames):
-        self._frames = frames
-        self.shape, self.dtype = frames.shape[1:], frames.dtype
-
-    def __len__(self):
-        return len(self._frames)
-
-    def __getitem__(self, key):
-        if type(key) is not int:
-            raise IndexError(f"key must be an int, got {type(key)}")
-        return self._frames[key]
 
 
 def call(name, ims, *arguments, **options):
@@ -46,7 +31,7 @@ def prefixes(name, frames, nchunk):
 @pytest.mark.parametrize("kind", ["array", "sequence"])
 def test_all_functions_on_every_scheduler(scheduler, kind, rng):
     frames = random_frames(rng, (13, 6, 5), "u2")
-    ims = frames if kind == "array" else Strict(frames)
+    ims = frames if kind == "array" else FakeSeries(frames)
     with dask.config.set(scheduler=scheduler, num_workers=2):
         lazy = {name: call(name, ims) for name in NAMES}
         lazy["percentile"] = stats.percentile(ims, [5, 95])
@@ -73,7 +58,7 @@ def test_on_a_cluster(rng):
         images = list(stats.average_iter(frames, 3))
         np.testing.assert_array_equal(images, prefixes("average", frames, 3))
         images[0][...] = 0
-        with stats.median_iter(Strict(frames), 6) as stream:
+        with stats.median_iter(FakeSeries(frames), 6) as stream:
             next(stream)
         assert_eq(stats.median(frames), naive("median", frames))
 
@@ -83,7 +68,7 @@ def test_on_a_cluster(rng):
 def test_dtypes(name, dtype, rng):
     frames = random_frames(rng, (11, 4, 3), dtype)
     expected = naive(name, frames)
-    for ims in (frames, Strict(frames), list(frames), da.from_array(frames, chunks=(3, 2, 2))):
+    for ims in (frames, FakeSeries(frames), list(frames), da.from_array(frames, chunks=(3, 2, 2))):
         assert_eq(call(name, ims), expected)
         *_, last = call(f"{name}_iter", ims, 3)
         np.testing.assert_array_equal(last, expected)
@@ -112,17 +97,11 @@ def test_streams_are_prefixes(data):
 
 def test_partials_compute_only_what_is_asked_for(rng):
     frames = random_frames(rng, (12, 4, 3), "u2")
-    read = []
-
-    class Logged(Strict):
-        def __getitem__(self, key):
-            read.append(key)
-            return super().__getitem__(key)
-
-    lazy = stats.partials(Logged(frames), "max", 6)
-    assert read == []
+    ims = FakeSeries(frames)
+    lazy = stats.partials(ims, "max", 6)
+    assert ims.reads == []
     np.testing.assert_array_equal(lazy[2].compute(), frames[:6].max(axis=0))
-    assert sorted(read) == [0, 1, 2, 3, 4, 5]
+    assert sorted(ims.reads) == [0, 1, 2, 3, 4, 5]
     rows = stats.partials(frames, "median", 4)
     np.testing.assert_array_equal(rows[1, :2].compute(), naive("median", frames)[:2])
     assert not rows[1, 2:].compute().any()
@@ -154,8 +133,8 @@ def test_resident_and_reread_give_the_same_median(rng):
     frames = random_frames(rng, (30, 400, 200), "u2")
     expected = np.median(frames.astype("f8"), axis=0).astype("f4")
     for options in ({}, {"use_buffer": False}, {"memory_limit": "10 MB"}):
-        assert_eq(stats.median(Strict(frames), **options), expected)
-        *_, last = stats.median_iter(Strict(frames), 7, **options)
+        assert_eq(stats.median(FakeSeries(frames), **options), expected)
+        *_, last = stats.median_iter(FakeSeries(frames), 7, **options)
         np.testing.assert_array_equal(last, expected)
 
 
@@ -190,7 +169,7 @@ def test_a_limit_that_is_too_small():
     frames = np.zeros((10, 100, 100), "u2")
     for name in NAMES:
         with pytest.raises(stats.MemoryLimitError, match=r"10 frames of 100 x 100 .* MiB"):
-            call(name, Strict(frames), memory_limit=1)
+            call(name, FakeSeries(frames), memory_limit=1)
     assert issubclass(stats.MemoryLimitError, MemoryError)
 
 
@@ -268,24 +247,15 @@ def test_lock_lets_one_thread_read_at_a_time(rng):
     import threading
 
     frames = random_frames(rng, (40, 4, 3), "u2")
-    inside, most = [], []
-
-    class Alone(Strict):
-        def __getitem__(self, key):
-            inside.append(key)
-            most.append(len(inside))
-            image = super().__getitem__(key)
-            inside.remove(key)
-            return image
-
+    ims = FakeSeries(frames)
     for lock in (True, threading.Lock()):
-        images = list(stats.max_iter(Alone(frames), 20, lock=lock))
+        images = list(stats.max_iter(ims, 20, lock=lock))
         np.testing.assert_array_equal(images[-1], frames.max(axis=0))
-    assert set(most) == {1}
+    assert ims.most == 1
 
 
 def test_configuration_is_read_at_the_call():
-    frames = Strict(np.zeros((10, 100, 100), "u2"))
+    frames = FakeSeries(np.zeros((10, 100, 100), "u2"))
     with dask.config.set({"daskstats.memory-limit": "1 kB"}):
         with pytest.raises(stats.MemoryLimitError):
             stats.max(frames)
@@ -305,7 +275,7 @@ def test_task_names_say_what_they_do(rng):
         "share",
         *(f"average-{what}" for what in ("partial", "step", "image", "stack")),
     }
-    names = {key_split(key) for key in stats.median(Strict(frames)).__dask_graph__()}
+    names = {key_split(key) for key in stats.median(FakeSeries(frames)).__dask_graph__()}
     assert names == {"share", "source", "read-frames", "median-band", "median"}
 
 

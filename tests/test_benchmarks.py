@@ -1,20 +1,25 @@
 """Every benchmark runs, at a size at which its figures mean nothing."""
 
+import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from clusters import worker_method
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+from peers import PEERS  # noqa: E402
 
 # Workers that fork need not import everything anew.
 FORKING = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": worker_method()}
 
-# Few peers and series: the others start slowly, and may not be installed.
-ONLY = "average,median,daskstats,numpy,HEXRD loops,uint16,HDF5 gzip"
+# Peers that every installation has; the others start slowly.
+ALWAYS = ("daskstats", "numpy", "HEXRD loops", "dask.array", "read limit", "decode only")
+ONLY = f"average,median,uint16,HDF5 gzip,{','.join(ALWAYS)}"
 
 CASES = {
     "compare.py": (
@@ -22,7 +27,7 @@ CASES = {
         ["| series ", "| of the best peer |", "| goal ", "| uint16 ", "| HDF5 gzip |"],
     ),
     "steps.py": ([], ["| series ", "| of the plain call |", "| first image after "]),
-    "aggregate.py": ([], ["### Several", "| zarr zstd | all ", "### What does", "| astropy "]),
+    "aggregate.py": ([], ["### Several", "| zarr zstd | all ", "### Values", "| astropy "]),
     "memory.py": (["--only", "max,median"], ["| projected / peak |", "| generated | median "]),
     "cluster.py": ([], ["### Two workers", "### Streams", "### Scheduling", "| sleeping "]),
     "scale.py": ([], ["### Growth", "### Building the graph", "### Overhead", "### Start-up"]),
@@ -30,15 +35,12 @@ CASES = {
 
 
 def run(script, *options):
-    command = [sys.executable, str(BENCHMARKS / script), "--tiny", *options]
+    command = [sys.executable, str(BENCHMARKS / script), *options]
     env = {**os.environ, **FORKING, "PYTHONWARNINGS": "ignore"}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
 
 
-@pytest.mark.parametrize("script", CASES)
-def test_it_prints_its_tables(script):
-    options, expected = CASES[script]
-    result = run(script, *options)
+def check(result, expected):
     assert result.returncode == 0, result.stderr
     for words in expected:
         assert words in result.stdout
@@ -46,12 +48,43 @@ def test_it_prints_its_tables(script):
     assert str(BENCHMARKS.parent) not in result.stdout
 
 
+@pytest.mark.parametrize("script", CASES)
+def test_it_prints_its_tables(script, tmp_path):
+    options, expected = CASES[script]
+    result = run(script, "--tiny", "--json", tmp_path / "result.json", *options)
+    check(result, expected)
+    saved = json.loads((tmp_path / "result.json").read_text())
+    titles = [line[4:] for line in result.stdout.splitlines() if line.startswith("### ")]
+    assert [table["title"] for table in saved["tables"] if table["title"]] == titles
+    assert all(table["rows"] for table in saved["tables"])
+
+
+@pytest.mark.parametrize("peer", [name for name in PEERS if name not in ALWAYS])
+def test_peers_that_are_installed(peer):
+    package = PEERS[peer].package
+    if package is not None and find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    statistic = "median_iter" if peer == "daskstats, plain call" else "average"
+    selected = peer.replace("daskstats, plain call", "daskstats")  # it takes part in any case
+    result = run("compare.py", "--tiny", "--only", f"uint16,{statistic},{selected}")
+    check(result, [f"| {PEERS[peer].label}"])
+
+
 def test_unknown_names_are_refused():
-    result = run("compare.py", "--only", "mode,nonsense")
+    result = run("compare.py", "--tiny", "--only", "mode,nonsense")
     assert result.returncode != 0
     assert "unknown mode, nonsense" in result.stderr
 
 
+def test_pages_are_rendered_from_the_results():
+    assert run("render.py", "--check").returncode == 0
+
+
 def test_all_scripts_are_run():
-    scripts = {path.name for path in BENCHMARKS.glob("*.py")}
-    assert scripts - {"common.py"} == set(CASES)
+    scripts = {path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text()}
+    assert scripts - {"render.py"} == set(CASES)
+
+
+def test_every_peer_is_registered():
+    modules = {path.stem for path in (BENCHMARKS / "peers").glob("*.py")} - {"__init__", "base"}
+    assert modules <= set(vars(sys.modules["peers"]))

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from helpers import Sequence
+from fakes import FakeSeries
 from oracles import left_out, pixel_percentile, total
 
 import daskstats as stats
@@ -433,7 +433,7 @@ def as_list(frames, rng, path):
 
 
 def as_series(frames, rng, path):
-    return Sequence(frames)
+    return FakeSeries(frames)
 
 
 def as_npy(frames, rng, path):

@@ -1,4 +1,4 @@
-"""The lowest versions that are declared are those that the tests run with (15.33)."""
+"""The lowest versions that are declared are those that the tests run with."""
 
 import re
 import tomllib

@@ -4,7 +4,8 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from helpers import DTYPES, Sequence, make_frames
+from fakes import FakeSeries
+from helpers import DTYPES, make_frames
 
 import daskstats as stats
 from daskstats import MemoryLimitError
@@ -46,7 +47,7 @@ KINDS = {
     "array": lambda frames, path: frames,
     "Fortran array": lambda frames, path: np.asfortranarray(frames),
     "list": lambda frames, path: list(frames),
-    "sequence": lambda frames, path: Sequence(frames),
+    "sequence": lambda frames, path: FakeSeries(frames),
     "dask": lambda frames, path: da.from_array(frames, chunks=(3, 2, 4)),
     "npy": as_npy,
     "npz": as_npz,
@@ -100,7 +101,7 @@ def test_blocks_hold_whole_frames_or_all_frames_of_some_rows(tmp_path, kind):
 @both_ways
 def test_every_dtype(dtype, along):
     frames = make_frames(dtype)
-    array = stats.wrap(Sequence(frames), along)
+    array = stats.wrap(FakeSeries(frames), along)
     assert array.dtype == frames.dtype.newbyteorder("=")
     assert np.array_equal(array.compute(), frames, equal_nan=frames.dtype.kind == "f")
 
@@ -108,7 +109,7 @@ def test_every_dtype(dtype, along):
 @both_ways
 @pytest.mark.usefixtures("small_blocks")
 def test_nothing_is_read_before_it_is_computed(along):
-    ims = Sequence(make_frames("u2"))
+    ims = FakeSeries(make_frames("u2"))
     array = stats.wrap(ims, along)
     array = array + 1
     repr(array)
@@ -119,14 +120,14 @@ def test_nothing_is_read_before_it_is_computed(along):
 @both_ways
 @pytest.mark.usefixtures("small_blocks")
 def test_each_frame_is_read_once(along):
-    ims = Sequence(make_frames("u2"))
+    ims = FakeSeries(make_frames("u2"))
     stats.wrap(ims, along).compute()
     assert sorted(ims.reads) == list(range(7))
 
 
 @pytest.mark.usefixtures("small_blocks")
 def test_only_the_blocks_that_are_needed_are_read():
-    ims = Sequence(make_frames("u2"))
+    ims = FakeSeries(make_frames("u2"))
     array = stats.wrap(ims)
     array[0].compute()
     assert set(ims.reads) == set(range(array.chunks[0][0]))
@@ -134,7 +135,7 @@ def test_only_the_blocks_that_are_needed_are_read():
 
 
 def test_nframes_limits_what_is_read():
-    ims = Sequence(make_frames("u2"))
+    ims = FakeSeries(make_frames("u2"))
     stats.wrap(ims, "rows", 3).compute()
     assert sorted(ims.reads) == [0, 1, 2]
 
@@ -168,10 +169,10 @@ def test_dask_array_is_cut_where_its_blocks_meet():
 @both_ways
 def test_names_tell_series_apart(tmp_path, along):
     frames = make_frames("u2")
-    ims = Sequence(frames)
+    ims = FakeSeries(frames)
     path = as_npy(frames, tmp_path)
     assert stats.wrap(path, along).name == stats.wrap(path, along).name
-    assert stats.wrap(ims, along).name != stats.wrap(Sequence(frames), along).name
+    assert stats.wrap(ims, along).name != stats.wrap(FakeSeries(frames), along).name
     assert stats.wrap(path, along).name != stats.wrap(path, along, 3).name
     assert stats.wrap(path, "frames").name != stats.wrap(path, "rows").name
 
@@ -179,7 +180,7 @@ def test_names_tell_series_apart(tmp_path, along):
 @both_ways
 def test_several_at_once(along):
     one, two = make_frames("u2", seed=1), make_frames("u2", seed=2)
-    first, second = dask.compute(stats.wrap(one, along), stats.wrap(Sequence(two), along))
+    first, second = dask.compute(stats.wrap(one, along), stats.wrap(FakeSeries(two), along))
     np.testing.assert_array_equal(first, one)
     np.testing.assert_array_equal(second, two)
 
@@ -203,7 +204,7 @@ def test_processes(tmp_path):
 @pytest.mark.parametrize("index", [0, 3, 6])
 def test_wrong_frame_is_named_when_computed(along, index):
     frames = list(make_frames("u2"))
-    ims = Sequence(list(frames))
+    ims = FakeSeries(list(frames))
     array = stats.wrap(ims, along)
     ims._frames[index] = frames[index][:, :5]
     with pytest.raises(ValueError, match=rf"frame {index} has shape \(5, 5\), expected \(5, 6\)"):
@@ -228,7 +229,7 @@ def test_wrong_frame_is_named_when_computed(along, index):
     ],
 )
 def test_errors_come_at_the_call_and_before_a_read(arguments, error, text):
-    ims = Sequence(make_frames("u2"))
+    ims = FakeSeries(make_frames("u2"))
     with pytest.raises(error, match=text):
         stats.wrap(ims, **arguments)
     assert ims.reads == []

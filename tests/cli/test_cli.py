@@ -14,6 +14,7 @@ import dask
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from fakes import Fail, FakeSeries, Filled
 from programs import daskstats
 
 from daskstats import reduction
@@ -340,23 +341,11 @@ def test_damaged_input(tmp_path, suffix):
     assert not (tmp_path / "image.npy").exists()
 
 
-class Broken:
-    """Frames of which one cannot be had."""
-
-    shape, dtype = (3, 4), np.dtype("u2")
-
-    def __len__(self):
-        return 5
-
-    def __getitem__(self, index):
-        if index == 3:
-            raise ValueError("the detector\nwas off")
-        return np.zeros(self.shape, self.dtype)
-
-
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous", "processes"])
 def test_notes_are_in_the_line(tmp_path, scan, monkeypatch, scheduler):
-    monkeypatch.setattr(computing, "open_source", lambda path: open_source(Broken()))
+    error = ValueError("the detector\nwas off")
+    ims = FakeSeries(Filled((3, 4)), 5, on_read=Fail({3: 1}, error))
+    monkeypatch.setattr(computing, "open_source", lambda path: open_source(ims))
     arguments = "--chunks", 5, "--scheduler", scheduler
     with dask.config.set(num_workers=1):
         result = run("max", scan, "-o", tmp_path / "image.npy", *arguments)

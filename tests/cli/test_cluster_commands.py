@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clusters import HERE, Browser, Scan, find_browser, local_cluster
+from clusters import HERE, Browser, find_browser, local_cluster, logged_series
 from programs import daskstats
 
 import daskstats as stats
@@ -28,13 +28,13 @@ def run(*args, **options):
 
 
 def check_image(path, scan):
-    np.testing.assert_array_equal(np.load(path), np.median(scan.frames(), axis=0).astype("f4"))
+    np.testing.assert_array_equal(np.load(path), np.median(scan.stack(), axis=0).astype("f4"))
 
 
 @pytest.fixture
 def saved(tmp_path):
-    scan = Scan(tmp_path / "log", 12)
-    np.save(tmp_path / "scan.npy", scan.frames())
+    scan = logged_series(tmp_path / "log", 12)
+    np.save(tmp_path / "scan.npy", scan.stack())
     return scan
 
 
@@ -78,7 +78,7 @@ def test_our_own_cluster_listens_on_loopback_only():
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
 def test_an_interrupted_command_leaves_no_process(tmp_path):
-    """RELIABILITY 16: Ctrl-C reaches every process of a terminal at once."""
+    """Ctrl-C reaches every process of a terminal at once."""
     psutil = pytest.importorskip("psutil")
     np.lib.format.open_memmap(tmp_path / "scan.npy", "w+", "u2", (3000, 512, 256))
     args = ["median", tmp_path / "scan.npy", "-o", tmp_path / "x.npy", "--workers", 2]
@@ -113,7 +113,7 @@ def test_names_on_the_dashboard(tmp_path):
     pytest.importorskip("bokeh")
     if find_browser() is None:
         pytest.skip("there is no Chromium")
-    scan = Scan(tmp_path / "log", 64, shape=(256, 512), delay=0.005)
+    scan = logged_series(tmp_path / "log", 64, shape=(256, 512), delay=0.005)
     with local_cluster(1, 2, processes=False) as client:
         base = client.dashboard_link.removesuffix("/status")
         with Browser(tmp_path / "profile") as browser:

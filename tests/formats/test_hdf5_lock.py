@@ -8,6 +8,7 @@ import dask
 import dask.array
 import numpy as np
 import pytest
+from fakes import FakeSeries
 from helpers import make_frames
 
 import daskstats as stats
@@ -228,22 +229,10 @@ def test_a_long_wait_is_logged(scan, monkeypatch, caplog):
 def test_garbage_in_a_task_within_h5py(tmp_path, scan):
     """The collector deletes open files in any thread; it has to wait for nobody."""
 
-    class Littering:
-        """A series whose reads find garbage with open files in it."""
-
-        shape, dtype = (8, 6), np.dtype("u2")
-
-        def __len__(self):
-            return 12
-
-        def __getitem__(self, index):
-            gc.collect()
-            return FRAMES[index]
-
     cycle = [open_source(scan)]
     cycle.append(cycle)
     with h5py.File(tmp_path / "out.h5", "w") as file:
-        lazy = stats.max(Littering())
+        lazy = stats.max(FakeSeries(FRAMES, on_read=lambda _: gc.collect()))
         del cycle
         in_time(lambda: assign(file, lazy))
         np.testing.assert_array_equal(file["dark"][()], EXPECTED)

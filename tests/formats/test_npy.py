@@ -134,7 +134,7 @@ def with_header(path, shape, descr="<u2", version=(1, 0)):
 )
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
 def test_header_that_claims_more_than_there_is(tmp_path, shape, version):
-    """15.30: the size overflows, where it is multiplied in 64 bits."""
+    """The size overflows, where it is multiplied in 64 bits."""
     path = with_header(tmp_path / "scan.npy", shape, version=version)
     with pytest.raises(ValueError, match=r"scan\.npy is .*cut off: its header says shape \("):
         as_series(path)

@@ -117,7 +117,6 @@ def check_attempts(command, **options):
 
 
 def test_every_output_on_a_full_disk(small_disk):
-    """RELIABILITY 35."""
     check_attempts(small_disk(python("-c", FILL + ATTEMPTS)))
 
 

@@ -188,7 +188,7 @@ def test_chunk_cut_off_names_the_frame(tmp_path, monkeypatch, keep, compressors,
 @pytest.mark.parametrize("kept", [0, 5, 0.5, 0.99])
 @pytest.mark.parametrize("shards", [None, (4, 6, 5)])
 def test_a_chunk_of_blosc_that_was_cut_off_is_an_error(tmp_path, shards, kept):
-    """RELIABILITY 11: blosc would go on with what happens to lie behind it in memory."""
+    """Blosc would go on with what happens to lie behind it in memory."""
     codec = zarr.codecs.BloscCodec(cname="zstd", shuffle="bitshuffle")
     options = {"chunks": (2, 6, 5), "shards": shards, "compressors": codec}
     array = zarr.create_array(tmp_path / "x.zarr", shape=(8, 6, 5), dtype="u2", **options)
@@ -568,7 +568,7 @@ def test_an_array_that_was_written_to_gives_new_values(tmp_path, where):
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("lengths", [[0, 5, 6], [1, 0, 6], [1, 5, 0]])
 def test_chunk_length_of_zero(tmp_path, zarr_format, lengths):
-    """15.30: a sentence, not ZeroDivisionError."""
+    """A sentence, not ZeroDivisionError."""
     change(save(tmp_path / "scan.zarr", make_frames("u2"), zarr_format=zarr_format), lengths)
     with pytest.raises(ValueError, match=r"scan\.zarr has chunks of shape \(. ?"):
         as_series(tmp_path / "scan.zarr")

@@ -7,6 +7,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from dask.utils import key_split
+from fakes import FakeSeries, Filled
 
 import daskstats as stats
 from daskstats.graph import reducing
@@ -17,18 +18,8 @@ from daskstats.series import base, opening
 from daskstats.statistics import as_statistic
 
 
-class Logged:
-    shape, dtype = (6, 5), np.dtype("u2")
-
-    def __init__(self, nframes):
-        self.nframes, self.read = nframes, []
-
-    def __len__(self):
-        return self.nframes
-
-    def __getitem__(self, index):
-        self.read.append(index)
-        return np.full(self.shape, index, self.dtype)
+def filled(nframes, shape=(6, 5)):
+    return FakeSeries(Filled(shape), nframes)
 
 
 def states(name, ims, steps, nframes, use_buffer=True):
@@ -43,21 +34,21 @@ def states(name, ims, steps, nframes, use_buffer=True):
 @pytest.mark.parametrize("name", ["max", "average", "median"])
 @pytest.mark.parametrize("steps", [1, 5, 6])
 def test_each_frame_is_read_once(name, steps):
-    ims = Logged(30)
+    ims = filled(30)
     tasks, keys = states(name, ims, steps, 30)
     assert len(keys) == steps
     dask.get(tasks.runnable(keys), keys)
-    assert sorted(ims.read) == list(range(30))
+    assert sorted(ims.reads) == list(range(30))
 
 
 def test_two_statistics_of_one_call_share_nothing_but_give_both():
-    ims = Logged(10)
+    ims = filled(10)
     high, low = dask.compute(stats.max(ims), stats.min(ims))
     assert (high.max(), low.max()) == (9, 0)
 
 
 def test_a_step_waits_for_the_one_before_only():
-    tasks, keys = states("average", Logged(30), 6, 30)
+    tasks, keys = states("average", filled(30), 6, 30)
     flat = tasks.runnable(keys)
     for before, key in pairwise(keys):
         others = flat[key].dependencies - {before}
@@ -68,7 +59,7 @@ def test_blocks_of_a_step_are_combined_as_a_tree():
     layout = values.Layout(nframes=200, rows=6, cols=5, itemsize=2)
     blocks = tuple((start, start + 2) for start in range(0, 200, 2))
     cut = values.Plan("fold", layout, blocks, (blocks,), 2, 2, 0, 0, 1.0)
-    ims = Logged(200)
+    ims = filled(200)
     work = Work(opening.as_series(ims), as_statistic("sum"), cut, ())
     tasks, (key,) = reducing.running_states(work)
     flat = tasks.runnable([key])
@@ -79,25 +70,23 @@ def test_blocks_of_a_step_are_combined_as_a_tree():
 
 
 def test_a_million_frames_make_a_graph_of_moderate_size():
-    class Long(Logged):
-        shape, dtype = (512, 512), np.dtype("u2")
-
-    tasks, keys = states("average", Long(1_000_000), 60, 1_000_000)
+    ims = filled(1_000_000, (512, 512))
+    tasks, keys = states("average", ims, 60, 1_000_000)
     assert len(tasks.runnable(keys)) < 10_000
 
 
 def test_names_are_those_of_the_work():
-    image = stats.average(Logged(10))
+    image = stats.average(filled(10))
     assert image.name.startswith("average-")
     assert image.dask is not None
-    again = stats.average(Logged(10))
+    again = stats.average(filled(10))
     assert again.name != image.name, "two objects in memory are two series"
 
 
 @pytest.mark.parametrize("name", ["max", "sum", "median"])
 @pytest.mark.parametrize("change", ["shape", "dtype"])
 def test_blocks_of_a_dask_array_are_checked(name, change):
-    """RELIABILITY 9: a block that is not what its array says is an error, not a wrong image."""
+    """A block with another shape or dtype than its array is an error, not a wrong image."""
     wrong = {"shape": lambda block: block[:, :1], "dtype": lambda block: block.astype("u4")}
     meta = np.empty((0, 0, 0), "u2")
     array = da.zeros((3, 4, 5), dtype="u2", chunks=(1, 4, 5))

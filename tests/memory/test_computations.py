@@ -13,6 +13,7 @@ import dask
 import numpy as np
 import pytest
 from dask.callbacks import Callback
+from fakes import At, FakeSeries, Filled
 
 import daskstats as stats
 from daskstats.memory import computations, reservation
@@ -21,21 +22,9 @@ SHAPE, NFRAMES = (64, 128), 400
 LIMITS = {"resident": "24 MiB", "scratch": "12 MiB"}
 
 
-class Failing:
-    """A series that does something when a frame is read; frames are made as they are read."""
-
-    shape, dtype = SHAPE, np.dtype("u2")
-
-    def __init__(self, at: int, act: Callable[[], Any]) -> None:
-        self.at, self.act = at, act
-
-    def __len__(self) -> int:
-        return NFRAMES
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        if index == self.at:
-            self.act()
-        return np.full(SHAPE, index, self.dtype)
+def acting(at: int, act: Callable[[], object], **options: Any) -> FakeSeries:
+    """Return a series that calls a function when one of its frames is read."""
+    return FakeSeries(Filled(SHAPE), NFRAMES, on_read=At(at, act), **options)
 
 
 def fail() -> None:
@@ -73,8 +62,8 @@ def test_what_a_failed_call_held_is_given_back_though_its_traceback_is_kept(
     kept, limit = [], LIMITS[strategy]
     with dask.config.set(scheduler=scheduler):
         for _ in range(3):
-            lazy = stats.median(Failing(NFRAMES // 2, act), memory_limit=limit)
-            assert stats.plan(Failing(-1, fail), "median", memory_limit=limit).strategy == strategy
+            lazy = stats.median(acting(NFRAMES // 2, act), memory_limit=limit)
+            assert stats.plan(acting(-1, fail), "median", memory_limit=limit).strategy == strategy
             try:
                 lazy.compute()
             except error as raised:
@@ -82,20 +71,18 @@ def test_what_a_failed_call_held_is_given_back_though_its_traceback_is_kept(
     assert len(kept) == 3
     assert until(lambda: not reservation._entries), "nothing is left of the share"
     assert until(lambda: not any(place.iterdir())), "no scratch data are left"
-    assert stats.plan(Failing(-1, fail), "median", memory_limit=limit).strategy == strategy
+    assert stats.plan(acting(-1, fail), "median", memory_limit=limit).strategy == strategy
 
 
 def test_frames_that_a_failed_call_kept_in_memory_are_let_go():
     frames: list[np.ndarray] = []
 
-    class Counted(Failing):
-        def __getitem__(self, index: int) -> np.ndarray:
-            frame = super().__getitem__(index)
-            frames.append(Alive(frame))
-            return frame
+    def decode(frame: np.ndarray) -> np.ndarray:
+        frames.append(Alive(frame))
+        return frame
 
     with dask.config.set(num_workers=1), pytest.raises(RuntimeError) as kept:
-        stats.median(Counted(NFRAMES - 1, fail), memory_limit="24 MiB").compute()
+        stats.median(acting(NFRAMES - 1, fail, decode=decode), memory_limit="24 MiB").compute()
     assert len(frames) > 20
     assert until(lambda: sum(frame.alive for frame in frames) < 20)
     assert kept.value.__traceback__ is not None
@@ -126,7 +113,7 @@ def test_a_cache_of_results_keeps_them_when_the_run_has_ended_well(monkeypatch):
         def _posttask(self, key: Any, value: Any, dsk: Any, state: Any, worker: Any) -> None:
             self.results[key] = value
 
-    lazy = stats.median(Failing(-1, fail), memory_limit="24 MiB")
+    lazy = stats.median(acting(-1, fail), memory_limit="24 MiB")
     with dask.config.set(num_workers=2), Cached() as cache:
         first = lazy.compute()
         cache.results = {k: v for k, v in cache.results.items() if "median" not in str(k)}
@@ -144,7 +131,7 @@ def test_a_run_that_goes_on_keeps_its_share():
         reading.set()
         gate.wait(10)
 
-    lazy = stats.median(Failing(3, wait), memory_limit="24 MiB")
+    lazy = stats.median(acting(3, wait), memory_limit="24 MiB")
     thread = threading.Thread(target=lazy.compute)
     thread.start()
     assert reading.wait(10)

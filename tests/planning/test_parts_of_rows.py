@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from helpers import Sequence, check_series
+from fakes import FakeSeries
+from helpers import check_series
 
 import daskstats as stats
 from daskstats.series.flat import FlatSource, flattened
@@ -54,7 +55,7 @@ def series(frames: np.ndarray, tmp_path_factory: Any) -> dict[str, Any]:
     return {
         "array": frames,
         "list": list(frames),
-        "sequence": Sequence(frames),
+        "sequence": FakeSeries(frames),
         "npy": place / "a.npy",
         "zarr": place / "a.zarr",
         "h5": f"{place}/a.h5::x",
@@ -112,7 +113,7 @@ def test_a_mask_and_several_statistics(series, frames):
 
 
 def test_one_pixel_of_all_frames_is_the_least():
-    series = Sequence(np.broadcast_to(np.ones((4, 8), "u2"), (1_000_000, 4, 8)))
+    series = FakeSeries(np.broadcast_to(np.ones((4, 8), "u2"), (1_000_000, 4, 8)))
     with pytest.raises(stats.MemoryLimitError, match="one pixel of all frames for each of 2"):
         stats.median(series, memory_limit="16 MiB")
 

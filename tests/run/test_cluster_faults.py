@@ -7,7 +7,8 @@ import dask
 import distributed
 import numpy as np
 import pytest
-from clusters import HERE, Killer, Scan, local_cluster, settle
+from clusters import HERE, Killer, local_cluster, logged_series, settle
+from fakes import Kill, holding
 
 import daskstats as stats
 from daskstats.graph import reading
@@ -28,14 +29,14 @@ def run_with_kills(client, scan, kills, seed, span):
 
 
 def check_kills(client, log, seed):
-    scan = Scan(log, 60, delay=0.004)
+    scan = logged_series(log, 60, delay=0.004)
     kills = 1 + seed % 6
     image, killed = run_with_kills(client, scan, kills, seed, span=0.1 * kills)
     assert killed == kills
-    np.testing.assert_array_equal(image, scan.frames().mean(axis=0, dtype="f8").astype("f4"))
+    np.testing.assert_array_equal(image, scan.stack().mean(axis=0, dtype="f8").astype("f4"))
     window = runner.TASKS_PER_THREAD * 2 + runner.TASKS_BEYOND + 1
     in_flight = 3 * window
-    again = sum(scan.reads().values()) - 60
+    again = sum(scan.logged().values()) - 60
     assert again <= killed * in_flight, f"{again} frames read again after {killed} kills"
     assert settle(client) == (0, 0, 0)
     return killed, again
@@ -44,7 +45,7 @@ def check_kills(client, log, seed):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seeds", [range(start, start + 5) for start in range(0, 20, 5)], ids=str)
 def test_killed_workers_cost_their_own_work(tmp_path, seeds):
-    """RELIABILITY 1: the image is the same, bit for bit, and little is read again."""
+    """The image is the same, bit for bit, and little is read again."""
     with local_cluster() as client:
         for seed in seeds:
             check_kills(client, tmp_path / f"log{seed}", seed)
@@ -66,9 +67,9 @@ def test_a_hundred_runs_with_killed_workers(tmp_path, capsys):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_frame_that_kills_its_worker_is_named(tmp_path):
-    """RELIABILITY 2: and frames beside it are not."""
+    """Frames read by the same worker before it are not."""
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}), local_cluster() as client:
-        scan = Scan(tmp_path / "log", 48, deadly=(33,))
+        scan = logged_series(tmp_path / "log", 48, on_read=Kill(33))
         seen = []
         with pytest.raises(RuntimeError, match="took frames 32 to 33 of the series died"):
             for image in stats.average_iter(scan, 24):
@@ -84,7 +85,7 @@ def test_blocks_are_named_in_keys():
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
 def test_work_that_is_dropped_is_an_error(tmp_path, how):
-    scan = Scan(tmp_path / "log", 100, delay=0.01)
+    scan = logged_series(tmp_path / "log", 100, delay=0.01)
     here = f"{HERE}:0"
     options = {"dashboard_address": here, "worker_dashboard_address": here, "processes": False}
     with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **options) as local:
@@ -104,8 +105,8 @@ def test_work_that_is_dropped_is_an_error(tmp_path, how):
 
 @pytest.mark.filterwarnings("ignore")
 def test_without_workers_there_is_an_error(tmp_path):
-    """RELIABILITY 5: at the call, and when the last one dies for good."""
-    scan = Scan(tmp_path / "log", 60, delay=0.05)
+    """At the call, and when the last worker dies for good."""
+    scan = logged_series(tmp_path / "log", 60, delay=0.05)
     with local_cluster(1, processes=False) as client:
         with dask.config.set({"daskstats.no-workers-timeout": "0.3 s"}):
             images = stats.max_iter(scan, 60)
@@ -119,7 +120,7 @@ def test_without_workers_there_is_an_error(tmp_path):
 
 
 def test_workers_may_come_later(tmp_path):
-    scan = Scan(tmp_path / "log", 20)
+    scan = logged_series(tmp_path / "log", 20)
     with local_cluster(0, processes=False) as client:
         timer = threading.Timer(0.3, client.cluster.scale, (1,))
         timer.start()
@@ -127,19 +128,12 @@ def test_workers_may_come_later(tmp_path):
         timer.join()
 
 
-class Unsendable(Scan):
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.lock = threading.Lock()
-
-
 def test_a_source_that_cannot_be_sent_is_refused_at_the_call(inside, tmp_path):
-    """RELIABILITY 15."""
-    scan = Unsendable(tmp_path / "log", 20)
+    scan = holding(np.zeros((20, 16, 24), "u2"), threading.Lock())
     for call in (stats.max, stats.max_iter, stats.wrap):
-        with pytest.raises(TypeError, match="Unsendable cannot be sent .* give the path"):
+        with pytest.raises(TypeError, match="FakeSeries cannot be sent .* give the path"):
             call(scan) if call is not stats.max_iter else call(scan, 5)
-    assert scan.reads() == {}
+    assert scan.reads == []
     with dask.config.set(scheduler="threads"):
         assert stats.max(scan).compute().shape == scan.shape
 
@@ -155,17 +149,17 @@ def test_asynchronous_clients_are_refused(tmp_path):
         options |= {"n_workers": 1, "processes": False, "asynchronous": True}
         async with LocalCluster(**options) as local, Client(local, asynchronous=True):
             with pytest.raises(RuntimeError, match="asynchronous distributed.Client"):
-                stats.max(Scan(tmp_path / "log", 20))
+                stats.max(logged_series(tmp_path / "log", 20))
 
     asyncio.run(call())
 
 
 def test_a_worker_that_is_too_small_is_refused(tmp_path):
-    """RELIABILITY 3: at planning, with the numbers."""
+    """At planning, with the numbers."""
     with local_cluster(1, memory_limit="600MiB") as client:
-        large = Scan(tmp_path / "log", 100, shape=(4096, 4096))
+        large = logged_series(tmp_path / "log", 100, shape=(4096, 4096))
         for name in ("average", "median"):
             with pytest.raises(stats.MemoryLimitError, match="40 MiB.* 600 MiB"):
                 getattr(stats, name)(large)
-        assert large.reads() == {}
+        assert large.logged() == {}
         assert settle(client) == (0, 0, 0)

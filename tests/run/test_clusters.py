@@ -6,19 +6,15 @@ import pickle
 import signal
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import dask
 import numpy as np
 import pytest
-from clusters import (
-    Scan,
-    Watch,
-    local_cluster,
-    settle,
-    workers_of,
-)
+from clusters import Watch, local_cluster, logged_series, settle, workers_of
 from dask.utils import key_split
+from fakes import FakeSeries, Filled, Ramp
 
 import daskstats as stats
 from daskstats import reduction
@@ -43,17 +39,17 @@ def on_threads(function, *args):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_are_those_of_threads(client, tmp_path, name):
-    scan = Scan(tmp_path / "log", 30)
+    scan = logged_series(tmp_path / "log", 30)
     images = list(getattr(stats, f"{name}_iter")(scan, 8))
-    expected = on_threads(getattr(stats, f"{name}_iter"), scan.frames(), 8)
+    expected = on_threads(getattr(stats, f"{name}_iter"), scan.stack(), 8)
     np.testing.assert_array_equal(images, expected, strict=True)
     assert settle(client) == (0, 0, 0)
-    assert set(scan.reads().values()) == {1}
+    assert set(scan.logged().values()) == {1}
 
 
 def test_every_worker_has_the_source(client, tmp_path):
     """Tasks go where what they need is: if one worker had it, the others would wait."""
-    scan = Scan(tmp_path / "log", 32)
+    scan = logged_series(tmp_path / "log", 32)
     for array in (stats.average(scan), stats.wrap(scan), stats.wrap(scan, "rows")):
         sources = {key for key in array.dask if key_split(key) == "source"}
         needed = [task.dependencies & sources for task in array.dask.values()]
@@ -89,8 +85,8 @@ def test_sources_of_all_kinds(inside, tmp_path, kind, rng):
 
 
 def test_work_in_flight_is_bounded_and_nothing_is_gathered_unasked(inside, tmp_path, monkeypatch):
-    """RELIABILITY 18: a consumer that is slow holds the run back."""
-    scan = Scan(tmp_path / "log", 400)
+    """A slow consumer holds the run back."""
+    scan = logged_series(tmp_path / "log", 400)
     images = stats.max_iter(scan, 400)
     gathered = []
     take = distributed.ClusterRunner._gather
@@ -104,7 +100,7 @@ def test_work_in_flight_is_bounded_and_nothing_is_gathered_unasked(inside, tmp_p
     time.sleep(0.3)
     window = distributed.TASKS_PER_THREAD * 2 + distributed.TASKS_BEYOND
     assert len(gathered) == 5
-    assert sum(scan.reads().values()) <= 5 + window
+    assert sum(scan.logged().values()) <= 5 + window
     assert len(inside.cluster.scheduler.tasks) <= 2 * window
     images.close()
     assert settle(inside) == (0, 0, 0)
@@ -114,8 +110,8 @@ def test_work_in_flight_is_bounded_and_nothing_is_gathered_unasked(inside, tmp_p
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("leave", ["close", "del", "raise", "fail", "interrupt"])
 def test_nothing_is_left_after_leaving(client, tmp_path, leave):
-    """RELIABILITY 16, 17: no task, key or future stays, and most frames are never read."""
-    scan = Scan(tmp_path / "log", 200, delay=0.01)
+    """No task, key or future stays, and most frames are never read."""
+    scan = logged_series(tmp_path / "log", 200, delay=0.01)
     for cycle in range(2):
         images = stats.average_iter(scan, 100)
         next(images)
@@ -135,22 +131,23 @@ def test_nothing_is_left_after_leaving(client, tmp_path, leave):
             with pytest.raises(KeyboardInterrupt):
                 list(images)
         assert settle(client) == (0, 0, 0)
-    assert sum(scan.reads().values()) < 250
+    assert sum(scan.logged().values()) < 250
     gc.collect()  # such a coroutine, or it would warn in a later test
+
+
+@dataclass(frozen=True)
+class OneShorter(Ramp):
+    """Frames of which number 30 has a row less than the others."""
+
+    def __call__(self, index):
+        frame = super().__call__(index)
+        return frame[1:] if index == 30 else frame
 
 
 def leave_by_failure(log):
     with pytest.raises(ValueError, match="frame 30 has shape") as caught:
-        list(stats.max_iter(Wrong(log, 60), 20))
+        list(stats.max_iter(FakeSeries(OneShorter(), 60, log=log), 20))
     assert any("frame 30" in note for note in caught.value.__notes__)
-
-
-class Wrong(Scan):
-    """A series of which one frame is not like the others."""
-
-    def __getitem__(self, index):
-        frame = super().__getitem__(index)
-        return frame[1:] if index == 30 else frame
 
 
 def interrupt_soon(delay=0.2):
@@ -164,7 +161,7 @@ def interrupt_soon(delay=0.2):
 @pytest.mark.nightly
 def test_fifty_streams_are_left_and_nothing_of_them(client, tmp_path):
     for cycle in range(50):
-        scan = Scan(tmp_path / f"log{cycle}", 100, delay=0.005)
+        scan = logged_series(tmp_path / f"log{cycle}", 100, delay=0.005)
         images = stats.average_iter(scan, 50)
         for _ in range(cycle % 10):
             next(images)
@@ -173,7 +170,7 @@ def test_fifty_streams_are_left_and_nothing_of_them(client, tmp_path):
 
 
 def test_two_streams_of_one_file_do_not_meddle(inside, tmp_path):
-    np.save(tmp_path / "scan.npy", Scan(tmp_path / "log", 40).frames())
+    np.save(tmp_path / "scan.npy", logged_series(tmp_path / "log", 40).stack())
     first, second = (stats.sum_iter(tmp_path / "scan.npy", 20) for _ in range(2))
     images = [next(first), next(second)]
     first.close()
@@ -198,7 +195,7 @@ def test_a_persisted_array_outlives_its_stream(inside):
 def test_a_stream_within_a_task(inside, tmp_path):
     """A worker's thread that waits for tasks lets others run them."""
     path = tmp_path / "scan.npy"
-    np.save(path, Scan(tmp_path / "log", 40).frames())
+    np.save(path, logged_series(tmp_path / "log", 40).stack())
     futures = inside.map(lambda n: sum(1 for _ in stats.max_iter(str(path), n)), [5, 6, 7, 8])
     assert inside.gather(futures) == [5, 6, 7, 8]
 
@@ -214,7 +211,7 @@ def results(scan):
 
 @pytest.mark.parametrize("how", ["compute", "persist", "client", "several"])
 def test_lazy_results_read_each_frame_once(client, tmp_path, how, caplog):
-    scan = Scan(tmp_path / "log", 64, shape=(256, 512))
+    scan = logged_series(tmp_path / "log", 64, shape=(256, 512))
     expected = {name: on_threads(lambda x=image: x) for name, image in results(scan).items()}
     for name, image in results(scan).items():
         Path(scan.log).unlink(missing_ok=True)
@@ -231,13 +228,13 @@ def test_lazy_results_read_each_frame_once(client, tmp_path, how, caplog):
             found, twice = dask.compute(image, image + 1)
             np.testing.assert_array_equal(twice, found + 1)
         np.testing.assert_array_equal(found, expected[name], strict=True)
-        assert sorted(scan.reads().items()) == [(index, 1) for index in range(64)], name
+        assert sorted(scan.logged().items()) == [(index, 1) for index in range(64)], name
     assert "run_spec" not in caplog.text
     assert settle(client) == (0, 0, 0)
 
 
 def test_names_say_what_a_task_does(inside, tmp_path):
-    scan = Scan(tmp_path / "log", 64, shape=(256, 512))
+    scan = logged_series(tmp_path / "log", 64, shape=(256, 512))
     names = set()
     for ims, name in ((scan, "average"), (scan, "median")):
         job = reduction.reduce(ims, name)
@@ -268,7 +265,7 @@ SMALL = {"distributed.p2p.comm.buffer": "16MiB", "distributed.p2p.storage.buffer
 def test_workers_stay_below_the_threshold(tmp_path, name, nframes):
     """Below 60 % a worker neither spills nor is paused or killed."""
     limit = 768 << 20
-    scan = Scan(tmp_path / "log", nframes, shape=(512, 1024))
+    scan = logged_series(tmp_path / "log", nframes, shape=(512, 1024))
     with dask.config.set(SMALL), local_cluster(memory_limit=limit) as client:
         with Watch(client) as watch:
             *_, image = getattr(stats, f"{name}_iter")(scan, 20)
@@ -276,7 +273,7 @@ def test_workers_stay_below_the_threshold(tmp_path, name, nframes):
     assert image.shape == scan.shape
     assert max(watch.peaks.values()) < available.SPILL_FRACTION * limit
     assert (len(watch.peaks), watch.states) == (2, {"running"})
-    assert set(scan.reads().values()) == {1}
+    assert set(scan.logged().values()) == {1}
 
 
 @pytest.mark.parametrize(
@@ -288,7 +285,7 @@ def test_workers_stay_below_the_threshold(tmp_path, name, nframes):
     ],
 )
 def test_plan_of_a_median(inside, tmp_path, limit, buffers, use_buffer, strategy):
-    scan = Scan(tmp_path / "log", 200, shape=(256, 256))
+    scan = logged_series(tmp_path / "log", 200, shape=(256, 256))
     settings = {"distributed.p2p.comm.buffer": buffers, "distributed.p2p.storage.buffer": buffers}
     with dask.config.set(settings):
         plan = reduction.reduce(scan, "median", memory_limit=limit, use_buffer=use_buffer).plan
@@ -299,7 +296,7 @@ def test_plan_of_a_median(inside, tmp_path, limit, buffers, use_buffer, strategy
 @pytest.mark.parametrize("nframes", [200, 1201])
 def test_bands_are_exchanged_from_the_blocks_that_are_read(inside, tmp_path, nframes):
     """If bands were larger than two blocks dask would join blocks, and hold many for that."""
-    scan = Scan(tmp_path / "log", nframes, shape=(128, 128))
+    scan = logged_series(tmp_path / "log", nframes, shape=(128, 128))
     with dask.config.set(SMALL):
         plan = reduction.reduce(scan, "median", memory_limit="64 MiB").plan
         image = stats.median(scan, memory_limit="64 MiB")
@@ -342,7 +339,7 @@ LITTLE = "40 MiB"
 
 
 def whole_frames(log, nframes=60, **options):
-    return Scan(log, nframes, shape=(64, 512), **options)
+    return logged_series(log, nframes, shape=(64, 512), **options)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +358,7 @@ def test_plan_with_a_scratch_directory(
     monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage._replace(free=free))
     monkeypatch.setattr(location, "_file_system", lambda place, root: kind)
     name = {"scratch": "daskstats.scratch-directory", "temporary": "temporary-directory"}[setting]
-    scan = Scan(tmp_path / "log", 200, shape=(256, 256))
+    scan = logged_series(tmp_path / "log", 200, shape=(256, 256))
     with dask.config.set(SMALL | {name: str(tmp_path)}):
         found = reduction.reduce(scan, "median", memory_limit="200 MiB").plan
         again = reduction.reduce(scan, "median", memory_limit="200 MiB", use_buffer=False).plan
@@ -381,10 +378,10 @@ def test_streams_by_scratch(client, tmp_path, shared, steps):
     )
     images = list(stats.median_iter(scan, steps, memory_limit=LITTLE))
     np.testing.assert_array_equal(
-        images, on_threads(stats.median_iter, scan.frames(), steps), strict=True
+        images, on_threads(stats.median_iter, scan.stack(), steps), strict=True
     )
     assert settle(client) == (0, 0, 0)
-    assert set(scan.reads().values()) == {1}
+    assert set(scan.logged().values()) == {1}
 
 
 def test_snapshots_and_several_statistics_by_scratch(client, tmp_path, shared):
@@ -395,17 +392,17 @@ def test_snapshots_and_several_statistics_by_scratch(client, tmp_path, shared):
     found = list(stats.snapshots(scan, "median", 5, memory_limit=LITTLE))
     assert [s.done for s in found if s.phase == "spool"] == [stop for _, stop in plan.groups]
     assert [s.phase for s in found[-5:]] == ["reduce"] * 5
-    assert set(scan.reads().values()) == {1}
-    array = da.from_array(scan.frames(), chunks=(9, 64, 512))
+    assert set(scan.logged().values()) == {1}
+    array = da.from_array(scan.stack(), chunks=(9, 64, 512))
     *_, images = stats.aggregate_iter(array, ["median", "max"], 4, memory_limit=LITTLE)
     np.testing.assert_array_equal(images["median"], found[-1].image, strict=True)
-    np.testing.assert_array_equal(images["max"], scan.frames().max(axis=0), strict=True)
+    np.testing.assert_array_equal(images["max"], scan.stack().max(axis=0), strict=True)
     assert settle(client) == (0, 0, 0)
 
 
 def test_lazy_results_by_scratch(client, tmp_path, shared, caplog):
     scan = whole_frames(tmp_path / "log")
-    expected = np.median(scan.frames(), axis=0).astype("f4")
+    expected = np.median(scan.stack(), axis=0).astype("f4")
 
     def lazy():
         return stats.median(scan, memory_limit=LITTLE)
@@ -421,7 +418,7 @@ def test_lazy_results_by_scratch(client, tmp_path, shared, caplog):
     for name, call in calls.items():
         Path(scan.log).unlink(missing_ok=True)
         np.testing.assert_array_equal(call(), expected, strict=True, err_msg=name)
-        assert set(scan.reads().values()) == {1}, name
+        assert set(scan.logged().values()) == {1}, name
     assert "run_spec" not in caplog.text
     assert settle(client) == (0, 0, 0)
 
@@ -432,7 +429,7 @@ def test_a_source_that_has_changed_is_read_again(client, tmp_path, shared):
     log = tmp_path / "log"
     for turn in range(1, 4):
         lazy.compute()
-        assert set(Scan(log, 60).reads().values()) == {turn}
+        assert set(logged_series(log, 60).logged().values()) == {turn}
 
 
 @pytest.mark.parametrize("leave", ["close", "del", "fail"])
@@ -442,7 +439,7 @@ def test_scratch_is_gone_after_leaving(client, tmp_path, shared, leave):
     next(images)
     assert len(list(shared.iterdir())) == 1
     if leave == "fail":
-        wrong = Wrong(tmp_path / "wrong", 60, shape=(64, 512))
+        wrong = FakeSeries(OneShorter((64, 512)), 60)
         with pytest.raises(ValueError, match="frame 30 has shape"):
             stats.median(wrong, memory_limit=LITTLE).compute()
     if leave == "del":
@@ -485,20 +482,20 @@ def kill_when(client, due):
 
 @pytest.mark.filterwarnings("ignore")
 def test_scratch_outlives_a_worker(tmp_path, shared):
-    """RELIABILITY 1: what has been written is not read again, and nothing is left."""
+    """Frames that have been written are not read again, and nothing is left."""
     with local_cluster() as client:
         for turn, how in enumerate(["writing", "reading", "lazy"]):
             scan = whole_frames(tmp_path / f"log{turn}", 120, delay=0.004)
             plan = reduction.reduce(scan, "median", 0, 8, memory_limit=LITTLE).plan
             wanted = 120 if how == "reading" else 60
-            thread = kill_when(client, lambda scan=scan, n=wanted: len(scan.reads()) >= n)
+            thread = kill_when(client, lambda scan=scan, n=wanted: len(scan.logged()) >= n)
             if how == "lazy":
                 image = stats.median(scan, memory_limit=LITTLE).compute()
             else:
                 *_, image = stats.median_iter(scan, 8, memory_limit=LITTLE)
             thread.join()
-            np.testing.assert_array_equal(image, on_threads(stats.median, scan.frames()))
-            again = sum(scan.reads().values()) - 120
+            np.testing.assert_array_equal(image, on_threads(stats.median, scan.stack()))
+            again = sum(scan.logged().values()) - 120
             assert again <= plan.groups[0][1], f"{again} frames read again while {how}"
             assert settle(client) == (0, 0, 0)
             assert left_in(shared) == []
@@ -553,41 +550,17 @@ def test_an_image_planned_for_more_memory_than_the_workers_have_is_refused(name,
     """It was made before there was a client, for the threads of this process."""
     frames = np.random.default_rng(0).integers(0, 1000, (64, 64, 64), "u2")
     with dask.config.set(scheduler="threads"):
-        lazy = getattr(stats, name)(Frames(frames))
-        large = getattr(stats, name)(Repeated(nframes, (side, side)), memory_limit="2 GiB")
+        lazy = getattr(stats, name)(FakeSeries(frames, decode=np.copy))
+        large = getattr(stats, name)(
+            FakeSeries(Filled((side, side)), nframes), memory_limit="2 GiB"
+        )
     with local_cluster(1, 1, memory_limit="700 MiB") as client:
-        assert np.array_equal(lazy.compute(), getattr(stats, name)(Frames(frames)).compute())
+        assert np.array_equal(
+            lazy.compute(), getattr(stats, name)(FakeSeries(frames, decode=np.copy)).compute()
+        )
         began = time.monotonic()
         with pytest.raises(MemoryError, match="make the image while the client is active") as error:
             large.compute()
         assert time.monotonic() - began < 30
         assert client.cluster.workers[0].worker_address in str(error.value)
         assert client.submit(int, "1").result() == 1, "the worker lives"
-
-
-class Frames:
-    """Frames of an array, which are sent with the series."""
-
-    def __init__(self, frames):
-        self.frames, self.shape, self.dtype = frames, frames.shape[1:], frames.dtype
-
-    def __len__(self):
-        return len(self.frames)
-
-    def __getitem__(self, index):
-        return self.frames[index].copy()
-
-
-class Repeated:
-    """Frames that are made as they are read."""
-
-    dtype = np.dtype("u2")
-
-    def __init__(self, nframes, shape):
-        self.nframes, self.shape = nframes, shape
-
-    def __len__(self):
-        return self.nframes
-
-    def __getitem__(self, index):
-        return np.full(self.shape, index, self.dtype)

@@ -1,4 +1,4 @@
-"""Series that are sent to other processes of this machine, or are refused at the call (15.15)."""
+"""Series that are sent to other processes of this machine, or are refused at the call."""
 
 import multiprocessing
 import os
@@ -14,26 +14,11 @@ import dask
 import numpy as np
 import pytest
 from dask.utils import SerializableLock
+from fakes import FakeSeries, count_unequal, holding
 
 import daskstats as stats
 
 FRAMES = np.arange(6 * 4 * 5, dtype="u2").reshape(6, 4, 5)
-
-
-class Series:
-    """A series whose frames follow from their numbers."""
-
-    shape, dtype = (4, 5), np.dtype("u2")
-
-    def __init__(self, held=None):
-        self.held, self.reads = held, 0
-
-    def __len__(self):
-        return 6
-
-    def __getitem__(self, index):
-        self.reads += 1
-        return FRAMES[index]
 
 
 CALLS = {
@@ -56,11 +41,11 @@ def opened():
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_series_that_holds_a_lock_is_refused_at_the_call(call):
-    series = Series(threading.Lock())
-    text = "^Series cannot be sent to other processes .*lock.*: give the path"
+    ims = holding(FRAMES, threading.Lock())
+    text = "^FakeSeries cannot be sent to other processes .*lock.*: give the path"
     with dask.config.set(scheduler="processes"), pytest.raises(TypeError, match=text):
-        call(series)
-    assert series.reads == 0
+        call(ims)
+    assert ims.reads == []
 
 
 @pytest.mark.parametrize("what", ["a file", "a generator", "a thread", "a lock of processes"])
@@ -73,8 +58,8 @@ def test_whatever_cannot_be_pickled_is_refused(opened, what):
     }[what]
     with dask.config.set(scheduler="processes"):
         for options in ({}, {"frames": [3, 1]}, {"region": ((0, 2), (0, 2))}, {"lock": True}):
-            with pytest.raises(TypeError, match="^Series cannot be sent to other processes"):
-                stats.average(Series(held), **options)
+            with pytest.raises(TypeError, match="^FakeSeries cannot be sent to other processes"):
+                stats.average(holding(FRAMES, held), **options)
 
 
 @contextmanager
@@ -92,8 +77,8 @@ def pool_as(kind):
 @pytest.mark.parametrize("kind", ["scheduler", "pool", "multiprocessing"])
 def test_pools_of_processes(kind):
     with pool_as(kind):
-        with pytest.raises(TypeError, match="^Series cannot be sent to other processes"):
-            stats.average(Series(threading.Lock()))
+        with pytest.raises(TypeError, match="^FakeSeries cannot be sent to other processes"):
+            stats.average(holding(FRAMES, threading.Lock()))
         np.testing.assert_array_equal(stats.sum(FRAMES).compute(), FRAMES.sum(axis=0))
         *_, last = stats.max_iter(FRAMES, 3)
         np.testing.assert_array_equal(last, FRAMES.max(axis=0))
@@ -102,7 +87,7 @@ def test_pools_of_processes(kind):
 @pytest.mark.parametrize("kind", ["scheduler", "pool"])
 def test_pools_of_threads_take_everything(kind):
     with ThreadPoolExecutor(1) as pool, dask.config.set(**{kind: pool}):
-        image = stats.sum(Series(threading.Lock()), lock=threading.Lock()).compute()
+        image = stats.sum(holding(FRAMES, threading.Lock()), lock=threading.Lock()).compute()
     np.testing.assert_array_equal(image, FRAMES.sum(axis=0))
 
 
@@ -111,36 +96,25 @@ def test_pools_of_threads_take_everything(kind):
 def test_a_lock_that_cannot_be_sent_is_named(call, lock):
     text = "^the lock cannot be sent to other processes .*: give lock=True"
     with dask.config.set(scheduler="processes"), pytest.raises(TypeError, match=text):
-        call(Series(), lock=lock)
+        call(FakeSeries(FRAMES), lock=lock)
 
 
 def test_locks_that_can_be_sent():
     with dask.config.set(scheduler="processes", num_workers=1):
         for lock in (True, SerializableLock("15")):
-            image = stats.sum(Series(), lock=lock).compute()
+            image = stats.sum(FakeSeries(FRAMES), lock=lock).compute()
             np.testing.assert_array_equal(image, FRAMES.sum(axis=0))
-
-
-def own_statistic(held=None):
-    """Return a statistic made of lambdas, which cloudpickle can send."""
-    return stats.Statistic(
-        "lit",
-        lambda pieces, start: {"lit": sum((b != held).sum(axis=0) for p in pieces for b in p)},
-        lambda a, b: {"lit": a["lit"] + b["lit"]},
-        lambda state, image: np.copyto(image, state["lit"]),
-        dtype="int64",
-    )
 
 
 def test_a_statistic_of_lambdas_is_sent():
     with dask.config.set(scheduler="processes", num_workers=1):
-        (image,) = dask.compute(stats.aggregate(Series(), [own_statistic(7)])["lit"])
+        (image,) = dask.compute(stats.aggregate(FakeSeries(FRAMES), [count_unequal(7)])["lit"])
     np.testing.assert_array_equal(image, (FRAMES != 7).sum(axis=0))
 
 
 def test_a_statistic_that_cannot_be_sent_is_named():
     with dask.config.set(scheduler="processes"):
-        for chosen in ([own_statistic(threading.Lock())], ["max", own_statistic(threading.Lock())]):
+        for chosen in ([count_unequal(threading.Lock())], ["max", count_unequal(threading.Lock())]):
             with pytest.raises(TypeError, match=r"^the statistic .*lit.* cannot be sent to other"):
                 stats.aggregate(FRAMES, chosen)
 
@@ -156,18 +130,20 @@ REFUSED = """
 import threading
 import dask, distributed, numpy as np
 import daskstats as stats
-from test_processes import Series, own_statistic
+from fakes import FakeSeries, count_unequal, holding
+
+FRAMES = np.zeros((6, 4, 5), "u2")
 
 if __name__ == "__main__":
     here = "127.0.0.1:0"
     options = {"dashboard_address": here, "worker_dashboard_address": here, "host": "127.0.0.1"}
     with distributed.LocalCluster(1, **options) as cluster, distributed.Client(cluster):
         for call in (
-            lambda: stats.average(Series(threading.Lock())),
-            lambda: stats.median_iter(Series(threading.Lock()), 2),
-            lambda: stats.wrap(Series(threading.Lock())),
-            lambda: stats.max(Series(), lock=threading.Lock()),
-            lambda: stats.aggregate(Series(), [own_statistic(threading.Lock())]),
+            lambda: stats.average(holding(FRAMES, threading.Lock())),
+            lambda: stats.median_iter(holding(FRAMES, threading.Lock()), 2),
+            lambda: stats.wrap(holding(FRAMES, threading.Lock())),
+            lambda: stats.max(FakeSeries(FRAMES), lock=threading.Lock()),
+            lambda: stats.aggregate(FakeSeries(FRAMES), [count_unequal(threading.Lock())]),
         ):
             try:
                 call()

@@ -4,7 +4,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import dask
 import dask.array as da
@@ -14,7 +14,8 @@ import pytest
 from dask.callbacks import Callback
 from dask.graph_manipulation import bind
 from dask.graph_manipulation import clone as clone_of
-from helpers import Sequence, make_frames
+from fakes import FakeSeries
+from helpers import make_frames
 
 import daskstats as stats
 from daskstats import Statistic
@@ -62,32 +63,25 @@ class Cached(Callback):
         self.results[key] = value
 
 
-class Stumbling(Sequence):
-    """A series of which one frame fails once, with an error that no read is tried again for."""
-
-    fails: ClassVar[set[int]] = set()
-    """frames that will fail, for all copies of a series in this process"""
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        if index in self.fails:
-            self.fails.discard(index)
-            raise RuntimeError(f"frame {index} failed once")
-        return super().__getitem__(index)
+FAILS: set[int] = set()
+"""Frames that will fail once, for all copies of a series in this process."""
 
 
-class Made(Stumbling):
-    """Frames that are made as they are read, so that none are sent with the series."""
+def stumble(index: int) -> None:
+    """Fail with an error for which no read is tried again."""
+    if index in FAILS:
+        FAILS.discard(index)
+        raise RuntimeError(f"frame {index} failed once")
 
-    def __init__(self, nframes: int = 96) -> None:
-        self.nframes = nframes
-        super().__init__([FRAMES[0]] * nframes)
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        super().__getitem__(index)
-        return FRAMES[index].copy()
+def made(index: int) -> np.ndarray:
+    """Return a frame that is made as it is read, so that none are sent with the series."""
+    return FRAMES[index].copy()
 
-    def __reduce__(self) -> Any:
-        return Made, (self.nframes,)
+
+def stumbling(nframes: int = 96) -> FakeSeries:
+    shape, dtype = FRAMES[0].shape, FRAMES.dtype
+    return FakeSeries(made, nframes, shape=shape, dtype=dtype, on_read=stumble)
 
 
 def frames_of(count: int = 96) -> np.ndarray:
@@ -110,8 +104,8 @@ def workers(count: int) -> Iterator[None]:
 
 
 KINDS: dict[str, Callable[[Any], Any]] = {
-    "plain": lambda name: stats.aggregate(Sequence(FRAMES), [name]),
-    "stack": lambda name: stats.partials(Sequence(FRAMES), name, 5),
+    "plain": lambda name: stats.aggregate(FakeSeries(FRAMES), [name]),
+    "stack": lambda name: stats.partials(FakeSeries(FRAMES), name, 5),
     "dask": lambda name: stats.aggregate(blocks_of(FRAMES), [name]),
 }
 
@@ -128,7 +122,7 @@ def test_no_task_changes_the_result_of_another(kind, statistic):
 
 def test_no_task_of_several_statistics_changes_the_result_of_another():
     with workers(1), Unchanged() as watch:
-        dask.compute(stats.aggregate(Sequence(FRAMES), SEVERAL))
+        dask.compute(stats.aggregate(FakeSeries(FRAMES), SEVERAL))
     assert watch.changed == []
 
 
@@ -148,7 +142,7 @@ def test_lanes_of_rows_fold_in_copies(name):
 def test_a_cache_of_results_changes_no_image(name, monkeypatch):
     """dask's opportunistic cache puts the results of one computation into the next."""
     monkeypatch.setitem(sys.modules, "dask.cache", object())  # as where it is used
-    series = Sequence(FRAMES)
+    series = FakeSeries(FRAMES)
     once = getattr(stats, name)(series).compute()
     with workers(1), Cached():
         lazy = getattr(stats, name)(series)
@@ -171,10 +165,10 @@ def test_a_task_that_is_tried_again_counts_no_frame_twice(inside, name):
     """The image was made before the client: it is planned for the threads of this process."""
     for frame in (0, 50, len(FRAMES) - 1):
         with workers(2):
-            lazy = getattr(stats, name)(Made())
-        Stumbling.fails.add(frame)
+            lazy = getattr(stats, name)(stumbling())
+        FAILS.add(frame)
         image = inside.compute(lazy, retries=2).result()
-        assert not Stumbling.fails, "the frame has failed"
+        assert not FAILS, "the frame has failed"
         with workers(2):
             assert np.array_equal(image, getattr(stats, name)(FRAMES).compute())
 
@@ -184,7 +178,7 @@ def test_an_image_computed_twice_persisted_and_cloned_has_the_same_bits(name):
     frames = make_frames("f4", 40, 64, 64)
     frames[~np.isfinite(frames)] = 1
     with workers(2):
-        lazy = getattr(stats, name)(Sequence(frames))
+        lazy = getattr(stats, name)(FakeSeries(frames))
         first, kept = lazy.compute(), lazy.persist()
         clone, bound = clone_of(lazy), bind(lazy, da.ones(3))
         others = [
@@ -213,6 +207,6 @@ def test_a_statistic_of_ones_own_that_folds_in_place_is_given_copies():
 
     lit = Statistic("lit", chunk, combine, finalize, dtype="int64", in_place=True)
     with workers(1), Cached():
-        lazy = stats.aggregate(Sequence(FRAMES), [lit])["lit"]
+        lazy = stats.aggregate(FakeSeries(FRAMES), [lit])["lit"]
         images = [lazy.compute() for _ in range(2)]
     assert all(np.array_equal(image, (FRAMES > 1500).sum(0)) for image in images)

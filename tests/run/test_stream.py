@@ -1,6 +1,7 @@
 """Streams: in order, without waiting, bounded, and gone without a trace."""
 
 import gc
+import sys
 import threading
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -11,30 +12,18 @@ import numpy as np
 import pytest
 from dask.callbacks import Callback
 from dask.diagnostics import ProgressBar
+from fakes import Fail, FakeSeries, Filled
 
 import daskstats as stats
 from daskstats.run.callbacks import BoundedQueue, Closed
 from daskstats.run.scheduler import current_scheduler
 
 
-class Slow:
-    """A series whose reads are logged, and may sleep or fail."""
-
-    shape, dtype = (4, 3), np.dtype("u2")
-
-    def __init__(self, nframes=40, sleep=0.0, fail_at=None):
-        self.nframes, self.sleep, self.fail_at = nframes, sleep, fail_at
-        self.read = []
-
-    def __len__(self):
-        return self.nframes
-
-    def __getitem__(self, index):
-        if index == self.fail_at:
-            raise RuntimeError("detector on fire")
-        self.read.append(index)
-        time.sleep(self.sleep)
-        return np.full(self.shape, index, self.dtype)
+def filled(nframes=40, fail_at=None, **options):
+    """Return a series whose frames hold their numbers, and of which one may fail."""
+    if fail_at is not None:
+        options["on_read"] = Fail({fail_at: sys.maxsize}, RuntimeError("detector on fire"))
+    return FakeSeries(Filled((4, 3)), nframes, **options)
 
 
 def our_threads():
@@ -42,7 +31,7 @@ def our_threads():
 
 
 def test_length_and_order():
-    with stats.max_iter(Slow(40), 8) as images:
+    with stats.max_iter(filled(40), 8) as images:
         assert len(images) == 8
         assert [int(image[0, 0]) for image in images] == [4, 9, 14, 19, 24, 29, 34, 39]
         assert len(images) == 8
@@ -51,18 +40,18 @@ def test_length_and_order():
 
 
 def test_nothing_is_read_before_the_first_next():
-    series = Slow()
+    series = filled()
     images = stats.max_iter(series, 4)
     stats.max(series)
-    assert series.read == []
+    assert series.reads == []
     images.close()
     assert list(images) == []
 
 
 @pytest.mark.parametrize("leave", ["break", "close", "del", "raise", "with"])
 def test_leaving_early_stops_the_run(leave):
-    """RELIABILITY 17: no thread is left, and most frames are never read."""
-    series = Slow(200, sleep=0.002)
+    """No thread is left, and most frames are never read."""
+    series = filled(200, delay=0.002)
     images = stats.average_iter(series, 100)
     if leave == "break":
         for _ in images:
@@ -87,14 +76,14 @@ def test_leaving_early_stops_the_run(leave):
         with images:
             next(images)
     assert our_threads() == []
-    assert len(series.read) < 100
-    count = len(series.read)
+    assert len(series.reads) < 100
+    count = len(series.reads)
     time.sleep(0.02)
-    assert len(series.read) == count
+    assert len(series.reads) == count
 
 
 def test_an_iterator_in_a_cycle_is_collected():
-    series = Slow(200, sleep=0.002)
+    series = filled(200, delay=0.002)
     holder = {"images": stats.max_iter(series, 100)}
     holder["self"] = holder
     next(holder["images"])
@@ -104,31 +93,31 @@ def test_an_iterator_in_a_cycle_is_collected():
 
 
 def test_a_slow_consumer_holds_the_run_back():
-    """RELIABILITY 18: the series is not read far ahead of who looks at the images."""
-    series = Slow(400)
+    """The series is not read far ahead of the consumer of the images."""
+    series = filled(400)
     with dask.config.set(num_workers=2), stats.max_iter(series, 400) as images:
         for _ in range(5):
             next(images)
         time.sleep(0.1)
-        settled = len(series.read)
+        settled = len(series.reads)
         time.sleep(0.1)
-        assert len(series.read) == settled <= 5 + 12
+        assert len(series.reads) == settled <= 5 + 12
 
 
 def test_steps_do_not_wait_for_the_consumer():
     """While the consumer holds an image, the frames of the next steps are read."""
-    series = Slow(40)
+    series = filled(40)
     with stats.max_iter(series, 40) as images:
         next(images)
         deadline = time.monotonic() + 10
-        while len(series.read) < 3 and time.monotonic() < deadline:
+        while len(series.reads) < 3 and time.monotonic() < deadline:
             time.sleep(0.001)
-        assert len(series.read) >= 3
+        assert len(series.reads) >= 3
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
 def test_a_failing_frame_is_named(scheduler):
-    with dask.config.set(scheduler=scheduler), stats.max_iter(Slow(40, fail_at=33), 8) as images:
+    with dask.config.set(scheduler=scheduler), stats.max_iter(filled(40, fail_at=33), 8) as images:
         seen = []
         with pytest.raises(RuntimeError, match="on fire") as caught:
             for image in images:
@@ -141,13 +130,13 @@ def test_a_failing_frame_is_named(scheduler):
 
 def test_a_failing_frame_of_a_lazy_image_is_named():
     with pytest.raises(RuntimeError, match="on fire") as caught:
-        stats.max(Slow(40, fail_at=33)).compute()
+        stats.max(filled(40, fail_at=33)).compute()
     assert any("frame" in note for note in caught.value.__notes__)
 
 
 @pytest.mark.parametrize("name", ["max", "average", "median"])
 def test_images_belong_to_the_consumer(name, rng):
-    """RELIABILITY 19: writing into an image changes no later one and not the source."""
+    """Writing into an image changes no later one and not the source."""
     frames = rng.integers(0, 9, (6, 5, 4)).astype("u2")
     before = frames.copy()
     expected = list(getattr(stats, f"{name}_iter")(frames, 5))
@@ -166,24 +155,24 @@ def test_the_users_callbacks_see_the_run(capsys):
     before = set(Callback.active)  # h5py's lock may be watched
     keys = []
     with Callback(posttask=lambda key, *_: keys.append(key)):
-        images = stats.max_iter(Slow(40), 8)
+        images = stats.max_iter(filled(40), 8)
         next(images)
     list(images)
     assert len({str(key) for key in keys}) == 8
     assert Callback.active == before
     with ProgressBar():
-        list(stats.max_iter(Slow(8), 2))
+        list(stats.max_iter(filled(8), 2))
     assert "Completed" in capsys.readouterr().out
 
 
 def test_two_streams_at_once():
-    pairs = zip(stats.max_iter(Slow(20), 10), stats.min_iter(Slow(20), 10), strict=True)
+    pairs = zip(stats.max_iter(filled(20), 10), stats.min_iter(filled(20), 10), strict=True)
     assert [(int(a[0, 0]), int(b[0, 0])) for a, b in pairs][-1] == (19, 0)
 
 
 def test_a_stream_from_a_thread():
     found = []
-    thread = threading.Thread(target=lambda: found.extend(stats.max_iter(Slow(20), 10)))
+    thread = threading.Thread(target=lambda: found.extend(stats.max_iter(filled(20), 10)))
     thread.start()
     thread.join()
     assert len(found) == 10
@@ -251,7 +240,7 @@ def test_frames_in_memory_may_be_left_at_any_moment(name, rng):
 
 EACH = {
     "lanes": lambda: stats.sum_iter(np.ones((400, 4, 3), "u2"), 100),
-    "frames read one by one": lambda: stats.sum_iter(Slow(200, sleep=0.001), 100),
+    "frames read one by one": lambda: stats.sum_iter(filled(200, delay=0.001), 100),
     "rows": lambda: stats.median_iter(np.ones((9, 100, 3), "u2"), 100),
 }
 
@@ -276,12 +265,7 @@ def test_each_image_goes_to_one_of_several_threads(kind, scheduler):
 def test_closing_ends_the_wait_of_another_thread():
     gate, found = threading.Event(), []
 
-    class Stuck(Slow):
-        def __getitem__(self, index):
-            gate.wait(10)
-            return super().__getitem__(index)
-
-    images = stats.max_iter(Stuck(), 4)
+    images = stats.max_iter(filled(on_read=lambda _: gate.wait(10)), 4)
     threads = [threading.Thread(target=lambda: found.append(next(images, "end"))) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -294,7 +278,7 @@ def test_closing_ends_the_wait_of_another_thread():
 
 
 def test_an_error_reaches_one_thread_and_ends_the_iterator_for_the_others():
-    images, found = stats.max_iter(Slow(fail_at=20), 40), []
+    images, found = stats.max_iter(filled(fail_at=20), 40), []
 
     def take():
         try:

@@ -18,6 +18,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from fakes import At, Fail, FakeSeries, Noise
 
 import daskstats as stats
 from daskstats import config, processes
@@ -27,8 +28,8 @@ from daskstats.scratch import directories, location, store
 from daskstats.scratch.directories import PREFIX, DamagedScratchError, remove_stale
 from daskstats.scratch.store import ScratchStore
 
-# For programs of their own: this file and its helpers.
-HERE = [str(folder) for folder in Path(__file__).parents[:2]]
+# Where programs find the helpers of tests.
+HERE = [str(Path(__file__).parents[1])]
 
 SHAPE = (37, 23, 19)
 LIMIT = 9 << 20
@@ -57,33 +58,17 @@ def present(place):
     return [path.name for path in Path(place).glob(f"{PREFIX}*")]
 
 
-class Whole:
-    """Whole frames only, with a log of what was read."""
-
-    def __init__(self, shape=(400, 96, 128), dtype="u2"):
-        self.shape, self.dtype, self.nframes = shape[1:], np.dtype(dtype), shape[0]
-        base = np.random.default_rng(7).poisson(60, (shape[1] + 31, shape[2]))
-        self._base = base.astype(dtype)
-        self.read = []
-
-    def __len__(self):
-        return self.nframes
-
-    def __getitem__(self, index):
-        self.read.append(index)
-        first = index * 13 % 31
-        return self._base[first : first + self.shape[0]] + self.dtype.type(index % 5)
-
-    def stack(self):
-        return np.stack([self[index] for index in range(self.nframes)])
+def noise(nframes=400, **options):
+    """Return a series of whole frames, of 10 MB unless the number of frames is another."""
+    return FakeSeries(Noise(), nframes, **options)
 
 
 @pytest.fixture(scope="module")
 def whole():
     """Return a series of 10 MB, and its median."""
-    ims = Whole()
+    ims = noise()
     median = np.median(ims.stack().astype("f8"), axis=0).astype("f4")
-    ims.read.clear()
+    ims.reads.clear()
     return ims, median
 
 
@@ -159,7 +144,7 @@ def damage(file, kind, rng):
 
 @pytest.mark.parametrize("compression", config.COMPRESSIONS)
 def test_no_damage_is_silent(place, rng, compression):
-    """RELIABILITY 8: at 50 random places, none is an image."""
+    """Damage at 50 random places never becomes an image."""
     frames = rng.poisson(20, SHAPE).astype("u2")
     spool, written = filled(place, frames, compression=compression)
     kinds = ["flip"] * 6 + ["cut", "empty", "longer", "missing"]
@@ -227,9 +212,9 @@ def test_each_frame_is_read_once(place, whole):
     assert job.plan.reads == 1
     lazy = stats.median(ims, memory_limit=LIMIT)
     for _ in range(2):  # a lazy image can be computed again
-        ims.read.clear()
+        ims.reads.clear()
         np.testing.assert_array_equal(lazy.compute(), median)
-        assert sorted(ims.read) == list(range(len(ims)))
+        assert sorted(ims.reads) == list(range(len(ims)))
         assert left(place) == []
 
 
@@ -237,11 +222,11 @@ def test_each_frame_is_read_once(place, whole):
 @pytest.mark.parametrize("steps", [1, 7, 60, 96])
 def test_images_fill_up(place, whole, scheduler, steps):
     ims, median = whole
-    ims.read.clear()
+    ims.reads.clear()
     with dask.config.set(scheduler=scheduler):
         images = list(stats.median_iter(ims, steps, memory_limit=LIMIT))
     assert len(images) == steps
-    assert sorted(ims.read) == list(range(len(ims)))
+    assert sorted(ims.reads) == list(range(len(ims)))
     done = 0
     for image, size in zip(images, split(96, steps), strict=True):
         done += size
@@ -281,10 +266,10 @@ def test_without_a_buffer_nothing_is_written(place, whole, monkeypatch):
     monkeypatch.setattr(ScratchStore, "open", lambda self: pytest.fail("scratch was used"))
     job = reduce(ims, "median", memory_limit=LIMIT, use_buffer=False)
     assert job.plan.strategy == "reread"
-    ims.read.clear()
+    ims.reads.clear()
     images = list(stats.median_iter(ims, 60, 0, False, memory_limit=LIMIT))
     np.testing.assert_array_equal(images[-1], median)
-    assert len(ims.read) == job.plan.reads * len(ims)
+    assert len(ims.reads) == job.plan.reads * len(ims)
 
 
 @pytest.mark.parametrize("how", ["close", "del", "break", "raise"])
@@ -304,17 +289,12 @@ def test_an_abandoned_iterator_leaves_nothing(place, whole, how):
 
 
 def test_a_frame_that_fails_leaves_nothing(place):
-    class Broken(Whole):
-        def __getitem__(self, index):
-            if index == 300:
-                raise RuntimeError("no beam")
-            return super().__getitem__(index)
-
+    ims = noise(on_read=Fail({300: 2}, RuntimeError("no beam")))
     with pytest.raises(RuntimeError, match="no beam"):
-        list(stats.median_iter(Broken(), 10, memory_limit=LIMIT))
+        list(stats.median_iter(ims, 10, memory_limit=LIMIT))
     assert left(place) == []
     with pytest.raises(RuntimeError, match="no beam"):
-        stats.median(Broken(), memory_limit=LIMIT).compute()
+        stats.median(ims, memory_limit=LIMIT).compute()
     assert left(place) == []
 
 
@@ -322,7 +302,7 @@ def test_a_frame_that_fails_leaves_nothing(place):
 
 
 def test_too_little_room_is_seen_before_anything_is_read(place, whole, monkeypatch):
-    """RELIABILITY 6: the plan is another, and says why."""
+    """Where scratch data do not fit, the plan is another, and says why."""
     ims, median = whole
     usage = store.shutil.disk_usage(place)
     monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
@@ -337,12 +317,12 @@ def test_room_that_is_gone_when_it_is_needed(place, whole, monkeypatch):
     lazy = stats.median(ims, memory_limit=LIMIT)
     usage = store.shutil.disk_usage(place)
     monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
-    ims.read.clear()
+    ims.reads.clear()
     with pytest.raises(
         OSError, match=r"scratch data need 0\.00916 GiB, there are 0\.000977 GiB at"
     ):
         lazy.compute()
-    assert ims.read == []
+    assert ims.reads == []
 
 
 def test_a_disk_that_fills_up(place, whole, monkeypatch):
@@ -365,11 +345,11 @@ def test_files_that_may_not_grow(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, resource.RLIM_INFINITY))
         import sys
         sys.path[:0] = {HERE}
-        from test_scratch import Whole, LIMIT
+        from fakes import FakeSeries, Noise
         import dask, daskstats as stats
         with dask.config.set({{"daskstats.scratch-directory": {str(tmp_path)!r}}}):
             try:
-                stats.median(Whole(), memory_limit=LIMIT).compute()
+                stats.median(FakeSeries(Noise(), 400), memory_limit={LIMIT}).compute()
             except OSError as error:
                 print("refused", error)
     """
@@ -396,7 +376,7 @@ def run(code):
     ],
 )
 def test_a_ram_disk_is_recognised(tmp_path, mounts, in_memory):
-    """RELIABILITY 7: against made-up mounts."""
+    """Directories that are memory are recognized by their mounts."""
     place = tmp_path / "scratch"
     place.mkdir()
     (tmp_path / "proc").mkdir()
@@ -571,30 +551,27 @@ def dead_pid():
 
 @pytest.mark.parametrize("signal", ["SIGINT", "SIGKILL"])
 def test_a_run_that_is_ended(tmp_path, signal):
-    """RELIABILITY 16: Ctrl-C leaves nothing; what a killed run leaves, the next one sweeps."""
+    """Ctrl-C leaves nothing, and the next run removes the data of a killed one."""
     code = f"""
         import os, signal, sys, threading, time
         sys.path[:0] = {HERE}
-        from test_scratch import Whole, LIMIT, present
+        from pathlib import Path
+        from fakes import FakeSeries, Noise
         import dask, daskstats as stats
 
         # Where the tests run it may be ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
         def end():
-            while not present({str(tmp_path)!r}):
+            while not list(Path({str(tmp_path)!r}).glob("{location.PREFIX}*")):
                 time.sleep(0.01)
             time.sleep(0.1)
             os.kill(os.getpid(), signal.{signal})
 
-        class Slow(Whole):
-            def __getitem__(self, index):
-                time.sleep(0.01)
-                return super().__getitem__(index)
-
+        slow = FakeSeries(Noise(), 400, delay=0.01)
         threading.Thread(target=end, daemon=True).start()
         with dask.config.set({{"daskstats.scratch-directory": {str(tmp_path)!r}}}):
-            stats.median(Slow(), memory_limit=LIMIT).compute()
+            stats.median(slow, memory_limit={LIMIT}).compute()
     """
     result = run(code)
     assert result.returncode != 0
@@ -627,10 +604,10 @@ def test_an_iterator_that_is_open_at_exit(tmp_path, taken):
         sys.path[:0] = {HERE}
         import dask
         import daskstats as stats
-        from test_scratch import LIMIT, Whole
+        from fakes import FakeSeries, Noise
 
         dask.config.set({{"daskstats.scratch-directory": {str(tmp_path)!r}}})
-        images = stats.median_iter(Whole(), 24, memory_limit=LIMIT)
+        images = stats.median_iter(FakeSeries(Noise(), 400), 24, memory_limit={LIMIT})
         for _ in range({taken}):
             next(images)
     """
@@ -646,10 +623,10 @@ sys.path[:0] = {tests}
 threading.stack_size(1 << 20)  # the stacks of threads count as data
 import dask
 import daskstats as stats
-from test_scratch import Whole
+from fakes import FakeSeries, Noise
 
 LIMIT, NAMES = 16 << 20, ["max", "min", "sum", "average", "std", "percentile", "median"]
-SHAPE = 540, 128, 256  # 34 MiB
+FRAME, NFRAMES = Noise((128, 256)), 540  # 34 MiB
 
 
 def both(ims, name, limit):
@@ -662,16 +639,16 @@ def both(ims, name, limit):
 with dask.config.set({{"daskstats.scratch-directory": {place!r}, "num_workers": 2}}):
     for name in NAMES:
         if name != "percentile":  # which loads what the median does
-            both(Whole((300, 128, 256)), name, LIMIT)
+            both(FakeSeries(FRAME, 300), name, LIMIT)
     data = 1024 * int(re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
     resource.setrlimit(resource.RLIMIT_DATA, (data + LIMIT + (32 << 20),) * 2)
     for name in NAMES:
-        both(Whole(SHAPE), name, LIMIT)
-        ims = Whole(SHAPE)
+        both(FakeSeries(FRAME, NFRAMES), name, LIMIT)
+        ims = FakeSeries(FRAME, NFRAMES)
         try:
             both(ims, name, 1 << 16)
         except stats.MemoryLimitError:
-            assert ims.read == [], name
+            assert ims.reads == [], name
         else:
             raise AssertionError(f"{{name}} in 64 KiB")
     try:
@@ -697,27 +674,24 @@ def test_what_cannot_be_computed_beside_an_iterator_says_so(place, whole, name):
     with stats.median_iter(ims, 5, memory_limit=LIMIT) as images:
         next(images)
         with pytest.raises(MemoryError, match="close them"):
-            getattr(stats, name)(Whole(), memory_limit=LIMIT).compute()
+            getattr(stats, name)(noise(), memory_limit=LIMIT).compute()
         assert len(list(images)) == 4
 
 
 @pytest.mark.parametrize("steps", [0, 3])
 def test_a_source_that_calls_for_more_than_there_is(place, steps):
-    class Calling(Whole):
-        def __getitem__(self, index):
-            if index == 300:
-                if steps:
-                    list(stats.median_iter(Whole(), steps, memory_limit=LIMIT))
-                else:
-                    stats.median(Whole(), memory_limit=LIMIT).compute()
-            return super().__getitem__(index)
+    def call():
+        if steps:
+            list(stats.median_iter(noise(), steps, memory_limit=LIMIT))
+        else:
+            stats.median(noise(), memory_limit=LIMIT).compute()
 
     with pytest.raises(MemoryError, match="close them"):
-        stats.median(Calling(), memory_limit=LIMIT).compute()
+        stats.median(noise(on_read=At(300, call)), memory_limit=LIMIT).compute()
 
 
 def test_the_chunks_of_a_dask_array_do_not_pile_up(place):
-    ims, lock, alive, most = Whole((600, 96, 128)), threading.Lock(), set(), []
+    ims, lock, alive, most = noise(600), threading.Lock(), set(), []
 
     def load(block_info=None):
         start, stop = block_info[None]["array-location"][0]
@@ -736,15 +710,10 @@ def test_the_chunks_of_a_dask_array_do_not_pile_up(place):
 
 
 def test_a_failure_whose_traceback_is_kept_blocks_nobody(place, whole):
-    class Failing(Whole):
-        def __getitem__(self, index):
-            if index == 300:
-                raise KeyError(index)
-            return super().__getitem__(index)
-
+    failing = noise(on_read=Fail({300: 1}, KeyError(300)))
     ims, _ = whole
     with pytest.raises(KeyError) as kept:
-        stats.median(Failing(), memory_limit=LIMIT).compute()
+        stats.median(failing, memory_limit=LIMIT).compute()
     found: list = []
     consumer = threading.Thread(
         target=lambda: found.extend(stats.median_iter(ims, 3, memory_limit=LIMIT)), daemon=True

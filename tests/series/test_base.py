@@ -184,7 +184,7 @@ def test_directory_under_the_name_of_a_file(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", sorted(suffixes()))
 @pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a device"])
 def test_paths_that_are_no_files(tmp_path, monkeypatch, suffix, kind):
-    """15.30: to open a pipe waits for ever, to read /dev/zero never ends."""
+    """To open a pipe waits for ever, to read /dev/zero never ends."""
     monkeypatch.chdir(tmp_path)  # the name of a socket is short
     path = Path(f"scan{suffix}")
     with socket.socket(socket.AF_UNIX) as bound:

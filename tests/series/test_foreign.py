@@ -6,7 +6,8 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from helpers import Sequence, make_frames
+from fakes import FakeSeries
+from helpers import make_frames
 
 import daskstats as stats
 from daskstats.series.foreign import called, is_plain
@@ -146,7 +147,7 @@ def test_way_out_that_is_named_gives_the_right_average():
 
 
 def of_sequence(frames):
-    series = as_series(Sequence(frames))
+    series = as_series(FakeSeries(frames))
     return lambda: list(series.pieces(0, 4, 0, 5, 8))
 
 
@@ -184,7 +185,7 @@ def test_units_are_refused_wherever_they_are():
         stats.average([ones * units.m, ones * units.mm])
     with pytest.raises(TypeError, match=r"its \.to_value\(unit\)"):
         stats.average(np.ones((2, 5, 6)) * units.m)
-    series = as_series(Sequence([ones, ones * units.mm]))
+    series = as_series(FakeSeries([ones, ones * units.mm]))
     with pytest.raises(ValueError, match="frame 1 is an astropy.Quantity"):
         list(series.pieces(0, 2, 0, 5, 1))
 
@@ -278,7 +279,7 @@ def test_list_of_dask_arrays_is_refused_with_the_way_out():
 
 
 def test_class_of_that_name_elsewhere_is_a_series():
-    kind = named("xarray_of_mine.core", "DataArray", Sequence)
+    kind = named("xarray_of_mine.core", "DataArray", FakeSeries)
     np.testing.assert_array_equal(stats.max(kind(FRAMES)).compute(), FRAMES.max(axis=0))
     assert called(kind) == "xarray_of_mine.DataArray"
 

@@ -3,7 +3,6 @@
 import os
 import pickle
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +15,8 @@ import pytest
 import zarr
 from dask.base import tokenize
 from dask.utils import SerializableLock
-from helpers import DTYPES, Obliging, Sequence, check_series, make_frames
+from fakes import Fail, FakeSeries, Mock
+from helpers import DTYPES, check_series, make_frames
 
 import daskstats as stats
 from daskstats.arguments import count_chunks, count_frames, integer
@@ -36,7 +36,7 @@ def test_kind_is_chosen_by_type(tmp_path):
     things = {
         "ArraySource": frames,
         "FrameListSource": list(frames),
-        "SequenceSource": Sequence(frames),
+        "SequenceSource": FakeSeries(frames),
         "DaskSource": da.from_array(frames),
         "ZarrSource": zarr.array(frames),
         "Hdf5DatasetSource": file.create_dataset("a", data=frames),
@@ -51,7 +51,7 @@ def test_kind_is_chosen_by_type(tmp_path):
 
 
 def test_test_double_with_every_attribute_is_a_sequence():
-    assert type(as_series(Obliging(make_frames("u2")))).__name__ == "SequenceSource"
+    assert type(as_series(Mock(make_frames("u2")))).__name__ == "SequenceSource"
 
 
 def mocked(frames, **options):
@@ -62,7 +62,7 @@ def mocked(frames, **options):
     return ims
 
 
-SPECS = [None, np.ndarray, list, str, Path, da.Array, zarr.Array, os.PathLike, Source, Sequence]
+SPECS = [None, np.ndarray, list, str, Path, da.Array, zarr.Array, os.PathLike, Source, FakeSeries]
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -82,7 +82,7 @@ def test_mock_with_the_four_names_is_a_series(spec):
 def test_mock_that_follows_a_class_is_a_series():
     h5py = pytest.importorskip("h5py")
     frames = make_frames("u2")
-    for spec in (np.ndarray, da.Array, h5py.Dataset, Sequence):
+    for spec in (np.ndarray, da.Array, h5py.Dataset, FakeSeries):
         assert type(as_series(mocked(frames, spec=spec))).__name__ == "SequenceSource"
 
 
@@ -113,12 +113,12 @@ class PathLike:
         return str(self.path)
 
 
-class ScanOfAPath(PathLike, Sequence):
+class ScanOfAPath(PathLike, FakeSeries):
     """A series that knows where its frames are."""
 
     def __init__(self, path, frames):
         PathLike.__init__(self, path)
-        Sequence.__init__(self, frames)
+        FakeSeries.__init__(self, frames)
 
 
 class Delegating(PathLike):
@@ -143,7 +143,7 @@ def test_series_that_is_also_a_path_is_a_series():
     ims = ScanOfAPath("scan.tif", frames)
     assert type(as_series(ims)).__name__ == "SequenceSource"
     assert ims.asked == {"len": 1, "shape": 1, "dtype": 1}
-    check_series(as_series(Delegating("scan.tif", Sequence(frames))), frames, pickles=False)
+    check_series(as_series(Delegating("scan.tif", FakeSeries(frames))), frames, pickles=False)
 
 
 def test_everything_that_is_only_a_path_is_opened(tmp_path):
@@ -163,25 +163,10 @@ def test_each_suffix_has_one_source():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", [np.asarray, list, Sequence])
+@pytest.mark.parametrize("kind", [np.asarray, list, FakeSeries])
 def test_locked_series_reads_the_same(dtype, kind):
     frames = make_frames(dtype)
     check_series(as_series(kind(frames), lock=True), frames)
-
-
-class OneAtATime(Sequence):
-    """A series that notices when two threads read from it."""
-
-    def __init__(self, frames):
-        super().__init__(frames)
-        self.readers, self.most = 0, 0
-
-    def __getitem__(self, index):
-        self.readers += 1
-        self.most = max(self.most, self.readers)
-        time.sleep(0.002)
-        self.readers -= 1
-        return super().__getitem__(index)
 
 
 def read_in_threads(*series):
@@ -191,20 +176,20 @@ def read_in_threads(*series):
 
 @pytest.mark.parametrize("lock", [threading.Lock, threading.RLock, SerializableLock, lambda: True])
 def test_lock_lets_one_thread_at_a_time_in(lock):
-    ims = OneAtATime(make_frames("u2"))
+    ims = FakeSeries(make_frames("u2"), delay=0.002)
     read_in_threads(as_series(ims, lock=lock()))
     assert ims.most == 1
 
 
 def test_without_a_lock_several_threads_read():
-    ims = OneAtATime(make_frames("u2"))
+    ims = FakeSeries(make_frames("u2"), delay=0.002)
     read_in_threads(as_series(ims))
     assert ims.most > 1
 
 
 def test_two_series_of_one_object_share_their_lock():
     """Two statistics of one series may be computed together."""
-    ims = OneAtATime(make_frames("u2"))
+    ims = FakeSeries(make_frames("u2"), delay=0.002)
     read_in_threads(as_series(ims, lock=True), as_series(ims, lock=True))
     assert ims.most == 1
 
@@ -212,15 +197,10 @@ def test_two_series_of_one_object_share_their_lock():
 def test_locked_series_is_the_same_to_a_plan_and_retries(monkeypatch):
     monkeypatch.setattr("daskstats.series.base.RETRY_AFTER", (0, 0))
     frames = make_frames("u2")
-    for ims in (frames, np.asfortranarray(frames), list(frames), Sequence(frames)):
+    for ims in (frames, np.asfortranarray(frames), list(frames), FakeSeries(frames)):
         assert layout(as_series(ims, lock=True), 7) == layout(as_series(ims), 7)
 
-    class Down(Sequence):
-        def __getitem__(self, index):
-            super().__getitem__(index)
-            raise ConnectionError("down")
-
-    ims = Down(frames)
+    ims = FakeSeries(frames, on_read=Fail({2: 3}, ConnectionError("down")))
     with pytest.raises(ConnectionError) as caught:
         list(as_series(ims, lock=True).pieces(2, 5, 0, 5, 10))
     assert ims.reads == [2, 2, 2]
@@ -253,7 +233,7 @@ def test_no_lock(lock):
     [
         (np.zeros((7, 5, 6), "u2"), Layout(3, 5, 6, 2, in_memory=True)),
         (np.zeros((7, 5, 6), ">u2"), Layout(3, 5, 6, 2)),
-        (Sequence(np.zeros((7, 5, 6), "f8")), Layout(3, 5, 6, 8, row_unit=5)),
+        (FakeSeries(np.zeros((7, 5, 6), "f8")), Layout(3, 5, 6, 8, row_unit=5)),
         (da.zeros((7, 5, 6), chunks=(2, 3, 6)), Layout(3, 5, 6, 8, 2, 3, again=False)),
         (da.zeros((7, 5, 6), chunks=(2, 5, 6)), Layout(3, 5, 6, 8, 2, 5, again=False)),
     ],
@@ -343,7 +323,7 @@ BOOL_SOURCES = {
     "reversed": lambda frames, path: frames[:, ::-1][:, ::-1],
     "strided": lambda frames, path: np.repeat(frames.view("u1"), 2, axis=2).view("?")[:, :, ::2],
     "list": lambda frames, path: list(frames),
-    "series": lambda frames, path: Sequence(frames),
+    "series": lambda frames, path: FakeSeries(frames),
     "dask": lambda frames, path: da.from_array(frames, chunks=(2, 2, 4)),
     "npy": lambda frames, path: np.save(path / "scan.npy", frames) or path / "scan.npy",
 }
@@ -376,7 +356,7 @@ def test_strange_bools_that_wait_on_disk(tmp_path):
     frames = np.tile(STRANGE, (20, 20, 20)).view("?")
     with dask.config.set({"temporary-directory": str(tmp_path), "num_workers": 1}):
         for limit in ("6 MiB", "1 GiB"):
-            image = stats.median(Sequence(frames), memory_limit=limit).compute()
+            image = stats.median(FakeSeries(frames), memory_limit=limit).compute()
             np.testing.assert_array_equal(image, np.median(frames.view("u1") != 0, axis=0))
 
 
@@ -384,7 +364,7 @@ def test_strange_bools_are_copied_within_the_plan():
     """A piece is copied, and planned for, even where it could be a view of the user's array."""
     frames = STRANGE.view("?")
     assert not layout(as_series(frames), 6).in_memory
-    assert layout(as_series(Sequence(frames)), 6).buffers == 1
+    assert layout(as_series(FakeSeries(frames)), 6).buffers == 1
     assert layout(as_series(frames.astype("u1")), 6).in_memory
     (piece,) = as_series(STRANGE.astype("?")).pieces(0, 6, 0, 5, 6)
     assert piece[0].base is not None, "what is 0 and 1 is not copied"

@@ -5,13 +5,13 @@ import gc
 import pickle
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import numpy as np
 import pytest
-from helpers import Refilling, Sequence, check_series, make_frames
+from fakes import FakeSeries, Refilling
+from helpers import check_series, make_frames
 
 import daskstats as stats
 from daskstats.series import base, refilling, sequence
@@ -156,8 +156,11 @@ def test_frames_of_their_own_and_then_a_buffer(fresh):
     read_in_threads(as_series(ims))
 
 
-class Meeting(Sequence):
-    """Frame 1 waits until another thread has filled the buffer that it returns with frame 2."""
+class Meeting(FakeSeries):
+    """Frame 1 waits until another thread has filled the buffer that it returns with frame 2.
+
+    The threads wait for each other within a read, after one of them has filled the buffer.
+    """
 
     def __init__(self, frames):
         super().__init__(frames)
@@ -193,18 +196,17 @@ def test_frames_that_a_profiler_holds_for_a_moment_are_read_once():
     """As distributed's does on workers, which samples the stacks of all threads."""
     held, done = [], threading.Event()
 
-    class Sampled(Sequence):
-        def __getitem__(self, index):
-            frame = super().__getitem__(index).copy()
-            if index % 5 == 0:
-                held.append(sys._getframe())
-            return frame
+    def decode(frame):
+        frame = frame.copy()
+        if frame[0, 0] % 5 == 0:
+            held.append(sys._getframe())
+        return frame
 
     def let_go():
         while not done.wait(0.002):
             held.clear()
 
-    ims = Sampled(FRAMES)
+    ims = FakeSeries(FRAMES, decode=decode)
     series = as_series(ims)
     thread = threading.Thread(target=let_go)
     thread.start()
@@ -219,21 +221,6 @@ def test_frames_that_a_profiler_holds_for_a_moment_are_read_once():
     assert not series._gate.refilled
 
 
-class Decoder(Sequence):
-    """A series that makes every frame anew, and notices how many threads it serves at once."""
-
-    def __init__(self, frames, decode=np.copy):
-        super().__init__(frames)
-        self.decode, self.readers, self.most = decode, 0, 0
-
-    def __getitem__(self, index):
-        self.readers += 1
-        self.most = max(self.most, self.readers)
-        time.sleep(0.002)
-        self.readers -= 1
-        return self.decode(super().__getitem__(index))
-
-
 DECODERS = {
     "a copy": np.copy,
     "a view of a copy": lambda frame: np.pad(frame, 1)[1:-1, 1:-1],
@@ -244,7 +231,7 @@ DECODERS = {
 
 @pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS.keys())
 def test_frames_that_nobody_writes_to_again_are_read_in_parallel(decode):
-    ims = Decoder(FRAMES, decode)
+    ims = FakeSeries(FRAMES, decode=decode, delay=0.002)
     read_in_threads(as_series(ims))
     assert ims.most > 1
 
@@ -258,7 +245,7 @@ def test_frames_of_their_own_are_not_copied(monkeypatch):
         decoded.add(copy.ctypes.data)
         return copy
 
-    (piece,) = as_series(Decoder(FRAMES, decode)).pieces(0, 3, 0, 6, 3)
+    (piece,) = as_series(FakeSeries(FRAMES, decode=decode)).pieces(0, 3, 0, 6, 3)
     assert {block.ctypes.data for block in piece} == decoded
 
 
@@ -266,7 +253,7 @@ def test_without_counts_of_references_every_frame_is_copied(monkeypatch):
     """As on interpreters that have none, or no global lock."""
     monkeypatch.setattr(refilling, "COUNTED", False)
     monkeypatch.setattr(sequence, "is_own", lambda frame, looks=1: False)
-    for ims in (Refilling(FRAMES), Decoder(FRAMES)):
+    for ims in (Refilling(FRAMES), FakeSeries(FRAMES, decode=np.copy, delay=0.002)):
         read_in_threads(as_series(ims))
         assert ims.most == 1
 

@@ -7,7 +7,8 @@ import dask.array as da
 import numpy as np
 import pytest
 from dask.base import tokenize
-from helpers import DTYPES, Flaky, Sequence, check_series, make_frames, read_dense
+from fakes import Fail, FakeSeries
+from helpers import DTYPES, check_series, make_frames, read_dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,7 +56,7 @@ KINDS = {
     "array": lambda frames, tmp_path: frames,
     "fortran": lambda frames, tmp_path: np.asfortranarray(frames),
     "list": lambda frames, tmp_path: list(frames),
-    "sequence": lambda frames, tmp_path: Sequence(frames),
+    "sequence": lambda frames, tmp_path: FakeSeries(frames),
     "dask": lambda frames, tmp_path: da.from_array(frames, chunks=(3, 2, 6)),
     "hdf5": hdf5,
     "npy": npy,
@@ -79,7 +80,7 @@ def test_selections_are_series(kind, region, tmp_path):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype(dtype):
     frames = make_frames(dtype)
-    for kind in (np.asarray, Sequence):
+    for kind in (np.asarray, FakeSeries):
         chosen = select(as_series(kind(frames)), [4, 4, 0], ((1, 4), (2, 3)))
         check_series(chosen, frames[[4, 4, 0], 1:4, 2:3])
 
@@ -88,7 +89,7 @@ def test_every_dtype(dtype):
 @given(data=st.data())
 def test_a_selection_of_a_selection_is_one(data):
     frames = make_frames("i4", 9, 6, 8)
-    source = data.draw(st.sampled_from([frames, Sequence(frames), list(frames)]))
+    source = data.draw(st.sampled_from([frames, FakeSeries(frames), list(frames)]))
     source = as_series(source)
     for _ in range(2):
         indices = st.integers(-len(frames), len(frames) - 1)
@@ -107,7 +108,7 @@ def test_a_selection_of_a_selection_is_one(data):
 
 
 def test_nothing_else_is_read():
-    ims = Sequence(make_frames("u2"))
+    ims = FakeSeries(make_frames("u2"))
     selected = select(as_series(ims), [5, 1, 2], ((0, 2), (0, 2)))
     assert ims.reads == []
     list(selected.pieces(1, 3, 0, 2, 5))
@@ -148,7 +149,7 @@ def test_maps_stay_views_for_threads_and_paths_for_processes(tmp_path):
 
 def test_a_region_keeps_no_whole_frame_alive():
     frames = make_frames("u2", 3, 40, 50)
-    selected = select(as_series(Sequence(frames)), region=((0, 4), (0, 50)))
+    selected = select(as_series(FakeSeries(frames)), region=((0, 4), (0, 50)))
     (piece,) = selected.pieces(0, 3, 0, 4, 3)
     assert all(block.base is None or block.base.nbytes == block.nbytes for block in piece)
 
@@ -179,14 +180,14 @@ def test_units_for_the_plan(frames, region, units, tmp_path):
 def test_errors_name_the_frame_of_the_source(monkeypatch):
     monkeypatch.setattr("daskstats.series.base.RETRY_AFTER", (0, 0))
     frames = make_frames("u2")
-    ims = Flaky(frames, {5: 2}, ConnectionError("down"))
+    ims = FakeSeries(frames, on_read=Fail({5: 2}, ConnectionError("down")))
     selected = select(as_series(ims), [2, 5])
     assert len(list(selected.pieces(0, 2, 0, 5, 2))) == 1
-    ims = Flaky(frames, {5: 10}, ConnectionError("down"))
+    ims = FakeSeries(frames, on_read=Fail({5: 10}, ConnectionError("down")))
     with pytest.raises(ConnectionError) as raised:
         list(select(as_series(ims), [2, 5]).pieces(0, 2, 0, 5, 2))
     assert raised.value.__notes__ == ["while reading frame 5"]
-    ragged = Sequence([*frames[:6], frames[6, :3]])
+    ragged = FakeSeries([*frames[:6], frames[6, :3]])
     with pytest.raises(ValueError, match=r"frame 6 has shape \(3, 6\)"):
         list(select(as_series(ragged), [1, 6]).pieces(0, 2, 0, 5, 2))
 
@@ -197,7 +198,7 @@ def test_all_of_it_is_the_source_itself():
 
 
 def test_tokens_tell_selections_apart():
-    for ims in (make_frames("u2"), Sequence(make_frames("u2"))):
+    for ims in (make_frames("u2"), FakeSeries(make_frames("u2"))):
         source = as_series(ims)
         assert tokenize(select(source, [1, 2])) == tokenize(select(source, [1, 2]))
         assert tokenize(select(source, [1, 2])) != tokenize(select(source, [1, 3]))

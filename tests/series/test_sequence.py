@@ -2,19 +2,12 @@
 
 import gc
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
-from helpers import (
-    DTYPES,
-    Flaky,
-    NumpyTalk,
-    Obliging,
-    ReadOnly,
-    Sequence,
-    check_series,
-    make_frames,
-)
+from fakes import Fail, FakeSeries, Mock, NumpyIntegers, read_only
+from helpers import DTYPES, check_series, make_frames
 
 from daskstats.series import base
 from daskstats.series.opening import as_series
@@ -24,13 +17,14 @@ from daskstats.series.sequence import SequenceSource
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_strict_sequence(dtype):
     frames = make_frames(dtype)
-    series = as_series(Sequence(frames))
+    series = as_series(FakeSeries(frames))
     assert type(series) is SequenceSource
     check_series(series, frames)
 
 
 @pytest.mark.parametrize(
-    ("kind", "pickles"), [(NumpyTalk, True), (ReadOnly, True), (Obliging, False)]
+    ("kind", "pickles"),
+    [(NumpyIntegers, True), (partial(FakeSeries, decode=read_only), True), (Mock, False)],
 )
 def test_odd_sequences(kind, pickles):
     frames = make_frames(">i2")
@@ -42,7 +36,7 @@ def test_odd_sequences(kind, pickles):
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 1), (9, 1, 6), (2, 3, 1)])
 def test_narrow_frames(shape):
     frames = make_frames("u2", *shape)
-    check_series(as_series(Sequence(frames)), frames)
+    check_series(as_series(FakeSeries(frames)), frames)
 
 
 def test_frames_in_any_memory_order():
@@ -55,11 +49,11 @@ def test_frames_in_any_memory_order():
         "no strides": [np.broadcast_to(np.float64(3), (5, 6))] * 3,
     }
     for variant in variants.values():
-        check_series(as_series(Sequence(variant)), np.stack(variant))
+        check_series(as_series(FakeSeries(variant)), np.stack(variant))
 
 
 def test_length_shape_and_dtype_are_read_once_and_no_frame_before_it_is_needed():
-    ims = Sequence(make_frames("u2"))
+    ims = FakeSeries(make_frames("u2"))
     series = as_series(ims)
     assert ims.reads == []
     assert ims.asked == {"len": 1, "shape": 1, "dtype": 1}
@@ -78,7 +72,7 @@ def _no_frame_is_small(monkeypatch):
 def test_whole_frames_are_not_copied():
     """But the first: only the second shows that they do not share a buffer."""
     frames = make_frames("u2")
-    (piece,) = as_series(Sequence(frames)).pieces(0, 7, 0, 5, 7)
+    (piece,) = as_series(FakeSeries(frames)).pieces(0, 7, 0, 5, 7)
     assert [np.shares_memory(block, frames) for block in piece] == [False] + [True] * 6
 
 
@@ -90,17 +84,17 @@ def test_rows_do_not_keep_their_frames():
     class Frame(np.ndarray):
         pass
 
-    class Decoder(Sequence):
-        def __getitem__(self, index):
-            frame = super().__getitem__(index).copy().view(Frame)
-            alive.add(Held(frame))
-            return frame
-
     class Held:
         def __init__(self, frame):
             frame.held = self
 
-    band = list(as_series(Decoder(make_frames("u2"))).pieces(0, 7, 1, 3, 7))
+    def decode(frame):
+        frame = frame.copy().view(Frame)
+        alive.add(Held(frame))
+        return frame
+
+    ims = FakeSeries(make_frames("u2"), decode=decode)
+    band = list(as_series(ims).pieces(0, 7, 1, 3, 7))
     gc.collect()
     assert len(band[0]) == 7
     assert len(alive) == 0
@@ -129,7 +123,7 @@ WRONG = {
 @pytest.mark.parametrize("count", [1, 4, 100])
 def test_wrong_frame_is_named(frame, got, expected, index, count):
     frames = list(make_frames("u2"))
-    good = Sequence(frames)
+    good = FakeSeries(frames)
     series = as_series(good)
     frames[index] = frame
     with pytest.raises(ValueError) as caught:
@@ -143,7 +137,7 @@ def test_wrong_frame_is_named(frame, got, expected, index, count):
 def test_byte_order_of_a_frame_does_not_matter():
     frames = list(make_frames("u2"))
     frames[3] = frames[3].astype(">u2")
-    check_series(as_series(Sequence(frames)), np.stack(frames))
+    check_series(as_series(FakeSeries(frames)), np.stack(frames))
 
 
 @pytest.fixture
@@ -154,7 +148,7 @@ def no_waiting(monkeypatch):
 @pytest.mark.usefixtures("no_waiting")
 def test_reads_that_fail_now_and_then_are_tried_again():
     frames = make_frames("u2")
-    ims = Flaky(frames, {0: 3, 2: 1, 6: 2}, OSError("the network is down"))
+    ims = FakeSeries(frames, on_read=Fail({0: 3, 2: 1, 6: 2}, OSError("the network is down")))
     (piece,) = as_series(ims).pieces(0, 7, 0, 5, 1000)
     np.testing.assert_array_equal(np.concatenate(piece), frames)
 
@@ -162,7 +156,7 @@ def test_reads_that_fail_now_and_then_are_tried_again():
 @pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize("count", [1, 4, 100])
 def test_reads_that_fail_for_good_name_the_frame(count):
-    ims = Flaky(make_frames("u2"), {5: 1000}, OSError("the disk is broken"))
+    ims = FakeSeries(make_frames("u2"), on_read=Fail({5: 1000}, OSError("the disk is broken")))
     with pytest.raises(OSError, match="the disk is broken") as caught:
         list(as_series(ims).pieces(0, 7, 0, 5, count))
     assert caught.value.__notes__ == ["while reading frame 5"]
@@ -174,30 +168,22 @@ def test_reads_that_fail_for_good_name_the_frame(count):
     "error", [KeyError("key"), RuntimeError("no"), FileNotFoundError("gone"), PermissionError("no")]
 )
 def test_errors_that_waiting_does_not_mend_are_raised_at_once(error):
-    ims = Flaky(make_frames("u2"), {5: 1000}, error)
+    ims = FakeSeries(make_frames("u2"), on_read=Fail({5: 1000}, error))
     with pytest.raises(type(error)) as caught:
         list(as_series(ims).pieces(0, 7, 0, 5, 1))
     assert caught.value.__notes__ == ["while reading frame 5"]
     assert ims.reads.count(5) == 1
 
 
-class Claims:
-    """A series that claims a length, a shape and a dtype."""
-
-    def __init__(self, length=2, shape=(3, 4), dtype="u2"):
-        self.length, self.shape, self.dtype = length, shape, dtype
-
-    def __len__(self):
-        return self.length
-
-    def __getitem__(self, index):
-        raise AssertionError("nothing is to be read")
+def claiming(nframes=2, shape=(3, 4), dtype="u2"):
+    """Return a series that claims a length, a shape and a dtype, and fails on every read."""
+    return FakeSeries([], nframes, shape=shape, dtype=dtype)
 
 
 @pytest.mark.parametrize(
     ("claim", "error", "text"),
     [
-        ({"length": 0}, ValueError, "no frames"),
+        ({"nframes": 0}, ValueError, "no frames"),
         ({"shape": (0, 4)}, ValueError, "empty"),
         ({"shape": (3, 0)}, ValueError, "empty"),
         ({"shape": (3, -4)}, ValueError, "shape"),
@@ -219,13 +205,13 @@ class Claims:
 )
 def test_what_is_no_series_is_refused_before_a_read(claim, error, text):
     with pytest.raises(error, match=text):
-        as_series(Claims(**claim))
+        as_series(claiming(**claim))
 
 
 @pytest.mark.skipif(np.dtype("g").itemsize <= 8, reason="longdouble is float64 here")
 def test_long_doubles_are_refused():
     with pytest.raises(TypeError, match="64 bits"):
-        as_series(Claims(dtype="g"))
+        as_series(claiming(dtype="g"))
 
 
 @pytest.mark.parametrize("thing", [None, 3, 3.5, object(), {1: 2}, {1, 2}, len, iter([])])

@@ -6,6 +6,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from fakes import FakeSeries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,19 +17,9 @@ ROWWISE = ["median", ("percentile", [5, 50, 95]), ("percentile", 33.5), "clipped
 MIXED = ["max", "average", "median", ("count_above", 60), "std", ("percentile", [10, 90])]
 
 
-class Whole:
-    """Whole frames only, with a log of what was read."""
-
-    def __init__(self, frames):
-        self.frames, self.shape, self.dtype = frames, frames.shape[1:], frames.dtype
-        self.read = []
-
-    def __len__(self):
-        return len(self.frames)
-
-    def __getitem__(self, index):
-        self.read.append(index)
-        return self.frames[index].copy()
+def decoded(frames):
+    """Return a series that makes every frame new, and of which only whole frames can be read."""
+    return FakeSeries(frames, decode=np.copy)
 
 
 def own(ims, statistic, **options):
@@ -81,18 +72,18 @@ def test_bad_lists_are_refused_at_the_call(frames, statistics, error, words):
 @pytest.mark.parametrize("limit", [None, "13 MB"], ids=["plenty", "little"])
 @pytest.mark.parametrize("scheduler", ["threads", "sync"])
 def test_each_frame_is_read_once(rng, statistics, limit, scheduler, tmp_path):
-    ims = Whole(rng.poisson(50, (800, 64, 128)).astype("u2"))
+    ims = decoded(rng.poisson(50, (800, 64, 128)).astype("u2"))
     with dask.config.set({"scheduler": scheduler, "daskstats.scratch-directory": str(tmp_path)}):
         dask.compute(stats.aggregate(ims, statistics, memory_limit=limit))
-        assert sorted(ims.read) == list(range(800))
-        ims.read.clear()
+        assert sorted(ims.reads) == list(range(800))
+        ims.reads.clear()
         *_, last = stats.aggregate_iter(ims, statistics, 9, memory_limit=limit)
-        assert sorted(ims.read) == list(range(800))
-    np.testing.assert_array_equal(last["max"], ims.frames.max(axis=0))
+        assert sorted(ims.reads) == list(range(800))
+    np.testing.assert_array_equal(last["max"], ims.stack().max(axis=0))
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", [np.asarray, list, Whole, da.from_array])
+@pytest.mark.parametrize("kind", [np.asarray, list, decoded, da.from_array])
 @pytest.mark.parametrize("scheduler", ["threads", "sync", "processes"])
 def test_images_of_every_step(frames, kind, scheduler):
     ims = kind(frames)
@@ -137,7 +128,7 @@ MASK[3:9, 2:5] = MASK[16] = True
 
 
 @pytest.mark.parametrize("statistic", [*FRAMEWISE, *ROWWISE, ("count_above", 50)])
-@pytest.mark.parametrize("kind", [np.asarray, Whole])
+@pytest.mark.parametrize("kind", [np.asarray, decoded])
 def test_a_mask(frames, statistic, kind):
     ims, name = kind(frames), statistic if isinstance(statistic, str) else statistic[0]
     expected = own(ims, statistic)
@@ -218,13 +209,13 @@ def test_what_does_not_count(data):
 
 
 def test_frames_and_a_region(frames):
-    ims, region = Whole(frames), ((2, 9), (1, 8))
+    ims, region = decoded(frames), ((2, 9), (1, 8))
     chosen = frames[::3, 2:9, 1:8]
     options = {"frames": slice(None, None, 3), "region": region}
     for name in ("max", "median", "std"):
-        ims.read.clear()
+        ims.reads.clear()
         np.testing.assert_array_equal(own(ims, name, **options), own(chosen, name))
-        assert sorted(ims.read) == list(range(0, 30, 3))
+        assert sorted(ims.reads) == list(range(0, 30, 3))
     for mask in (MASK, MASK[2:9, 1:8]):
         expected = own(chosen, "average", mask=MASK[2:9, 1:8])
         np.testing.assert_array_equal(own(ims, "average", mask=mask, **options), expected)
