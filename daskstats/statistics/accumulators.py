@@ -56,7 +56,7 @@ class Accumulator:
         raise NotImplementedError
 
     def temporaries(self, frames: np.dtype) -> int:
-        """Return the bytes per pixel that exist while a piece is folded, beside the state."""
+        """Return the bytes of temporaries per pixel while a piece is folded."""
         return 0
 
     def pack(self, state: State) -> State:

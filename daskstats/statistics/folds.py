@@ -145,11 +145,11 @@ class Fold:
         """Return the bytes of a state per pixel, for ``nframes`` frames of a dtype."""
         loops = self._loops(is_small(frames))
         counted = self.validity is not None and any(loop.counts for loop in loops)
-        # A number of all frames counts as 4 bytes, because no state may take nothing.
-        return max(4, sum(loop.nbytes(frames, nframes) for loop in loops) + 4 * counted)
+        # One number of all frames counts as 4 bytes, because a plan expects a state of some size.
+        return sum(loop.nbytes(frames, nframes) for loop in loops) + 4 * counted or 4
 
     def temporaries(self, frames: np.dtype) -> int:
-        """Return the bytes per pixel that exist while a piece is folded, beside the state."""
+        """Return the bytes of temporaries per pixel while a piece is folded."""
         return max((each.temporaries(frames) for each in self._loops(is_small(frames))), default=0)
 
     def unseen(self, state: State) -> np.ndarray:

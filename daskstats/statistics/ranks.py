@@ -1,7 +1,7 @@
 """Percentiles, the median, and the average of the values near to it, by bands of rows."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
@@ -33,7 +33,7 @@ def percentile(pctl: float | Sequence[float], *, name: str = "percentile") -> St
     percentiles = tuple(check_percentile(q) for q in ([pctl] if plain else pctl))  # type: ignore[union-attr]
     if not percentiles:
         raise ValueError("pctl is an empty sequence, expected at least one percentile")
-    return _percentiles(name, percentiles, plain)
+    return _percentiles(name, Percentiles(percentiles, plain))
 
 
 def check_percentile(pctl: object) -> float:
@@ -96,14 +96,8 @@ class Percentiles:
         return planes[0] if self.plain else np.stack(planes)
 
 
-def _percentiles(
-    name: str,
-    percentiles: tuple[float, ...],
-    plain: bool,
-    validity: Validity | None = None,
-    fill: float | None = None,
-) -> Statistic:
-    planes, band = len(percentiles), Percentiles(percentiles, plain, validity, fill)
+def _percentiles(name: str, band: Percentiles) -> Statistic:
+    planes = len(band.percentiles)
     return Statistic(
         name=name,
         chunk=band,
@@ -113,14 +107,20 @@ def _percentiles(
         state_nbytes=8 * planes,
         # Keys, values and, in float64, both neighbours, their difference and the result; where
         # some values do not count, ranks and weights as well, and counts.
-        scratch=64 * planes if validity is None else 80 * planes + 8,
+        scratch=64 * planes if band.validity is None else 80 * planes + 8,
         # A tile is at most 256 KiB, or 256 pixels of all frames.
         tile=(1 << 20, 288),
-        planes=None if plain else planes,
+        planes=None if band.plain else planes,
         begin=band.open_loops,
-        leave_out=partial(_percentiles, name, percentiles, plain),
-        fill_value=fill,
+        leave_out=partial(_valid_percentiles, name, band),
+        fill_value=band.fill,
     )
+
+
+def _valid_percentiles(
+    name: str, band: Percentiles, validity: Validity, fill: float | None
+) -> Statistic:
+    return _percentiles(name, replace(band, validity=validity, fill=fill))
 
 
 def rank_of(percentile: float, nframes: int) -> tuple[int, float]:
@@ -191,19 +191,33 @@ def clipped_average(sigma: float = 3, maxiters: int | None = 5) -> Statistic:
             raise ValueError(f"maxiters must be at least 1, or None, got {shown(maxiters)}")
         # Each round leaves out at least one frame.
         maxiters = min(int(maxiters), MOST_FRAMES)
-    return _clipped(float(number), maxiters)
+    return _clipped((float(number), maxiters))
+
+
+@dataclass(frozen=True)
+class ClippedAverage:
+    """The clipped average of all frames of a band of rows, as the `chunk` of a statistic."""
+
+    clip: tuple[float, int | None]
+    """deviations and rounds, at most"""
+    validity: Validity
+    fill: float | None
+
+    def __call__(self, pieces: Iterable[Piece], start: int) -> State:
+        kernels, piece = compiled(), Piece.joined(pieces)
+        keys = kernels.Keys(piece.dtype, wide=True)
+        left_out = keys.left_out(self.validity) + keys.not_finite
+        band = kernels.clipped_average(piece.arrays, left_out, keys, *self.clip)
+        fill_pixels(band, np.isnan(band), self.fill)
+        return {str(start): band}
 
 
 def _clipped(
-    sigma: float,
-    maxiters: int | None,
-    validity: Validity | None = None,
-    fill: float | None = None,
+    clip: tuple[float, int | None], validity: Validity | None = None, fill: float | None = None
 ) -> Statistic:
-    validity = validity or Validity()
     return Statistic(
         name="clipped_average",
-        chunk=partial(_clipped_band, clip=(sigma, maxiters), validity=validity, fill=fill),
+        chunk=ClippedAverage(clip, validity or Validity(), fill),
         combine=place_rows,
         finalize=finish_rows,
         along="rows",
@@ -211,25 +225,10 @@ def _clipped(
         # The tile of order statistics, and three times 8 MiB, or 256 pixels of all frames: a
         # group of pixels widened from float16, its remaining values, and those of the next round.
         tile=(25 << 20, 288 + 3 * 256 * 8),
-        leave_out=partial(_clipped, sigma, maxiters),
+        leave_out=partial(_clipped, clip),
         never_counts=True,
         fill_value=fill,
     )
-
-
-def _clipped_band(
-    pieces: Iterable[Piece],
-    start: int,
-    clip: tuple[float, int | None],
-    validity: Validity,
-    fill: float | None,
-) -> State:
-    kernels, piece = compiled(), Piece.joined(pieces)
-    keys = kernels.Keys(piece.dtype, wide=True)
-    left_out = keys.left_out(validity) + keys.not_finite
-    band = kernels.clipped_average(piece.arrays, left_out, keys, *clip)
-    fill_pixels(band, np.isnan(band), fill)
-    return {str(start): band}
 
 
 median = percentile(50, name="median")
