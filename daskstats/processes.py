@@ -1,4 +1,4 @@
-"""Processes by name, and files that those that have ended left behind."""
+"""Names of processes, and files of processes that have ended."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ import psutil
 
 
 def is_mine(path: Path) -> bool:
-    """Whether this user has made a file or directory that is no symbolic link."""
+    """Whether a file or directory belongs to this user, and is no symbolic link."""
     with suppress(OSError):
         return not path.is_symlink() and (
             not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid()
@@ -22,7 +22,7 @@ def is_mine(path: Path) -> bool:
 def unchanged(path: Path) -> float:
     """Return the seconds since the last change in a file or a directory; 0 if it is gone."""
     latest = _changed(path)
-    # Another process may be removing it: missing files are passed over.
+    # Another process may be removing it: missing files are skipped.
     for place, directories, files in os.walk(path):
         latest = max([latest, *(_changed(Path(place, name)) for name in (*directories, *files))])
     return time.time() - latest if latest else 0.0
@@ -46,7 +46,7 @@ def is_here(host: str) -> bool:
 
 
 def has_ended(host: str, pid: int, began: float) -> bool:
-    """Whether a process is known to have ended; one of another machine may live."""
+    """Whether a process is known to have ended; a process of another machine may be alive."""
     if not is_here(host):
         return False
     try:
@@ -58,6 +58,6 @@ def has_ended(host: str, pid: int, began: float) -> bool:
 
 
 def new_mark() -> str:
-    """Return a name that no other thing has, and that tells the process which has made it."""
+    """Return a unique name that identifies the process it was made in."""
     host, pid, began = this_process()
     return f"{host}~{pid}~{began:.2f}~{uuid4().hex}"

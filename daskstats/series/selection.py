@@ -1,7 +1,7 @@
 """Some frames of a series, and a region of them: nothing else is read."""
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from ..arguments import shown
 from .arrays import ArraySource, FrameListSource
-from .base import CutSource, Source
+from .base import Cut, CutSource, Source
 from .daskarrays import DaskSource
 
 Span = tuple[int, int]
@@ -85,9 +85,7 @@ class SelectedSource(CutSource):
             return cut
         return cut.copy()
 
-    def _within(
-        self, cut: Callable[..., Source | None], start: int, stop: int, first: int, last: int
-    ) -> Source | None:
+    def _within(self, cut: Cut, start: int, stop: int, first: int, last: int) -> Source | None:
         """Select from the smallest part of the other series that holds the frames, if free."""
         frames = self.frames[start:stop]
         lowest = int(frames.min())
@@ -164,16 +162,12 @@ def _indices(frames: object, count: int) -> np.ndarray:
 
 
 def _listed(frames: object, count: int) -> np.ndarray:
+    expected = "frames must be a slice, a sequence of integers or a bool array"
     if not isinstance(frames, Iterable) or isinstance(frames, str | bytes | dict):
-        raise TypeError(
-            f"frames must be a slice, a sequence of integers or a bool array, got {shown(frames)}"
-        )
+        raise TypeError(f"{expected}, got {shown(frames)}")
     array = np.asarray(frames if isinstance(frames, np.ndarray) else list(frames))
     if array.ndim != 1 or not (array.dtype.kind in "biu" or not array.size):
-        raise TypeError(
-            f"frames must be a slice, a sequence of integers or a bool array, "
-            f"got {array.ndim} dimensions of {array.dtype}"
-        )
+        raise TypeError(f"{expected}, got {array.ndim} dimensions of {array.dtype}")
     if array.dtype.kind == "b":
         if array.size != count:
             raise ValueError(f"frames has {array.size} bools for {count} frames")
