@@ -1,8 +1,8 @@
-"""How the program ends on a signal: its processes end, and nothing half-written stays on disk.
+"""How the program ends on a signal: its processes end, and no partial output stays on disk.
 
-A thread of its own waits for signals and ends the program: an exception raised in the main thread
-may be lost in a callback, or late where that thread is in compiled code. Only the command line
-does so; in other programs signals are theirs, and `at_end` and `writing` do nothing.
+A dedicated thread waits for signals and ends the program: an exception raised in the main thread
+may be lost in a callback, or delayed where that thread runs compiled code. Only the command line
+does so; other programs handle their own signals, and `at_end` and `writing` have no effect.
 """
 
 import importlib
@@ -18,17 +18,17 @@ from typing import Any
 # Signals that end the program: from the terminal, and from schedulers at the end of the wall time.
 CAUGHT = ("SIGINT", "SIGHUP", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 
-# Those that a terminal sends to every process of a group: the children leave them to the program.
+# Signals that a terminal sends to every process of a group: children leave them to the program.
 FROM_TERMINAL = ("SIGINT", "SIGHUP")
 
-# Seconds: for a write to be finished, for processes to end, and for everything together.
-WRITING, CHILDREN, LIMIT = 1.0, 1.0, 10.0
+# Longest waits, in seconds: for a write or for processes to finish, and for everything together.
+FINISHING, LIMIT = 1.0, 10.0
 
-# Seconds for a signal to reach all processes of a group.
+# Seconds in which a signal reaches all processes of a group.
 GROUP = 0.5
 
 writing = threading.RLock()
-"""held, for a short time, while something is written that the end removes; none begins after it"""
+"""held briefly while a temporary file is written; no write begins once the program is ending"""
 
 _cleaners: list[Callable[[], object]] = []
 _closers: list[Callable[[], object]] = []
@@ -63,7 +63,7 @@ def closing(function: Callable[[], object]) -> Iterator[None]:
 
 
 def watch() -> None:
-    """End the program on a signal from now on; those that are ignored stay so (``nohup``)."""
+    """End the program on a signal from now on; ignored signals stay ignored (``nohup``)."""
     global _watching
     # Elsewhere Ctrl-C raises KeyboardInterrupt.
     if _watching or not hasattr(signal, "pthread_sigmask"):
@@ -82,7 +82,7 @@ def watch() -> None:
 
 
 def _block() -> None:
-    """Leave the terminal's signals to the other thread, here and in all that is started here."""
+    """Leave the terminal's signals to the other thread, in this thread and in those it starts."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in FROM_TERMINAL})
 
 
@@ -94,7 +94,7 @@ def shield_children() -> None:
     _shielding = True
     tracker = importlib.import_module("multiprocessing.resource_tracker")
     with writing:
-        # It removes the semaphores of processes that are ended here, and would complain.
+        # It removes the semaphores of processes that are ended here, and would print warnings.
         stderr = _silence()
         try:
             tracker.ensure_running()
@@ -106,7 +106,7 @@ def shield_children() -> None:
 
 
 def hold(seconds: float = 0) -> None:
-    """Wait for ever if a signal is ending the program, or comes within some seconds."""
+    """Wait forever if a signal is ending the program, or comes within some seconds."""
     if _ended.wait(seconds):
         threading.Event().wait()
 
@@ -120,7 +120,7 @@ def hold_failure() -> None:
 
 
 def exit_code(number: int) -> int:
-    """Return the exit code of a program that a signal has ended, as a shell has it.
+    """Return the exit code of a program that a signal has ended, as in a shell.
 
     >>> exit_code(15)
     143
@@ -142,8 +142,8 @@ def _wait(reading: int, caught: set[int]) -> None:
 def _end(number: int) -> None:
     """Clean up, say one line, and end the process."""
     _ended.set()
-    writing.acquire(timeout=WRITING)
-    # Threads break off in the midst of their work, and would complain.
+    writing.acquire(timeout=FINISHING)
+    # Threads stop in the middle of their work, and would report errors.
     stderr = _silence()
     try:
         late = threading.Timer(LIMIT, _exit, (number, stderr))
@@ -155,14 +155,14 @@ def _end(number: int) -> None:
 
 
 def _call(functions: list[Callable[[], object]]) -> None:
-    """Call functions, the last one first; one that fails keeps no other from being called."""
+    """Call functions, the last one first, even if some of them fail."""
     for function in reversed(functions):
         with suppress(Exception):
             function()
 
 
 def _silence() -> int:
-    """Let nothing be written to stderr from now on; return where it has gone so far."""
+    """Discard everything written to stderr from now on; return a copy of its descriptor."""
     null = os.open(os.devnull, os.O_WRONLY)
     try:
         stderr = os.dup(2)
@@ -174,9 +174,9 @@ def _silence() -> int:
 
 
 def _end_children() -> None:
-    """End all processes that this one has started, and those that these have."""
+    """End all processes that this one has started, and their descendants."""
     if "psutil" not in sys.modules:
-        return  # nor does whatever starts processes
+        return  # every module that starts processes imports it
     import psutil
 
     children = [
@@ -185,11 +185,11 @@ def _end_children() -> None:
     for child in children:
         with suppress(psutil.Error):
             child.terminate()
-    _, alive = psutil.wait_procs(children, timeout=CHILDREN)
+    _, alive = psutil.wait_procs(children, timeout=FINISHING)
     for child in alive:
         with suppress(psutil.Error):
             child.kill()
-    psutil.wait_procs(alive, timeout=CHILDREN)
+    psutil.wait_procs(alive, timeout=FINISHING)
 
 
 def _is_tracker(child: Any) -> bool:
@@ -202,7 +202,7 @@ def _exit(number: int, stderr: int) -> None:
     name = signal.Signals(number).name
     line = "interrupted" if name == "SIGINT" else f"terminated by {name}"
     with suppress(OSError):
-        # A progress bar has hidden the cursor, and ends with no line feed.
+        # A progress bar hides the cursor, and does not end in a line feed.
         start = "\n\033[?25h" if os.isatty(stderr) else ""
         os.write(stderr, f"{start}daskstats: {line}\n".encode())
     os._exit(exit_code(number))

@@ -1,58 +1,55 @@
-"""What a detector series looks like: simulated powder and grains, written block by block."""
+"""Simulated series of a detector: powder rings and spots of grains, written block by block."""
+
+from __future__ import annotations
 
 import os
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import ending
 from .arguments import integer
-from .formats import hdf5, outputs
+from .formats import hdf5, npy, outputs
 from .formats.writing import OutputFile, check_room
 from .packages import load, require
 
 DTYPES = ("uint8", "uint16", "uint32", "int32", "float32")
 
-# Bytes of the frames that are simulated and written together: the chunks of a zarr array.
+# Bytes of the frames that are simulated and written together, which are a chunk of a zarr array.
 BLOCK = 8 << 20
 
-# Pixels that are dead, and hot, of a million.
-DEAD, HOT = 200, 100
-
-# Wider dtypes saturate here, as the counters of many detectors do.
+# Largest value of wider dtypes: the counters of many detectors have 20 bits.
 SATURATION = 1 << 20
 
-# Frames that a spot is seen in, and its relative brightness there (a rocking curve).
+# Relative brightness of a spot in successive frames (a rocking curve).
 ROCKING = np.exp(-0.5 * ((np.arange(5) - 2) / 0.9) ** 2)
 
-# h^2 + k^2 + l^2 of the reflections of a face-centred cubic crystal; their roots are in the ratio
-# of the radii of its rings at small angles.
+# h^2 + k^2 + l^2 of the reflections of a face-centred cubic crystal: at small angles, the radii of
+# its rings are proportional to the roots.
 REFLECTIONS = (3, 4, 8, 11, 12, 16, 19, 20, 24, 27, 32, 35, 36, 40)
 
-# Pixels from a spot's centre to where it is cut off.
-REACH = 6
-
-Write = Callable[[int, np.ndarray], Any]
+Write = Callable[[int, np.ndarray], object]
+"""writes a block of frames, given the number of the first"""
 
 
 def simulate(
     path: str | os.PathLike,
     nframes: int = 100,
     shape: tuple[int, int] = (1024, 1024),
-    dtype: Any = "uint16",
+    dtype: DTypeLike = "uint16",
     seed: int = 0,
     force: bool = False,
-    progress: Callable[[int], Any] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> None:
     """Write a simulated series of detector images, a block of frames at a time.
 
     A smooth background and the rings of a powder carry Poisson noise; spots of single grains
-    light up on the rings for a few frames; every pixel has its gain, some are dead (0) and some
+    light up on the rings for a few frames; each pixel has its own gain, some are dead (0) and some
     hot. Frame k depends on the seed, k, the shape and the dtype only.
 
     Parameters
@@ -109,16 +106,21 @@ def simulate(
 
 
 def check_arguments(
-    path: str | os.PathLike, nframes: Any, shape: Any, dtype: Any, seed: Any, force: bool = False
+    path: str | os.PathLike,
+    nframes: int,
+    shape: tuple[int, int],
+    dtype: DTypeLike,
+    seed: int,
+    force: bool = False,
 ) -> tuple[int, tuple[int, int], np.dtype, int]:
-    """Return nframes, shape, dtype and seed as `simulate` takes them, or refuse what is wrong."""
+    """Return nframes, shape, dtype and seed as `simulate` takes them, or refuse a wrong one."""
     suffix = outputs.check_place(path, FORMATS, (), force)
     require(FORMATS[suffix][1], path)
     shape = _check_shape(shape, suffix)
     return _count(nframes, "nframes", 1), shape, _check_dtype(dtype), _count(seed, "seed", 0)
 
 
-def _check_dtype(dtype: Any) -> np.dtype:
+def _check_dtype(dtype: DTypeLike) -> np.dtype:
     """Return the dtype of frames that can be simulated."""
     try:
         checked = np.dtype(dtype)
@@ -129,7 +131,7 @@ def _check_dtype(dtype: Any) -> np.dtype:
     return checked.newbyteorder("=")
 
 
-def _check_shape(shape: Any, suffix: str) -> tuple[int, int]:
+def _check_shape(shape: tuple[int, int], suffix: str) -> tuple[int, int]:
     try:
         rows, cols = shape
     except (TypeError, ValueError):
@@ -140,15 +142,14 @@ def _check_shape(shape: Any, suffix: str) -> tuple[int, int]:
     return rows, cols
 
 
-def _count(value: Any, name: str, least: int) -> int:
+def _count(value: object, name: str, least: int) -> int:
     number = integer(value, name)
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
     return number
 
 
-@dataclass(frozen=True)
-class Spot:
+class Spot(NamedTuple):
     """A grain's reflection in one frame."""
 
     row: float
@@ -162,15 +163,15 @@ class Spot:
 
 
 class Scene:
-    """What is the same in every frame, and how a frame is made of it."""
+    """The background, rings and pixels that all frames share, and how to draw a frame."""
 
     def __init__(self, shape: tuple[int, int], dtype: np.dtype, seed: int) -> None:
         self.shape, self.dtype, self.seed = shape, dtype, seed
         narrow = dtype.itemsize == 1
         self.level = 12.0 if narrow else 100.0
         self.threshold = 2 * self.level
-        integer = dtype.kind in "iu"
-        self.saturation = min(np.iinfo(dtype).max, SATURATION) if integer else SATURATION
+        largest = np.iinfo(dtype).max if dtype.kind in "iu" else SATURATION
+        self.saturation = min(largest, SATURATION)
         self.radius = min(shape) / 2
         random = self._random(0)
         self.centre = tuple(length * random.uniform(0.47, 0.53) for length in shape)
@@ -190,7 +191,7 @@ class Scene:
         return block
 
     def _random(self, *key: int) -> np.random.Generator:
-        """Return random numbers of their own for each key: 0 the scene, 1 frames, 2 spots."""
+        """Return a generator of random numbers for each key: 0 the scene, 1 frames, 2 spots."""
         return np.random.Generator(
             np.random.SFC64(np.random.SeedSequence(self.seed, spawn_key=key))
         )
@@ -216,10 +217,10 @@ class Scene:
         return self.radius * 0.4 * np.sqrt(np.array(REFLECTIONS) / REFLECTIONS[0])
 
     def _flaws(self, random: np.random.Generator) -> None:
-        """Choose dead and hot pixels, at least one of each where there are four pixels."""
+        """Choose 200 dead and 100 hot pixels per million, at least one of each in four pixels."""
         pixels = self.shape[0] * self.shape[1]
         least = int(pixels >= 4)
-        dead, hot = (max(least, pixels * part // 1_000_000) for part in (DEAD, HOT))
+        dead, hot = (max(least, pixels * part // 1_000_000) for part in (200, 100))
         flawed = random.choice(pixels, dead + hot, replace=False)
         self.dead, self.hot = flawed[:dead], flawed[dead:]
         # A fiftieth below saturation at most: hot pixels differ among themselves.
@@ -244,10 +245,10 @@ class Scene:
         frame.reshape(-1)[self.hot] = self._hot_values
 
     def _spots(self, index: int) -> Iterator[Spot]:
-        """Yield the spots of a frame: those that lit up in it, or a few frames before."""
+        """Yield the spots of a frame, which lit up in it or a few frames before."""
         pixels = self.shape[0] * self.shape[1]
         for age, brightness in enumerate(ROCKING):
-            # Keys are not negative; the first frames see spots that lit up before the series.
+            # The first frames have spots that lit up before the series; keys are not negative.
             random = self._random(2, index - age + len(ROCKING))
             for _ in range(random.poisson(pixels / 100_000)):
                 angle = random.uniform(0, 2 * np.pi)
@@ -261,9 +262,11 @@ class Scene:
 
     def _add(self, root: np.ndarray, spot: Spot) -> None:
         """Add a spot to the square root of the expected counts, where it lies in the frame."""
-        row, col = int(spot.row), int(spot.col)
-        rows = slice(max(0, row - REACH), max(0, row + REACH + 1))
-        cols = slice(max(0, col - REACH), max(0, col + REACH + 1))
+        reach = 6  # pixels from the centre to the edge: over three times the largest width
+        rows, cols = (
+            slice(max(0, int(centre) - reach), max(0, int(centre) + reach + 1))
+            for centre in (spot.row, spot.col)
+        )
         patch = root[rows, cols]
         up = np.arange(patch.shape[0]) + rows.start - spot.row
         along = np.arange(patch.shape[1]) + cols.start - spot.col
@@ -276,7 +279,7 @@ def open_npy(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Writ
     shape = (nframes, *scene.shape)
     header = {"descr": scene.dtype.str, "fortran_order": False, "shape": shape}
     check_room(path.parent, nframes * scene.frame_nbytes)
-    # Not a memory map: on a full disk that ends the process.
+    # Not a memory map, which ends the process on a full disk.
     with OutputFile(path) as file:
         np.lib.format.write_array_header_1_0(file, header)
         yield lambda start, block: file.write(block)
@@ -320,43 +323,24 @@ def open_hdf5(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Wri
 
 @contextmanager
 def open_npz(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Write]:
-    with OutputFile(path, deferred=True) as output:
-        yield from _write_npz(output, nframes, scene)
-        output.check()
-
-
-def _write_npz(output: OutputFile, nframes: int, scene: Scene) -> Iterator[Write]:
-    with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        _put(archive, "shape", np.array(scene.shape, "i8"))
-        _put(archive, "nframes", np.array(nframes))
-        _put(archive, "dtype", np.array(scene.dtype.name.encode()))
+    with npy.new_archive(path, zipfile.ZIP_DEFLATED) as add:
+        add("shape", np.array(scene.shape, "i8"))
+        add("nframes", np.array(nframes))
+        add("dtype", np.array(scene.dtype.name.encode()))
         edges = np.arange(nframes + 1) * 0.25
-        _put(archive, "omega", np.stack([edges[:-1], edges[1:]], axis=1))
+        add("omega", np.stack([edges[:-1], edges[1:]], axis=1))
 
         def write(start: int, block: np.ndarray) -> None:
             for index, frame in enumerate(block, start):
-                _put_sparse(archive, index, frame, scene.threshold)
-                output.check()
+                row, col = np.nonzero(frame > scene.threshold)
+                add(f"{index}_row", row.astype("u2"))
+                add(f"{index}_col", col.astype("u2"))
+                add(f"{index}_data", frame[row, col])
 
         yield write
 
 
-def _put_sparse(archive: zipfile.ZipFile, index: int, frame: np.ndarray, threshold: float) -> None:
-    row, col = np.nonzero(frame > threshold)
-    _put(archive, f"{index}_row", row.astype("u2"))
-    _put(archive, f"{index}_col", col.astype("u2"))
-    _put(archive, f"{index}_data", frame[row, col])
-
-
-def _put(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
-    # Without a date the same series gives the same file.
-    member = zipfile.ZipInfo(f"{name}.npy")
-    member.compress_type = archive.compression
-    with archive.open(member, "w", force_zip64=True) as file:
-        np.lib.format.write_array(file, array, allow_pickle=False)
-
-
-# For each suffix what opens a file for writing, and the optional package that it needs.
+# For each suffix the function that opens a new file, and the optional package that it needs.
 FORMATS: dict[str, tuple[Callable, str | None]] = {
     ".npy": (open_npy, None),
     ".npz": (open_npz, None),

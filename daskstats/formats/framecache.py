@@ -24,10 +24,8 @@ class Archive:
     """rows and columns of a frame"""
     dtype: np.dtype
     """of the frames"""
-    pixels: list[np.ndarray]
-    """for each frame the positions, row * cols + col, in rising order"""
-    values: list[np.ndarray]
-    """for each frame the values at those positions"""
+    frames: list[tuple[np.ndarray, np.ndarray]]
+    """for each frame the positions, row * cols + col, in rising order; and the values there"""
 
 
 # One parsed archive for each file, shared by all series of this process that read it.
@@ -53,11 +51,11 @@ class FrameCacheSource(FileSource):
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path)
         self._archive = archive = parsed(self.path)
-        self.set_layout((len(archive.pixels), *archive.shape), archive.dtype)
+        self.set_layout((len(archive.frames), *archive.shape), archive.dtype)
 
     def open(self) -> None:
         archive = parsed(self.path)
-        found = len(archive.pixels), archive.shape, archive.dtype
+        found = len(archive.frames), archive.shape, archive.dtype
         if found != (self.nframes, self.shape, self.dtype):
             nframes, (rows, cols), dtype = found
             raise self.changed(f"{nframes} frames of {rows} x {cols} {dtype}")
@@ -66,10 +64,10 @@ class FrameCacheSource(FileSource):
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         cols = self.shape[1]
         block = np.zeros((stop - start, last - first, cols), self.dtype)
-        for flat, index in zip(block.reshape(stop - start, -1), range(start, stop), strict=True):
-            pixels = self._archive.pixels[index]
+        sparse = self._archive.frames[start:stop]
+        for flat, (pixels, values) in zip(block.reshape(len(block), -1), sparse, strict=True):
             low, high = np.searchsorted(pixels, (first * cols, last * cols))
-            flat[pixels[low:high] - first * cols] = self._archive.values[index][low:high]
+            flat[pixels[low:high] - first * cols] = values[low:high]
         return [block]
 
 
@@ -99,19 +97,18 @@ def _parse_arrays(arrays: NpzFile, path: Path) -> Archive:
     shape = check_shape(arrays["shape"])
     name = _item(arrays, "dtype", path)
     dtype = check_native(name.decode() if isinstance(name, bytes) else name)
-    pixels, values = [], []
+    frames = []
     for index in range(_count(arrays, path)):
         try:
             row, col, data = (arrays[f"{index}_{field}"] for field in ("row", "col", "data"))
         except (KeyError, ValueError, *DAMAGED) as error:
             raise ValueError(f"{path}: frame {index} cannot be read: {error}") from error
-        _check_sparse(row, col, data, shape, f"{path}: frame {index}")
+        where = f"{path}: frame {index}"
+        _check_sparse(row, col, data, shape, where)
         flat = row.astype(np.int64) * shape[1] + col.astype(np.int64)
-        cast = _cast(data, dtype, shape[1], flat, f"{path}: frame {index}")
-        pixels_, values_ = _in_order(flat, cast, f"{path}: frame {index}")
-        pixels.append(pixels_)
-        values.append(values_)
-    return Archive(shape, dtype, pixels, values)
+        cast = _cast(data, dtype, shape[1], flat, where)
+        frames.append(_in_order(flat, cast, where))
+    return Archive(shape, dtype, frames)
 
 
 def _item(arrays: NpzFile, name: str, path: Path) -> Any:
@@ -168,11 +165,7 @@ def _whole_numbers(dtype: np.dtype) -> tuple[int, int]:
 
 
 def _check_sparse(
-    row: np.ndarray,
-    col: np.ndarray,
-    data: np.ndarray,
-    shape: tuple[int, int],
-    where: str,
+    row: np.ndarray, col: np.ndarray, data: np.ndarray, shape: tuple[int, int], where: str
 ) -> None:
     if not (row.ndim == 1 and row.shape == col.shape == data.shape):
         raise ValueError(

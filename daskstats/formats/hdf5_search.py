@@ -138,7 +138,10 @@ def no_series(found: Contents, lost: bool, path: str | os.PathLike) -> Exception
         or every
     )
     count = len(found.candidates)
-    more = f"; {how_to_reshape(path, scans[0])}" if scans else ""
+    more = ""
+    if scans:
+        name, shape = scans[0].name, scans[0].shape
+        more = f"; {name} has frames along {len(shape) - 2} axes: {reshaping(path, name, shape)}"
     return ValueError(
         f"{path} has {count} dataset{'' if count == 1 else 's'}, "
         f"name one as {path}::{found.candidates[0].name}: {found}{more}"
@@ -210,23 +213,23 @@ def is_numeric(dataset: h5py.Dataset) -> bool:
 
 def is_series(candidate: Candidate) -> bool:
     """Whether it looks like a series: three dimensions, and a frame like that of a detector."""
-    return _is_stack(candidate) and len(without_singletons(candidate.shape)) == 3
+    return _frame_axes(candidate) == 1
 
 
 def is_scan(candidate: Candidate) -> bool:
     """Whether it has frames along more than one axis."""
-    return _is_stack(candidate) and len(without_singletons(candidate.shape)) > 3
-
-
-def _is_stack(candidate: Candidate) -> bool:
-    shape = without_singletons(candidate.shape)
-    return len(shape) > 2 and like_detector(shape) and not _named(candidate, CORRECTIONS)
+    return _frame_axes(candidate) > 1
 
 
 def is_image(candidate: Candidate) -> bool:
+    return _frame_axes(candidate) == 0 and not _named(candidate, BACKGROUNDS)
+
+
+def _frame_axes(candidate: Candidate) -> int:
+    """Return the number of axes of frames; -1 for a table, a matrix or a correction."""
     shape = without_singletons(candidate.shape)
-    doubts = _named(candidate, CORRECTIONS) or _named(candidate, BACKGROUNDS)
-    return len(shape) == 2 and like_detector(shape) and not doubts
+    fits = like_detector(shape) and not _named(candidate, CORRECTIONS)
+    return len(shape) - 2 if fits else -1
 
 
 def like_detector(shape: tuple[int, ...]) -> bool:
@@ -279,14 +282,6 @@ def _covers(every: list[Candidate]) -> bool:
     """Whether a virtual dataset is there: it may need none of the links that lead nowhere."""
     found = [candidate for candidate in every if is_series(candidate)]
     return len(found) == 1 and found[0].datasets[0].is_virtual
-
-
-def how_to_reshape(path: str | os.PathLike, candidate: Candidate) -> str:
-    """Say how frames along several axes become a series."""
-    return (
-        f"{candidate.name} has frames along {len(candidate.shape) - 2} axes: "
-        f"{reshaping(path, candidate.name, candidate.shape)}"
-    )
 
 
 def reshaping(path: str | os.PathLike, name: str, shape: tuple[int, ...]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -121,12 +122,27 @@ def write_image(image: np.ndarray, path: Path) -> None:
 
 
 def write_archive(images: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write a ``.npz`` archive, one member for each image."""
+    with new_archive(path) as add:
+        for name, image in images.items():
+            add(name, image)
+
+
+@contextmanager
+def new_archive(
+    path: Path, compression: int = zipfile.ZIP_STORED
+) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """Give a function that adds a named array to a new ``.npz`` archive."""
     # An archive that cannot be written complains again when it is closed, and deleted.
     with OutputFile(path, deferred=True) as output:
-        with zipfile.ZipFile(output, "w") as archive:
-            for name, image in images.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, image, allow_pickle=False)
+        with zipfile.ZipFile(output, "w", compression) as archive:
+
+            def add(name: str, array: np.ndarray) -> None:
+                # Without a date the same arrays give the same file.
+                member = zipfile.ZipInfo(f"{name}.npy")
+                member.compress_type = compression
+                with archive.open(member, "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
                 output.check()
+
+            yield add
         output.check()

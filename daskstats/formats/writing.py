@@ -1,10 +1,10 @@
-"""How a file or directory appears whole or not at all: a temporary name, then a rename.
+"""Output files and directories that appear whole or not at all: a temporary name, then a rename.
 
-The name of a temporary tells which process writes it, so that one whose process was killed is
-removed by the next that writes into the same directory::
+The name of a temporary tells which process writes it. A temporary of a killed process is removed by
+the next process that writes into the same directory::
 
     .daskstats-node1~4711~1763942917.25~9c41...npy
-    .daskstats-node1~4711~1763942917.25~9c41...-old~image.zarr    the old one, for a moment
+    .daskstats-node1~4711~1763942917.25~9c41...-old~image.zarr    the old output, for a moment
 """
 
 import errno
@@ -28,9 +28,9 @@ TEMPORARY = re.compile(
     rf"(?:{OLD}(?P<name>.+)|(?:\.\w+)?)"
 )
 
-# Seconds without a change after which a temporary of another machine is taken for left: whether
-# the process that wrote it lives cannot be told.
-LEFT = 24 * 3600.0
+# Seconds without a change after which a temporary of another machine counts as stale: there is no
+# way to tell whether its process is alive.
+STALE = 24 * 3600.0
 
 # Errors of the disk, not of the call: the message gets the path and the way out.
 DISK = {errno.ENOSPC, errno.EFBIG, errno.EIO} | {
@@ -43,20 +43,20 @@ NO_FSYNC = errno.EINVAL, errno.ENOSYS, errno.ENOTSUP
 
 @contextmanager
 def replacing(path: Path, check: Callable[[Path], object]) -> Iterator[Path]:
-    """Give a temporary path for the caller to write, and rename it when all went well.
+    """Give a temporary path for the caller to write, and rename it on success.
 
-    Whatever is at the temporary path is removed otherwise. A symbolic link at the path stays, and
-    its target is replaced.
+    After an error the temporary is removed. A symbolic link at the path stays, and its target is
+    replaced.
 
     Parameters
     ----------
     path : Path
         Of the output; the temporary has its suffix, in lower case.
     check : callable
-        Called with the path before the rename, refuses to replace something that has appeared.
+        Called with the path before the rename; refuses to replace a file that has appeared.
     """
     target = Path(os.path.realpath(path))
-    sweep(target.parent)
+    remove_stale(target.parent)
     temporary = target.with_name(f"{PREFIX}{processes.unique_name()}{path.suffix.lower()}")
     _own.add(temporary)
     try:
@@ -97,8 +97,8 @@ def _put(temporary: Path, target: Path) -> None:
     if not target.is_dir():
         temporary.replace(target)
         return
-    # A directory with content cannot be replaced in one step: the old one comes back if the
-    # second step fails, or does not come because the process is killed.
+    # A directory with content cannot be replaced in one step. The old one is put back if the second
+    # step fails, or by `remove_stale` if the process is killed before it.
     old = target.with_name(f"{PREFIX}{processes.unique_name()}{OLD}{target.name}")
     target.replace(old)
     try:
@@ -110,7 +110,7 @@ def _put(temporary: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a directory, if it is there; of a symbolic link only the link."""
+    """Remove a file or a directory, if it exists; of a symbolic link only the link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -129,26 +129,26 @@ def _remove_own() -> None:
         remove(temporary)
 
 
-def sweep(place: Path) -> list[Path]:
-    """Remove temporaries of this user whose process was killed; put an old output back.
+def remove_stale(place: Path) -> list[Path]:
+    """Remove temporaries of this user and of killed processes; put old outputs back.
 
     Returns
     -------
     list of Path
-        The temporaries that are not there any more.
+        The temporaries that were removed.
     """
-    swept = []
+    removed = []
     with suppress(OSError), os.scandir(place) as entries:
         for entry in entries:
             found = TEMPORARY.fullmatch(entry.name) if entry.name.startswith(PREFIX) else None
-            if found and is_mine(Path(entry.path)) and _is_left(Path(entry.path), found):
+            if found and is_mine(Path(entry.path)) and _is_stale(Path(entry.path), found):
                 _undo(Path(entry.path), found["name"])
-                swept.append(Path(entry.path))
-    return swept
+                removed.append(Path(entry.path))
+    return removed
 
 
 def _undo(path: Path, name: str | None) -> None:
-    """Remove a temporary, or put an old output back if the new one has not come."""
+    """Remove a temporary, or put an old output back if there is no new one."""
     with suppress(OSError):
         if name is not None and not os.path.lexists(path.with_name(name)):
             path.rename(path.with_name(name))
@@ -156,26 +156,26 @@ def _undo(path: Path, name: str | None) -> None:
             remove(path)
 
 
-def _is_left(path: Path, found: re.Match) -> bool:
+def _is_stale(path: Path, found: re.Match) -> bool:
     if processes.is_here(found["host"]):
         return processes.has_ended(found["host"], int(found["pid"]), float(found["began"]))
-    return unchanged(path) > LEFT
+    return unchanged(path) > STALE
 
 
 # ---------------------------------------------------------------------- files
 
 
 class OutputFile(io.RawIOBase):
-    """A new file that is written and read, and is on the disk when it has been closed.
+    """A new file that is written and read, and is on the disk once it is closed.
 
-    An error of the disk is raised where it occurs or, if it is deferred, by `check`: libraries in C
-    crash when they cannot write the last part of a file that they close. After an error the data
-    stay in memory, where these libraries can read them again.
+    An error of the disk is raised where it occurs or, if deferred, by `check`: libraries in C crash
+    when they cannot write the last part of a file that they close. After an error the data stay in
+    memory, where these libraries can read them again.
 
     Parameters
     ----------
     path : Path
-        Where there is nothing yet.
+        Of the file, which must not exist yet.
     deferred : bool
         Whether `write` and `truncate` keep their error for `check`.
     """
@@ -239,14 +239,10 @@ class OutputFile(io.RawIOBase):
             self._try(self._file.truncate, self._size)
         return self._size
 
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
     def seekable(self) -> bool:
         return True
+
+    readable = writable = seekable
 
     def close(self) -> None:
         if not self.closed:
@@ -267,7 +263,7 @@ class OutputFile(io.RawIOBase):
 
 
 def _overlay(view: memoryview, start: int, data: bytes) -> None:
-    """Put bytes where they begin, maybe before a view, as far as they lie in it."""
+    """Copy the bytes that begin at ``start``, maybe before a view, as far as they lie in it."""
     skipped = max(0, -start)
     first = max(0, start)
     part = data[skipped : skipped + max(0, len(view) - first)]

@@ -17,13 +17,6 @@ from ..packages import load
 if TYPE_CHECKING:
     import zarr
 
-# In the index of a shard: the place of a chunk that was never written. The index ends in a
-# checksum of four bytes.
-EMPTY_CHUNK, CHECKSUM_NBYTES = 2**64 - 1, 4
-
-# Stands for the index of a slab in a key: no other part of a key has this many digits.
-SOME_SLAB = 10**15
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -55,7 +48,8 @@ class Grid:
     @cached_property
     def _around(self) -> tuple[str, str]:
         """The parts of a key before and after the index of a slab."""
-        before, _, after = self.encode((SOME_SLAB, 0, 0)).partition(str(SOME_SLAB))
+        number = 10**15  # no other part of a key has this many digits
+        before, _, after = self.encode((number, 0, 0)).partition(str(number))
         return before, after
 
     @property
@@ -79,7 +73,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """The index at the end of a shard: 64-bit offset and length of each of its chunks."""
+    """The index at the end of a shard: 64-bit offset and length of each chunk, and a checksum.
+
+    The offset of a chunk that was never written has all bits set.
+    """
 
     counts: tuple[int, ...]
     """chunks of a shard along frames, rows and columns"""
@@ -101,14 +98,14 @@ class ShardIndex:
 
     @property
     def nbytes(self) -> int:
-        return 16 * prod(self.counts) + CHECKSUM_NBYTES
+        return 16 * prod(self.counts) + 4
 
     def written(self, index: bytes) -> np.ndarray:
         """Return for each index along the frames whether one of its chunks was written."""
         if len(index) != self.nbytes:
             return np.ones(self.counts[0], bool)  # damaged: reading it raises an error
-        offsets = np.frombuffer(index[:-CHECKSUM_NBYTES], "<u8").reshape(*self.counts, 2)[..., 0]
-        return (offsets != EMPTY_CHUNK).any(axis=(1, 2))
+        offsets = np.frombuffer(index[:-4], "<u8").reshape(*self.counts, 2)[..., 0]
+        return (offsets != np.iinfo("u8").max).any(axis=(1, 2))
 
 
 def runs(numbers: np.ndarray) -> np.ndarray:

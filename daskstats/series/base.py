@@ -43,9 +43,6 @@ RETRY_AFTER = (0.05, 0.2, 0.5)
 # objects around each array take 0.5 KiB.
 SMALL_FRAME = 32 << 10
 
-# Statistics are exact for frames of these kinds, of at most 8 bytes a pixel.
-KINDS, LARGEST_ITEM = "biuf", 8
-
 
 class Source:
     """An image series: ``len(source)`` frames of ``source.shape`` and ``source.dtype``.
@@ -222,6 +219,10 @@ class DerivedSource(Source):
         return self.source.frames_without_data()
 
 
+Cut = Callable[[int, int, int, int], Source | None]
+"""the method `part` or `view` of a series"""
+
+
 class CutSource(DerivedSource):
     """A derived series that keeps a part of each block that it reads by way of `pieces`."""
 
@@ -235,9 +236,7 @@ class CutSource(DerivedSource):
     def view(self, start: int, stop: int, first: int, last: int) -> Source | None:
         return self._within(self.source.view, start, stop, first, last)
 
-    def _within(
-        self, cut: Callable[..., Source | None], start: int, stop: int, first: int, last: int
-    ) -> Source | None:
+    def _within(self, cut: Cut, start: int, stop: int, first: int, last: int) -> Source | None:
         """Return a part, given the method of the other series that returns its parts."""
         raise NotImplementedError
 
@@ -342,11 +341,8 @@ def check_native(dtype: DTypeLike) -> np.dtype:
     if dtype is None:  # numpy takes it for float64
         raise TypeError("frames must have a dtype, got None")
     dtype = np.dtype(dtype).newbyteorder("=")
-    if dtype.kind not in KINDS or dtype.itemsize > LARGEST_ITEM:
-        raise TypeError(
-            f"frames must be bool, integers or floats of at most {8 * LARGEST_ITEM} bits, "
-            f"got {dtype}"
-        )
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise TypeError(f"frames must be bool, integers or floats of at most 64 bits, got {dtype}")
     return dtype
 
 

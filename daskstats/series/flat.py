@@ -1,11 +1,9 @@
 """Frames as columns of single pixels, for bands that are parts of rows."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from .arrays import ArraySource
-from .base import CutSource, Source
+from .base import Cut, CutSource, Source
 from .daskarrays import DaskSource
 
 
@@ -45,9 +43,7 @@ class FlatSource(CutSource):
         part = pixels[:, first:last]
         return part if self.in_memory or part.shape == pixels.shape else part.copy()
 
-    def _within(
-        self, cut: Callable[..., Source | None], start: int, stop: int, first: int, last: int
-    ) -> Source | None:
+    def _within(self, cut: Cut, start: int, stop: int, first: int, last: int) -> Source | None:
         """Return the pixels as an array if their rows are one array in memory."""
         top, bottom = first // self._cols, -(-last // self._cols)
         rows = cut(start, stop, top, bottom)

@@ -1,6 +1,6 @@
 """Some frames of a series, and a region of them: nothing else is read."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from ..arguments import Span, check_frames, check_region
 from .arrays import ArraySource, FrameListSource
-from .base import CutSource, Source
+from .base import Cut, CutSource, Source
 from .daskarrays import DaskSource
 
 
@@ -78,9 +78,7 @@ class SelectedSource(CutSource):
             return cut
         return cut.copy()
 
-    def _within(
-        self, cut: Callable[..., Source | None], start: int, stop: int, first: int, last: int
-    ) -> Source | None:
+    def _within(self, cut: Cut, start: int, stop: int, first: int, last: int) -> Source | None:
         """Select from the smallest part of the other series that holds the frames, if free."""
         frames = self.frames[start:stop]
         lowest = int(frames.min())
