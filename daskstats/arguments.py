@@ -4,7 +4,7 @@ import operator
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
 from math import inf, isinf, log10
@@ -51,10 +51,10 @@ def check_list(statistics: object) -> list:
     return list(statistics)
 
 
-def count_frames(nframes: object, series: Sized) -> int:
+def count_frames(nframes: object, available: int) -> int:
     """Return the number of frames to use: all if ``nframes`` is at most 0, or more than all."""
     nframes = integer(nframes, "nframes")
-    count = min(nframes, len(series)) if nframes > 0 else len(series)
+    count = min(nframes, available) if nframes > 0 else available
     if count > MOST_FRAMES:
         raise ValueError(
             f"the series has {count} frames, and at most {MOST_FRAMES} can be counted: use nframes "

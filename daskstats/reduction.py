@@ -1,4 +1,4 @@
-"""What one call is: a frozen `Reduction`, whose arguments are checked and whose plan is made."""
+"""One call as a value: a frozen `Reduction`, with checked arguments and a plan."""
 
 import os
 from collections.abc import Callable
@@ -54,7 +54,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
-    """What one call is: checked, planned, and not yet run.
+    """One call: checked, planned, and not yet run.
 
     `reduce` makes it of the arguments of a public function. Its methods are the results that a call
     may have: lazy images, the lazy stack of all steps, or a stream of intermediate images.
@@ -168,7 +168,7 @@ def reduce(
     whole = as_series(ims, options.get("lock", False))
     region = options.get("region")
     series = select(whole, options.get("frames"), region)
-    shape = layout(series, count_frames(nframes, series))
+    shape = layout(series, count_frames(nframes, len(series)))
     warn_about_missing(series, shape.nframes)
     mask = check_mask(options.get("mask"), whole, series, region)
     specs = image_specs(members, shape, series.dtype, mask, options)
@@ -192,7 +192,7 @@ def reduce(
 
 
 def fused(specs: list[ImageSpec], frames: np.dtype) -> tuple[list[ImageSpec], Statistic]:
-    """Return the statistic whose states all images are made from, and the images of its parts."""
+    """Return one statistic for all images, and the images of its parts."""
     members = [spec.statistic for spec in specs]
     statistic = fuse(members, [spec.dtype for spec in specs], frames)
     if isinstance(statistic, FusedStatistic):
@@ -202,7 +202,7 @@ def fused(specs: list[ImageSpec], frames: np.dtype) -> tuple[list[ImageSpec], St
 
 
 def cost_of(statistic: Statistic, specs: list[ImageSpec], frames: np.dtype, nframes: int) -> Cost:
-    """Return what a statistic keeps, in bytes per pixel."""
+    """Return the cost of a statistic, in bytes per pixel."""
     fixed, each = statistic.tile
     return Cost(
         state=statistic.state_size(frames, nframes),
@@ -234,9 +234,9 @@ def wrap_series(
     if along not in ("frames", "rows"):
         raise ValueError(f'along must be "frames" or "rows", got {along!r}')
     series = as_series(ims, lock)
-    warn_about_missing(series, count_frames(nframes, series))
+    shape = layout(series, count_frames(nframes, len(series)))
+    warn_about_missing(series, shape.nframes)
     scheduler = current_scheduler()
-    shape = layout(series, count_frames(nframes, series))
     shape, replicas = scheduler.prepare(series, None, shape)
     limit = scheduler.limit(memory_limit)
     request = Request(shape, Cost(), 1, scheduler.workers, limit, processes=scheduler.processes)
@@ -288,7 +288,7 @@ def image_specs(
     mask: np.ndarray | None,
     options: Options,
 ) -> list[ImageSpec]:
-    """Return what the images of each statistic are, with what is left out of them."""
+    """Return the image of each statistic: dtype, mask, fill, and the values that count."""
     left_out = options.get("invalid"), options.get("saturation")
     skipna = options.get("skipna", False)
     validity = check_validity(*left_out, skipna)

@@ -69,8 +69,7 @@ def figures(package: Path = PACKAGE) -> list[Figure]:
     words = [word for path, text in texts.items() for word in prose(text, trees[path])]
     lines = sum(code_lines(text, trees[path]) for path, text in texts.items())
     anys = sum(map(uses_of_any, trees.values()))
-    kinds = kinds_of_schedulers(trees.values())
-    asked = sum(asks_for_the_scheduler(tree, kinds) for tree in trees.values())
+    asked = sum(asks_for_the_scheduler(tree) for tree in trees.values())
     return [
         Figure("function body, lines: median / p90 / max", spread(lengths), (6, 17, 45)),
         Figure("arguments of a function: p90 / max", spread(counts)[1:], (4, 8)),
@@ -165,30 +164,16 @@ def uses_of_any(tree: ast.AST) -> int:
     return imported + sum(isinstance(node, ast.Name) and node.id == "Any" for node in nodes)
 
 
-def kinds_of_schedulers(trees: Iterable[ast.Module]) -> set[str]:
-    """Return the attributes of the class `Scheduler` that tell one kind from another."""
-    (found,) = [
-        node
-        for tree in trees
-        for node in tree.body
-        if isinstance(node, ast.ClassDef) and node.name == "Scheduler"
-    ]
-    fields = {each.target.id for each in found.body if isinstance(each, ast.AnnAssign)}  # type: ignore[union-attr]
-    methods = {each.name for each in found.body if isinstance(each, Function)}
-    return (fields | methods) - {"get", "workers"}
-
-
-def asks_for_the_scheduler(tree: ast.AST, kinds: set[str]) -> bool:
-    """Whether code depends on the kind of scheduler: its attributes, or the function it uses."""
+def asks_for_the_scheduler(tree: ast.AST) -> bool:
+    """Whether code compares with a function of dask's schedulers, or with a class of ours."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr in kinds:
-            owner = ast.unparse(node.value).removesuffix("()")
-            if owner.endswith("scheduler"):
-                return True
-        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Is | ast.IsNot):
+        if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Is | ast.IsNot):
             compared = [ast.unparse(each) for each in node.comparators]
             if any(each.endswith(GETS) for each in compared):
                 return True
+        is_check = isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance"
+        if is_check and ast.unparse(node.args[1]).endswith("Scheduler"):  # type: ignore[attr-defined]
+            return True
     return False
 
 
@@ -227,28 +212,36 @@ def code_lines(text: str, tree: ast.AST) -> int:
 
 
 def journey() -> tuple[int, int]:
-    """Return the rooms that the series of `median` passes, and its returns to one of them.
+    """Return the rooms that the series of `median` is passed to, and the returns to one of them.
 
-    The series is the object given by the caller, and later the source made of it.
+    The series is the object given by the caller, and later the one made of it. It is passed to a
+    room by an argument of a function (its own methods do not count); it returns to a room that
+    waits for the result of another room.
     """
     import numpy as np
 
     import daskstats as stats
 
     given = list(np.arange(60, dtype="u2").reshape(10, 2, 3))
-    passed: list[str] = []
     inside = str(PACKAGE) + "/"
+    passed, returns, stack = set(), 0, [""]
 
     def note(frame, event: str, argument: object) -> None:
+        nonlocal returns
         path = frame.f_code.co_filename
-        if event == "call" and path.startswith(inside):
-            count = frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount
-            names = frame.f_code.co_varnames[:count]
-            values = [frame.f_locals.get(name) for name in names]
-            if any(value is given or hasattr(value, "frame_unit") for value in values):
-                room = path.removeprefix(inside).split("/")[0].removesuffix(".py")
-                if not passed or passed[-1] != room:
-                    passed.append(room)
+        if event not in ("call", "return") or not path.startswith(inside):
+            return
+        if event == "return":
+            stack.pop()
+            return
+        room = path.removeprefix(inside).split("/")[0].removesuffix(".py")
+        count = frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount
+        names = [name for name in frame.f_code.co_varnames[:count] if name not in ("self", "cls")]
+        values = [frame.f_locals.get(name) for name in names]
+        if any(value is given or hasattr(value, "frames_without_data") for value in values):
+            returns += room != stack[-1] and room in stack
+            passed.add(room)
+        stack.append(room)
 
     profile: Callable = sys.setprofile
     profile(note)
@@ -256,7 +249,7 @@ def journey() -> tuple[int, int]:
         stats.median(given)
     finally:
         profile(None)
-    return len(set(passed)), len(passed) - len(set(passed))
+    return len(passed), returns
 
 
 def main() -> int:

@@ -31,7 +31,7 @@ def _facts(name: str, options: Given) -> dict[str, object]:
     whole = open_source(name)
     source = select(whole, options["frames"], options["region"])
     rows, cols = source.shape
-    nframes = count_frames(options["nframes"], source)
+    nframes = count_frames(options["nframes"], len(source))
     nbytes = nframes * rows * cols * source.dtype.itemsize
     missing = describe_missing(source, nframes)
     warnings.filterwarnings("ignore", ".* have no data")  # a line of its own says it

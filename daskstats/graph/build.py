@@ -84,7 +84,7 @@ class Tasks:
         return array.name
 
     def array(self, name: str, chunks: tuple, dtype: np.dtype) -> Array:
-        """Return the dask array whose blocks are the keys of a layer."""
+        """Return the dask array with the keys of a layer as its blocks."""
         layers = {
             key: layer if isinstance(layer, Layer) else TaskLayer(layer)
             for key, layer in self.layers.items()

@@ -164,7 +164,7 @@ def _token(work: Work, *others: object) -> str:
 
 
 class States:
-    """Builds the tasks whose results are states.
+    """Builds the tasks that make states.
 
     Parameters
     ----------

@@ -264,7 +264,7 @@ class ClusterRunner:
 
 
 def killed_worker_error(blocks: list, error: Any) -> RuntimeError:
-    """Return the error that names the frames whose reading kills workers."""
+    """Return the error that names the frames that kill the workers reading them."""
     names = " and ".join(described(block) or str(block) for block in blocks)
     return RuntimeError(
         f"every worker that took {names} of the series died ({error.allowed_failures + 1} in a "

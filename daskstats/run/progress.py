@@ -22,7 +22,7 @@ class Snapshot:
     total: int
     """frames (or rows) that the last image will cover"""
     seen: np.ndarray
-    """(rows, cols) bool, read-only: pixels whose value counts (row-wise images fill up)"""
+    """(rows, cols) bool, read-only: pixels with a value (row-wise images fill up)"""
     phase: str = "reduce"
     """"reduce", or "spool" while frames that do not fit into memory are written to disk: then the
     image is zero, and ``done`` and ``total`` are frames"""
@@ -145,7 +145,7 @@ class Progress:
 
     @property
     def seen(self) -> np.ndarray:
-        """(rows, cols) bool, read-only: pixels whose value counts."""
+        """(rows, cols) bool, read-only: pixels with a value."""
         layout = self._plan.layout
         shape = layout.rows // layout.width, layout.cols * layout.width
         seen = np.zeros((shape[0], 1), bool)

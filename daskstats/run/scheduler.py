@@ -54,7 +54,7 @@ class Execution:
 
     tasks: Tasks
     start: Callable[[], Runner]
-    """starts the tasks; returns what executes them"""
+    """starts the tasks; returns their runner"""
     absorb: Callable[[Progress, Iterable], None]
     """the method of `Progress` that takes the results of a step"""
     writing: int = 0
@@ -104,7 +104,7 @@ class Scheduler:
 
 
 class LocalScheduler(Scheduler):
-    """A scheduler whose tasks run on this machine."""
+    """A scheduler that runs its tasks on this machine."""
 
     def plan(self, request: Request, along: str, use_buffer: bool) -> Plan:
         """Plan a reduction; frames are kept where tasks share memory."""

@@ -1,4 +1,4 @@
-"""The workers of a cluster: how many there are, their memory, and what can be sent to them."""
+"""The workers of a cluster: their number, their memory, and objects that are sent to them."""
 
 import logging
 import threading

@@ -258,7 +258,7 @@ def test_layout(ims, expected):
     ],
 )
 def test_count_frames(nframes, expected):
-    count = count_frames(nframes, as_series(make_frames("u2")))
+    count = count_frames(nframes, len(make_frames("u2")))
     assert count == expected
     assert type(count) is int
 
@@ -288,7 +288,7 @@ NOT_INTEGERS = [
 def test_what_is_no_integer_is_refused(value):
     for check in (
         lambda: integer(value, "nframes"),
-        lambda: count_frames(value, as_series(make_frames("u2"))),
+        lambda: count_frames(value, len(make_frames("u2"))),
     ):
         with pytest.raises(TypeError, match="nframes must be an integer"):
             check()
