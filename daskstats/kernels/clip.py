@@ -18,18 +18,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from .frames import Piece, addresses, plain, view
-from .jit import by_type, compiled, internal
-from .keys import Arc, Keys
-from .selection import SAMPLE, OrderStatistics, count_frames
-from .validity import Valid, count_valid, counts, take
+from .fold import count_valid
+from .frames import TILE, Piece, count_frames, frames_of, part_of, plain, view
+from .jit import by_type, compiled, inlined, internal
+from .keys import KeyRange, Keys
+from .search import SAMPLE
+from .selection import OrderStatistics
+from .validity import Valid, is_valid, load
 
 # Bytes of the frames of a group of pixels that goes through all rounds at once, in the last-level
 # cache, and its least number of pixels.
-GROUP_NBYTES, LEAST_GROUP = 1 << 23, 256
+GROUP_NBYTES = 1 << 23
+LEAST_GROUP = TILE // 32
 
-# Pixels of a tile that goes through the two passes of a round: half of a second-level cache.
-CLIP_TILE = 512
+# Pixels of a tile that goes through the two passes of a round, in half of a second-level cache.
+CLIP_TILE = TILE // 16
 
 
 class Bounds(NamedTuple):
@@ -46,7 +49,7 @@ class Bounds(NamedTuple):
 
 
 def clipped_average(
-    piece: Piece, arcs: Iterable[Arc], keys: Keys, sigma: float, maxiters: int | None
+    piece: Piece, ranges: Iterable[KeyRange], keys: Keys, sigma: float, maxiters: int | None
 ) -> np.ndarray:
     """Return the sigma-clipped mean of each pixel, NaN where no value is left.
 
@@ -54,7 +57,7 @@ def clipped_average(
     ----------
     piece : list of ndarray
         All frames of a band of rows.
-    arcs : iterable of (int, int)
+    ranges : iterable of (int, int)
         Keys that are left out; of floats these must include what is not finite.
     keys : Keys
         Of the frames.
@@ -68,14 +71,14 @@ def clipped_average(
     ndarray
         float64 (rows, cols).
     """
-    arcs = list(arcs)
+    ranges = list(ranges)
     rows, cols = piece[0].shape[1:]
     out = np.empty((rows, cols))
     flat = out.reshape(-1)
     size = max(LEAST_GROUP, GROUP_NBYTES // (count_frames(piece) * keys.unsigned.itemsize))
     for first in range(0, flat.size, size):
         group = plain([b.reshape(len(b), 1, -1)[:, :, first : first + size] for b in piece])
-        valid = Valid(arcs, keys, np.zeros(group[0].shape[2], "u4"))
+        valid = Valid(ranges, keys, np.zeros(group[0].shape[2], "u4"))
         for index, mean in _clip(group, valid, sigma, maxiters):
             flat[first + index] = mean
     return out
@@ -117,7 +120,7 @@ def _median(piece: Piece, valid: Valid, bounds: Bounds) -> np.ndarray:
     after = bounds.below + bounds.kept // 2
     ranks[none] = after[none] = -1
     middle = [SAMPLE // 2, -1]
-    found = OrderStatistics(piece, np.array([ranks, after]), middle, valid.rank_rules(), False)
+    found = OrderStatistics(piece, np.array([ranks, after]), middle, valid.rank_test(), False)
     found.run(0, ranks.size)
     low, high = found.values().reshape(2, -1)
     with np.errstate(all="ignore"):  # of what pixels without a value have in place of ranks
@@ -129,15 +132,14 @@ def _median(piece: Piece, valid: Valid, bounds: Bounds) -> np.ndarray:
 def _gather(piece: Piece, index: np.ndarray) -> Piece:
     """Return the frames of some pixels, one after the other."""
     out = np.empty((count_frames(piece), 1, index.size), piece[0].dtype)
-    _gather_all(addresses(piece), index, out[:, 0])
+    _gather_all(frames_of(piece, None), index, out[:, 0])
     return [out]
 
 
 @compiled
-def _gather_all(addresses, index, out):
-    for f in range(addresses.size):
-        x = view(addresses[f], out, 0, index[-1] + 1)
-        o = out[f]
+def _gather_all(frames, index, out):
+    for f in range(out.shape[0]):
+        x, o = view(frames.addresses[f], out, 0, index[-1] + 1), out[f]
         for p in range(o.size):
             o[p] = x[index[p]]
 
@@ -145,48 +147,40 @@ def _gather_all(addresses, index, out):
 def _clip_once(
     piece: Piece, valid: Valid, bounds: Bounds, centre: np.ndarray, sigma: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Bounds]:
-    """Return the mean of what is left, the new bounds, and what is left within both."""
-    mean, low, high = np.empty((3, centre.size))
+    """Return the mean of the values within bounds, the new bounds, and the bounds within both."""
+    mean, low, high = found = tuple(np.empty((3, centre.size)))
     clipped = Bounds(*(np.empty_like(array) for array in bounds))
-    like = np.empty(1, piece[0].dtype)
+    frames = frames_of(piece, valid.test() if valid.arcs else None)
     # Frames are compared in their own dtype, but 64-bit integers as float64, the sums' dtype.
-    tile = np.empty((2, CLIP_TILE), "f8" if like.itemsize == 8 else like.dtype)
-    fixed = addresses(piece), like, valid.rules() if valid.arcs else None
-    _clip_all(*fixed, tile, tuple(bounds), centre, float(sigma), mean, low, high, tuple(clipped))
+    dtype = np.dtype("f8" if piece[0].itemsize == 8 else piece[0].dtype)
+    floats, edges, numbers = (np.empty((2, CLIP_TILE), t) for t in ("f8", dtype, "i4"))
+    _clip_all(frames, bounds, centre, float(sigma), found, clipped, (*floats, *edges, *numbers))
     return mean, low, high, clipped
 
 
 @compiled
-def _clip_all(addresses, like, rules, edges, bounds, centre, sigma, mean, low, high, clipped):
-    sums, squares = np.empty(CLIP_TILE), np.empty(CLIP_TILE)
-    kept, below = np.empty(CLIP_TILE, np.int32), np.empty(CLIP_TILE, np.int32)
+def _clip_all(frames, bounds, centre, sigma, found, clipped, room):
+    mean, low, high = found
     for first in range(0, centre.size, CLIP_TILE):
         g = min(CLIP_TILE, centre.size - first)
-        tile = slice(first, first + g)
-        c, lowest, highest = centre[tile], bounds[0][tile], bounds[1][tile]
-        s, q, m, b, lo, hi = (
-            sums[:g],
-            squares[:g],
-            kept[:g],
-            below[:g],
-            edges[0, :g],
-            edges[1, :g],
-        )
+        sums, squares, lo, hi, below, kept = part_of(room, 0, g)
+        c, lowest, highest = part_of((centre, bounds.low, bounds.high), first, g)
         for p in range(g):
-            lo[p], hi[p] = values_within(lowest[p], highest[p], edges)
-        _sum_within(addresses, like, first, rules, lo, hi, c, s, q, m)
+            lo[p], hi[p] = values_within(lowest[p], highest[p], lo)
+        _sum_within(frames, first, (lo, hi, c), sums, squares, kept)
         for p in range(g):
-            n = np.float64(max(m[p], 1))
-            shift = s[p] / n
-            spread = sigma * np.sqrt(max(0.0, q[p] / n - shift * shift))
-            mean[first + p] = c[p] + shift if m[p] else np.nan
+            n = np.float64(max(kept[p], 1))
+            shift = sums[p] / n
+            spread = sigma * np.sqrt(max(0.0, squares[p] / n - shift * shift))
+            mean[first + p] = c[p] + shift if kept[p] else np.nan
             low[first + p], high[first + p] = c[p] - spread, c[p] + spread
-            clipped[0][first + p] = max(low[first + p], lowest[p])
-            clipped[1][first + p] = min(high[first + p], highest[p])
-            lo[p], hi[p] = values_within(clipped[0][first + p], clipped[1][first + p], edges)
-        _count_within(addresses, like, first, rules, lo, hi, b, m)
+            clipped.low[first + p] = max(low[first + p], lowest[p])
+            clipped.high[first + p] = min(high[first + p], highest[p])
+            edges = clipped.low[first + p], clipped.high[first + p]
+            lo[p], hi[p] = values_within(*edges, lo)
+        _count_within(frames, first, lo, hi, below, kept)
         for p in range(g):
-            clipped[2][first + p], clipped[3][first + p] = b[p], m[p]
+            clipped.below[first + p], clipped.kept[first + p] = below[p], kept[p]
 
 
 @by_type
@@ -219,43 +213,45 @@ def values_within(low, high, like):
 
 
 @internal
-def _sum_within(addresses, like, first, rules, low, high, centre, sums, squares, within):
-    """Sum what is within bounds about the centre, and the squares, two frames at a time."""
-    n, cast = addresses.size, low.dtype.type
-    sums[:] = 0
-    squares[:] = 0
-    within[:] = 0
+def _sum_within(frames, first, bounds, sums, squares, kept):
+    """Sum the values within bounds about the centre, and the squares, two frames at a time."""
+    n, g, test = frames.addresses.size, sums.size, frames.test
+    for p in range(g):
+        sums[p] = squares[p] = kept[p] = 0
     for f in range(0, n - 1, 2):
-        x = take(addresses[f], like, first, low.size, rules, 0)
-        y = take(addresses[f + 1], like, first, low.size, rules, 1)
-        for p in range(low.size):
-            v, w = cast(x[p]), cast(y[p])
-            held = counts(x[p], rules) & (v >= low[p]) & (v <= high[p])
-            also = counts(y[p], rules) & (w >= low[p]) & (w <= high[p])
-            d = np.float64(x[p]) - centre[p] if held else 0.0
-            e = np.float64(y[p]) - centre[p] if also else 0.0
+        x, y = load(frames, f, first, g, 0), load(frames, f + 1, first, g, 1)
+        for p in range(g):
+            k, d = _deviation(x[p], p, bounds, test)
+            m, e = _deviation(y[p], p, bounds, test)
             sums[p] += d + e
             squares[p] += d * d + e * e
-            within[p] += np.int32(held) + np.int32(also)
+            kept[p] += np.int32(k) + np.int32(m)
     for f in range(n - n % 2, n):
-        x = take(addresses[f], like, first, low.size, rules, 0)
-        for p in range(low.size):
-            v = cast(x[p])
-            held = counts(x[p], rules) & (v >= low[p]) & (v <= high[p])
-            d = np.float64(x[p]) - centre[p] if held else 0.0
+        x = load(frames, f, first, g, 0)
+        for p in range(g):
+            k, d = _deviation(x[p], p, bounds, test)
             sums[p] += d
             squares[p] += d * d
-            within[p] += np.int32(held)
+            kept[p] += np.int32(k)
+
+
+@inlined
+def _deviation(value, p, bounds, test):
+    """Return whether a value is within bounds, and its deviation from the centre if it is."""
+    low, high, centre = bounds
+    v = low.dtype.type(value)
+    kept = is_valid(value, test) & (v >= low[p]) & (v <= high[p])
+    return kept, np.float64(value) - centre[p] if kept else 0.0
 
 
 @internal
-def _count_within(addresses, like, first, rules, low, high, below, within):
+def _count_within(frames, first, low, high, below, kept):
     cast = low.dtype.type
-    below[:] = 0
-    within[:] = 0
-    for f in range(addresses.size):
-        x = take(addresses[f], like, first, low.size, rules, 0)
+    for p in range(low.size):
+        below[p] = kept[p] = 0
+    for f in range(frames.addresses.size):
+        x = load(frames, f, first, low.size, 0)
         for p in range(low.size):
-            v, valid = cast(x[p]), counts(x[p], rules)
+            v, valid = cast(x[p]), is_valid(x[p], frames.test)
             below[p] += np.int32(valid & (v < low[p]))
-            within[p] += np.int32(valid & (v >= low[p]) & (v <= high[p]))
+            kept[p] += np.int32(valid & (v >= low[p]) & (v <= high[p]))
