@@ -2,9 +2,9 @@
 
 They take a *piece*, a list of arrays (frames, rows, cols) that follow one another, in native byte
 order and with every frame contiguous. Nothing is joined: compiled code gets the address of each
-frame. It works through tiles of pixels that stay in cache, from index 0 of contiguous views, which
-is what LLVM vectorises, and releases the GIL. The first call for a dtype compiles for a second or
-two; the result is cached on disk.
+frame. It works through tiles of pixels that stay in cache, in loops from index 0 of contiguous
+views, which LLVM vectorises, and releases the GIL. The first call for a dtype compiles for a
+second or two; the compiled code is cached on disk.
 
 Figures are for one thread, 240 x 1024 x 1024 uint16 in memory.
 """

@@ -1,14 +1,14 @@
-"""The mean of what is left after values far from the median have been clipped, again and again.
+"""Sigma-clipped means: values far from the median are clipped, round after round.
 
-At each pixel: centre and spread are the median and the standard deviation of the values that are
-left; what is further than so many deviations from the centre goes; until nothing goes, or for so
-many rounds. The result is the mean of the valid values within the last bounds, which is how
+Each round takes the median and the standard deviation of the values kept at a pixel, and clips
+values more than ``sigma`` deviations from the median. It ends when no value is clipped, or after
+``maxiters`` rounds. The result is the mean of the valid values within the last bounds, as
 astropy.stats.sigma_clipped_stats defines it.
 
-Nothing is sorted and nothing is taken out: what is left lies between two bounds, so that its
-median is an order statistic of all values, whose rank starts after those below. Pixels that are
-finished drop out, and a round sees a compact copy of the others: half, a fifth, a twentieth of
-them with bounds at three deviations.
+Nothing is sorted or removed: the kept values lie between two bounds, so that their median is an
+order statistic of all values, with a rank above the values below the bounds. Finished pixels drop
+out, and the next round sees a compact copy of the others: with bounds at three deviations a half,
+a fifth, a twentieth of the pixels.
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,7 +36,7 @@ CLIP_TILE = TILE // 16
 
 
 class Bounds(NamedTuple):
-    """What is left of some pixels: the values within bounds."""
+    """The values kept at some pixels: those within bounds."""
 
     low: np.ndarray
     """float64, inclusive"""
@@ -51,20 +51,20 @@ class Bounds(NamedTuple):
 def clipped_average(
     piece: Piece, ranges: Iterable[KeyRange], keys: Keys, sigma: float, maxiters: int | None
 ) -> np.ndarray:
-    """Return the sigma-clipped mean of each pixel, NaN where no value is left.
+    """Return the sigma-clipped mean of each pixel, NaN where no value is kept.
 
     Parameters
     ----------
     piece : list of ndarray
         All frames of a band of rows.
     ranges : iterable of (int, int)
-        Keys that are left out; of floats these must include what is not finite.
+        Keys that are left out; for floats these must include NaN and the infinities.
     keys : Keys
         Of the frames.
     sigma : float
         Standard deviations from the median to the bounds.
     maxiters : int or None
-        Rounds at most; None: until nothing goes.
+        Rounds at most; None: until no value is clipped.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def clipped_average(
 def _clip(
     piece: Piece, valid: Valid, sigma: float, maxiters: int | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (pixels, their means) as they are finished."""
+    """Yield (pixels, means of these) as pixels are finished."""
     count_valid(piece, valid)
     index = np.arange(valid.counts.size)
     bounds = _all_of(valid.counts)
@@ -95,7 +95,7 @@ def _clip(
         centre = _median(piece, valid, bounds)
         mean, low, high, clipped = _clip_once(piece, valid, bounds, centre, sigma)
         stopped = (clipped.kept == bounds.kept) | (clipped.kept == 0) | (iteration == maxiters)
-        # The last bounds hold just what the mean is of, unless they are wider somewhere.
+        # The mean is of the values within the last bounds, unless these are wider somewhere.
         ready = (clipped.kept == bounds.kept) & (low >= bounds.low) & (high <= bounds.high)
         yield index[ready], mean[ready]
         if (late := np.flatnonzero(stopped & ~ready)).size:
@@ -114,7 +114,7 @@ def _all_of(counts: np.ndarray) -> Bounds:
 
 
 def _median(piece: Piece, valid: Valid, bounds: Bounds) -> np.ndarray:
-    """Return the median of what is left: the mean of the two values in the middle."""
+    """Return the median of the kept values: the mean of the two in the middle."""
     none = bounds.kept == 0
     ranks = bounds.below + (bounds.kept - 1) // 2
     after = bounds.below + bounds.kept // 2
@@ -123,7 +123,7 @@ def _median(piece: Piece, valid: Valid, bounds: Bounds) -> np.ndarray:
     found = OrderStatistics(piece, np.array([ranks, after]), middle, valid.rank_test(), False)
     found.run(0, ranks.size)
     low, high = found.values().reshape(2, -1)
-    with np.errstate(all="ignore"):  # of what pixels without a value have in place of ranks
+    with np.errstate(all="ignore"):  # pixels without a value have arbitrary ones
         centre = (low.astype("f8") + high) / 2
     centre[none] = np.nan
     return centre
@@ -185,7 +185,7 @@ def _clip_all(frames, bounds, centre, sigma, found, clipped, room):
 
 @by_type
 def values_within(low, high, like):
-    """Return the least and the largest value of a dtype within bounds; crossed if there is none.
+    """Return the least and the largest value of a dtype within bounds; crossed if none is.
 
     Comparing frames with these in their own dtype takes half as long as in float64.
     """

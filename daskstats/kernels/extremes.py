@@ -1,4 +1,4 @@
-"""Folds: extremes and exact sums over the frames of a piece."""
+"""Maximum and minimum of the frames of a piece, and the frames that they are first in."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from .keys import Keys, ordered_key
 from .validity import MOST_FRAMES, Valid, flush_counts, frame_runs, is_valid, load, start_counts
 
 Trail = Sequence[tuple[int, np.ndarray]]
-"""(frames of a piece, image): where the running result of so many frames is written"""
+"""(number of frames, image): the running extreme of the first frames is written to the image"""
 
 
 class Extreme(NamedTuple):
@@ -28,20 +28,20 @@ class Extreme(NamedTuple):
 
 
 class Extremes:
-    """The maximum of the frames of a piece, or the minimum, and of what was there before.
+    """The maximum or minimum of the frames of a piece and of the frames before.
 
     Parameters
     ----------
     piece : list of ndarray
-        Frames; those of float16 are widened, all of them at once.
+        Frames; if they are float16, all are widened at once.
     into : ndarray
         (rows, cols) of the frames' dtype: the extreme so far, which is overwritten.
     least : bool
-        Whether it is the minimum.
+        Whether to find the minimum.
     valid : Valid, optional
-        What is left out.
+        Values that are left out.
     trail : sequence of (int, ndarray)
-        Number of frames of the piece, and the array that the extreme of so many is copied into.
+        Number of frames of the piece, and the array that their extreme is copied into.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Extremes:
 
 
 def begin_extreme(block: np.ndarray, least: bool, valid: bool) -> np.ndarray:
-    """Return the extreme of no frames: the first one, if all values count."""
+    """Return an array to fold extremes into: the first frame, if all values count."""
     into = pooled(block.shape[1:], block.dtype)
     into[...] = farthest(block.dtype, least) if valid else block[0]
     return into
 
 
 def combine_extremes(a: np.ndarray, b: np.ndarray, least: bool) -> np.ndarray:
-    """Return the extreme of two, as of two frames."""
+    """Return the extremes of two arrays, as of two frames."""
     out = pooled(a.shape, a.dtype)
     if a.dtype.kind != "f":
         (np.minimum if least else np.maximum)(a, b, out=out)
@@ -90,7 +90,7 @@ def combine_extremes(a: np.ndarray, b: np.ndarray, least: bool) -> np.ndarray:
 
 
 def farthest(dtype: np.dtype, least: bool) -> Any:
-    """Return the value that every other is beyond: the lowest, or the highest for a minimum."""
+    """Return the lowest value of a dtype, or the highest for a minimum."""
     if dtype.kind == "f":
         return np.inf if least else -np.inf
     if dtype.kind == "b":
@@ -136,7 +136,7 @@ _ieee_maximum, _ieee_minimum = _ieee("maximum"), _ieee("minimum")
 
 @by_type
 def beyond(x, y, least):
-    """Return the larger one, or the smaller one if ``least`` is not None; NaN if either is."""
+    """Return the larger value, or the smaller one if ``least`` is not None; NaN if either is."""
     if isinstance(x, types.Float):
         if least is types.none:
             return lambda x, y, least: _ieee_maximum(x, y)
@@ -148,7 +148,7 @@ def beyond(x, y, least):
 
 @by_type
 def unify_nan(values):
-    """Replace every NaN by the canonical one: else its bits tell in which order frames came."""
+    """Replace every NaN by the canonical one: its bits would depend on the order of frames."""
     if not isinstance(values.dtype, types.Float):
         return lambda values: None
 
@@ -202,17 +202,17 @@ def fold_extreme(out, least, p, w, x, y, z):
 def fold_argmax(
     piece: Piece, start: int, keys: np.ndarray, index: np.ndarray, valid: Valid | None = None
 ) -> None:
-    """Find the first frame that has the maximum of the frames of a piece and those before.
+    """Find the first frame with the maximum of the frames of a piece and the frames before.
 
     Parameters
     ----------
     piece : list of ndarray
         Frames from number ``start`` on.
     keys : ndarray
-        Unsigned, as wide as the frames (32 bits for float16): of the maxima so far. NaN counts
-        as the largest value.
+        Keys of the maxima so far: unsigned, as wide as the frames (32 bits for float16). NaN
+        counts as the largest value.
     index : ndarray
-        int64: the frame of each maximum, -1 where there is none yet.
+        int64: number of the frame of each maximum, -1 where there is none yet.
     """
     _fold_arg(piece, start, keys, index, valid, False)
 
@@ -220,7 +220,7 @@ def fold_argmax(
 def fold_argmin(
     piece: Piece, start: int, keys: np.ndarray, index: np.ndarray, valid: Valid | None = None
 ) -> None:
-    """Find the first frame that has the minimum, as `fold_argmax`; keys are upside down."""
+    """Find the first frame with the minimum, as `fold_argmax` does; keys are upside down."""
     _fold_arg(piece, start, keys, index, valid, True)
 
 
@@ -239,7 +239,7 @@ def _fold_arg(
 
 @compiled
 def _find_first(frames, start, flips, best, index):
-    """Keep the best key of each pixel, and the number of the frame that it was first in."""
+    """Keep the best key of each pixel, and the number of the first frame that has it."""
     cast = best.dtype.type
     numbers, unset = np.empty(TILE, best.dtype), np.empty(TILE, best.dtype)
     for first in range(0, best.size, TILE):

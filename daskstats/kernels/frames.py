@@ -30,7 +30,7 @@ LINE = 64
 STRETCH = 4 * LINE
 AHEAD = 6 * STRETCH
 
-# Frames whose sum fits in 32 bits, for pixels of at most 16 bits.
+# Frames with sums that fit in 32 bits, for pixels of at most 16 bits.
 FRAMES_IN_32_BITS = 1 << 16
 
 

@@ -1,4 +1,4 @@
-"""The decorators of compiled code, and one for functions whose body depends on types."""
+"""The decorators of compiled code, and one for functions that are chosen by type."""
 
 from collections.abc import Callable
 from functools import partial, wraps

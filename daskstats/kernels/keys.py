@@ -1,7 +1,7 @@
 """Values as ordered keys: unsigned integers of the same order, as wide as the values.
 
 The key of a value is its bits with the sign flipped; of an unsigned integer, its bits; of a
-negative float, whose magnitude runs the other way, its bits with all of them flipped.
+negative float, as its magnitude runs the other way, all its bits flipped.
 """
 
 from collections.abc import Iterable
@@ -31,13 +31,13 @@ class Keys:
     """
 
     dtype: np.dtype
-    """of the frames: numbers are compared with them as numpy does, rounded to floats of it"""
+    """of the frames; numbers are rounded to floats of it before they are compared, as in numpy"""
     wide: bool = False
-    """whether float16 is seen as float32, as folds do"""
+    """whether float16 is widened to float32, as in folds"""
 
     @property
     def seen(self) -> np.dtype:
-        """Return what compiled code sees the frames as."""
+        """The dtype of the frames in compiled code."""
         if self.dtype.kind == "b":
             return np.dtype(np.uint8)
         return np.dtype(np.float32) if self.wide and self.dtype == np.float16 else self.dtype
@@ -52,17 +52,17 @@ class Keys:
 
     @property
     def circle(self) -> int:
-        """Return how many keys there are."""
+        """The number of keys."""
         return 1 << (8 * self.unsigned.itemsize)
 
     @property
     def top(self) -> int:
-        """Return the key after that of the largest value."""
+        """The key after that of the largest value."""
         return self.of(inf if self.floats else self._limits[1]) + 1
 
     @property
     def flip(self) -> int:
-        """Return the bits that differ between the key of a positive value and the value."""
+        """The bits that differ between the key of a positive value and the value."""
         return 0 if self.dtype.kind in "ub" else self.circle // 2
 
     def of(self, value: float) -> int:
@@ -100,19 +100,17 @@ class Keys:
         return [(self.of(value), 1)] if held else []
 
     def at_least(self, value: float) -> list[KeyRange]:
-        """Return the keys of what is at or above a number."""
+        """Return the keys of the values at or above a number."""
         if self.floats:
-            held = self._rounded(value)
-            first = self.of(-0.0 if held == 0 else held)
+            first = self.of(self._rounded(value) or -0.0)
         else:
             first = self._of_integer(value if isinf(value) else ceil(value))
         return [(first, self.top - first)]
 
     def not_above(self, value: float) -> list[KeyRange]:
-        """Return the keys of what is not larger than a number, NaN included."""
+        """Return the keys of the values that are not above a number, NaN included."""
         if self.floats:
-            held = self._rounded(value)
-            first = self.of(0.0 if held == 0 else held) + 1
+            first = self.of(self._rounded(value) or 0.0) + 1
         else:
             first = self._of_integer(value if isinf(value) else floor(value) + 1)
         return [(self.top, self.circle - self.top + first)]
@@ -123,36 +121,36 @@ class Keys:
 
     @property
     def nan(self) -> list[KeyRange]:
-        """Return the keys of NaN."""
+        """The keys of NaN."""
         return [(self.top, self.circle - self.top + self.of(-inf))] if self.floats else []
 
     @property
     def not_finite(self) -> list[KeyRange]:
-        """Return the keys of NaN and of the infinities."""
+        """The keys of NaN and of the infinities."""
         return [(first - 1, length + 2) for first, length in self.nan]
 
     def left_out(self, validity: Any) -> list[KeyRange]:
         """Return the keys that a `Validity` leaves out."""
-        arcs = [arc for value in validity.invalid for arc in self.equal_to(value)]
+        ranges = [each for value in validity.invalid for each in self.equal_to(value)]
         if validity.saturation is not None:
-            arcs += self.at_least(validity.saturation)
-        return arcs + self.nan if validity.skipna else arcs
+            ranges += self.at_least(validity.saturation)
+        return ranges + self.nan if validity.skipna else ranges
 
 
-def merge_ranges(arcs: Iterable[KeyRange], circle: int) -> list[KeyRange]:
-    """Return arcs that neither meet nor overlap; the whole circle as two.
+def merge_ranges(ranges: Iterable[KeyRange], circle: int) -> list[KeyRange]:
+    """Return the same keys as ranges that neither meet nor overlap; the whole circle as two.
 
     >>> merge_ranges([(255, 1), (0, 2), (7, 1)], 256)
     [(7, 1), (255, 3)]
     """
     merged: list[KeyRange] = []
-    for first, length in sorted((first % circle, length) for first, length in arcs if length):
+    for first, length in sorted((first % circle, length) for first, length in ranges if length):
         if merged and sum(merged[-1]) >= first:
             start, held = merged.pop()
             first, length = start, max(start + held, first + length) - start
         merged.append((first, length))
     while len(merged) > 1 and sum(merged[-1]) - circle >= merged[0][0]:
-        # The last one goes past the largest key, to where the first one is.
+        # The last range goes past the largest key, to the first range.
         first, length = merged.pop(0)
         start, held = merged.pop()
         merged.append((start, max(start + held, circle + first + length) - start))

@@ -12,22 +12,20 @@ from typing import NamedTuple
 import numpy as np
 
 from .fold import Loop, adds_to
-from .frames import Piece, part_of, pooled, value_at
+from .frames import TILE, Piece, part_of, pooled, value_at
 from .jit import by_type, compiled, dividing, inlined, internal
 from .validity import Valid
 
 # Pixels of a tile: 40 KB of limbs.
-LIMB_TILE = 1024
+LIMB_TILE = TILE // 8
 
-# Bits that a quotient has at least, more than a float64 has, for its one rounding.
-QUOTIENT_BITS = 60
 
 Limbs = np.ndarray
 """uint64 (3 or 5, rows, cols)"""
 
 
 def limbs_of_state(itemsize: int) -> int:
-    """Return how many limbs a pixel of integers of so many bytes has."""
+    """Return the number of limbs of a pixel, for integers of a size in bytes."""
     return 5 if itemsize == 8 else 3
 
 
@@ -92,7 +90,7 @@ def _add_wide_squares(state, parts, p, w, x, y, z):
 
 @by_type
 def sign_of(value):
-    """Return 64 bits, all of them set for a negative value."""
+    """Return 64 bits, all set for a negative value."""
     if value.signed:
         return lambda value: np.uint64(value >> np.int64(63))
     return lambda value: np.uint64(0)
@@ -121,7 +119,7 @@ def multiply(a, b):
 
 
 def combine_limbs(a: Limbs, b: Limbs) -> Limbs:
-    """Return the limbs of two runs of frames together."""
+    """Return the limbs of two runs of frames combined."""
     out = pooled(a.shape, a.dtype)
     _combine_limbs(*(limbs.reshape(len(limbs), -1) for limbs in (a, b, out)))
     return out
@@ -158,7 +156,7 @@ def limb_variance(
 
 @dividing
 def _small_variance(limbs, counts, ddof, root, out):
-    """Write the variances that 64 bits are enough for, and return how many others there are."""
+    """Write the variances that need at most 64 bits, and return the number of the others."""
     others = 0
     for p in range(out.size):
         n = np.int64(value_at(counts, p))
@@ -172,7 +170,7 @@ def _small_variance(limbs, counts, ddof, root, out):
 
 @dividing
 def _large_variance(limbs, counts, ddof, root, out):
-    """Write the variances that 64 bits are not enough for."""
+    """Write the variances that need more than 64 bits."""
     one = np.uint64(1)
     for p in range(out.size):
         n = np.int64(value_at(counts, p))
@@ -191,7 +189,7 @@ def _large_variance(limbs, counts, ddof, root, out):
 def about_mean(total, squares, count):
     """Return the sum of squares about an integer next to the mean, and the rest of the sum.
 
-    These are small; the products of what they are made of may overflow and cancel.
+    Both are small: products in them may overflow, and cancel.
     """
     middle = np.int64(np.rint(np.float64(total) * (1.0 / max(np.float64(count), 1.0))))
     rest = total - middle * count
@@ -206,7 +204,7 @@ def is_exact(squares, count):
 
 @internal
 def _small_moments(limbs, pixel, count):
-    """Return whether 64 bits are enough for a pixel, and then the moments about its mean."""
+    """Return whether 64 bits suffice for a pixel, and the moments about its mean if they do."""
     wide, zero = limbs.shape[0] == 5, np.uint64(0)
     squares = 2 if wide else 1
     total = np.int64(limbs[0, pixel])
@@ -252,13 +250,13 @@ def _numerator(limbs, pixel, count):
 def _quotient(v2, v1, v0, a, b):
     """Return the float64 nearest to a number of three limbs over two of at most 32 bits."""
     length = _length(v2) + 128 if v2 else _length(v1) + 64 if v1 else _length(v0)
-    # As many bits as leave the quotient 60 or 62 of them.
-    shift = length - (_length(a) + _length(b) + QUOTIENT_BITS)
+    # The quotient has 60 to 62 bits, more than a float64, for its one rounding.
+    shift = length - (_length(a) + _length(b) + 60)
     high, low, lost = _shifted(v2, v1, v0, shift)
     high, low, rest = _divide(high, low, a)
     lost |= rest
     high, low, rest = _divide(high, low, b)
-    # A last bit that stands for all that follow, so that no tie is rounded that is none.
+    # A last bit stands for all that follow, so that only true ties are rounded as ties.
     low |= np.uint64((lost | rest) != np.uint64(0))
     return ldexp(np.float64(np.int64(low)), shift)
 
@@ -276,7 +274,7 @@ def _length(value):
 
 @internal
 def _shifted(v2, v1, v0, shift):
-    """Return the lower two limbs of a number moved down, or up, and the bits that were lost."""
+    """Return the lower two limbs of a number shifted down, or up, and the bits that were lost."""
     zero, lost = np.uint64(0), np.uint64(0)
     while shift >= 64:
         lost |= v0

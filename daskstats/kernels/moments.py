@@ -44,7 +44,7 @@ from .validity import (
 
 
 class SquareSums(NamedTuple):
-    """Arrays of all pixels that `Squares` adds to."""
+    """The arrays that `Squares` adds to."""
 
     sums: np.ndarray
     """int64, or uint64 for frames without a sign"""
@@ -229,14 +229,14 @@ def variance(
 ) -> None:
     """Write the variance, or its root, from exact sums and sums of squares.
 
-    It is the exact fraction, rounded once (and once more to float32), for a whole ``ddof``.
+    For a whole ``ddof`` it is the exact fraction, rounded once (and once more to float32).
     ``count`` is a number, or one for each pixel; where it is not above ``ddof``, NaN is written.
     """
     sums, squares, image = sums.reshape(-1), squares.reshape(-1), out.reshape(-1)
     n = count if isinstance(count, int) else count.reshape(-1)
     if not _variance(sums, squares, n, ddof, root, image):
         return
-    # Some pixels need more than 64 bits, which few series have.
+    # Some pixels need more than 64 bits: a case of few series.
     for first in range(0, image.size, LONG_TILE):
         some = slice(first, first + LONG_TILE)
         limbs = np.zeros((3, image[some].size), np.uint64)
@@ -246,7 +246,7 @@ def variance(
 
 @dividing
 def _variance(sums, squares, counts, ddof, root, out):
-    """Write variances, and return how many are not exact."""
+    """Write variances, and return the number of those that are not exact."""
     others = 0
     for p in range(out.size):
         n = np.int64(value_at(counts, p))
@@ -264,8 +264,8 @@ def _variance(sums, squares, counts, ddof, root, out):
 def block_moments(piece: Piece, valid: Valid | None = None) -> np.ndarray:
     """Return mean and sum of squared deviations of a piece, each as two float64.
 
-    Deviations are taken from the piece's own mean, and all of it is carried in pairs of float64,
-    so that it hardly matters how a series is cut into pieces.
+    Deviations are from the mean of the piece, and all numbers pairs of float64, so that the result
+    hardly depends on how a series is cut into pieces.
 
     Returns
     -------
@@ -287,11 +287,11 @@ def block_moments(piece: Piece, valid: Valid | None = None) -> np.ndarray:
 def merge_moments(
     a: np.ndarray, b: np.ndarray, na: int | np.ndarray, nb: int | np.ndarray
 ) -> np.ndarray:
-    """Return the moments of two runs of ``na`` and ``nb`` frames together.
+    """Return the moments of two runs of ``na`` and ``nb`` frames combined.
 
     T. F. Chan, G. H. Golub and R. J. LeVeque, Algorithms for computing the sample variance, The
     American Statistician 37 (1983) 242-247, in pairs of float64. The numbers are for all pixels
-    or for each of them; where either is 0, the other run's moments are the result.
+    or for each pixel; where either is 0, the other run's moments are the result.
     """
     out = pooled(a.shape, a.dtype)
     counts = [float(n) if isinstance(n, int) else n.astype("f8").reshape(-1) for n in (na, nb)]
@@ -346,14 +346,14 @@ def _block_moments(frames, counts, state):
 
 @by_type
 def may_overflow(like):
-    """Whether a sum, or a square, of values of the dtype may be too large for float64."""
+    """Whether sums or squares of values of the dtype may be too large for float64."""
     large = like.dtype.bitwidth == 64
     return lambda like: large
 
 
 @internal
 def _constant(frames, pixel):
-    """Return the value that a pixel has in every frame that counts; NaN if it changes."""
+    """Return the value of a pixel if all its valid values are equal, else NaN."""
     value, seen = np.nan, False
     for f in range(frames.addresses.size):
         x = load(frames, f, pixel, 1, 0)[0]

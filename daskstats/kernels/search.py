@@ -43,12 +43,12 @@ LEAST_BITS = 5
 # beyond.
 MARGIN = 1.75
 
-# Frames whose valid values a counter as wide as any key can count.
+# Frames that a narrow counter of any width can count.
 COUNTED = MOST_FRAMES[1]
 
 
 class KeyFrames(NamedTuple):
-    """Frames, seen as unsigned integers, whose bits are turned into keys."""
+    """Frames, seen as unsigned integers, for the search."""
 
     addresses: np.ndarray
     """uint64: the address of each frame"""
@@ -69,7 +69,7 @@ class Block(NamedTuple):
     base: np.ndarray
     """key that is 0 in the tile"""
     found: np.ndarray
-    """uint8: what is added to the base; as long as the tile is wide"""
+    """uint8: difference of the key found from the base; as long as a row of the tile"""
     wrong: np.ndarray
     """bool: whether the key found may be wrong"""
     tile: np.ndarray
@@ -87,7 +87,7 @@ class Cut(NamedTuple):
 
 @internal
 def valid_keys(x, frames, out):
-    """Turn the bits of values into keys; that of values that are left out is the largest."""
+    """Turn the bits of values into keys; invalid values get the largest key."""
     untested = has_untested(frames.test)
     if frames.floating:
         float_keys(x, out)
@@ -109,7 +109,7 @@ def _copy_tested(x, floating, test, keys):
 
 @internal
 def sample_keys(frames, block, sample):
-    """Sort the keys of a few frames; return how far the middle six lie apart."""
+    """Sort the keys of a few frames; return the mean range of the middle six."""
     n, g = frames.addresses.size, block.base.size
     for j in range(SAMPLE):
         s = sample[j][:g]
@@ -148,10 +148,10 @@ def _fill_gaps(sample, count, test):
 
 @internal
 def cut_about(frames, block, guess, spread, least, later):
-    """Cut a tile of at least so many bits about a guess, and return how it is cut."""
+    """Cut a tile of at least ``least`` bits about a guess, and return how it is cut."""
     cast, base = block.base.dtype.type, block.base
     widest = 8 * base.itemsize - MOST_BITS
-    # Variables of one type: with a constant among them each callee would be compiled twice.
+    # Variables of one type: with a constant each callee would be compiled twice.
     shift, most = np.int64(0), np.int64(MOST_BITS)
     bits = np.int64(LEAST_BITS if widest else MOST_BITS)
     while MARGIN * spread > np.float64(((1 << (bits - 1)) - 1) << shift) and shift < widest:
@@ -173,8 +173,8 @@ def cut_about(frames, block, guess, spread, least, later):
 def search(frames, block, rank, cut, guess):
     """Find the keys of a rank, as ``base + found``, in rounds of up to 8 and then 7 bits each.
 
-    The tile is that of `cut_about`, and in the end that of the last round, whose bits are returned
-    with the number of pixels that are marked as wrong.
+    The tile is that of `cut_about` first, and of the last round in the end. Return the bits of that
+    round and the number of pixels that are marked as wrong.
     """
     base, found, tile = block.base, block.found, block.tile
     cast, g, shift, total = base.dtype.type, base.size, cut.shift, cut.total
@@ -222,7 +222,7 @@ def search_about_means(block, rank, bits):
 
 @internal
 def _mark_ends(block, lowest, bits, rank):
-    """Mark the pixels whose key may be beyond the bits searched, and return their number."""
+    """Mark the pixels with a key that may be beyond the bits searched; return their number."""
     base, found, wrong = block.base, block.found, block.wrong
     bad, last = 0, (1 << bits) - 1
     for p in range(base.size):
@@ -244,7 +244,7 @@ def _cut(frames, block, shift, bits, later):
     addresses, test, floating, tile = frames.addresses, frames.test, frames.floating, block.tile
     base, keys, first = block.base, block.keys, block.first
     n, g = addresses.size, base.size
-    # To hand the test over for each frame would take longer than its work.
+    # Handing the test over for each frame would take longer than its work.
     untested = has_untested(test)
     ahead = np.uint64((first + g) * base.itemsize)
     reset_counts(test, first, g)

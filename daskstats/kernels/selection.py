@@ -52,10 +52,10 @@ BITS_ABOUT_MEAN = 3
 
 
 class Among(NamedTuple):
-    """Ranks among the valid values of each pixel: how they follow from the number of these."""
+    """Ranks among the valid values of each pixel, which follow from the number of these."""
 
     counts: np.ndarray
-    """of each pixel: written before a rank is wanted"""
+    """number of valid values of each pixel, which the search counts"""
     parts: np.ndarray
     """for each rank the fraction of the way from the least to the largest value"""
     steps: np.ndarray
@@ -63,7 +63,7 @@ class Among(NamedTuple):
     planes: np.ndarray
     """for each rank the row of weights"""
     weights: np.ndarray
-    """(percentiles, pixels): how far the way is from the rank to the next one"""
+    """(percentiles, pixels): weight of the value of the next rank"""
 
 
 class Wanted(NamedTuple):
@@ -83,25 +83,21 @@ class Wanted(NamedTuple):
 class OrderStatistics:
     """The values of some ranks (0 is the smallest) at each pixel, found some pixels at a time.
 
-    Every value is first turned into an unsigned key of the same order. In a block of pixels, a
-    sample of frames tells where the keys of a pixel lie; 8 bits around there are cut out of all
-    frames into a tile, and the wanted one of them is found bit by bit: each bit counts the frames
-    that are below a trial value, one compare and one add per frame, without a branch. Where the
-    keys spread further than 8 bits, the next 7 follow in a further round. A pixel that the sample
-    was wrong about is done alone, or the block from the top bits on if there are many.
+    Every value is turned into a key (`daskstats.kernels.keys`), and the keys of the ranks are
+    found block by block: see `daskstats.kernels.search`.
 
     Parameters
     ----------
     piece : list of ndarray
         All frames of a band of rows.
     ranks : sequence of int, ndarray, or Among
-        In rising order; or, with ``guesses``, int32 (ranks, pixels) or what the valid values are
-        counted for. What is returned for rank -1, of a pixel without a value, means nothing.
+        In rising order; or, with ``guesses``, int32 (ranks, pixels), or ranks that follow from the
+        number of valid values. The value of rank -1, of a pixel without values, is arbitrary.
     guesses : sequence of int, optional
-        For each rank the frame of the sorted sample that it is near to; -1: it is the rank before,
-        or the next one.
-    rules : tuple, optional
-        What is left out.
+        For each rank the nearest frame of the sorted sample; -1: it is the rank before, or the
+        next one.
+    test : ValidityTest, optional
+        Test for values that are left out; see `Valid.rank_test`.
     find_nan : bool
         Whether a pixel with a NaN in any frame is NaN.
     """
@@ -146,7 +142,7 @@ class OrderStatistics:
         _select(self._key_frames, self._wanted, self._along, first, last)
 
     def values(self) -> np.ndarray:
-        """Return the values (ranks, rows, cols), which the keys become: call it once."""
+        """Turn the keys into values (ranks, rows, cols) and return these: call it once."""
         values = values_of_keys(self._out, self._dtype)
         if self._missing.any():
             values[:, self._missing] = np.nan
@@ -154,9 +150,9 @@ class OrderStatistics:
 
 
 def sharing(loops: Iterable[Any]) -> list[Any]:
-    """Return loops over the same frames that do what these do, as few as can be.
+    """Return the fewest loops over the same frames that have the results of the given ones.
 
-    Squares of small integers are summed from what is cut out of the frames for order statistics.
+    Squares of small integers are summed from the tiles of order statistics.
     """
     loops = list(loops)
     for order in [loop for loop in loops if isinstance(loop, OrderStatistics)]:
@@ -167,7 +163,7 @@ def sharing(loops: Iterable[Any]) -> list[Any]:
 
 
 def _near(ranks: Sequence[int], nframes: int) -> list[int]:
-    """Return which frame of the sorted sample each rank is near to, -1 if it follows another."""
+    """Return the nearest frame of the sorted sample for each rank, -1 if it follows another."""
     guesses, searched = [], -2
     for rank in ranks:
         follows = rank == searched + 1
@@ -177,7 +173,7 @@ def _near(ranks: Sequence[int], nframes: int) -> list[int]:
 
 
 class ValidPercentiles:
-    """Percentiles of the valid values of each pixel, whose number differs, some pixels at a time.
+    """Percentiles of the valid values of each pixel, some pixels at a time.
 
     Parameters
     ----------
@@ -186,7 +182,7 @@ class ValidPercentiles:
     percentiles : sequence of float
         From 0 to 100.
     valid : Valid
-        What is left out, and where the number of frames that count at each pixel is written.
+        Values that are left out; the number of valid frames of each pixel is written to its counts.
     skipna : bool
         Whether NaN is left out; otherwise a pixel with one in any frame is NaN.
 
@@ -205,7 +201,7 @@ class ValidPercentiles:
     def __init__(
         self, piece: Piece, percentiles: Sequence[float], valid: Valid, skipna: bool
     ) -> None:
-        # The least and the largest value are at a rank, and have no neighbour to look at.
+        # The least and the largest value are at a rank, and need no neighbour.
         both = [[0, 1][: 1 + (0 < q < 100)] for q in percentiles]
         self._rows = np.cumsum([0, *map(len, both)])
         parts = np.repeat(np.array(percentiles) / 100, np.diff(self._rows))
@@ -225,7 +221,7 @@ class ValidPercentiles:
     def neighbours(self) -> list[tuple[np.ndarray, np.ndarray | None, np.ndarray]]:
         """Return, for each percentile, the values below, those above if needed, and their weight.
 
-        See `rank_of`. Where nothing counts they mean nothing.
+        See `rank_of`. Where no value is valid they are arbitrary.
         """
         values = self._order.values()
         return [
@@ -235,7 +231,7 @@ class ValidPercentiles:
 
 
 def interpolate(below: np.ndarray, above: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
-    """Return what lies between neighbours, in float64, by numpy's two formulas, at each pixel.
+    """Interpolate between neighbours at each pixel, in float64, by numpy's two formulas.
 
     ``weight`` is a number, or one for each pixel.
     """
@@ -256,7 +252,7 @@ def _interpolate(below, above, weights, out):
 
 
 def _block(nframes: int, pixels: int, testing: bool) -> int:
-    """Return how many pixels make a block."""
+    """Return the number of pixels of a block."""
     most = min(MOST_BLOCK, TILE_NBYTES // nframes)
     if testing:
         # So that prefetched frames are still in cache: there is more work with each value, and the

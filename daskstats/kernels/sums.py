@@ -9,7 +9,7 @@ from .frames import LONG_TILE, Piece, aligned, part_of, pooled, value_at
 from .jit import compiled, dividing, internal
 from .validity import Valid, flush_counts, start_counts
 
-# Frames whose sums of upper bytes, and of lower bytes, fit in 16 bits.
+# Frames with sums of upper bytes, and of lower bytes, that fit in 16 bits.
 FRAMES_IN_HALVES = 1 << 8
 
 

@@ -1,4 +1,4 @@
-"""Sums of squares of tiles."""
+"""Sums of squares from the tiles that order statistics are searched in."""
 
 import numpy as np
 
@@ -88,7 +88,7 @@ def sum_tile(tile, found):
     """Sum bytes and their squares, and find the extremes: add them to the four arrays found.
 
     Squares are those of the difference from 128, at most 2^14, so that three fit into 16 bits.
-    Their sum may overflow, as in `Squares`; what is not in that of the upper bytes does not.
+    Their sum may overflow, as in `Squares`; its difference from that of upper bytes does not.
     """
     total, squares, most, least = found
     n, g, narrow = tile.shape[0], total.size, np.uint16

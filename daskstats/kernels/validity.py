@@ -1,4 +1,4 @@
-"""Which values count: ranges of keys that are left out, and the test of compiled code for them.
+"""Valid values: ranges of keys that are left out, and the test of compiled code for them.
 
 Left out are a few ranges of keys (`daskstats.kernels.keys`) of the circle of all keys: a saturated
 value lies next to the smallest one, the positive NaNs next to the negative ones, so that one range
@@ -52,7 +52,7 @@ class ValidityTest(NamedTuple):
 
 
 class Valid:
-    """Which values of frames of a dtype count, and how many have counted at each pixel.
+    """The values that are left out of frames of a dtype, and the valid frames of each pixel.
 
     Parameters
     ----------
@@ -72,8 +72,7 @@ class Valid:
         """Return the test of folds, in which ``neutral`` replaces values that are left out."""
         first, length, single, untested = self._tested()
         unsigned, seen = self.keys.unsigned, self.keys.seen
-        longest, _ = self._longest()
-        bits = np.array([self.keys.bits(longest)], unsigned)
+        bits = np.array([self.keys.bits(int(first)) if self.keys.floats else first], unsigned)
         # A few pixels between the rows, which would share a few places of each cache otherwise.
         copies = aligned((8 if len(untested) else 0, LONG_TILE + LINE // 2), seen)
         counters = aligned((LONG_TILE,), unsigned), copies, self.counts
@@ -97,9 +96,6 @@ class Valid:
         counters = aligned((LONG_TILE,), unsigned), np.empty((0, 0), unsigned)
         counts = self.counts if count else self.counts[:0]
         return ValidityTest(first, length, single, untested, first, last, *counters, counts)
-
-    def _longest(self) -> KeyRange:
-        return max(reversed(self.arcs), key=lambda each: each[1])
 
     def _tested(self) -> tuple:
         """Return the first four fields of a test."""
