@@ -9,10 +9,9 @@ wrong about is searched alone, or the block from the top bits on if there are ma
 from typing import NamedTuple
 
 import numpy as np
-from numba import types
 
 from .frames import LINE, prefetch, value_at, view
-from .jit import by_type, inlined, internal
+from .jit import if_tested, inlined, internal
 from .keys import float_keys
 from .tiles import MOST_BITS, NOT_IN_TILE, next_in_tile, search_bits
 from .validity import (
@@ -128,22 +127,16 @@ def sample_keys(frames, block, sample):
     return spread / g
 
 
-@by_type
+@if_tested(lambda sample, count, test: None)
 def _fill_gaps(sample, count, test):
     """Replace the keys of invalid values in the sample by another frame's, if there is one."""
-    if test is types.none:
-        return lambda sample, count, test: None
-
-    def fill(sample, count, test):
-        gap = ~sample.dtype.type(0)
-        for k in range(2 * SAMPLE - 2):
-            # Down the sample, and up again for the first ones.
-            j = k + 1 if k < SAMPLE - 1 else 2 * SAMPLE - 3 - k
-            s, near = sample[j], sample[j - 1 if k < SAMPLE - 1 else j + 1]
-            for p in range(count):
-                s[p] = near[p] if s[p] == gap else s[p]
-
-    return fill
+    gap = ~sample.dtype.type(0)
+    for k in range(2 * SAMPLE - 2):
+        # Down the sample, and up again for the first ones.
+        j = k + 1 if k < SAMPLE - 1 else 2 * SAMPLE - 3 - k
+        s, near = sample[j], sample[j - 1 if k < SAMPLE - 1 else j + 1]
+        for p in range(count):
+            s[p] = near[p] if s[p] == gap else s[p]
 
 
 @internal

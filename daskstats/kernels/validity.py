@@ -17,7 +17,7 @@ import numpy as np
 from numba import types
 
 from .frames import LINE, LONG_TILE, Frames, Piece, aligned, frames_of, part_of, plain, view
-from .jit import by_type, inlined, internal
+from .jit import by_type, if_tested, inlined, internal
 from .keys import KeyRange, Keys, key_bits, merge_ranges
 
 # Frames that a narrow counter of 1 or 2 bytes can count, in whole groups of eight.
@@ -156,20 +156,14 @@ def load_four(frames, f, first, count, row):
     )
 
 
-@by_type
+@if_tested(lambda x, test, row: x)
 def _tested_copy(x, test, row):
     """Return pixels, or a copy without values of the untested ranges."""
-    if test is types.none:
-        return lambda x, test, row: x
-
-    def copied(x, test, row):
-        if test.untested.shape[0]:
-            out = part_of(test.copies[row], 0, x.size)
-            _replace_untested(x, test, out)
-            return out
-        return x
-
-    return copied
+    if test.untested.shape[0]:
+        out = part_of(test.copies[row], 0, x.size)
+        _replace_untested(x, test, out)
+        return out
+    return x
 
 
 @internal
@@ -186,34 +180,24 @@ def _replace_untested(x, test, out):
             out[p] = replacement if cast(key_bits(out[p]) - start) < length else out[p]
 
 
-@by_type
+@if_tested(lambda test: False)
 def has_untested(test):
     """Whether there are ranges of keys that are left out and not tested for."""
-    if test is types.none:
-        return lambda test: False
-    return lambda test: test.untested.shape[0] > 0
+    return test.untested.shape[0] > 0
 
 
-@by_type
+@if_tested(lambda x, test, out: None)
 def replace_untested(x, test, out):
     """Copy keys, but for those of untested ranges, which are replaced."""
-    if test is types.none:
-        return lambda x, test, out: None
-    return lambda x, test, out: _replace_untested(x, test, out)
+    _replace_untested(x, test, out)
 
 
-@by_type
+@if_tested(lambda test, count: count)
 def start_counts(test, count):
     """Return counters of a tile of ``count`` pixels, all of them 0; their number without a test."""
-    if test is types.none:
-        return lambda test, count: count
-
-    def start(test, count):
-        counts = part_of(test.narrow_counts, 0, count)
-        counts[:] = 0
-        return counts
-
-    return start
+    counts = part_of(test.narrow_counts, 0, count)
+    counts[:] = 0
+    return counts
 
 
 @by_type
@@ -224,68 +208,44 @@ def size_of(counts):
     return lambda counts: counts
 
 
-@by_type
+@if_tested(lambda test, counts, pixel, *values: None)
 def count_values(test, counts, pixel, *values):
     """Count the valid ones of a pixel's values."""
-    if test is types.none:
-        return lambda test, counts, pixel, *values: None
-
-    def count(test, counts, pixel, *values):
-        cast = counts.dtype.type
-        for value in values:
-            counts[pixel] += cast(_passes(value, test))
-
-    return count
+    cast = counts.dtype.type
+    for value in values:
+        counts[pixel] += cast(_passes(value, test))
 
 
-@by_type
+@if_tested(lambda test, first, counts: None)
 def flush_counts(test, first, counts):
     """Add the counters of a tile to the counts from pixel ``first`` on."""
-    if test is types.none:
-        return lambda test, first, counts: None
-
-    def flush(test, first, counts):
-        total = test.counts[first : first + counts.size]
-        for p in range(total.size):  # of no pixel, if counts are not wanted
-            total[p] += counts[p]
-
-    return flush
+    total = test.counts[first : first + counts.size]
+    for p in range(total.size):  # of no pixel, if counts are not wanted
+        total[p] += counts[p]
 
 
-@by_type
+@if_tested(lambda test, first, count: None)
 def reset_counts(test, first, count):
     """Set the counts of ``count`` pixels from ``first`` on to 0."""
-    if test is types.none:
-        return lambda test, first, count: None
-
-    def reset(test, first, count):
-        test.counts[first : first + count] = 0
-
-    return reset
+    test.counts[first : first + count] = 0
 
 
-@by_type
+@if_tested(lambda value, test: value)
 def select(value, test):
     """Return a valid value, or else the neutral one."""
-    if test is types.none:
-        return lambda value, test: value
-    return lambda value, test: value if _passes(value, test) else test.neutral
+    return value if _passes(value, test) else test.neutral
 
 
-@by_type
+@if_tested(lambda value, term, test: term)
 def select_term(value, term, test):
     """Return a term of a sum if the value that it follows from is valid, else 0."""
-    if test is types.none:
-        return lambda value, term, test: term
-    return lambda value, term, test: term if _passes(value, test) else 0.0
+    return term if _passes(value, test) else 0.0
 
 
-@by_type
+@if_tested(lambda value, test: True)
 def is_valid(value, test):
     """Whether a value counts: always, if there is no test."""
-    if test is types.none:
-        return lambda value, test: True
-    return lambda value, test: _passes(value, test)
+    return _passes(value, test)
 
 
 @internal
