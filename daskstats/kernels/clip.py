@@ -150,7 +150,7 @@ def _clip_once(
     """Return the mean of the values within bounds, the new bounds, and the bounds within both."""
     mean, low, high = found = tuple(np.empty((3, centre.size)))
     clipped = Bounds(*(np.empty_like(array) for array in bounds))
-    frames = frames_of(piece, valid.test() if valid.arcs else None)
+    frames = frames_of(piece, valid.test() if valid.key_ranges else None)
     # Frames are compared in their own dtype, but 64-bit integers as float64, the sums' dtype.
     dtype = np.dtype("f8" if piece[0].itemsize == 8 else piece[0].dtype)
     floats, edges, numbers = (np.empty((2, CLIP_TILE), t) for t in ("f8", dtype, "i4"))

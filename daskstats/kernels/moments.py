@@ -278,7 +278,7 @@ def block_moments(piece: Piece, valid: Valid | None = None) -> np.ndarray:
     counts: int | np.ndarray = count_frames(frames)
     if valid is not None:
         count_valid(piece, valid)
-        if valid.arcs:
+        if valid.key_ranges:
             test, counts = valid.test(), valid.counts
     _block_moments(frames_of(frames, test), counts, tuple(state.reshape(4, -1)))
     return state

@@ -66,7 +66,7 @@ class Valid:
 
     def __init__(self, ranges: Iterable[KeyRange], keys: Keys, counts: np.ndarray) -> None:
         self.keys, self.counts = keys, counts.reshape(-1)
-        self.arcs = merge_ranges(ranges, keys.circle)
+        self.key_ranges = merge_ranges(ranges, keys.circle)
 
     def test(self, neutral: float = 0) -> ValidityTest:
         """Return the test of folds, in which ``neutral`` replaces values that are left out."""
@@ -88,7 +88,7 @@ class Valid:
         """
         unsigned, most = self.keys.unsigned, self.keys.circle - 1
         last = unsigned.type(most if self.keys.floats else self.keys.bits(most))
-        if self.arcs:
+        if self.key_ranges:
             first, length, single, untested = self._tested()
         else:  # the last key, replaced by itself
             first, length, single = last, unsigned.type(1), (last, last)
@@ -100,7 +100,9 @@ class Valid:
     def _tested(self) -> tuple:
         """Return the first four fields of a test."""
         cast = self.keys.unsigned.type
-        *shorter, (first, length) = sorted(map(self._rotated, self.arcs), key=lambda each: each[1])
+        *shorter, (first, length) = sorted(
+            map(self._rotated, self.key_ranges), key=lambda each: each[1]
+        )
         single: list[int] = []
         untested: list[KeyRange] = []
         for start, count in shorter:
@@ -130,7 +132,7 @@ def frame_runs(
     every = frames_of(piece, None)
     if valid is not None:
         most = min(most, MOST_FRAMES.get(valid.keys.unsigned.itemsize, most))
-        if valid.arcs:
+        if valid.key_ranges:
             test = valid.test(neutral)
         else:
             valid.counts += np.uint32(every.addresses.size)

@@ -110,7 +110,7 @@ def _begin_valid_percentiles(
     kernels = compiled()
     counts, keys = np.zeros(piece[0].shape[1:], "u4"), kernels.Keys(piece[0].dtype)
     valid = kernels.Valid(keys.left_out(validity), keys, counts)
-    if not valid.arcs:
+    if not valid.key_ranges:
         return _begin_percentiles(piece, percentiles, plain)
     found = kernels.ValidPercentiles(piece, percentiles, valid, validity.skipna)
 
