@@ -1,7 +1,7 @@
-"""Where compiled code is kept on disk: numba's cache, which must never be why a call fails.
+"""numba's cache of compiled code on disk, which must never make a call fail.
 
 A damaged file of the cache is removed and its code compiled again. Where no directory can be
-written to, or the disk is full, compiled code stays in memory. Each is said once, in a warning.
+written to, or the disk is full, compiled code stays in memory. Each is reported once, in a warning.
 """
 
 import threading
@@ -19,7 +19,7 @@ _lock = threading.Lock()
 
 
 class Cache(FunctionCache):
-    """numba's cache of a function, which goes on without the files that it cannot read or write."""
+    """numba's cache of a function, without the files that it cannot read or write."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -33,7 +33,7 @@ class Cache(FunctionCache):
         try:
             super().save_overload(sig, data)
         except Exception as error:
-            # Not again for each dtype.
+            # Warn once, not for each dtype.
             self.disable()
             _say(
                 f"compiled code cannot be kept in {self.cache_path} ({_text(error)}), so every "
@@ -59,14 +59,14 @@ class Cache(FunctionCache):
 
 
 def cached(jit: Callable) -> Callable:
-    """Return a decorator that compiles and keeps compiled code on disk, where that is possible."""
+    """Return a decorator that compiles, and caches compiled code on disk where possible."""
 
     def decorate(function: Callable) -> Any:
         dispatcher = jit(function)
         try:
             dispatcher._cache = Cache(function)
         except RuntimeError:
-            # Of numba: there is no locator, that is, no directory.
+            # numba found no directory for its cache.
             _say(
                 "compiled code cannot be kept on disk, so every process compiles it again, a few "
                 "seconds for each dtype: neither NUMBA_CACHE_DIR "
@@ -82,7 +82,7 @@ def cached(jit: Callable) -> Callable:
 
 
 def _check_directory(found: str) -> None:
-    """Say if the directory that was asked for is not the one that was found."""
+    """Warn if the cache is not in the directory that NUMBA_CACHE_DIR names."""
     asked = config.CACHE_DIR
     if asked and not Path(found).is_relative_to(asked):
         _say(f"NUMBA_CACHE_DIR {asked} cannot be written to: compiled code is kept in {found}")

@@ -1,14 +1,14 @@
-"""The mean of what is left after values far from the median have been clipped, again and again.
+"""Sigma-clipped means: values far from the median are clipped, round after round.
 
-At each pixel: centre and spread are the median and the standard deviation of the values that are
-left; what is further than so many deviations from the centre goes; until nothing goes, or for so
-many rounds. The result is the mean of the valid values within the last bounds, which is how
+Each round takes the median and the standard deviation of the values kept at a pixel, and clips
+values more than ``sigma`` deviations from the median. It ends when no value is clipped, or after
+``maxiters`` rounds. The result is the mean of the valid values within the last bounds, as
 astropy.stats.sigma_clipped_stats defines it.
 
-Nothing is sorted and nothing is taken out: what is left lies between two bounds, so that its
-median is an order statistic of all values, whose rank starts after those below. Pixels that are
-finished drop out, and a round sees a compact copy of the others: half, a fifth, a twentieth of
-them with bounds at three deviations.
+Nothing is sorted or removed: the kept values lie between two bounds, so that their median is an
+order statistic of all values, with a rank above the values below the bounds. Finished pixels drop
+out, and the next round sees a compact copy of the others: with bounds at three deviations a half,
+a fifth, a twentieth of the pixels.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,22 +18,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from .frames import Piece, addresses, plain, view
-from .jit import by_type, compiled, internal
-from .keys import Arc, Keys
-from .selection import SAMPLE, OrderStatistics, count_frames
-from .validity import Valid, count_valid, counts, take
+from .fold import count_valid
+from .frames import TILE, Piece, count_frames, frames_of, part_of, plain, view
+from .jit import by_type, compiled, inlined, internal
+from .keys import KeyRange, Keys
+from .search import SAMPLE
+from .selection import OrderStatistics
+from .validity import Valid, is_valid, load
 
 # Bytes of the frames of a group of pixels that goes through all rounds at once, in the last-level
 # cache, and its least number of pixels.
-GROUP_NBYTES, LEAST_GROUP = 1 << 23, 256
+GROUP_NBYTES = 1 << 23
+LEAST_GROUP = TILE // 32
 
-# Pixels of a tile that goes through the two passes of a round: half of a second-level cache.
-CLIP_TILE = 512
+# Pixels of a tile that goes through the two passes of a round, in half of a second-level cache.
+CLIP_TILE = TILE // 16
 
 
 class Bounds(NamedTuple):
-    """What is left of some pixels: the values within bounds."""
+    """The values kept at some pixels: those within bounds."""
 
     low: np.ndarray
     """float64, inclusive"""
@@ -46,36 +49,36 @@ class Bounds(NamedTuple):
 
 
 def clipped_average(
-    piece: Piece, arcs: Iterable[Arc], keys: Keys, sigma: float, maxiters: int | None
+    piece: Piece, ranges: Iterable[KeyRange], keys: Keys, sigma: float, maxiters: int | None
 ) -> np.ndarray:
-    """Return the sigma-clipped mean of each pixel, NaN where no value is left.
+    """Return the sigma-clipped mean of each pixel, NaN where no value is kept.
 
     Parameters
     ----------
     piece : list of ndarray
         All frames of a band of rows.
-    arcs : iterable of (int, int)
-        Keys that are left out; of floats these must include what is not finite.
+    ranges : iterable of (int, int)
+        Keys that are left out; for floats these must include NaN and the infinities.
     keys : Keys
         Of the frames.
     sigma : float
         Standard deviations from the median to the bounds.
     maxiters : int or None
-        Rounds at most; None: until nothing goes.
+        Rounds at most; None: until no value is clipped.
 
     Returns
     -------
     ndarray
         float64 (rows, cols).
     """
-    arcs = list(arcs)
+    ranges = list(ranges)
     rows, cols = piece[0].shape[1:]
     out = np.empty((rows, cols))
     flat = out.reshape(-1)
     size = max(LEAST_GROUP, GROUP_NBYTES // (count_frames(piece) * keys.unsigned.itemsize))
     for first in range(0, flat.size, size):
         group = plain([b.reshape(len(b), 1, -1)[:, :, first : first + size] for b in piece])
-        valid = Valid(arcs, keys, np.zeros(group[0].shape[2], "u4"))
+        valid = Valid(ranges, keys, np.zeros(group[0].shape[2], "u4"))
         for index, mean in _clip(group, valid, sigma, maxiters):
             flat[first + index] = mean
     return out
@@ -84,7 +87,7 @@ def clipped_average(
 def _clip(
     piece: Piece, valid: Valid, sigma: float, maxiters: int | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (pixels, their means) as they are finished."""
+    """Yield (pixels, means of these) as pixels are finished."""
     count_valid(piece, valid)
     index = np.arange(valid.counts.size)
     bounds = _all_of(valid.counts)
@@ -92,7 +95,7 @@ def _clip(
         centre = _median(piece, valid, bounds)
         mean, low, high, clipped = _clip_once(piece, valid, bounds, centre, sigma)
         stopped = (clipped.kept == bounds.kept) | (clipped.kept == 0) | (iteration == maxiters)
-        # The last bounds hold just what the mean is of, unless they are wider somewhere.
+        # The mean is of the values within the last bounds, unless these are wider somewhere.
         ready = (clipped.kept == bounds.kept) & (low >= bounds.low) & (high <= bounds.high)
         yield index[ready], mean[ready]
         if (late := np.flatnonzero(stopped & ~ready)).size:
@@ -111,16 +114,16 @@ def _all_of(counts: np.ndarray) -> Bounds:
 
 
 def _median(piece: Piece, valid: Valid, bounds: Bounds) -> np.ndarray:
-    """Return the median of what is left: the mean of the two values in the middle."""
+    """Return the median of the kept values: the mean of the two in the middle."""
     none = bounds.kept == 0
     ranks = bounds.below + (bounds.kept - 1) // 2
     after = bounds.below + bounds.kept // 2
     ranks[none] = after[none] = -1
     middle = [SAMPLE // 2, -1]
-    found = OrderStatistics(piece, np.array([ranks, after]), middle, valid.rank_rules(), False)
+    found = OrderStatistics(piece, np.array([ranks, after]), middle, valid.rank_test(), False)
     found.run(0, ranks.size)
     low, high = found.values().reshape(2, -1)
-    with np.errstate(all="ignore"):  # of what pixels without a value have in place of ranks
+    with np.errstate(all="ignore"):  # pixels without a value have arbitrary ones
         centre = (low.astype("f8") + high) / 2
     centre[none] = np.nan
     return centre
@@ -129,15 +132,14 @@ def _median(piece: Piece, valid: Valid, bounds: Bounds) -> np.ndarray:
 def _gather(piece: Piece, index: np.ndarray) -> Piece:
     """Return the frames of some pixels, one after the other."""
     out = np.empty((count_frames(piece), 1, index.size), piece[0].dtype)
-    _gather_all(addresses(piece), index, out[:, 0])
+    _gather_all(frames_of(piece, None), index, out[:, 0])
     return [out]
 
 
 @compiled
-def _gather_all(addresses, index, out):
-    for f in range(addresses.size):
-        x = view(addresses[f], out, 0, index[-1] + 1)
-        o = out[f]
+def _gather_all(frames, index, out):
+    for f in range(out.shape[0]):
+        x, o = view(frames.addresses[f], out, 0, index[-1] + 1), out[f]
         for p in range(o.size):
             o[p] = x[index[p]]
 
@@ -145,53 +147,45 @@ def _gather_all(addresses, index, out):
 def _clip_once(
     piece: Piece, valid: Valid, bounds: Bounds, centre: np.ndarray, sigma: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Bounds]:
-    """Return the mean of what is left, the new bounds, and what is left within both."""
-    mean, low, high = np.empty((3, centre.size))
+    """Return the mean of the values within bounds, the new bounds, and the bounds within both."""
+    mean, low, high = found = tuple(np.empty((3, centre.size)))
     clipped = Bounds(*(np.empty_like(array) for array in bounds))
-    like = np.empty(1, piece[0].dtype)
+    frames = frames_of(piece, valid.test() if valid.key_ranges else None)
     # Frames are compared in their own dtype, but 64-bit integers as float64, the sums' dtype.
-    tile = np.empty((2, CLIP_TILE), "f8" if like.itemsize == 8 else like.dtype)
-    fixed = addresses(piece), like, valid.rules() if valid.arcs else None
-    _clip_all(*fixed, tile, tuple(bounds), centre, float(sigma), mean, low, high, tuple(clipped))
+    dtype = np.dtype("f8" if piece[0].itemsize == 8 else piece[0].dtype)
+    floats, edges, numbers = (np.empty((2, CLIP_TILE), t) for t in ("f8", dtype, "i4"))
+    _clip_all(frames, bounds, centre, float(sigma), found, clipped, (*floats, *edges, *numbers))
     return mean, low, high, clipped
 
 
 @compiled
-def _clip_all(addresses, like, rules, edges, bounds, centre, sigma, mean, low, high, clipped):
-    sums, squares = np.empty(CLIP_TILE), np.empty(CLIP_TILE)
-    kept, below = np.empty(CLIP_TILE, np.int32), np.empty(CLIP_TILE, np.int32)
+def _clip_all(frames, bounds, centre, sigma, found, clipped, room):
+    mean, low, high = found
     for first in range(0, centre.size, CLIP_TILE):
         g = min(CLIP_TILE, centre.size - first)
-        tile = slice(first, first + g)
-        c, lowest, highest = centre[tile], bounds[0][tile], bounds[1][tile]
-        s, q, m, b, lo, hi = (
-            sums[:g],
-            squares[:g],
-            kept[:g],
-            below[:g],
-            edges[0, :g],
-            edges[1, :g],
-        )
+        sums, squares, lo, hi, below, kept = part_of(room, 0, g)
+        c, lowest, highest = part_of((centre, bounds.low, bounds.high), first, g)
         for p in range(g):
-            lo[p], hi[p] = values_within(lowest[p], highest[p], edges)
-        _sum_within(addresses, like, first, rules, lo, hi, c, s, q, m)
+            lo[p], hi[p] = values_within(lowest[p], highest[p], lo)
+        _sum_within(frames, first, (lo, hi, c), sums, squares, kept)
         for p in range(g):
-            n = np.float64(max(m[p], 1))
-            shift = s[p] / n
-            spread = sigma * np.sqrt(max(0.0, q[p] / n - shift * shift))
-            mean[first + p] = c[p] + shift if m[p] else np.nan
+            n = np.float64(max(kept[p], 1))
+            shift = sums[p] / n
+            spread = sigma * np.sqrt(max(0.0, squares[p] / n - shift * shift))
+            mean[first + p] = c[p] + shift if kept[p] else np.nan
             low[first + p], high[first + p] = c[p] - spread, c[p] + spread
-            clipped[0][first + p] = max(low[first + p], lowest[p])
-            clipped[1][first + p] = min(high[first + p], highest[p])
-            lo[p], hi[p] = values_within(clipped[0][first + p], clipped[1][first + p], edges)
-        _count_within(addresses, like, first, rules, lo, hi, b, m)
+            clipped.low[first + p] = max(low[first + p], lowest[p])
+            clipped.high[first + p] = min(high[first + p], highest[p])
+            edges = clipped.low[first + p], clipped.high[first + p]
+            lo[p], hi[p] = values_within(*edges, lo)
+        _count_within(frames, first, lo, hi, below, kept)
         for p in range(g):
-            clipped[2][first + p], clipped[3][first + p] = b[p], m[p]
+            clipped.below[first + p], clipped.kept[first + p] = below[p], kept[p]
 
 
 @by_type
 def values_within(low, high, like):
-    """Return the least and the largest value of a dtype within bounds; crossed if there is none.
+    """Return the least and the largest value of a dtype within bounds; crossed if none is.
 
     Comparing frames with these in their own dtype takes half as long as in float64.
     """
@@ -219,43 +213,45 @@ def values_within(low, high, like):
 
 
 @internal
-def _sum_within(addresses, like, first, rules, low, high, centre, sums, squares, within):
-    """Sum what is within bounds about the centre, and the squares, two frames at a time."""
-    n, cast = addresses.size, low.dtype.type
-    sums[:] = 0
-    squares[:] = 0
-    within[:] = 0
+def _sum_within(frames, first, bounds, sums, squares, kept):
+    """Sum the values within bounds about the centre, and the squares, two frames at a time."""
+    n, g, test = frames.addresses.size, sums.size, frames.test
+    for p in range(g):
+        sums[p] = squares[p] = kept[p] = 0
     for f in range(0, n - 1, 2):
-        x = take(addresses[f], like, first, low.size, rules, 0)
-        y = take(addresses[f + 1], like, first, low.size, rules, 1)
-        for p in range(low.size):
-            v, w = cast(x[p]), cast(y[p])
-            held = counts(x[p], rules) & (v >= low[p]) & (v <= high[p])
-            also = counts(y[p], rules) & (w >= low[p]) & (w <= high[p])
-            d = np.float64(x[p]) - centre[p] if held else 0.0
-            e = np.float64(y[p]) - centre[p] if also else 0.0
+        x, y = load(frames, f, first, g, 0), load(frames, f + 1, first, g, 1)
+        for p in range(g):
+            k, d = _deviation(x[p], p, bounds, test)
+            m, e = _deviation(y[p], p, bounds, test)
             sums[p] += d + e
             squares[p] += d * d + e * e
-            within[p] += np.int32(held) + np.int32(also)
+            kept[p] += np.int32(k) + np.int32(m)
     for f in range(n - n % 2, n):
-        x = take(addresses[f], like, first, low.size, rules, 0)
-        for p in range(low.size):
-            v = cast(x[p])
-            held = counts(x[p], rules) & (v >= low[p]) & (v <= high[p])
-            d = np.float64(x[p]) - centre[p] if held else 0.0
+        x = load(frames, f, first, g, 0)
+        for p in range(g):
+            k, d = _deviation(x[p], p, bounds, test)
             sums[p] += d
             squares[p] += d * d
-            within[p] += np.int32(held)
+            kept[p] += np.int32(k)
+
+
+@inlined
+def _deviation(value, p, bounds, test):
+    """Return whether a value is within bounds, and its deviation from the centre if it is."""
+    low, high, centre = bounds
+    v = low.dtype.type(value)
+    kept = is_valid(value, test) & (v >= low[p]) & (v <= high[p])
+    return kept, np.float64(value) - centre[p] if kept else 0.0
 
 
 @internal
-def _count_within(addresses, like, first, rules, low, high, below, within):
+def _count_within(frames, first, low, high, below, kept):
     cast = low.dtype.type
-    below[:] = 0
-    within[:] = 0
-    for f in range(addresses.size):
-        x = take(addresses[f], like, first, low.size, rules, 0)
+    for p in range(low.size):
+        below[p] = kept[p] = 0
+    for f in range(frames.addresses.size):
+        x = load(frames, f, first, low.size, 0)
         for p in range(low.size):
-            v, valid = cast(x[p]), counts(x[p], rules)
+            v, valid = cast(x[p]), is_valid(x[p], frames.test)
             below[p] += np.int32(valid & (v < low[p]))
-            within[p] += np.int32(valid & (v >= low[p]) & (v <= high[p]))
+            kept[p] += np.int32(valid & (v >= low[p]) & (v <= high[p]))

@@ -1,7 +1,7 @@
-"""Folds: extremes and exact sums over the frames of a piece."""
+"""Maximum and minimum of the frames of a piece, and the frames that they are first in."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -9,58 +9,39 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .frames import (
-    LONG_TILE,
-    STRETCH,
-    TILE,
-    Piece,
-    addresses,
-    copy_bytes,
-    part_of,
-    plain,
-    pooled,
-    prefetch_frames,
-)
-from .jit import by_type, compiled, inlined, internal
-from .keys import Keys, ordered
-from .validity import (
-    MOST_FRAMES,
-    Valid,
-    begin,
-    counts,
-    end,
-    note,
-    pick,
-    rules_of,
-    runs,
-    take,
-    take_four,
-)
+from .fold import adds_to, fold
+from .frames import LONG_TILE, TILE, Piece, addresses_of, copy_bytes, part_of, plain, pooled
+from .jit import by_type, compiled, internal
+from .keys import Keys, ordered_key
+from .validity import MOST_FRAMES, Valid, flush_counts, frame_runs, is_valid, load, start_counts
 
 Trail = Sequence[tuple[int, np.ndarray]]
-"""(frames of a piece, image): where the running result of so many frames is written"""
+"""(number of frames, image): the running extreme of the first frames is written to the image"""
 
 
-NOWHERE = np.empty(0, np.uint64)
+class Extreme(NamedTuple):
+    """The extremes so far."""
 
-# ---------------------------------------------------------------------- extremes
+    out: np.ndarray
+    least: bool | None
+    """None for the maximum"""
 
 
 class Extremes:
-    """The maximum of the frames of a piece, or the minimum, and of what was there before.
+    """The maximum or minimum of the frames of a piece and of the frames before.
 
     Parameters
     ----------
     piece : list of ndarray
-        Frames; those of float16 are widened, all of them at once.
+        Frames; if they are float16, all are widened at once.
     into : ndarray
         (rows, cols) of the frames' dtype: the extreme so far, which is overwritten.
     least : bool
-        Whether it is the minimum.
+        Whether to find the minimum.
     valid : Valid, optional
-        What is left out.
+        Values that are left out.
     trail : sequence of (int, ndarray)
-        Number of frames of the piece, and the array that the extreme of so many is copied into.
+        Number of frames of the piece, and the array that their extreme is copied into.
     """
 
     def __init__(
@@ -71,35 +52,33 @@ class Extremes:
         valid: Valid | None = None,
         trail: Trail = (),
     ) -> None:
-        self._frames = frames = plain(piece)
+        self._frames = plain(piece)  # they outlive their addresses
         self._narrow = into.reshape(-1) if into.dtype == np.float16 else None
         (wide,) = plain([into[None]])
         ends = np.array([end for end, _ in trail], np.int64)
-        images = addresses([image[None] for _, image in trail]) if trail else NOWHERE
-        every = addresses(frames)
-        rules = rules_of(valid, every.size, farthest(into.dtype, least))
+        images = [image[None] for _, image in trail]
+        self._trail = ends, addresses_of(images) if images else np.empty(0, np.uint64)
         # Compiled code is made for a type: None for the maximum, a bool for the minimum.
-        self._out = wide.reshape(-1)
-        self._fixed = ends, images, least or None, rules
-        self._parts = list(runs(every, valid))
+        self._state = Extreme(wide.reshape(-1), least or None)
+        self._runs = list(frame_runs(self._frames, valid, farthest(into.dtype, least)))
 
     def run(self, first: int, last: int) -> None:
         """Fold the pixels from ``first`` to ``last - 1``."""
-        for part in self._parts:
-            _extreme(part, self._out, *self._fixed, first, last)
+        for frames in self._runs:
+            _extreme(frames, self._state, self._trail, first, last)
         if self._narrow is not None:
-            self._narrow[first:last] = self._out[first:last]
+            self._narrow[first:last] = self._state.out[first:last]
 
 
 def begin_extreme(block: np.ndarray, least: bool, valid: bool) -> np.ndarray:
-    """Return the extreme of no frames: the first one, if all values count."""
+    """Return an array to fold extremes into: the first frame, if all values count."""
     into = pooled(block.shape[1:], block.dtype)
     into[...] = farthest(block.dtype, least) if valid else block[0]
     return into
 
 
 def combine_extremes(a: np.ndarray, b: np.ndarray, least: bool) -> np.ndarray:
-    """Return the extreme of two, as of two frames."""
+    """Return the extremes of two arrays, as of two frames."""
     out = pooled(a.shape, a.dtype)
     if a.dtype.kind != "f":
         (np.minimum if least else np.maximum)(a, b, out=out)
@@ -111,7 +90,7 @@ def combine_extremes(a: np.ndarray, b: np.ndarray, least: bool) -> np.ndarray:
 
 
 def farthest(dtype: np.dtype, least: bool) -> Any:
-    """Return the value that every other is beyond: the lowest, or the highest for a minimum."""
+    """Return the lowest value of a dtype, or the highest for a minimum."""
     if dtype.kind == "f":
         return np.inf if least else -np.inf
     if dtype.kind == "b":
@@ -152,16 +131,16 @@ def _ieee(operation):
     return intrinsic(of)
 
 
-_maximum, _minimum = _ieee("maximum"), _ieee("minimum")
+_ieee_maximum, _ieee_minimum = _ieee("maximum"), _ieee("minimum")
 
 
 @by_type
 def beyond(x, y, least):
-    """Return the larger one, or the smaller one if ``least`` is not None; NaN if either is."""
+    """Return the larger value, or the smaller one if ``least`` is not None; NaN if either is."""
     if isinstance(x, types.Float):
         if least is types.none:
-            return lambda x, y, least: _maximum(x, y)
-        return lambda x, y, least: _minimum(x, y)
+            return lambda x, y, least: _ieee_maximum(x, y)
+        return lambda x, y, least: _ieee_minimum(x, y)
     if least is types.none:
         return lambda x, y, least: larger(x, y)
     return lambda x, y, least: smaller(x, y)
@@ -169,7 +148,7 @@ def beyond(x, y, least):
 
 @by_type
 def unify_nan(values):
-    """Replace every NaN by the canonical one: else its bits tell in which order frames came."""
+    """Replace every NaN by the canonical one: its bits would depend on the order of frames."""
     if not isinstance(values.dtype, types.Float):
         return lambda values: None
 
@@ -182,46 +161,39 @@ def unify_nan(values):
 
 
 @compiled
-def _extreme(addresses, out, ends, images, least, rules, start, stop):
+def _extreme(frames, state, trail, start, stop):
+    ends, images = trail
     for first in range(start, stop, LONG_TILE):
-        o, begun = part_of(out, first, min(LONG_TILE, stop - first)), 0
-        offset = np.uint64(first * o.itemsize)
-        few = begin(rules, o.size)
-        for step in range(ends.size):
-            _extreme_of_tile(addresses[begun : ends[step]], first, o, few, least, rules)
-            unify_nan(o)
-            copy_bytes(images[step] + offset, o.ctypes.data, o.size * o.itemsize)
-            begun = ends[step]
-        _extreme_of_tile(addresses[begun:], first, o, few, least, rules)
-        unify_nan(o)
-        end(rules, first, few)
+        out, begin = part_of(state.out, first, min(LONG_TILE, stop - first)), 0
+        offset = np.uint64(first * out.itemsize)
+        counts = start_counts(frames.test, out.size)
+        for i in range(ends.size):
+            fold(frames, (begin, ends[i]), first, counts, state, first)
+            unify_nan(out)
+            copy_bytes(images[i] + offset, out.ctypes.data, out.size * out.itemsize)
+            begin = ends[i]
+        fold(frames, (begin, frames.addresses.size), first, counts, state, first)
+        unify_nan(out)
+        flush_counts(frames.test, first, counts)
 
 
-@internal
-def _extreme_of_tile(addresses, first, o, few, least, rules):
-    n, step = addresses.size, LONG_TILE if rules is None else STRETCH // o.itemsize
-    for f in range(0, n - 3, 4):
-        for q in range(0, o.size, step):
-            m = min(step, o.size - q)
-            if rules is not None:
-                prefetch_frames(addresses, f, 4, o, first + q)
-            four = take_four(addresses, f, o, first + q, m, rules, 0)
-            _extreme_of_four(*four, part_of(o, q, m), part_of(few, q, m), least, rules)
-    for f in range(n - n % 4, n):
-        a = take(addresses[f], o, first, o.size, rules, 0)
-        for p in range(o.size):
-            note(rules, few, p, a[p])
-            o[p] = beyond(pick(a[p], rules), o[p], least)
+@adds_to(Extreme, repeat=True)
+def _add_extreme(state, parts, p, w, x, y, z):
+    out, least = parts
+    fold_extreme(out, least, p, w, x, y, z)
 
 
-@inlined
-def _extreme_of_four(a, b, c, d, o, few, least, rules):
-    for p in range(o.size):
-        w, x = pick(a[p], rules), pick(b[p], rules)
-        y, z = pick(c[p], rules), pick(d[p], rules)
-        note(rules, few, p, a[p], b[p], c[p], d[p])
+@by_type
+def fold_extreme(out, least, p, w, x, y, z):
+    """Fold four values of a pixel into its extreme; without an array do nothing."""
+    if out is types.none:
+        return lambda out, least, p, w, x, y, z: None
+
+    def fold(out, least, p, w, x, y, z):
         most = beyond(beyond(w, x, least), beyond(y, z, least), least)
-        o[p] = beyond(most, o[p], least)
+        out[p] = beyond(most, out[p], least)
+
+    return fold
 
 
 # ---------------------------------------------------------------------- where extremes are
@@ -230,17 +202,17 @@ def _extreme_of_four(a, b, c, d, o, few, least, rules):
 def fold_argmax(
     piece: Piece, start: int, keys: np.ndarray, index: np.ndarray, valid: Valid | None = None
 ) -> None:
-    """Find the first frame that has the maximum of the frames of a piece and those before.
+    """Find the first frame with the maximum of the frames of a piece and the frames before.
 
     Parameters
     ----------
     piece : list of ndarray
         Frames from number ``start`` on.
     keys : ndarray
-        Unsigned, as wide as the frames (32 bits for float16): of the maxima so far. NaN counts
-        as the largest value.
+        Keys of the maxima so far: unsigned, as wide as the frames (32 bits for float16). NaN
+        counts as the largest value.
     index : ndarray
-        int64: the frame of each maximum, -1 where there is none yet.
+        int64: number of the frame of each maximum, -1 where there is none yet.
     """
     _fold_arg(piece, start, keys, index, valid, False)
 
@@ -248,43 +220,40 @@ def fold_argmax(
 def fold_argmin(
     piece: Piece, start: int, keys: np.ndarray, index: np.ndarray, valid: Valid | None = None
 ) -> None:
-    """Find the first frame that has the minimum, as `fold_argmax`; keys are upside down."""
+    """Find the first frame with the minimum, as `fold_argmax` does; keys are upside down."""
     _fold_arg(piece, start, keys, index, valid, True)
 
 
 def _fold_arg(
     piece: Piece, start: int, best: np.ndarray, index: np.ndarray, valid: Valid | None, least: bool
 ) -> None:
-    frames = plain(piece)
-    like = np.empty(1, frames[0].dtype)
     keys = Keys(piece[0].dtype, wide=True)
-    rules = rules_of(valid, sum(map(len, frames)))
-    flip = best.dtype.type(0 if keys.floats else keys.flip)
-    most = MOST_FRAMES.get(like.itemsize, 1 << 30)
-    for part in runs(addresses(frames), valid, most):
-        _find_first(part, like, start, flip, least, best.reshape(-1), index.reshape(-1), rules)
-        start += part.size
+    cast = best.dtype.type
+    # Bits that turn the bits of a value into its key, and a key upside down.
+    flips = cast(0 if keys.floats else keys.flip), ~cast(0) if least else cast(0)
+    most = MOST_FRAMES.get(best.itemsize, 1 << 30)
+    for frames in frame_runs(piece, valid, most=most):
+        _find_first(frames, start, flips, best.reshape(-1), index.reshape(-1))
+        start += frames.addresses.size
 
 
 @compiled
-def _find_first(addresses, like, start, flip, least, best, index, rules):
-    """Keep the best key of each pixel, and the number of the frame that it was first in."""
+def _find_first(frames, start, flips, best, index):
+    """Keep the best key of each pixel, and the number of the first frame that has it."""
     cast = best.dtype.type
-    turn = ~cast(0) if least else cast(0)
-    new = np.empty(TILE, best.dtype)
-    none = np.empty(TILE, best.dtype)
+    numbers, unset = np.empty(TILE, best.dtype), np.empty(TILE, best.dtype)
     for first in range(0, best.size, TILE):
         b, i = best[first : first + TILE], index[first : first + TILE]
-        w, u = new[: b.size], none[: b.size]
+        w, u = numbers[: b.size], unset[: b.size]
         w[:] = 0
         for p in range(b.size):
             u[p] = i[p] < 0
-        for f in range(addresses.size):
-            x = take(addresses[f], like, first, b.size, rules, 0)
+        for f in range(frames.addresses.size):
+            x = load(frames, f, first, b.size, 0)
             number = cast(f + 1)
             for p in range(b.size):
-                k = cast(ordered(x[p], flip, turn))
-                better = counts(x[p], rules) & ((k > b[p]) | (u[p] != 0))
+                k = cast(ordered_key(x[p], flips))
+                better = is_valid(x[p], frames.test) & ((k > b[p]) | (u[p] != 0))
                 b[p] = k if better else b[p]
                 w[p] = number if better else w[p]
                 u[p] = cast(0) if better else u[p]

@@ -1,6 +1,7 @@
-"""How compiled code sees frames, and where states live: addresses, tiles, recycled memory."""
+"""Frames as compiled code sees them: addresses, views of some pixels, and pooled arrays."""
 
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -15,19 +16,33 @@ from .jit import by_type, by_type_inline, inlined
 Piece = list[np.ndarray]
 
 # Pixels of a tile of a fold: 16 KB of uint16 frames and 64 KB of sums. Extremes, which need less
-# beside the frames, run at 38 GB/s on two threads with longer tiles, and at 31 with these.
-TILE, LONG_TILE = 8192, 32768
+# memory than sums, run at 38 GB/s on two threads with tiles of four times as many, and at 31 with
+# these.
+TILE = 8192
+LONG_TILE = 4 * TILE
 
-# Bytes of a line of a cache, on most processors.
+# Bytes of a cache line on most processors.
 LINE = 64
 
-# Bytes of each frame that are worked on before as many, so far behind them, are asked for. Where
-# there is more to do than to compare or to add, the processor does not read far enough ahead by
-# itself: sums of squares took a quarter longer, tests for values that do not count a third.
-STRETCH, AHEAD = 256, 1536
+# Bytes of each frame that are folded before as many, AHEAD bytes further on, are prefetched. Where
+# values are not only compared or added, the processor does not read far enough ahead by itself:
+# sums of squares took a quarter longer, validity tests a third.
+STRETCH = 4 * LINE
+AHEAD = 6 * STRETCH
 
-# Frames that a 32-bit accumulator holds the sum of, for pixels of at most 16 bits.
+# Frames with sums that fit in 32 bits, for pixels of at most 16 bits.
 FRAMES_IN_32_BITS = 1 << 16
+
+
+class Frames(NamedTuple):
+    """Frames for compiled code, with the test for valid values."""
+
+    addresses: np.ndarray
+    """uint64: the address of each frame"""
+    like: np.ndarray
+    """an array of the frames' dtype"""
+    test: tuple | None
+    """a `ValidityTest`; None if all values count"""
 
 
 @intrinsic
@@ -44,8 +59,8 @@ def pointer(typingctx, address, like):
 def copy_bytes(typingctx, target, source, count):
     """Copy bytes from one address to another as C's ``memcpy`` does.
 
-    That writes whole lines of cache without reading them first: 60 images of 2 MB take 1.4 ms of
-    two threads, by stores of compiled code 5.
+    It writes whole cache lines without reading them first: 60 images of 2 MB take 1.4 ms of two
+    threads, by stores of compiled code 5.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -58,13 +73,13 @@ def copy_bytes(typingctx, target, source, count):
 
 @intrinsic
 def prefetch(typingctx, address):
-    """Ask for a line of cache that will be read, without waiting for it."""
+    """Ask for a cache line that will be read, without waiting for it."""
 
     def codegen(context, builder, signature, arguments):
         line, integer = builder.inttoptr(arguments[0], cgutils.voidptr_t), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, integer, integer, integer])
         ask = builder.module.declare_intrinsic("llvm.prefetch", (cgutils.voidptr_t,), kind)
-        # To be read, in the first level of cache, data.
+        # For reading, into the first level of the data cache.
         builder.call(ask, [line, integer(0), integer(3), integer(1)])
         return context.get_dummy_value()
 
@@ -72,11 +87,11 @@ def prefetch(typingctx, address):
 
 
 @inlined
-def prefetch_frames(addresses, f, frames, like, first):
-    """Ask for what a few frames from number ``f`` on have a little behind pixel ``first``."""
+def prefetch_frames(frames, f, count, first):
+    """Prefetch the pixels of ``count`` frames that are AHEAD bytes behind pixel ``first``."""
     for byte in range(AHEAD, AHEAD + STRETCH, LINE):
-        for i in range(f, f + frames):
-            prefetch(addresses[i] + np.uint64(first * like.itemsize + byte))
+        for i in range(f, f + count):
+            prefetch(frames.addresses[i] + np.uint64(first * frames.like.itemsize + byte))
 
 
 @inlined
@@ -87,33 +102,48 @@ def view(address, like, first, count):
 
 @by_type_inline
 def part_of(values, first, count):
-    """Return some pixels of a contiguous array that outlives their use; None, if there is none.
+    """Return some pixels of a contiguous array that outlives their use.
 
-    They are not looked for beyond its end, and nobody counts references to them, which would take
-    a lock each.
+    Bounds are not checked, and references not counted, which would take a lock each. The part of a
+    constant is the constant.
     """
     if not isinstance(values, types.Array):
-        return lambda values, first, count: None
+        return lambda values, first, count: values
     return lambda values, first, count: view(np.uint64(values.ctypes.data), values, first, count)
 
 
 @by_type
-def at(value, pixel):
-    """Return a pixel's own number, or the one that all share."""
-    if isinstance(value, types.Array):
-        return lambda value, pixel: value[pixel]
-    return lambda value, pixel: value
+def parts_of(values, first, count):
+    """Return the parts of a tuple of arrays and constants."""
+    if len(values) == 1:
+        return lambda values, first, count: (part_of(values[0], first, count),)
+    return lambda values, first, count: (
+        (part_of(values[0], first, count), *parts_of(values[1:], first, count))
+    )
 
 
-def addresses(piece: Piece) -> np.ndarray:
+@by_type
+def value_at(values, pixel):
+    """Return the value of a pixel, or the one of all pixels."""
+    if isinstance(values, types.Array):
+        return lambda values, pixel: values[pixel]
+    return lambda values, pixel: values
+
+
+def addresses_of(piece: Piece) -> np.ndarray:
     """Return the address of every frame; the arrays must outlive its use."""
-    return np.concatenate([_addresses(block) for block in piece])
+    return np.concatenate([_block_addresses(block) for block in piece])
 
 
-def _addresses(block: np.ndarray) -> np.ndarray:
+def _block_addresses(block: np.ndarray) -> np.ndarray:
     """Return the address of every frame of a block, which may run backwards or repeat one."""
     first, step = block.__array_interface__["data"][0], block.strides[0]
     return np.arange(len(block), dtype=np.uint64) * np.uint64(step % (1 << 64)) + np.uint64(first)
+
+
+def frames_of(piece: Piece, test: tuple | None) -> Frames:
+    """Return a piece of a dtype that numba knows for compiled code; it must outlive its use."""
+    return Frames(addresses_of(piece), np.empty(1, piece[0].dtype), test)
 
 
 def plain(piece: Piece) -> Piece:
@@ -126,16 +156,21 @@ def plain(piece: Piece) -> Piece:
     return piece
 
 
-# Bytes below which the allocator has memory at hand itself, in a tenth of the time.
-SMALL = 128 << 10
+def count_frames(piece: Piece) -> int:
+    """Return the number of frames of a piece."""
+    return sum(len(block) for block in piece)
 
-# What the last few states and tiles left. Without it, 60 sums of 8 MB took 148 ms instead of 51.
-# Two bands of four statistics need 12 pieces: with fewer to keep, their 31 ms were 35.
+
+# ---------------------------------------------------------------------- arrays
+
+
+# Buffers of states and tiles that were released. Without them, 60 sums of 8 MB took 148 ms instead
+# of 51; two bands of four statistics need 12: with fewer, their 31 ms were 35.
 _states = BufferPool(pieces=16, largest=8 << 20, nbytes=64 << 20)
 
 
 def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """Return an uninitialised array that begins with a line of cache.
+    """Return an uninitialised array that begins with a cache line.
 
     Elsewhere every other load of half a line or more is of two lines: a search took a fifth longer.
     """
@@ -146,14 +181,15 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
 
 
 def pooled(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """Return an uninitialised array, in recycled memory unless it is small."""
-    if prod(shape) * np.dtype(dtype).itemsize < SMALL:
+    """Return an uninitialised array, in a pooled buffer unless it is small."""
+    # The allocator has up to 128 KB at hand itself, in a tenth of the time.
+    if prod(shape) * np.dtype(dtype).itemsize < 128 << 10:
         return np.empty(shape, dtype)
     return _states.array(shape, dtype)
 
 
 def pooled_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """Return an array of zeros in recycled memory."""
+    """Return an array of zeros, in a pooled buffer unless it is small."""
     array = pooled(shape, dtype)
     array[...] = 0
     return array

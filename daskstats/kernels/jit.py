@@ -1,9 +1,10 @@
-"""The decorators of compiled code, and one for functions whose body depends on types."""
+"""The decorators of compiled code, and one for functions that are chosen by type."""
 
 from collections.abc import Callable
 from functools import partial, wraps
+from inspect import signature
 
-from numba import njit
+from numba import njit, types
 from numba.extending import overload
 
 from .cache import cached
@@ -32,6 +33,22 @@ def by_type(choose: Callable, inline: str = "never") -> Callable:
 
     overload(stub, inline=inline)(choose)
     return stub
+
+
+def if_tested(otherwise: Callable) -> Callable[[Callable], Callable]:
+    """Make a function for compiled code that is another one where its argument ``test`` is None."""
+
+    def decorate(function: Callable) -> Callable:
+        arguments = signature(function)
+        place = list(arguments.parameters).index("test")
+
+        @wraps(function)
+        def choose(*given: object) -> Callable:
+            return otherwise if given[place] is types.none else function
+
+        return by_type(choose)
+
+    return decorate
 
 
 by_type_inline = partial(by_type, inline="always")

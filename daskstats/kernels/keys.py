@@ -1,4 +1,8 @@
-"""Values as ordered keys."""
+"""Values as ordered keys: unsigned integers of the same order, as wide as the values.
+
+The key of a value is its bits with the sign flipped; of an unsigned integer, its bits; of a
+negative float, as its magnitude runs the other way, all its bits flipped.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +15,7 @@ from numba.extending import intrinsic
 
 from .jit import by_type, internal
 
-Arc = tuple[int, int]
+KeyRange = tuple[int, int]
 """(first key, length): keys that follow one another; 0 comes after the largest"""
 
 
@@ -27,13 +31,13 @@ class Keys:
     """
 
     dtype: np.dtype
-    """of the frames: numbers are compared with them as numpy does, rounded to floats of it"""
+    """of the frames; numbers are rounded to floats of it before they are compared, as in numpy"""
     wide: bool = False
-    """whether float16 is seen as float32, as folds do"""
+    """whether float16 is widened to float32, as in folds"""
 
     @property
     def seen(self) -> np.dtype:
-        """Return what compiled code sees the frames as."""
+        """The dtype of the frames in compiled code."""
         if self.dtype.kind == "b":
             return np.dtype(np.uint8)
         return np.dtype(np.float32) if self.wide and self.dtype == np.float16 else self.dtype
@@ -48,17 +52,17 @@ class Keys:
 
     @property
     def circle(self) -> int:
-        """Return how many keys there are."""
+        """The number of keys."""
         return 1 << (8 * self.unsigned.itemsize)
 
     @property
     def top(self) -> int:
-        """Return the key after that of the largest value."""
+        """The key after that of the largest value."""
         return self.of(inf if self.floats else self._limits[1]) + 1
 
     @property
     def flip(self) -> int:
-        """Return the bits that differ between the key of a positive value and the value."""
+        """The bits that differ between the key of a positive value and the value."""
         return 0 if self.dtype.kind in "ub" else self.circle // 2
 
     def of(self, value: float) -> int:
@@ -84,7 +88,7 @@ class Keys:
         except OverflowError:  # an integer beyond float64
             return inf if value > 0 else -inf
 
-    def equal_to(self, value: float) -> list[Arc]:
+    def equal_to(self, value: float) -> list[KeyRange]:
         """Return the keys of a number: none if frames cannot hold it, two for zero of floats."""
         if self.floats:
             held = self._rounded(value)
@@ -95,20 +99,18 @@ class Keys:
         held = isfinite(value) and value == floor(value) and low <= value <= high
         return [(self.of(value), 1)] if held else []
 
-    def at_least(self, value: float) -> list[Arc]:
-        """Return the keys of what is at or above a number."""
+    def at_least(self, value: float) -> list[KeyRange]:
+        """Return the keys of the values at or above a number."""
         if self.floats:
-            held = self._rounded(value)
-            first = self.of(-0.0 if held == 0 else held)
+            first = self.of(self._rounded(value) or -0.0)
         else:
             first = self._of_integer(value if isinf(value) else ceil(value))
         return [(first, self.top - first)]
 
-    def not_above(self, value: float) -> list[Arc]:
-        """Return the keys of what is not larger than a number, NaN included."""
+    def not_above(self, value: float) -> list[KeyRange]:
+        """Return the keys of the values that are not above a number, NaN included."""
         if self.floats:
-            held = self._rounded(value)
-            first = self.of(0.0 if held == 0 else held) + 1
+            first = self.of(self._rounded(value) or 0.0) + 1
         else:
             first = self._of_integer(value if isinf(value) else floor(value) + 1)
         return [(self.top, self.circle - self.top + first)]
@@ -118,37 +120,37 @@ class Keys:
         return self.top if value > high else self.of(max(value, low))
 
     @property
-    def nan(self) -> list[Arc]:
-        """Return the keys of NaN."""
+    def nan(self) -> list[KeyRange]:
+        """The keys of NaN."""
         return [(self.top, self.circle - self.top + self.of(-inf))] if self.floats else []
 
     @property
-    def not_finite(self) -> list[Arc]:
-        """Return the keys of NaN and of the infinities."""
+    def not_finite(self) -> list[KeyRange]:
+        """The keys of NaN and of the infinities."""
         return [(first - 1, length + 2) for first, length in self.nan]
 
-    def left_out(self, validity: Any) -> list[Arc]:
+    def left_out(self, validity: Any) -> list[KeyRange]:
         """Return the keys that a `Validity` leaves out."""
-        arcs = [arc for value in validity.invalid for arc in self.equal_to(value)]
+        ranges = [each for value in validity.invalid for each in self.equal_to(value)]
         if validity.saturation is not None:
-            arcs += self.at_least(validity.saturation)
-        return arcs + self.nan if validity.skipna else arcs
+            ranges += self.at_least(validity.saturation)
+        return ranges + self.nan if validity.skipna else ranges
 
 
-def merge_arcs(arcs: Iterable[Arc], circle: int) -> list[Arc]:
-    """Return arcs that neither meet nor overlap; the whole circle as two.
+def merge_ranges(ranges: Iterable[KeyRange], circle: int) -> list[KeyRange]:
+    """Return the same keys as ranges that neither meet nor overlap; the whole circle as two.
 
-    >>> merge_arcs([(255, 1), (0, 2), (7, 1)], 256)
+    >>> merge_ranges([(255, 1), (0, 2), (7, 1)], 256)
     [(7, 1), (255, 3)]
     """
-    merged: list[Arc] = []
-    for first, length in sorted((first % circle, length) for first, length in arcs if length):
+    merged: list[KeyRange] = []
+    for first, length in sorted((first % circle, length) for first, length in ranges if length):
         if merged and sum(merged[-1]) >= first:
             start, held = merged.pop()
             first, length = start, max(start + held, first + length) - start
         merged.append((first, length))
     while len(merged) > 1 and sum(merged[-1]) - circle >= merged[0][0]:
-        # The last one goes past the largest key, to where the first one is.
+        # The last range goes past the largest key, to the first range.
         first, length = merged.pop(0)
         start, held = merged.pop()
         merged.append((start, max(start + held, circle + first + length) - start))
@@ -168,50 +170,49 @@ def _bits(typingctx, value):
 
 
 @by_type
-def key_bits(value):
-    """Return the key of a float, the bits of an integer."""
-    if not isinstance(value, types.Float):
-        unsigned = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}[value.bitwidth]
-        return lambda value: unsigned(value)
-    cast: Any = {32: np.uint32, 64: np.uint64}[value.bitwidth]
-    top, sign = cast(value.bitwidth - 1), cast(1 << (value.bitwidth - 1))
-
-    def key(value):
-        bits = _bits(value)
-        return bits ^ cast(cast(cast(0) - cast(bits >> top)) | sign)
-
-    return key
+def float_key(bits):
+    """Return the key of the bits of a float."""
+    cast: Any = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}[bits.bitwidth]
+    top, sign = cast(bits.bitwidth - 1), cast(1 << (bits.bitwidth - 1))
+    return lambda bits: cast(bits ^ cast(cast(cast(0) - cast(bits >> top)) | sign))
 
 
 @by_type
-def ordered(value, flip, turn):
-    """Return a key for comparison: equal for both zeros, the largest for NaN, or turned round."""
-    if not isinstance(value, types.Float):
-        return lambda value, flip, turn: key_bits(value) ^ flip ^ turn
+def key_bits(value):
+    """Return the key of a float, or the bits of an integer."""
+    if isinstance(value, types.Float):
+        return lambda value: float_key(_bits(value))
+    unsigned = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}[value.bitwidth]
+    return lambda value: unsigned(value)
 
-    def key(value, flip, turn):
+
+@by_type
+def ordered_key(value, flips):
+    """Return a key for comparison: equal for both zeros, the largest for NaN.
+
+    The bits of integers are turned into keys by the first of two flips, and all keys upside down,
+    for a minimum, by the second.
+    """
+    if not isinstance(value, types.Float):
+        return lambda value, flips: key_bits(value) ^ flips[0] ^ flips[1]
+
+    def key(value, flips):
         # Adding 0.0 makes 0.0 of -0.0.
-        return key_bits(value + type(value)(0)) ^ turn if value == value else turn | ~turn
+        return key_bits(value + type(value)(0)) ^ flips[1] if value == value else ~type(flips[1])(0)
 
     return key
 
 
 @internal
-def _keys(x, flip, out):
-    """Turn the bits of floats into unsigned integers of the same order.
-
-    That is the bits with the sign flipped; of negative floats, whose magnitude runs the other
-    way, all bits flipped.
-    """
-    cast = out.dtype.type
-    top = cast(8 * out.itemsize - 1)
+def float_keys(bits, out):
+    """Write the keys of the bits of floats."""
     for p in range(out.size):
-        negative = cast(cast(0) - cast(x[p] >> top))
-        out[p] = x[p] ^ cast(negative | flip)
+        out[p] = float_key(bits[p])
 
 
-def _values(keys: np.ndarray, dtype: np.dtype, sign: np.unsignedinteger) -> np.ndarray:
-    """Turn keys back into values."""
+def values_of_keys(keys: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Turn an array of keys into one of values, in its own memory."""
+    sign = keys.dtype.type(1 << (8 * keys.itemsize - 1))
     if dtype.kind == "i":
         keys ^= sign
     elif dtype.kind == "f":

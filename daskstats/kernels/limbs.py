@@ -7,131 +7,90 @@ variance ``(n * squares - sum^2) / (n * (n - ddof))`` is a fraction of integers,
 """
 
 from math import ldexp
+from typing import NamedTuple
 
 import numpy as np
 
-from .frames import Piece, addresses, at, part_of, pooled
+from .fold import Loop, adds_to
+from .frames import TILE, Piece, part_of, pooled, value_at
 from .jit import by_type, compiled, dividing, inlined, internal
-from .validity import Valid, begin, end, note, pick, rules_of, runs, take, take_four
+from .validity import Valid
 
 # Pixels of a tile: 40 KB of limbs.
-LIMB_TILE = 1024
+LIMB_TILE = TILE // 8
 
-# Bits that a quotient has at least, more than a float64 has, for its one rounding.
-QUOTIENT_BITS = 60
 
 Limbs = np.ndarray
 """uint64 (3 or 5, rows, cols)"""
 
 
 def limbs_of_state(itemsize: int) -> int:
-    """Return how many limbs a pixel of integers of so many bytes has."""
+    """Return the number of limbs of a pixel, for integers of a size in bytes."""
     return 5 if itemsize == 8 else 3
 
 
-class WideSquares:
+class NarrowLimbs(NamedTuple):
+    """The limbs of 32-bit integers: of the sum, and two of the squares."""
+
+    total: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+class WideLimbs(NamedTuple):
+    """The limbs of 64-bit integers: two of the sum, and three of the squares."""
+
+    total: np.ndarray
+    above: np.ndarray
+    low: np.ndarray
+    middle: np.ndarray
+    high: np.ndarray
+
+
+class WideSquares(Loop):
     """Exact sums of integers of 32 or 64 bits, and of their squares, added to limbs."""
 
     def __init__(self, piece: Piece, limbs: Limbs, valid: Valid | None = None) -> None:
-        self._frames = piece
-        every = addresses(piece)
-        like = np.empty(1, piece[0].dtype)
-        self._into = like, limbs.reshape(len(limbs), -1), rules_of(valid, every.size)
-        self._parts = list(runs(every, valid))
-
-    def run(self, first: int, last: int) -> None:
-        """Add the pixels from ``first`` to ``last - 1`` of all frames of the piece."""
-        for part in self._parts:
-            _add_squares(part, *self._into, first, last)
+        kind = NarrowLimbs if len(limbs) == 3 else WideLimbs
+        super().__init__(piece, valid, kind(*limbs.reshape(len(limbs), -1)), LIMB_TILE)
 
 
-@compiled
-def _add_squares(addresses, like, limbs, rules, start, stop):
-    n, zero = addresses.size, like.dtype.type(0)
-    for first in range(start, stop, LIMB_TILE):
-        g = min(LIMB_TILE, stop - first)
-        rows = rows_of(limbs, like, first, g)
-        few = begin(rules, g)
-        for f in range(0, n - 3, 4):
-            x, y, z, w = take_four(addresses, f, like, first, g, rules, 0)
-            for p in range(g):
-                note(rules, few, p, x[p], y[p], z[p], w[p])
-                a, b = pick(x[p], rules), pick(y[p], rules)
-                add_squares(rows, p, a, b, pick(z[p], rules), pick(w[p], rules))
-        for f in range(n - n % 4, n):
-            x = take(addresses[f], like, first, g, rules, 0)
-            for p in range(g):
-                note(rules, few, p, x[p])
-                add_squares(rows, p, pick(x[p], rules), zero, zero, zero)
-        end(rules, first, few)
+@adds_to(NarrowLimbs)
+def _add_narrow_squares(state, parts, p, w, x, y, z):
+    total, low, high = parts
+    s, lower, upper = total[p], low[p], high[p]
+    for value in (w, x, y, z):
+        wide = np.uint64(np.int64(value))
+        s += wide
+        square = np.uint64(wide * wide)
+        lower += square
+        upper += np.uint64(lower < square)
+    total[p], low[p], high[p] = s, lower, upper
 
 
-@by_type
-def rows_of(limbs, like, first, count):
-    """Return some pixels of each limb, as many as frames like these have."""
-    if like.dtype.bitwidth == 32:
-        return lambda limbs, like, first, count: (
-            part_of(limbs[0], first, count),
-            part_of(limbs[1], first, count),
-            part_of(limbs[2], first, count),
-        )
-    return lambda limbs, like, first, count: (
-        part_of(limbs[0], first, count),
-        part_of(limbs[1], first, count),
-        part_of(limbs[2], first, count),
-        part_of(limbs[3], first, count),
-        part_of(limbs[4], first, count),
-    )
-
-
-@by_type
-def add_squares(rows, pixel, a, b, c, d):
-    """Add four values and their squares to the limbs of a pixel."""
-    if len(rows) == 3:
-
-        def narrow(rows, pixel, a, b, c, d):
-            total, low, high = rows
-            total[pixel] += _widened(a) + _widened(b) + _widened(c) + _widened(d)
-            lower, upper = low[pixel], high[pixel]
-            for value in (a, b, c, d):
-                wide = _widened(value)
-                square = np.uint64(wide * wide)
-                lower += square
-                upper += np.uint64(lower < square)
-            low[pixel], high[pixel] = lower, upper
-
-        return narrow
-
-    def wide(rows, pixel, a, b, c, d):
-        total, above, low, middle, high = rows
-        s0, s1 = total[pixel], above[pixel]
-        q0, q1, q2 = low[pixel], middle[pixel], high[pixel]
-        for value in (a, b, c, d):
-            number, sign = np.uint64(value), sign_of(value)
-            s0 += number
-            # A negative number goes on with bits that are all set.
-            s1 += np.uint64(s0 < number) + sign
-            upper, lower = _square(np.uint64(np.uint64(number ^ sign) - sign))
-            q0 += lower
-            # The upper half of a square is below 2^64 - 1.
-            upper += np.uint64(q0 < lower)
-            q1 += upper
-            q2 += np.uint64(q1 < upper)
-        total[pixel], above[pixel] = s0, s1
-        low[pixel], middle[pixel], high[pixel] = q0, q1, q2
-
-    return wide
-
-
-@inlined
-def _widened(value):
-    """Return a value of 32 bits as 64."""
-    return np.uint64(np.int64(value))
+@adds_to(WideLimbs)
+def _add_wide_squares(state, parts, p, w, x, y, z):
+    total, above, low, middle, high = parts
+    s0, s1 = total[p], above[p]
+    q0, q1, q2 = low[p], middle[p], high[p]
+    for value in (w, x, y, z):
+        number, sign = np.uint64(value), sign_of(value)
+        s0 += number
+        # A negative number goes on with bits that are all set.
+        s1 += np.uint64(s0 < number) + sign
+        upper, lower = _square(np.uint64(np.uint64(number ^ sign) - sign))
+        q0 += lower
+        # The upper half of a square is below 2^64 - 1.
+        upper += np.uint64(q0 < lower)
+        q1 += upper
+        q2 += np.uint64(q1 < upper)
+    total[p], above[p] = s0, s1
+    low[p], middle[p], high[p] = q0, q1, q2
 
 
 @by_type
 def sign_of(value):
-    """Return 64 bits, all of them set for a negative value."""
+    """Return 64 bits, all set for a negative value."""
     if value.signed:
         return lambda value: np.uint64(value >> np.int64(63))
     return lambda value: np.uint64(0)
@@ -160,7 +119,7 @@ def multiply(a, b):
 
 
 def combine_limbs(a: Limbs, b: Limbs) -> Limbs:
-    """Return the limbs of two runs of frames together."""
+    """Return the limbs of two runs of frames combined."""
     out = pooled(a.shape, a.dtype)
     _combine_limbs(*(limbs.reshape(len(limbs), -1) for limbs in (a, b, out)))
     return out
@@ -197,10 +156,10 @@ def limb_variance(
 
 @dividing
 def _small_variance(limbs, counts, ddof, root, out):
-    """Write the variances that 64 bits are enough for, and return how many others there are."""
+    """Write the variances that need at most 64 bits, and return the number of the others."""
     others = 0
     for p in range(out.size):
-        n = np.int64(at(counts, p))
+        n = np.int64(value_at(counts, p))
         freedom = np.float64(n) - ddof
         small, m, r = _small_moments(limbs, p, n)
         others += not small
@@ -211,10 +170,10 @@ def _small_variance(limbs, counts, ddof, root, out):
 
 @dividing
 def _large_variance(limbs, counts, ddof, root, out):
-    """Write the variances that 64 bits are not enough for."""
+    """Write the variances that need more than 64 bits."""
     one = np.uint64(1)
     for p in range(out.size):
-        n = np.int64(at(counts, p))
+        n = np.int64(value_at(counts, p))
         freedom = np.float64(n) - ddof
         small, _, _ = _small_moments(limbs, p, n)
         if small or not freedom > 0:
@@ -230,7 +189,7 @@ def _large_variance(limbs, counts, ddof, root, out):
 def about_mean(total, squares, count):
     """Return the sum of squares about an integer next to the mean, and the rest of the sum.
 
-    These are small; the products of what they are made of may overflow and cancel.
+    Both are small: products in them may overflow, and cancel.
     """
     middle = np.int64(np.rint(np.float64(total) * (1.0 / max(np.float64(count), 1.0))))
     rest = total - middle * count
@@ -245,7 +204,7 @@ def is_exact(squares, count):
 
 @internal
 def _small_moments(limbs, pixel, count):
-    """Return whether 64 bits are enough for a pixel, and then the moments about its mean."""
+    """Return whether 64 bits suffice for a pixel, and the moments about its mean if they do."""
     wide, zero = limbs.shape[0] == 5, np.uint64(0)
     squares = 2 if wide else 1
     total = np.int64(limbs[0, pixel])
@@ -291,13 +250,13 @@ def _numerator(limbs, pixel, count):
 def _quotient(v2, v1, v0, a, b):
     """Return the float64 nearest to a number of three limbs over two of at most 32 bits."""
     length = _length(v2) + 128 if v2 else _length(v1) + 64 if v1 else _length(v0)
-    # As many bits as leave the quotient 60 or 62 of them.
-    shift = length - (_length(a) + _length(b) + QUOTIENT_BITS)
+    # The quotient has 60 to 62 bits, more than a float64, for its one rounding.
+    shift = length - (_length(a) + _length(b) + 60)
     high, low, lost = _shifted(v2, v1, v0, shift)
     high, low, rest = _divide(high, low, a)
     lost |= rest
     high, low, rest = _divide(high, low, b)
-    # A last bit that stands for all that follow, so that no tie is rounded that is none.
+    # A last bit stands for all that follow, so that only true ties are rounded as ties.
     low |= np.uint64((lost | rest) != np.uint64(0))
     return ldexp(np.float64(np.int64(low)), shift)
 
@@ -315,7 +274,7 @@ def _length(value):
 
 @internal
 def _shifted(v2, v1, v0, shift):
-    """Return the lower two limbs of a number moved down, or up, and the bits that were lost."""
+    """Return the lower two limbs of a number shifted down, or up, and the bits that were lost."""
     zero, lost = np.uint64(0), np.uint64(0)
     while shift >= 64:
         lost |= v0

@@ -1,130 +1,105 @@
-"""Exact sums over the frames of a piece."""
+"""Exact sums: of integers in integers, of floats in pairs of float64."""
+
+from typing import NamedTuple
 
 import numpy as np
 
-from .frames import (
-    LONG_TILE,
-    STRETCH,
-    TILE,
-    Piece,
-    addresses,
-    aligned,
-    at,
-    part_of,
-    plain,
-    pooled,
-    prefetch_frames,
-)
-from .jit import compiled, dividing, inlined, internal
-from .validity import Valid, begin, end, note, pick, rules_of, runs, take, take_four
+from .fold import Loop, adds_to, fold
+from .frames import LONG_TILE, Piece, aligned, part_of, pooled, value_at
+from .jit import compiled, dividing, internal
+from .validity import Valid, flush_counts, start_counts
 
-# Frames whose upper bytes, and lower ones, 16 bits hold the sum of.
-FRAMES_IN_HALVES = 256
+# Frames with sums of upper bytes, and of lower bytes, that fit in 16 bits.
+FRAMES_IN_HALVES = 1 << 8
 
 
-class Integers:
+class Halves(NamedTuple):
+    """Sums of 16 bits: of values, and of their upper bytes."""
+
+    sums: np.ndarray
+    uppers: np.ndarray
+
+
+class IntegerSums(NamedTuple):
+    """Sums in integers of 32 or 64 bits."""
+
+    sums: np.ndarray
+
+
+class Parts(NamedTuple):
+    """Sums of the lower 32 bits of integers, and of the rest."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+class FloatSums(NamedTuple):
+    """Unevaluated sums ``total + rest`` of two float64."""
+
+    total: np.ndarray
+    rest: np.ndarray
+
+
+class Integers(Loop):
     """Exact sums of 64 bits (or of 32, where they are enough) of integers of at most 32 bits."""
 
     def __init__(self, piece: Piece, into: np.ndarray, valid: Valid | None = None) -> None:
-        self._frames = frames = plain(piece)
-        like = np.empty(1, frames[0].dtype)
-        every = addresses(frames)
-        rules = rules_of(valid, every.size)
-        self._into: tuple = like, into.reshape(-1), rules
-        self._add = _add_wide
-        if like.itemsize < 4:
-            # Sums of 16 bits leave room for a longer tile, which is read the faster.
-            halves = aligned((2, LONG_TILE // 2), f"{'u' if like.dtype.kind == 'u' else 'i'}2")
-            self._add = _add_narrow
-            self._into = like, halves, into.reshape(-1), rules
-        self._parts = list(runs(every, valid))
+        self._out = into.reshape(-1)
+        super().__init__(piece, valid, IntegerSums(self._out))
+        dtype = self._frames[0].dtype
+        self._halves: Halves | None = None
+        if dtype.itemsize < 4:
+            # Sums of 16 bits leave room for a longer tile, which is read faster.
+            kind = "u" if dtype.kind == "u" else "i"
+            self._halves = Halves(*aligned((2, LONG_TILE // 2), f"{kind}2"))
 
     def run(self, first: int, last: int) -> None:
         """Add the pixels from ``first`` to ``last - 1`` of all frames of the piece."""
-        for part in self._parts:
-            self._add(part, *self._into, first, last)
+        if self._halves is None:
+            return super().run(first, last)
+        for frames in self._runs:
+            _add_narrow(frames, self._out, self._halves, first, last)
+        return None
 
 
 @compiled
-def _add_narrow(addresses, like, halves, out, rules, start, stop):
+def _add_narrow(frames, out, halves, start, stop):
     """Add values of at most 16 bits, in 16 bits: their sum modulo 2^16, and that of upper bytes.
 
-    The sum of the lower bytes of 256 frames is what the first lacks of the second one's, and below
-    2^16. So nothing is widened, and twice as many values are worked on at once.
+    The sum of the lower bytes of 256 frames, the difference of the two, is below 2^16. So nothing
+    is widened, and twice as many values are added at once.
     """
-    n, half = addresses.size, halves.dtype.type
-    step = LONG_TILE if rules is None else STRETCH // like.itemsize
-    for first in range(start, stop, halves.shape[1]):
-        o = out[first : min(first + halves.shape[1], stop)]
-        sums, uppers = part_of(halves[0], 0, o.size), part_of(halves[1], 0, o.size)
-        few = begin(rules, o.size)
-        for begun in range(0, n, FRAMES_IN_HALVES):
-            end_of_run = min(n, begun + FRAMES_IN_HALVES)
+    n, tile = frames.addresses.size, halves.sums.size
+    for first in range(start, stop, tile):
+        o = part_of(out, first, min(tile, stop - first))
+        sums, uppers = part_of(halves.sums, 0, o.size), part_of(halves.uppers, 0, o.size)
+        counts = start_counts(frames.test, o.size)
+        for begin in range(0, n, FRAMES_IN_HALVES):
             for p in range(o.size):
                 sums[p] = uppers[p] = 0
-            for f in range(begun, end_of_run - 3, 4):
-                for q in range(0, o.size, step):
-                    m = min(step, o.size - q)
-                    if rules is not None:
-                        prefetch_frames(addresses, f, 4, like, first + q)
-                    four = take_four(addresses, f, like, first + q, m, rules, 0)
-                    both = part_of(sums, q, m), part_of(uppers, q, m)
-                    _add_four_narrow(*four, *both, part_of(few, q, m), rules)
-            for f in range(end_of_run - (end_of_run - begun) % 4, end_of_run):
-                a = take(addresses[f], like, first, o.size, rules, 0)
-                for p in range(o.size):
-                    note(rules, few, p, a[p])
-                    w = half(pick(a[p], rules))
-                    sums[p] += w
-                    uppers[p] += half(w >> 8)
+            run = begin, min(n, begin + FRAMES_IN_HALVES)
+            fold(frames, run, first, counts, halves, 0)
             for p in range(o.size):
                 above = np.int64(uppers[p]) << 8
                 o[p] += above + np.int64(np.uint16(np.int64(sums[p]) - above))
-        end(rules, first, few)
+        flush_counts(frames.test, first, counts)
 
 
-@inlined
-def _add_four_narrow(a, b, c, d, sums, uppers, few, rules):
+@adds_to(Halves)
+def _add_halves(state, parts, p, w, x, y, z):
+    sums, uppers = parts
     half = sums.dtype.type
-    for p in range(sums.size):
-        # Casts keep numba from widening to 64 bits.
-        note(rules, few, p, a[p], b[p], c[p], d[p])
-        w, x = half(pick(a[p], rules)), half(pick(b[p], rules))
-        y, z = half(pick(c[p], rules)), half(pick(d[p], rules))
-        sums[p] += half(half(w + x) + half(y + z))
-        uppers[p] += half(half((w >> 8) + (x >> 8)) + half((y >> 8) + (z >> 8)))
+    # Casts keep numba from widening to 64 bits.
+    a, b, c, d = half(w), half(x), half(y), half(z)
+    sums[p] += half(half(a + b) + half(c + d))
+    uppers[p] += half(half((a >> 8) + (b >> 8)) + half((c >> 8) + (d >> 8)))
 
 
-@compiled
-def _add_wide(addresses, like, out, rules, start, stop):
-    n, wide = addresses.size, out.dtype.type
-    step = LONG_TILE if rules is None else STRETCH // like.itemsize
-    for first in range(start, stop, TILE):
-        o = part_of(out, first, min(TILE, stop - first))
-        few = begin(rules, o.size)
-        for f in range(0, n - 3, 4):
-            for q in range(0, o.size, step):
-                m = min(step, o.size - q)
-                if rules is not None:
-                    prefetch_frames(addresses, f, 4, like, first + q)
-                four = take_four(addresses, f, like, first + q, m, rules, 0)
-                _add_four_wide(*four, part_of(o, q, m), part_of(few, q, m), rules)
-        for f in range(n - n % 4, n):
-            a = take(addresses[f], like, first, o.size, rules, 0)
-            for p in range(o.size):
-                note(rules, few, p, a[p])
-                o[p] += wide(pick(a[p], rules))
-        end(rules, first, few)
-
-
-@inlined
-def _add_four_wide(a, b, c, d, o, few, rules):
-    wide = o.dtype.type
-    for p in range(o.size):
-        w, x = wide(pick(a[p], rules)), wide(pick(b[p], rules))
-        y, z = wide(pick(c[p], rules)), wide(pick(d[p], rules))
-        note(rules, few, p, a[p], b[p], c[p], d[p])
-        o[p] += w + x + y + z
+@adds_to(IntegerSums)
+def _add_integers(state, parts, p, w, x, y, z):
+    (sums,) = parts
+    wide = sums.dtype.type
+    sums[p] += wide(w) + wide(x) + wide(y) + wide(z)
 
 
 def add_limbs(piece: Piece, low: np.ndarray, high: np.ndarray, valid: Valid | None = None) -> None:
@@ -132,25 +107,15 @@ def add_limbs(piece: Piece, low: np.ndarray, high: np.ndarray, valid: Valid | No
 
     Neither sum can overflow before 2^32 frames.
     """
-    every = addresses(piece)
-    _add_limbs(every, low.reshape(-1), high.reshape(-1), rules_of(valid, every.size))
+    Loop(piece, valid, Parts(low.reshape(-1), high.reshape(-1))).run(0, low.size)
 
 
-@compiled
-def _add_limbs(addresses, low, high, rules):
+@adds_to(Parts)
+def _add_parts(state, parts, p, w, x, y, z):
+    low, high = parts
     mask, half = high.dtype.type(0xFFFFFFFF), high.dtype.type(32)
-    for first in range(0, low.size, TILE):
-        lo = low[first : first + TILE]
-        hi = high[first : first + TILE]
-        few = begin(rules, lo.size)
-        for f in range(addresses.size):
-            x = take(addresses[f], high, first, lo.size, rules, 0)
-            for p in range(lo.size):
-                note(rules, few, p, x[p])
-                value = pick(x[p], rules)
-                lo[p] += np.uint64(value & mask)
-                hi[p] += value >> half
-        end(rules, first, few)
+    low[p] += np.uint64(w & mask) + np.uint64(x & mask) + np.uint64(y & mask) + np.uint64(z & mask)
+    high[p] += (w >> half) + (x >> half) + (y >> half) + (z >> half)
 
 
 def add_floats(
@@ -160,10 +125,7 @@ def add_floats(
 
     The rounding error of every addition is found exactly and summed as well.
     """
-    frames = plain(piece)
-    every, like = addresses(frames), np.empty(1, frames[0].dtype)
-    rules = rules_of(valid, every.size)
-    _add_floats(every, like, total.reshape(-1), rest.reshape(-1), rules)
+    Loop(piece, valid, FloatSums(total.reshape(-1), rest.reshape(-1))).run(0, total.size)
 
 
 @internal
@@ -177,23 +139,20 @@ def two_sum(a, b):
     return s, (a - (s - z)) + (b - z)
 
 
-@compiled
-def _add_floats(addresses, like, total, rest, rules):
-    for first in range(0, total.size, TILE):
-        t = total[first : first + TILE]
-        r = rest[first : first + TILE]
-        few = begin(rules, t.size)
-        for f in range(addresses.size):
-            x = take(addresses[f], like, first, t.size, rules, 0)
-            for p in range(t.size):
-                note(rules, few, p, x[p])
-                s, e = two_sum(t[p], np.float64(pick(x[p], rules)))
-                t[p] = s
-                r[p] += e
-        end(rules, first, few)
+@adds_to(FloatSums)
+def _add_with_errors(state, parts, p, w, x, y, z):
+    total, rest = parts
+    a, e = two_sum(total[p], np.float64(w))
+    b, f = two_sum(a, np.float64(x))
+    c, g = two_sum(b, np.float64(y))
+    d, h = two_sum(c, np.float64(z))
+    total[p] = d
+    rest[p] = rest[p] + e + f + g + h
 
 
-def combine_sums(a: np.ndarray, rest_a: np.ndarray, b: np.ndarray, rest_b: np.ndarray) -> tuple:
+def combine_sums(
+    a: np.ndarray, rest_a: np.ndarray, b: np.ndarray, rest_b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return ``(a + rest_a) + (b + rest_b)`` as such a sum of two float64."""
     total, rest = pooled(a.shape, a.dtype), pooled(a.shape, a.dtype)
     terms = (array.reshape(-1) for array in (a, rest_a, b, rest_b, total, rest))
@@ -204,9 +163,8 @@ def combine_sums(a: np.ndarray, rest_a: np.ndarray, b: np.ndarray, rest_b: np.nd
 @compiled
 def _combine_sums(a, rest_a, b, rest_b, total, rest):
     for p in range(total.size):
-        s, e = two_sum(a[p], b[p])
-        total[p] = s
-        rest[p] = rest_a[p] + rest_b[p] + e
+        total[p], error = two_sum(a[p], b[p])
+        rest[p] = rest_a[p] + rest_b[p] + error
 
 
 def divide(total: np.ndarray, count: float | np.ndarray, out: np.ndarray) -> None:
@@ -222,5 +180,5 @@ def divide(total: np.ndarray, count: float | np.ndarray, out: np.ndarray) -> Non
 @dividing
 def _divide_all(total, count, out):
     for p in range(out.size):
-        quotient = np.float64(total[p]) / np.float64(at(count, p))
+        quotient = np.float64(total[p]) / np.float64(value_at(count, p))
         out[p] = quotient if quotient == quotient else np.nan

@@ -1,30 +1,48 @@
-"""Sums of squares of tiles."""
+"""Sums of squares from the tiles that order statistics are searched in."""
 
 import numpy as np
 
 from .frames import view
 from .jit import internal
-from .moments import _add_squares
+from .moments import add_squares
 
 
 @internal
-def squares_of_tile(
-    tile, base, flip, whole, means, addresses, like, room, signed, out, squares, high, low, first
-):
-    """Sum values and squares from a tile of 8 bits above a base (what is beyond is at its ends).
+def squares_of_tile(block, offset, whole, along):
+    """Sum values and squares from a tile of 8 bits above a base (values beyond are at its ends).
 
-    With 16 bits for most sums that takes a third of the time that the frames would. Pixels with
+    With 16 bits for most sums it takes a third of the time that the frames would. Pixels with
     values that may be beyond the tile are summed alone, or the block from the frames if there are
-    many, or if the tile has not the ``whole`` values. If it has, ``means`` are those of its bytes,
-    which is next to the mean of a pixel if that has a few values far beyond the tile.
+    many, or if the tile has not the ``whole`` values. If it has, ``found`` becomes the mean of its
+    bytes, which is next to the mean of a pixel if that has a few values far beyond the tile.
+
+    Parameters
+    ----------
+    block : Block
+    offset : int
+        Difference of keys from values.
+    whole : bool
+    along : tuple of Frames and SquareSums
     """
+    (frames, into), tile, base, means, first = (
+        along,
+        block.tile,
+        block.base,
+        block.found,
+        block.first,
+    )
     n, g = tile.shape[0], base.size
-    total, square_sum = np.zeros(g, np.int64), np.zeros(g, np.int64)
-    most, least = np.zeros(g, np.uint8), np.full(g, np.uint8(255))
+    found = (
+        np.zeros(g, np.int64),
+        np.zeros(g, np.int64),
+        np.zeros(g, np.uint8),
+        np.full(g, np.uint8(255)),
+    )
+    total, square_sum, most, least = found
     beyond = np.zeros(g, np.bool_)
     lost = g
     if whole:
-        sum_tile(tile, total, square_sum, most, least)
+        sum_tile(tile, (total, square_sum, most, least))
         lost, narrow = 0, base.itemsize == 1
         for p in range(g):
             inside = narrow | ((most[p] < 255) & ((least[p] > 0) | (base[p] == 0)))
@@ -32,49 +50,47 @@ def squares_of_tile(
             lost += not inside
             means[p] = np.uint8(np.float64(total[p]) / n)
     if lost * 16 > g:
-        _add_squares(
-            *(addresses, like, room, signed, out, squares, high, low, None, True, first, first + g)
-        )
+        add_squares(frames, into, True, first, first + g)
         return
     for p in range(g):
-        b = np.int64(base[p]) - np.int64(flip)
-        out[first + p] = n * b + total[p]
-        squares[first + p] = (n * b + 2 * total[p]) * b + square_sum[p]
-        high[first + p] = b + np.int64(most[p])
-        low[first + p] = b + np.int64(least[p])
+        b = np.int64(base[p]) - np.int64(offset)
+        into.sums[first + p] = n * b + total[p]
+        into.squares[first + p] = (n * b + 2 * total[p]) * b + square_sum[p]
+        into.high[first + p] = b + np.int64(most[p])
+        into.low[first + p] = b + np.int64(least[p])
     for p in range(g if lost else 0):
         if beyond[p]:
-            b = np.int64(base[p]) - np.int64(flip)
-            _square_alone(tile, p, b, addresses, like, out, squares, high, low, first + p)
+            _square_alone(tile, p, np.int64(base[p]) - np.int64(offset), frames, into, first + p)
 
 
 @internal
-def _square_alone(tile, column, base, addresses, like, out, squares, high, low, pixel):
+def _square_alone(tile, column, base, frames, into, pixel):
     """Sum the values of one pixel and their squares, and find its extremes.
 
-    Only what is at the ends of the tile is looked for in the frames.
+    Only values at the ends of the tile are looked up in the frames.
     """
     total, square_sum = np.int64(0), np.int64(0)
     most, least = np.int64(-(1 << 16)), np.int64(1 << 16)
-    for f in range(addresses.size):
+    for f in range(frames.addresses.size):
         part = tile[f, column]
         value = base + np.int64(part)
         if part == 0 or part == 255:
-            value = np.int64(view(addresses[f], like, pixel, 1)[0])
+            value = np.int64(view(frames.addresses[f], frames.like, pixel, 1)[0])
         total += value
         square_sum += value * value
         most, least = max(most, value), min(least, value)
-    out[pixel], squares[pixel] = total, square_sum
-    high[pixel], low[pixel] = most, least
+    into.sums[pixel], into.squares[pixel] = total, square_sum
+    into.high[pixel], into.low[pixel] = most, least
 
 
 @internal
-def sum_tile(tile, total, squares, most, least):
-    """Sum bytes and their squares, and find the extremes.
+def sum_tile(tile, found):
+    """Sum bytes and their squares, and find the extremes: add them to the four arrays found.
 
     Squares are those of the difference from 128, at most 2^14, so that three fit into 16 bits.
-    Their sum may overflow, as in `Squares`; what is not in that of the upper bytes does not.
+    Their sum may overflow, as in `Squares`; its difference from that of upper bytes does not.
     """
+    total, squares, most, least = found
     n, g, narrow = tile.shape[0], total.size, np.uint16
     sums = np.empty(g, np.uint16)
     wrapped = np.empty(g, np.uint16)

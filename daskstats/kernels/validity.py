@@ -1,317 +1,258 @@
-"""Which values count: arcs of keys that are left out, and how compiled code tests for them.
+"""Valid values: ranges of keys that are left out, and the test of compiled code for them.
 
-A *key* is an unsigned integer of the same order as the value: the bits with the sign flipped; of
-negative floats, whose magnitude runs the other way, all bits flipped. What is left out is a few
-*arcs* (first key, length) of the circle of all keys: a saturated value lies next to the smallest
-one, the positive NaNs next to the negative ones, so that one arc is nearly always enough, and the
-test of a value one subtraction and one comparison. Beside the longest arc, two more keys can be
-tested for, by one comparison each. Code is compiled with no test, or with all three: for one arc
-its beginning is tested for three times.
+Left out are a few ranges of keys (`daskstats.kernels.keys`) of the circle of all keys: a saturated
+value lies next to the smallest one, the positive NaNs next to the negative ones, so that one range
+is nearly always enough, and the test of a value one subtraction and one comparison. Two more keys
+are tested for by one comparison each. Code is compiled with no test, or with all three: for one
+range its first key is tested for three times.
 
-Of what is beyond these, `take` copies a few short rows of pixels into first-level cache, with a
-value of the longest arc in its place.
+Values of any other ranges are replaced by a value of the longest one: `load` copies a few short
+rows of pixels into first-level cache.
 """
 
 from collections.abc import Iterable, Iterator
-from operator import itemgetter
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numba import types
 
-from .frames import (
-    LONG_TILE,
-    STRETCH,
-    Piece,
-    addresses,
-    aligned,
-    part_of,
-    plain,
-    prefetch_frames,
-    view,
-)
-from .jit import by_type, compiled, inlined, internal
-from .keys import Arc, Keys, key_bits, merge_arcs
+from .frames import LINE, LONG_TILE, Frames, Piece, aligned, frames_of, part_of, plain, view
+from .jit import by_type, if_tested, inlined, internal
+from .keys import KeyRange, Keys, key_bits, merge_ranges
 
-# Pixels between the rows of copies, or those of all rows would share a few places of each cache.
-PADDING = 32
+# Frames that a narrow counter of 1 or 2 bytes can count, in whole groups of eight.
+MOST_FRAMES = {1: 248, 2: 65528}
 
-# Frames that a counter of 1 or 2 bytes can count, in whole groups of four.
-MOST_FRAMES = {1: 252, 2: 65532}
+
+class ValidityTest(NamedTuple):
+    """The test of compiled code for valid values, and the memory that it counts them in.
+
+    Folds test the key of a float, and the bits of an integer, which are its key rotated round the
+    circle of all keys.
+    """
+
+    first: np.unsignedinteger
+    """key at which the longest range begins"""
+    length: np.unsignedinteger
+    """number of keys of the longest range"""
+    single: tuple[np.unsignedinteger, np.unsignedinteger]
+    """two more keys, which may be the first one again"""
+    untested: np.ndarray
+    """(ranges, 2): first key and length of all other ranges"""
+    replacement: np.generic
+    """value of the longest range that replaces values of the untested ones"""
+    neutral: np.generic
+    """value that invalid ones are folded as"""
+    narrow_counts: np.ndarray
+    """counters of a tile, as wide as the keys"""
+    copies: np.ndarray
+    """(8, pixels): rows for copies of frames; none if there is no untested range"""
+    counts: np.ndarray
+    """uint32: number of valid frames of each pixel; empty if it is not wanted"""
 
 
 class Valid:
-    """Which values of frames of a dtype count, and how many have counted at each pixel.
+    """The values that are left out of frames of a dtype, and the valid frames of each pixel.
 
     Parameters
     ----------
-    arcs : sequence of (int, int)
+    ranges : iterable of (int, int)
         Keys that are left out.
     keys : Keys
         Of the frames.
     counts : ndarray
-        uint32; folds add the frames that were valid.
+        uint32; folds add the number of valid frames. Empty if it is not wanted.
     """
 
-    def __init__(self, arcs: Iterable[Arc], keys: Keys, counts: np.ndarray) -> None:
+    def __init__(self, ranges: Iterable[KeyRange], keys: Keys, counts: np.ndarray) -> None:
         self.keys, self.counts = keys, counts.reshape(-1)
-        self.arcs = merge_arcs(arcs, keys.circle)
+        self.key_ranges = merge_ranges(ranges, keys.circle)
 
-    def rules(self, neutral: Any = 0) -> tuple:
-        """Return what compiled code needs: ``neutral`` stands for what is left out."""
-        assert self.arcs, "where all values count there is nothing to test for"
+    def test(self, neutral: float = 0) -> ValidityTest:
+        """Return the test of folds, in which ``neutral`` replaces values that are left out."""
+        first, length, single, untested = self._tested()
         unsigned, seen = self.keys.unsigned, self.keys.seen
-        (tests, length), others = self._tests()
-        left_out = np.array(self.keys.bits(self._by_length()[-1][0]), unsigned)
-        return (
-            tests,
-            length,
-            others,
-            left_out.view(seen)[()],
-            seen.type(neutral),
-            aligned((LONG_TILE,), unsigned),
-            aligned((8 if len(others) else 0, LONG_TILE + PADDING), seen),
-            self.counts,
+        bits = np.array([self.keys.bits(int(first)) if self.keys.floats else first], unsigned)
+        # A few pixels between the rows, which would share a few places of each cache otherwise.
+        copies = aligned((8 if len(untested) else 0, LONG_TILE + LINE // 2), seen)
+        counters = aligned((LONG_TILE,), unsigned), copies, self.counts
+        return ValidityTest(
+            first, length, single, untested, bits.view(seen)[0], seen.type(neutral), *counters
         )
 
-    def rank_rules(self, count: bool = False) -> tuple:
-        """Return the same for keys of floats and bits of integers; what is left out is last.
+    def rank_test(self, count: bool = False) -> ValidityTest:
+        """Return the test of order statistics, of keys of floats and bits of integers.
 
-        Only if ``count`` is set are the frames counted that are valid.
+        Values that are left out are replaced by the last key. Only with ``count`` are the valid
+        frames counted.
         """
         unsigned, most = self.keys.unsigned, self.keys.circle - 1
         last = unsigned.type(most if self.keys.floats else self.keys.bits(most))
-        if not self.arcs:
-            # To put the last key in its own place leaves nothing out.
-            tests, length, others = (last, last, last), unsigned.type(1), np.empty((0, 2), unsigned)
-        else:
-            (tests, length), others = self._tests()
-        few, copies = aligned((LONG_TILE,), unsigned), np.empty((0, 0), unsigned)
+        if self.key_ranges:
+            first, length, single, untested = self._tested()
+        else:  # the last key, replaced by itself
+            first, length, single = last, unsigned.type(1), (last, last)
+            untested = np.empty((0, 2), unsigned)
+        counters = aligned((LONG_TILE,), unsigned), np.empty((0, 0), unsigned)
         counts = self.counts if count else self.counts[:0]
-        return tests, length, others, tests[0], last, few, copies, counts
+        return ValidityTest(first, length, single, untested, first, last, *counters, counts)
 
-    def _by_length(self) -> list[Arc]:
-        return sorted(self.arcs, key=itemgetter(1))
-
-    def _tests(self) -> tuple[tuple[tuple, Any], np.ndarray]:
-        """Return what values are tested for, and the arcs for which there is no test.
-
-        The tests are one key that the longest arc begins with, two more of shorter arcs, and the
-        length of the longest.
-        """
-        cast, (*arcs, longest) = self.keys.unsigned.type, self._by_length()
-        start, length = self._turned(longest)
+    def _tested(self) -> tuple:
+        """Return the first four fields of a test."""
+        cast = self.keys.unsigned.type
+        *shorter, (first, length) = sorted(
+            map(self._rotated, self.key_ranges), key=lambda each: each[1]
+        )
         single: list[int] = []
-        others: list[Arc] = []
-        for arc in arcs:
-            first, count = self._turned(arc)
+        untested: list[KeyRange] = []
+        for start, count in shorter:
             if len(single) + count <= 2:
-                single += [(first + step) % self.keys.circle for step in range(count)]
+                single += [(start + step) % self.keys.circle for step in range(count)]
             else:
-                others.append((first, count))
-        # The beginning of the arc is left out anyway.
-        single += [start] * (2 - len(single))
-        tests = tuple(map(cast, [start, *single]))
-        return (tests, cast(length)), np.array(others, self.keys.unsigned).reshape(-1, 2)
+                untested.append((start, count))
+        one, two = (*single, first, first)[:2]
+        ranges = np.array(untested, self.keys.unsigned).reshape(-1, 2)
+        return cast(first), cast(length), (cast(one), cast(two)), ranges
 
-    def _turned(self, arc: Arc) -> Arc:
-        """Return an arc of the bits of integers: their keys are these, turned round the circle."""
-        return arc if self.keys.floats else (self.keys.bits(arc[0]), arc[1])
-
-
-def rules_of(valid: Valid | None, nframes: int, neutral: Any = 0) -> tuple | None:
-    """Return `Valid.rules` for so many frames; if all values count, count them here, and None."""
-    if valid is None:
-        return None
-    if not valid.arcs:
-        valid.counts += np.uint32(nframes)
-        return None
-    return valid.rules(neutral)
+    def _rotated(self, each: KeyRange) -> KeyRange:
+        """Return a range of the bits of integers: their keys are these, rotated."""
+        first, length = each
+        return (first if self.keys.floats else self.keys.bits(first)), length
 
 
-def runs(every: np.ndarray, valid: Valid | None, most: int = 1 << 31) -> Iterator[np.ndarray]:
-    """Yield at most so many frames at a time, and no more than the counters can count."""
+def frame_runs(
+    piece: Piece, valid: Valid | None, neutral: float = 0, most: int = 1 << 31
+) -> Iterator[Frames]:
+    """Yield frames for compiled code, at most as many at a time as narrow counters can count.
+
+    If all values count, their number is added here, and there is no test. A `plain` piece must
+    outlive the frames; arrays that another one is widened to live until the next run.
+    """
+    piece, test = plain(piece), None
+    every = frames_of(piece, None)
     if valid is not None:
         most = min(most, MOST_FRAMES.get(valid.keys.unsigned.itemsize, most))
-    for start in range(0, every.size, most):
-        yield every[start : start + most]
-
-
-@by_type
-def begin(rules, count):
-    """Begin a tile of so many pixels: return counters for `note`, all of them 0."""
-    if rules is types.none:
-        return lambda rules, count: None
-
-    def start(rules, count):
-        few = part_of(rules[5], 0, count)
-        few[:] = 0
-        return few
-
-    return start
-
-
-@by_type
-def clear(rules, first, count):
-    """Forget what has been counted of so many pixels, from ``first`` on."""
-    if rules is types.none:
-        return lambda rules, first, count: None
-
-    def forget(rules, first, count):
-        rules[7][first : first + count] = 0
-
-    return forget
-
-
-@by_type
-def end(rules, first, few):
-    """End a tile, from pixel ``first`` on: keep what has been counted."""
-    if rules is types.none:
-        return lambda rules, first, few: None
-
-    def stop(rules, first, few):
-        counts = rules[7][first : first + few.size]
-        for p in range(counts.size):  # none, if nobody wants them
-            counts[p] += few[p]
-
-    return stop
-
-
-@by_type
-def take(address, like, first, count, rules, row):
-    """Return pixels of a frame; of more keys than are tested for, in row 0 to 7 of a copy."""
-    if rules is types.none:
-        return lambda address, like, first, count, rules, row: view(address, like, first, count)
-
-    def taken(address, like, first, count, rules, row):
-        x = view(address, like, first, count)
-        if rules[2].shape[0]:
-            out = part_of(rules[6][row], 0, count)
-            _gather_arcs(x, rules, out)
-            return out
-        return x
-
-    return taken
+        if valid.key_ranges:
+            test = valid.test(neutral)
+        else:
+            valid.counts += np.uint32(every.addresses.size)
+    for start in range(0, every.addresses.size, most):
+        yield Frames(every.addresses[start : start + most], every.like, test)
 
 
 @inlined
-def take_four(addresses, f, like, first, count, rules, row):
+def load(frames, f, first, count, row):
+    """Return pixels of frame ``f``; with untested ranges, in row 0 to 7 of the copies."""
+    x = view(frames.addresses[f], frames.like, first, count)
+    return _tested_copy(x, frames.test, row)
+
+
+@inlined
+def load_four(frames, f, first, count, row):
     """Return pixels of four frames from number ``f`` on; copies are in rows from ``row`` on."""
     return (
-        take(addresses[f], like, first, count, rules, row),
-        take(addresses[f + 1], like, first, count, rules, row + 1),
-        take(addresses[f + 2], like, first, count, rules, row + 2),
-        take(addresses[f + 3], like, first, count, rules, row + 3),
+        load(frames, f, first, count, row),
+        load(frames, f + 1, first, count, row + 1),
+        load(frames, f + 2, first, count, row + 2),
+        load(frames, f + 3, first, count, row + 3),
     )
 
 
+@if_tested(lambda x, test, row: x)
+def _tested_copy(x, test, row):
+    """Return pixels, or a copy without values of the untested ranges."""
+    if test.untested.shape[0]:
+        out = part_of(test.copies[row], 0, x.size)
+        _replace_untested(x, test, out)
+        return out
+    return x
+
+
 @internal
-def _gather_arcs(x, rules, out):
-    """Put a value of the longest arc in place of what the other arcs leave out."""
-    others, canonical = rules[2], rules[3]
-    cast = others.dtype.type
-    # A loop, because numba takes a second to compile what assigns one array to a part of another.
+def _replace_untested(x, test, out):
+    """Copy values, but for those of untested ranges, which are replaced."""
+    untested, replacement = test.untested, test.replacement
+    cast = untested.dtype.type
+    # A loop, because numba takes a second to compile the assignment of an array to a part of one.
     for p in range(out.size):
         out[p] = x[p]
-    for i in range(others.shape[0]):
-        start, length = others[i, 0], others[i, 1]
+    for i in range(untested.shape[0]):
+        start, length = untested[i, 0], untested[i, 1]
         for p in range(out.size):
-            out[p] = canonical if cast(key_bits(out[p]) - start) < length else out[p]
+            out[p] = replacement if cast(key_bits(out[p]) - start) < length else out[p]
+
+
+@if_tested(lambda test: False)
+def has_untested(test):
+    """Whether there are ranges of keys that are left out and not tested for."""
+    return test.untested.shape[0] > 0
+
+
+@if_tested(lambda x, test, out: None)
+def replace_untested(x, test, out):
+    """Copy keys, but for those of untested ranges, which are replaced."""
+    _replace_untested(x, test, out)
+
+
+@if_tested(lambda test, count: count)
+def start_counts(test, count):
+    """Return counters of a tile of ``count`` pixels, all of them 0; their number without a test."""
+    counts = part_of(test.narrow_counts, 0, count)
+    counts[:] = 0
+    return counts
 
 
 @by_type
-def has_strays(rules):
-    """Whether there are keys that are left out and that no test is for."""
-    if rules is types.none:
-        return lambda rules: False
-    return lambda rules: rules[2].shape[0] > 0
+def size_of(counts):
+    """Return the number of pixels that `start_counts` was called for."""
+    if isinstance(counts, types.Array):
+        return lambda counts: counts.size
+    return lambda counts: counts
 
 
-@by_type
-def replace_strays(x, rules, out):
-    """Copy keys, with one of the longest arc in place of those that no test is for."""
-    if rules is types.none:
-        return lambda x, rules, out: None
-    return lambda x, rules, out: _gather_arcs(x, rules, out)
-
-
-@by_type
-def pick(value, rules):
-    """Return a value if it is valid, else what stands for it."""
-    if rules is types.none:
-        return lambda value, rules: value
-    return lambda value, rules: value if is_valid(value, rules) else rules[4]
-
-
-@by_type
-def counted(value, term, rules):
-    """Return a term of a sum if the value that it comes from is valid, else 0."""
-    if rules is types.none:
-        return lambda value, term, rules: term
-    return lambda value, term, rules: term if is_valid(value, rules) else 0.0
-
-
-@by_type
-def counts(value, rules):
-    """Whether a value counts: always, without rules."""
-    if rules is types.none:
-        return lambda value, rules: True
-    return lambda value, rules: is_valid(value, rules)
-
-
-@by_type
-def note(rules, few, pixel, *values):
+@if_tested(lambda test, counts, pixel, *values: None)
+def count_values(test, counts, pixel, *values):
     """Count the valid ones of a pixel's values."""
-    if rules is types.none:
-        return lambda rules, few, pixel, *values: None
+    cast = counts.dtype.type
+    for value in values:
+        counts[pixel] += cast(_passes(value, test))
 
-    def count(rules, few, pixel, *values):
-        cast = few.dtype.type
-        for value in values:
-            few[pixel] += cast(is_valid(value, rules))
 
-    return count
+@if_tested(lambda test, first, counts: None)
+def flush_counts(test, first, counts):
+    """Add the counters of a tile to the counts from pixel ``first`` on."""
+    total = test.counts[first : first + counts.size]
+    for p in range(total.size):  # of no pixel, if counts are not wanted
+        total[p] += counts[p]
+
+
+@if_tested(lambda test, first, count: None)
+def reset_counts(test, first, count):
+    """Set the counts of ``count`` pixels from ``first`` on to 0."""
+    test.counts[first : first + count] = 0
+
+
+@if_tested(lambda value, test: value)
+def select(value, test):
+    """Return a valid value, or else the neutral one."""
+    return value if _passes(value, test) else test.neutral
+
+
+@if_tested(lambda value, term, test: term)
+def select_term(value, term, test):
+    """Return a term of a sum if the value that it follows from is valid, else 0."""
+    return term if _passes(value, test) else 0.0
+
+
+@if_tested(lambda value, test: True)
+def is_valid(value, test):
+    """Whether a value counts: always, if there is no test."""
+    return _passes(value, test)
 
 
 @internal
-def is_valid(value, rules):
-    """Whether a value counts: whether it is nothing that is tested for."""
-    cast, (start, one, two) = rules[2].dtype.type, rules[0]
-    key = key_bits(value)
-    return (cast(key - start) >= rules[1]) & (key != one) & (key != two)
-
-
-def count_valid(piece: Piece, valid: Valid) -> None:
-    """Add the number of valid frames at each pixel to the counts."""
-    # Frames of float16 are widened: one at a time, for the memory.
-    narrow = piece[0].dtype == np.float16
-    for part in ([frame[None]] for block in piece for frame in block) if narrow else [piece]:
-        frames = plain(part)
-        every, like = addresses(frames), np.empty(1, valid.keys.seen)
-        rules = rules_of(valid, every.size)
-        for some in runs(every, valid) if rules is not None else ():
-            _count_valid(some, like, rules)
-
-
-@compiled
-def _count_valid(addresses, like, rules):
-    n, pixels, step = addresses.size, rules[7].size, STRETCH // like.itemsize
-    for first in range(0, pixels, LONG_TILE):
-        few = begin(rules, min(LONG_TILE, pixels - first))
-        for f in range(0, n - 3, 4):
-            for q in range(0, few.size, step):
-                m = min(step, few.size - q)
-                prefetch_frames(addresses, f, 4, like, first + q)
-                four = take_four(addresses, f, like, first + q, m, rules, 0)
-                _count_four(*four, part_of(few, q, m), rules)
-        for f in range(n - n % 4, n):
-            a = take(addresses[f], like, first, few.size, rules, 0)
-            for p in range(few.size):
-                note(rules, few, p, a[p])
-        end(rules, first, few)
-
-
-@inlined
-def _count_four(a, b, c, d, few, rules):
-    for p in range(few.size):
-        note(rules, few, p, a[p], b[p], c[p], d[p])
+def _passes(value, test):
+    """Whether a value has none of the keys that are tested for."""
+    cast, key = test.untested.dtype.type, key_bits(value)
+    outside = cast(key - test.first) >= test.length
+    return outside & (key != test.single[0]) & (key != test.single[1])

@@ -67,7 +67,7 @@ class Percentiles:
             return self._of_all(piece)
         counts, keys = np.zeros(piece.shape, "u4"), kernels.Keys(piece.dtype)
         valid = kernels.Valid(keys.left_out(self.validity), keys, counts)
-        if not valid.arcs:
+        if not valid.key_ranges:
             return self._of_all(piece)
         skipna = self.validity.skipna
         found = kernels.ValidPercentiles(piece.arrays, self.percentiles, valid, skipna)

@@ -1,4 +1,4 @@
-"""numba's cache, whatever state it is in: compiled code is lost, a call never is."""
+"""numba's cache in every state: compiled code may be lost, a call never fails."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ import daskstats as stats
 
 PACKAGE = Path(stats.__file__).parent
 
-# Cheap to compile, one dtype; what is warned of goes to stdout as lines.
+# Cheap to compile, one dtype; warnings go to stdout as lines.
 CALL = """
 import sys, warnings
 warnings.showwarning = lambda message, *rest, **more: print("warning:", message)
@@ -129,7 +129,7 @@ def test_every_kind_of_damage(small, suffix, damage):
     good = file.read_bytes()
     file.write_bytes(damage(good))
     text = run()
-    # An index whose version is not numba's is taken for an old one, by numba.
+    # numba takes an index of another version for an old one.
     assert f"{file} in numba's cache is damaged" in text or suffix == "nbi"
     assert len(file.read_bytes()) == len(good)
     assert run() == ""
@@ -137,7 +137,7 @@ def test_every_kind_of_damage(small, suffix, damage):
 
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
 def test_damaged_file_that_cannot_be_removed(small, suffix):
-    """A directory cannot be unlinked, by nobody."""
+    """No user can unlink a directory."""
     run, place = small
     run()
     (file,) = place.rglob(f"*.{suffix}")
@@ -178,7 +178,7 @@ def test_code_that_cannot_be_kept_is_one_warning(small, monkeypatch, number, nam
 
 @pytest.mark.parametrize("deeper", ["", "deeper"])
 def test_unusable_cache_directory_is_one_warning(tmp_path, deeper):
-    """A file is in the way; permissions do not hold everybody back."""
+    """A file is in the way, because permissions do not restrict every user."""
     (tmp_path / "cache").touch()
     place = tmp_path / "cache" / deeper
     (text,) = warned(call(NUMBA_CACHE_DIR=place))
@@ -187,7 +187,7 @@ def test_unusable_cache_directory_is_one_warning(tmp_path, deeper):
 
 
 def installed(tmp_path):
-    """Install the package where nothing can be written next to it, by nobody."""
+    """Install the package where no user can write next to it."""
     site = tmp_path / "site"
     shutil.copytree(PACKAGE, site / "daskstats", ignore=shutil.ignore_patterns("__pycache__"))
     (site / "daskstats" / "kernels" / "__pycache__").touch()

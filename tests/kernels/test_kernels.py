@@ -253,7 +253,7 @@ def test_variances_of_any_sums_are_fractions_rounded_once(data):
 
 
 def test_limbs_are_combined_with_their_carries(rng):
-    """Sums of two's complement and of squares, whose highest and lowest limbs are neighbours."""
+    """Sums of two's complement and of squares: highest and lowest limbs are neighbours."""
     for heads, count in ((1, 3), (2, 5)):
         a, b = rng.integers(0, 2**64, (2, count, 3, 500), "u8")
         a[:, 0] = 2**64 - 1

@@ -505,7 +505,7 @@ def test_arcs_hold_the_keys_that_are_left_out(dtype, rng):
     keys = kernels.Keys(frames.dtype)
     every = [keys.of(value) for value in frames.tolist()]
     for validity in some_validity(dtype):
-        arcs = kernels.Valid(keys.left_out(validity), keys, np.empty(0, "u4")).arcs
+        arcs = kernels.Valid(keys.left_out(validity), keys, np.empty(0, "u4")).key_ranges
         found = [any((k - first) % keys.circle < size for first, size in arcs) for k in every]
         wanted = left_out(frames, *numbers(validity))
         number = frames == frames  # of NaN, Python keeps no bits
@@ -570,4 +570,4 @@ def test_sums_of_valid_values_are_exact():
 def test_an_object_like_a_validity_will_do():
     keys = kernels.Keys(np.dtype("u1"))
     like = SimpleNamespace(invalid=(0, 255), saturation=250, skipna=True)
-    assert kernels.Valid(keys.left_out(like), keys, np.empty(0, "u4")).arcs == [(250, 7)]
+    assert kernels.Valid(keys.left_out(like), keys, np.empty(0, "u4")).key_ranges == [(250, 7)]
