@@ -31,8 +31,8 @@ from .validity import Validity, can_hold, fill_pixels
 
 State = dict[str, np.ndarray]
 
-# Counts and frame numbers stay below this, so their images may have 32 bits.
-MOST_FRAMES = (1 << 31) - 1
+# Counts and frame numbers fit into 32 bits, and so may their images.
+MOST_FRAMES = int(np.iinfo(np.int32).max)
 
 
 class Loop(Protocol):

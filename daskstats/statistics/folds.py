@@ -1,6 +1,6 @@
 """Folds: the accumulators of one statistic, or of several, filled in one pass over the frames."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -23,12 +23,12 @@ SHARED_LOOPS = tuple(Squares("squares", found) for found in ((MAX, MIN), (MAX,),
 
 
 def choose_loops(needs: Sequence[Accumulator], small: bool, counted: bool) -> list[Accumulator]:
-    """Return the fewest accumulators whose loops fill all that are needed.
+    """Return the fewest accumulators with loops that fill all those needed.
 
     Parameters
     ----------
     needs : sequence of Accumulator
-        All that are needed.
+        Those that statistics are finished from.
     small : bool
         Whether the frames are of integers of at most 16 bits.
     counted : bool
@@ -55,7 +55,7 @@ def choose_loops(needs: Sequence[Accumulator], small: bool, counted: bool) -> li
 
 
 def is_small(frames: np.dtype) -> bool:
-    """Whether frames are of integers whose squares have 32 bits."""
+    """Whether frames are of integers with squares of at most 32 bits."""
     return frames.kind in "biu" and frames.itemsize <= 2
 
 
@@ -93,11 +93,13 @@ class Fold:
 
     def _add(self, piece: Piece, start: int, state: State) -> int:
         for loop in self._open(piece, start, state):
-            loop.run(0, prod(piece.shape))
+            if loop is not None:
+                loop.run(0, prod(piece.shape))
+            del loop  # or frames that it has widened would live on while the next widens them
         return piece.nframes
 
-    def _open(self, piece: Piece, start: int, state: State) -> list[Loop]:
-        """Open the loops that fold a piece into a state; those that take no pixels have run."""
+    def _open(self, piece: Piece, start: int, state: State) -> Iterator[Loop | None]:
+        """Open the loops that fold a piece into a state, one after the other."""
         accumulators = self._loops(is_small(piece.dtype))
         counted = self.validity is not None
         counter = next((each for each in accumulators if each.counts and counted), None)
@@ -105,13 +107,10 @@ class Fold:
             state["count"] = np.array(0)
             if counter is not None:
                 state["valid"] = zero_counts(piece)
-        loops = []
         for accumulator in accumulators:
             counts = state["valid"] if accumulator is counter else None
-            counting = Counting(self.validity, counts)
-            loops.append(accumulator.open(piece, start, state, counting))
+            yield accumulator.open(piece, start, state, Counting(self.validity, counts))
         state["count"] = np.asarray(state["count"] + piece.nframes)
-        return [loop for loop in loops if loop is not None]
 
     def open_loops(self, piece: Piece | Sequence[np.ndarray]) -> BandLoops | None:
         """Return the loops over a band of rows, None if an accumulator has none."""
@@ -119,7 +118,8 @@ class Fold:
         if not self.has_loops(piece.dtype):
             return None
         state: State = {}
-        return BandLoops(self._open(piece, 0, state), lambda: state)
+        loops = [loop for loop in self._open(piece, 0, state) if loop is not None]
+        return BandLoops(loops, lambda: state)
 
     def has_loops(self, frames: np.dtype) -> bool:
         """Whether every accumulator has a loop that passes over a few pixels at a time."""

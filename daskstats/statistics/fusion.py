@@ -37,7 +37,7 @@ band_pool = BufferPool(pieces=8, largest=4 << 20)
 
 @dataclass(frozen=True)
 class FusedStatistic(Statistic):
-    """Several statistics whose states are arrays of one state."""
+    """Several statistics, with their states as arrays of one state."""
 
     members: tuple[Statistic, ...] = ()
     """the statistics of the images"""
@@ -86,7 +86,7 @@ class OwnState(Accumulator):
 
 
 def arrays_of(state: State, prefix: str) -> State:
-    """Return the arrays whose names have a prefix, without it.
+    """Return the arrays with a prefix in their names, which is removed.
 
     >>> arrays_of({"max": 1, "2.lit": 2, "2.dark": 3}, "2.")
     {'lit': 2, 'dark': 3}
@@ -223,7 +223,7 @@ def _row_wise(name: str, made_of: tuple) -> FusedStatistic:
 
 
 def _rows_of_image(member: Statistic, dtype: np.dtype) -> Statistic:
-    """Return the row-wise statistic whose states are finished rows of another one's image."""
+    """Return the row-wise statistic that places finished rows of another one's image."""
     return Statistic(
         name=member.name,
         chunk=_no_image,  # type: ignore[arg-type]
