@@ -31,7 +31,7 @@ class Format(NamedTuple):
 
 
 HDF5 = Format(hdf5.Hdf5Source, hdf5.read_image, package="h5py")
-TIFF = Format(None, tiff.read_image, tiff.write_image, package="tifffile")
+TIFF = Format(tiff.TiffSource, tiff.read_image, tiff.write_image, package="tifffile")
 FABIO = Format(None, edf.read_image, package="fabio")
 
 FORMATS = {
