@@ -31,7 +31,7 @@ from typing import Protocol
 from dask.callbacks import Callback
 
 from ..packages import load
-from ..series.base import Source
+from ..series.base import DerivedSource
 
 # Seconds between two tries, between two inspections of the threads that may hold the lock, and
 # until a line of the log names the lock.
@@ -156,9 +156,8 @@ def needs_lock(item: object) -> bool:
     if any(kind.__name__ == "GraphNode" for kind in type(item).__mro__):  # a task of dask's
         held = (getattr(item, name, None) for name in ("args", "kwargs", "value"))
         return any(map(needs_lock, held))
-    inner = getattr(item, "source", None) or getattr(item, "_source", None)
-    if isinstance(item, Source) and isinstance(inner, Source):
-        return needs_lock(inner)
+    if isinstance(item, DerivedSource):
+        return needs_lock(item.source)
     h5py = sys.modules["h5py"]
     return getattr(type(item), "uses_h5py", False) or isinstance(item, h5py.Dataset)
 

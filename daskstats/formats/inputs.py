@@ -7,7 +7,7 @@ import numpy as np
 
 from ..packages import require
 from .hdf5 import Hdf5Source, image_series
-from .table import FORMATS, suffixes
+from .table import locate
 
 
 def read_image(name: str | os.PathLike, role: str = "image") -> np.ndarray:
@@ -39,20 +39,10 @@ def read_image(name: str | os.PathLike, role: str = "image") -> np.ndarray:
     >>> read_image("bad.txt", "mask")
     Traceback (most recent call last):
         ...
-    ValueError: the mask bad.txt has no known suffix: expected one of .cbf, .edf, .h5, .hdf, ...
+    ValueError: bad.txt has no known suffix: expected one of .cbf, .edf, .h5, .hdf, ...
     """
-    path, dataset = _split(name)
-    known = suffixes("read")
-    if path.suffix.lower() not in known:
-        raise ValueError(
-            f"the {role} {os.fspath(name)} has no known suffix: expected one of {', '.join(known)}"
-        )
-    if not path.exists():
-        raise FileNotFoundError(f"there is no {role} {os.fspath(name)}")
-    found = FORMATS[path.suffix.lower()]
+    path, dataset, found = locate(os.fspath(name), "read", role)
     require(found.package, path)
-    if dataset and not found.has_datasets:
-        raise ValueError(f"{path} holds one image: leave out ::{dataset}")
     assert found.read is not None
     return found.read(path, dataset)
 
@@ -67,13 +57,5 @@ def read_mask(name: str | os.PathLike) -> np.ndarray:
 
 def image_files(name: str | os.PathLike) -> tuple[Path, ...]:
     """Return every file that an image comes from, targets of links included."""
-    path, dataset = _split(name)
-    found = FORMATS.get(path.suffix.lower())
-    if found is None or found.series is not Hdf5Source or not path.is_file():
-        return (path,)
-    return image_series(path, dataset).files()
-
-
-def _split(name: str | os.PathLike) -> tuple[Path, str]:
-    path, _, dataset = os.fspath(name).partition("::")
-    return Path(path), dataset
+    path, dataset, found = locate(os.fspath(name), "read")
+    return image_series(path, dataset).files() if found.series is Hdf5Source else (path,)

@@ -4,6 +4,7 @@ A new format is one module, which reads and writes files, and one row here. A re
 subclass of `FileSource`; the other columns are functions.
 """
 
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -28,14 +29,9 @@ class Format(NamedTuple):
     package: str | None = None
     """optional package that the functions for images need"""
 
-    @property
-    def has_datasets(self) -> bool:
-        """Whether a file may hold several series or images, each under a name."""
-        return self.series is not None and self.series.has_datasets
-
 
 HDF5 = Format(hdf5.Hdf5Source, hdf5.read_image, package="h5py")
-TIFF = Format(None, tiff.read_image, tiff.write_image, package="tifffile")
+TIFF = Format(tiff.TiffSource, tiff.read_image, tiff.write_image, package="tifffile")
 FABIO = Format(None, edf.read_image, package="fabio")
 
 FORMATS = {
@@ -67,3 +63,52 @@ def suffixes(column: str) -> list[str]:
     ['.h5', '.hdf5', '.npz', '.zarr']
     """
     return sorted(suffix for suffix, row in FORMATS.items() if getattr(row, column) is not None)
+
+
+def locate(name: str, column: str, role: str = "file") -> tuple[Path, str, Format]:
+    """Return the path and the dataset that a name consists of, and the format; check all three.
+
+    Parameters
+    ----------
+    name : str
+        ``"scan.npy"``, ``"scan.h5"``, or ``"scan.h5::/entry/data"``.
+    column : str
+        The function that the format must have.
+    role : str
+        Of the file, for errors.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        If the suffix is unknown, the file is missing, or it is neither a file nor a directory, or
+        holds no datasets.
+
+    Examples
+    --------
+    >>> locate("scan.txt", "write_all")
+    Traceback (most recent call last):
+        ...
+    ValueError: scan.txt has no known suffix: expected one of .h5, .hdf5, .npz, .zarr
+    """
+    text, separator, dataset = name.partition("::")
+    path, known = Path(text), suffixes(column)
+    if path.suffix.lower() not in known:
+        raise ValueError(f"{text} has no known suffix: expected one of {', '.join(known)}")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {role} {text}")
+    _check_kind(path, text)
+    found = FORMATS[path.suffix.lower()]
+    if separator and not (found.series and found.series.has_datasets):
+        raise ValueError(f"{text} holds one array: leave out {separator}{dataset}")
+    return path, dataset, found
+
+
+def _check_kind(path: Path, name: str) -> None:
+    """Refuse a path that is neither a file nor a directory: opening a pipe waits forever."""
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return
+    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    kinds |= dict.fromkeys((stat.S_IFCHR, stat.S_IFBLK), "a device")
+    found = kinds.get(stat.S_IFMT(mode), "something else")
+    raise ValueError(f"{name} is {found}, not a file: frames have to be read in any order")

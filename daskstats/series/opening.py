@@ -2,10 +2,9 @@
 
 import inspect
 import os
-import stat
 from contextlib import AbstractContextManager
 from importlib import import_module
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from dask.utils import SerializableLock
 from ..arguments import check_lock
 from . import arrays, daskarrays  # noqa: F401 (found by `_kinds`)
 from .base import Source
-from .files import FileSource
 from .foreign import advice_for, refusal
 from .locked import LockedSource
 from .sequence import SequenceSource
@@ -28,7 +26,8 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
     ims : path, array, list of 2-D arrays, or HEXRD-like image series
         Anything with ``len(ims)``, ``ims[i]`` (a 2-D array for a Python int ``i``), ``.shape`` (of
         a frame) and ``.dtype``; a numpy, zarr, h5py or dask array (frames, rows, cols); a list of
-        2-D arrays; the path of a ``.npy``, ``.npz`` (HEXRD frame cache), ``.zarr`` or HDF5 file.
+        2-D arrays; the path of a ``.npy``, ``.npz`` (HEXRD frame cache), ``.zarr``, HDF5 or
+        multi-page TIFF file.
     lock : bool or lock
         Whether only one thread at a time may read from it; or the lock to use.
 
@@ -50,16 +49,9 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
     return LockedSource(source, SerializableLock(f"{id(ims)}") if lock is True else lock)
 
 
-__all__ = ["Source", "open_source", "suffixes"]
-
 # The formats stand above this room: their table is imported by name. Every class that opens an
 # object is defined once these imports are done.
 _formats = import_module("daskstats.formats.table")
-
-
-def suffixes() -> dict[str, type[FileSource]]:
-    """Return the class that opens an image series, for each suffix of a path."""
-    return {suffix: _formats.FORMATS[suffix].series for suffix in _formats.suffixes("series")}
 
 
 def _kinds(cls: type[Source] = Source) -> list[type[Source]]:
@@ -88,7 +80,8 @@ def open_source(ims: Any) -> Source:
     if issubclass(given, Source):
         return ims
     if _is_path(ims):
-        return _open_path(os.fspath(ims))
+        path, dataset, found = _formats.locate(os.fsdecode(ims), "series")
+        return found.series(path, **({"dataset": dataset} if dataset else {}))
     if advice_for(given) is not None and not issubclass(given, np.ndarray):
         raise TypeError(refusal(given, "the image series", "an array (frames, rows, cols)"))
     # A test double may claim another class: only its type counts.
@@ -97,21 +90,6 @@ def open_source(ims: Any) -> Source:
         if "accepts" in vars(kind) and kind.accepts(ims):
             return kind(ims)  # type: ignore[call-arg]
     return SequenceSource(ims)
-
-
-def _check_kind(path: Path, name: str) -> None:
-    """Refuse a path that is neither a file nor a directory: opening a pipe waits for ever."""
-    mode = path.stat().st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return
-    kinds = {
-        stat.S_IFIFO: "a named pipe",
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFCHR: "a device",
-        stat.S_IFBLK: "a device",
-    }
-    found = kinds.get(stat.S_IFMT(mode), "something else")
-    raise ValueError(f"{name} is {found}, not a file: frames have to be read in any order")
 
 
 def _is_path(ims: object) -> bool:
@@ -133,21 +111,3 @@ def _has(ims: object, name: str) -> bool:
     except AttributeError:
         return not name.startswith("__") and hasattr(ims, name)
     return True
-
-
-def _open_path(text: str | bytes) -> Source:
-    name, separator, dataset = os.fsdecode(text).partition("::")
-    path = Path(name)
-    kind = suffixes().get(path.suffix.lower())
-    if kind is None:
-        raise ValueError(
-            f"{name} has no known suffix: expected one of {', '.join(sorted(suffixes()))}"
-        )
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {name}")
-    _check_kind(path, name)
-    if separator:
-        if not kind.has_datasets:
-            raise ValueError(f"{name} holds one array: leave out {separator}{dataset}")
-        return kind(path, dataset=dataset)
-    return kind(path)

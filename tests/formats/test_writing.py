@@ -279,7 +279,7 @@ def test_temporaries_of_the_dead_are_removed(tmp_path):
         aged(path, 99)
     kept[3] = tmp_path / f"{left[0].name}.link".replace(".npy.link", ".tif")
     kept[3].symlink_to(tmp_path / ".daskstats-notes.npy")
-    assert sorted(writing.sweep(tmp_path)) == sorted(left)
+    assert sorted(writing.remove_stale(tmp_path)) == sorted(left)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
@@ -287,7 +287,7 @@ def test_temporaries_of_the_dead_are_removed(tmp_path):
 def test_temporaries_of_other_users_are_kept(tmp_path):
     path = temporary(tmp_path, dead_pid())
     os.chown(path, 12345, -1)
-    assert writing.sweep(tmp_path) == []
+    assert writing.remove_stale(tmp_path) == []
     assert path.exists()
 
 
@@ -297,7 +297,7 @@ def test_an_old_output_is_put_back(tmp_path, appeared):
     path = temporary(tmp_path, dead_pid(), rest=f"{writing.OLD}image.v2.zarr")
     if appeared:
         (tmp_path / "image.v2.zarr").write_text("new")
-    assert writing.sweep(tmp_path) == [path]
+    assert writing.remove_stale(tmp_path) == [path]
     assert [file.name for file in tmp_path.iterdir()] == ["image.v2.zarr"]
     assert (tmp_path / "image.v2.zarr").read_text() == ("new" if appeared else "half")
 
@@ -327,5 +327,5 @@ def test_a_file_that_is_gone_is_not_old(tmp_path):
 
 
 def test_a_directory_that_cannot_be_looked_at(tmp_path):
-    assert writing.sweep(tmp_path / "nowhere") == []
+    assert writing.remove_stale(tmp_path / "nowhere") == []
     assert Path(writing.PREFIX).name == writing.PREFIX

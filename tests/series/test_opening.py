@@ -20,10 +20,11 @@ from helpers import DTYPES, check_series, make_frames
 
 import daskstats as stats
 from daskstats.arguments import count_chunks, count_frames, integer
+from daskstats.formats.table import FORMATS
 from daskstats.planning.values import Layout
 from daskstats.series.base import Series, Source, layout
 from daskstats.series.locked import LockedSource
-from daskstats.series.opening import as_series, suffixes
+from daskstats.series.opening import as_series
 
 
 def test_kind_is_chosen_by_type(tmp_path):
@@ -159,7 +160,7 @@ def test_everything_that_is_only_a_path_is_opened(tmp_path):
 
 
 def test_each_suffix_has_one_source():
-    assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in suffixes())
+    assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in FORMATS)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
