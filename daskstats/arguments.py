@@ -184,6 +184,45 @@ def check_number(value: object, name: str, expected: str = "a number") -> float:
     return int(value) if isinstance(value, Integral) else number
 
 
+def check_percentile(pctl: object) -> float:
+    number = check_number(pctl, "pctl", "a number from 0 to 100")
+    if not 0 <= number <= 100:
+        raise ValueError(f"pctl must be a number from 0 to 100, got {shown(pctl)}")
+    return float(number)
+
+
+def check_ddof(ddof: object) -> float:
+    number = check_number(ddof, "ddof")
+    if not 0 <= number < inf:
+        raise ValueError(f"ddof must be at least 0, got {ddof!r}")
+    return float(number)
+
+
+def check_threshold(threshold: object) -> float:
+    number = check_number(threshold, "threshold")
+    if number != number:
+        raise ValueError("threshold must be a number, got nan")
+    return number
+
+
+def check_sigma(sigma: object) -> float:
+    number = check_number(sigma, "sigma")
+    if not 0 < number < inf:
+        raise ValueError(f"sigma must be more than 0, got {shown(sigma)}")
+    return float(number)
+
+
+def check_maxiters(maxiters: object) -> int | None:
+    """Return the number of rounds, at most `MOST_FRAMES`: each leaves out at least one frame."""
+    if maxiters is None:
+        return None
+    if isinstance(maxiters, bool | np.bool_) or not isinstance(maxiters, Integral):
+        raise TypeError(f"maxiters must be an integer or None, got {shown(maxiters)}")
+    if maxiters < 1:
+        raise ValueError(f"maxiters must be at least 1, or None, got {shown(maxiters)}")
+    return min(int(maxiters), MOST_FRAMES)
+
+
 def shown(value: object) -> str:
     """Return a value as one short line, an integer of many digits by its size.
 

@@ -2,9 +2,7 @@
 
 from functools import partial
 
-import numpy as np
-
-from ..arguments import check_number
+from ..arguments import check_ddof, check_threshold
 from .base import Statistic
 from .counts import COUNT, Above, finish_count
 from .extremes import ARGMAX, ARGMIN, MAX, MIN, finish_range
@@ -31,10 +29,7 @@ def moments(name: str, ddof: float = 0) -> Statistic:
     ValueError, TypeError
         If ``ddof`` is not a number of at least 0.
     """
-    number = check_number(ddof, "ddof")
-    if not 0 <= number < np.inf:
-        raise ValueError(f"ddof must be at least 0, got {ddof!r}")
-    finish = partial(finish_deviation, ddof=float(number), root=name == "std")
+    finish = partial(finish_deviation, ddof=check_ddof(ddof), root=name == "std")
     return accumulated(name, (MOMENTS, COUNT), finish)
 
 
@@ -52,9 +47,7 @@ def count_above(threshold: float) -> Statistic:
     TypeError, ValueError
         If the threshold is not a number.
     """
-    number = check_number(threshold, "threshold")
-    if number != number:
-        raise ValueError("threshold must be a number, got nan")
+    number = check_threshold(threshold)
     above = Above(f"above {number}", number)
     return accumulated(
         "count_above", (above,), partial(copy_array, name=above.name), "int64", empty=0

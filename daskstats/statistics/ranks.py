@@ -6,12 +6,12 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 from math import floor
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 
-from ..arguments import check_number, shown
-from .base import MOST_FRAMES, BandLoops, Piece, State, Statistic, finish_rows, place_rows
+from ..arguments import check_maxiters, check_percentile, check_sigma
+from .base import BandLoops, Piece, State, Statistic, finish_rows, place_rows
 from .shared import compiled
 from .validity import Validity, fill_pixels
 
@@ -34,14 +34,6 @@ def percentile(pctl: float | Sequence[float], *, name: str = "percentile") -> St
     if not percentiles:
         raise ValueError("pctl is an empty sequence, expected at least one percentile")
     return _percentiles(name, Percentiles(percentiles, plain))
-
-
-def check_percentile(pctl: object) -> float:
-    """Return a percentile as a float in [0, 100]; the error names the argument."""
-    number = check_number(pctl, "pctl", "a number from 0 to 100")
-    if not 0 <= number <= 100:
-        raise ValueError(f"pctl must be a number from 0 to 100, got {shown(pctl)}")
-    return float(number)
 
 
 @dataclass(frozen=True)
@@ -181,17 +173,7 @@ def clipped_average(sigma: float = 3, maxiters: int | None = 5) -> Statistic:
     ValueError, TypeError
         If a parameter is something else.
     """
-    number = check_number(sigma, "sigma")
-    if not 0 < number < np.inf:
-        raise ValueError(f"sigma must be more than 0, got {shown(sigma)}")
-    if maxiters is not None:
-        if isinstance(maxiters, bool | np.bool_) or not isinstance(maxiters, Integral):
-            raise TypeError(f"maxiters must be an integer or None, got {shown(maxiters)}")
-        if maxiters < 1:
-            raise ValueError(f"maxiters must be at least 1, or None, got {shown(maxiters)}")
-        # Each round leaves out at least one frame.
-        maxiters = min(int(maxiters), MOST_FRAMES)
-    return _clipped((float(number), maxiters))
+    return _clipped((check_sigma(sigma), check_maxiters(maxiters)))
 
 
 @dataclass(frozen=True)
