@@ -1,4 +1,4 @@
-"""Real programs, signals to them, and the files and processes that they leave."""
+"""The command line in this process and in others, signals to it, and the files that it leaves."""
 
 import json
 import os
@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from click.testing import CliRunner, Result
+
+from daskstats.cli import commands
 
 # A test may run where Ctrl-C is ignored (`nohup pytest &`); the program should not begin so. An
 # exception must not go through `fork`, so that this is done by a program that becomes the other.
@@ -35,6 +38,23 @@ def python(*args: Any, ignored: tuple[str, ...] = ()) -> list[str]:
 def daskstats(*args: Any, **options: Any) -> list[str]:
     """Return the command for the command line; options as of `python`."""
     return python("-m", "daskstats", *args, **options)
+
+
+def run(*args: object) -> Result:
+    """Run the command line in this process."""
+    return CliRunner().invoke(commands.main, [str(arg) for arg in args], prog_name="daskstats")
+
+
+def check_error(result: Result, code: int, *words: str) -> None:
+    """Check that there is one line on stderr with these words, and nothing else."""
+    labels = {*commands.COMMANDS, "aggregate"}
+    lines = [line for line in result.stderr.splitlines() if line not in labels]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("daskstats: error: ")
+    for word in words:
+        assert word in lines[0]
+    assert result.exit_code == code
+    assert result.stdout == ""
 
 
 class Program:

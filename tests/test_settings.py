@@ -10,6 +10,7 @@ import dask
 import numpy as np
 import pytest
 import yaml
+from fakes import FakeSeries, Filled
 
 import daskstats as stats
 from daskstats import config
@@ -154,6 +155,7 @@ def test_settings_in_the_environment():
 
 def test_variables_that_were_there_before_dask_was_imported(tmp_path):
     """The real way: all of them, for a median whose frames wait on disk."""
+    # A program of its own, which needs no helpers of the tests.
     program = """if True:
         import daskstats as stats, numpy as np
         class Scan:
@@ -193,15 +195,7 @@ def test_empty_directories_are_not_set(empty):
 # ---------------------------------------------------------------------- directories not there
 
 
-class Scan:
-    shape, dtype = (128, 128), np.dtype("u2")
-
-    def __len__(self):
-        return 600
-
-    def __getitem__(self, index):
-        return np.full(self.shape, index % 7, "u2")
-
+SCAN = FakeSeries(Filled((128, 128), modulus=7), 600)
 
 PLACES = {
     "daskstats.scratch-directory": "(daskstats.scratch-directory)",
@@ -218,12 +212,12 @@ def test_directory_that_is_not_there_matters_only_where_frames_wait(tmp_path, se
     frames = np.arange(60, dtype="u2").reshape(5, 4, 3)
     with dask.config.set({setting: str(place), "num_workers": 2}):
         np.testing.assert_array_equal(stats.median(frames).compute(), np.median(frames, axis=0))
-        assert stats.plan(Scan(), "median").strategy == "resident"
-        assert stats.plan(Scan(), "median", memory_limit="12 MiB", use_buffer=False)
+        assert stats.plan(SCAN, "median").strategy == "resident"
+        assert stats.plan(SCAN, "median", memory_limit="12 MiB", use_buffer=False)
         assert len(list(stats.percentile_iter(frames, 50, 2))) == 2
         for call in (stats.median, lambda *a, **k: stats.median_iter(*a, 3, **k)):
             with pytest.raises(NotADirectoryError) as caught:
-                call(Scan(), memory_limit="12 MiB")
+                call(SCAN, memory_limit="12 MiB")
             assert named in str(caught.value)
             assert str(place) in str(caught.value)
 
@@ -238,7 +232,7 @@ def test_no_temporary_directory_at_all(tmp_path, monkeypatch):
         frames = np.arange(60, dtype="u2").reshape(5, 4, 3)
         np.testing.assert_array_equal(stats.median(frames).compute(), np.median(frames, axis=0))
         with pytest.raises(NotADirectoryError, match=r"gone \(TMPDIR\)"):
-            stats.median(Scan(), memory_limit="12 MiB")
+            stats.median(SCAN, memory_limit="12 MiB")
 
 
 def test_fraction_and_limit_are_named_where_they_come_from():

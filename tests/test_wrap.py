@@ -236,7 +236,7 @@ def test_errors_come_at_the_call_and_before_a_read(arguments, error, text):
 
 
 @pytest.mark.parametrize("ims", [None, 3, object(), "scan.txt", np.zeros((3, 4))])
-def test_what_is_no_series(ims):
+def test_other_objects_than_series_are_refused(ims):
     with pytest.raises((TypeError, ValueError)):
         stats.wrap(ims)
 

@@ -13,9 +13,8 @@ import click
 import dask
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from fakes import Fail, FakeSeries, Filled
-from programs import daskstats
+from programs import check_error, daskstats, run
 
 from daskstats import reduction
 from daskstats.cli import clusters, commands, computing, options
@@ -68,22 +67,6 @@ def scan(tmp_path):
     path = tmp_path / "scan.npy"
     np.save(path, FRAMES)
     return path
-
-
-def run(*args):
-    return CliRunner().invoke(commands.main, [str(arg) for arg in args], prog_name="daskstats")
-
-
-def check_error(result, code, *words):
-    """One line on stderr, and nothing else."""
-    labels = {*commands.COMMANDS, "aggregate"}
-    lines = [line for line in result.stderr.splitlines() if line not in labels]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("daskstats: error: ")
-    for word in words:
-        assert word in lines[0]
-    assert result.exit_code == code
-    assert result.stdout == ""
 
 
 def spawn(*args, **options):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import check_error, run
+from programs import check_error, run
 
 h5py = pytest.importorskip("h5py")
 

@@ -525,7 +525,7 @@ def test_a_chunk_is_never_half_of_one_and_half_of_another(shared, rng):
     del template, spool, first
 
 
-def test_what_is_only_on_the_disk_of_a_worker_holds_scratch(shared, monkeypatch):
+def test_data_only_on_the_disk_of_a_worker_hold_scratch(shared, monkeypatch):
     monkeypatch.setattr(scratch_shared, "LOOK", 0.05)
     spilled = ["scratch-token"]
     monkeypatch.setattr(scratch_shared, "_spilled", lambda token: f"scratch-{token}" in spilled)

@@ -48,14 +48,14 @@ def test_a_series_that_holds_a_lock_is_refused_at_the_call(call):
     assert ims.reads == []
 
 
-@pytest.mark.parametrize("what", ["a file", "a generator", "a thread", "a lock of processes"])
-def test_whatever_cannot_be_pickled_is_refused(opened, what):
+@pytest.mark.parametrize("kind", ["a file", "a generator", "a thread", "a lock of processes"])
+def test_series_that_cannot_be_pickled_are_refused(opened, kind):
     held = {
         "a file": opened,
         "a generator": (index for index in range(3)),
         "a thread": threading.current_thread(),
         "a lock of processes": multiprocessing.Lock(),
-    }[what]
+    }[kind]
     with dask.config.set(scheduler="processes"):
         for options in ({}, {"frames": [3, 1]}, {"region": ((0, 2), (0, 2))}, {"lock": True}):
             with pytest.raises(TypeError, match="^FakeSeries cannot be sent to other processes"):

@@ -344,7 +344,7 @@ def test_number_of_workers_does_not_matter_to_one_thread():
 
 
 @pytest.mark.parametrize("pool", [-1, 0, 4, 1.5, True, False, "two", [], object()])
-def test_what_is_no_pool_is_refused_at_the_call(pool):
+def test_other_objects_than_pools_are_refused_at_the_call(pool):
     with dask.config.set(pool=pool), pytest.raises(TypeError, match="dask's pool.*num_workers"):
         stats.average(np.ones((4, 3, 2), "u2"))
 

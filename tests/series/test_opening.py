@@ -123,7 +123,7 @@ class ScanOfAPath(PathLike, FakeSeries):
 
 
 class Delegating(PathLike):
-    """A wrapper, whose class has no shape and no dtype."""
+    """A wrapper, whose class has no shape and no dtype, as no subclass of `FakeSeries` could be."""
 
     def __init__(self, path, ims):
         super().__init__(path)

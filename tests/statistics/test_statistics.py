@@ -1,11 +1,9 @@
 """Every statistic against naive oracles: exact, whatever the dtype and however it was cut."""
 
-import pickle
-from itertools import pairwise
-
 import dask.array as da
 import numpy as np
 import pytest
+from helpers import check_statistic, reduce_cut
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -13,79 +11,9 @@ from oracles import DTYPES, naive, random_frames
 
 import daskstats as stats
 from daskstats import Statistic, statistics
-from daskstats.series.base import as_frames
 from daskstats.statistics import STATISTICS, as_statistic, moments, percentile
 
 NAMES = ["max", "min", "sum", "average", "std", "var", "median"]
-
-
-def native(frames):
-    return as_frames(frames, frames.dtype.newbyteorder("="))
-
-
-def reduce_cut(statistic, frames, cuts, dtype=None):
-    """Fold frames (or rows) block by block, combine from left to right, and finish."""
-    frames = native(frames)
-    length = frames.shape[1] if statistic.along == "rows" else len(frames)
-    edges = sorted({0, length, *(cut % length for cut in cuts)})
-    state = None
-    for start, stop in pairwise(edges):
-        part = frames[:, start:stop] if statistic.along == "rows" else frames[start:stop]
-        partial = statistic.chunk([[part]], start)
-        state = partial if state is None else statistic.combine(state, partial)
-    shape = statistic.image_shape(*frames.shape[1:])
-    return statistic.image(state, shape, statistic.image_dtype(frames.dtype, dtype))
-
-
-def check_statistic(statistic, frames):
-    """Check what every statistic owes: no state changed, images of their own, any cut."""
-    frames = native(frames)
-    middle = max(1, (frames.shape[1] if statistic.along == "rows" else len(frames)) // 2)
-    parts = (
-        [frames[:, :middle], frames[:, middle:]]
-        if statistic.along == "rows"
-        else [frames[:middle], frames[middle:]]
-    )
-    first = statistic.chunk([[parts[0]]], 0)
-    second = statistic.chunk([[parts[1]]], middle)
-    before = pickle.dumps((first, second))
-    both = statistic.combine(first, second)
-    shape = statistic.image_shape(*frames.shape[1:])
-    dtype = statistic.image_dtype(frames.dtype)
-    images = [statistic.image(state, shape, dtype) for state in (first, both, both)]
-    assert pickle.dumps((first, second)) == before, "combine or finalize changed a state"
-    for image in images:
-        assert image.shape == shape
-        assert image.dtype == dtype
-        for array in [frames, *first.values(), *second.values(), *both.values()]:
-            assert not np.shares_memory(image, array)
-    np.testing.assert_array_equal(images[1], images[2])
-    assert not np.shares_memory(images[1], images[2])
-    assert all(isinstance(value, np.ndarray) for value in both.values())
-    sent = pickle.loads(pickle.dumps(statistic))
-    np.testing.assert_array_equal(sent.image(both, shape, dtype), images[1])
-    one, two = map(statistic.packed, (first, second))
-    for pair in ((one, two), (one, second), (first, two)):
-        packed = statistic.packed(statistic.combine(*pair))
-        np.testing.assert_array_equal(statistic.image(packed, shape, dtype), images[1])
-    assert pickle.dumps((first, second)) == before, "a state that was packed has changed"
-    check_loops(statistic, frames)
-
-
-def check_loops(statistic, frames):
-    """However few pixels loops pass over at a time, the image is that of the whole."""
-    shape, dtype = statistic.image_shape(*frames.shape[1:]), statistic.image_dtype(frames.dtype)
-    expected = statistic.image(statistic.chunk([[frames]], 0), shape, dtype)
-    pixels = frames[0].size
-    for few in (1, 3, pixels + 1):
-        begun = statistic.open_loops([frames[:2], frames[2:]])
-        if begun is None:
-            return
-        loops, state = begun
-        for first in range(0, pixels, few):
-            for loop in loops:
-                loop.run(first, min(first + few, pixels))
-        np.testing.assert_array_equal(statistic.image(state(), shape, dtype), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

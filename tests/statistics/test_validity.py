@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from dask.base import tokenize
+from helpers import check_statistic, reduce_cut
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import (
@@ -19,7 +20,6 @@ from oracles import (
     random_frames,
     total,
 )
-from test_statistics import check_statistic, reduce_cut
 
 from daskstats import kernels
 from daskstats.statistics import (
