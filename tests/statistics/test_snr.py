@@ -5,8 +5,8 @@ from math import sqrt
 import dask
 import numpy as np
 import pytest
+from helpers import check_statistic, reduce_cut
 from oracles import each_pixel, each_valid_pixel, exact_variance, left_out, random_frames, total
-from test_statistics import check_statistic, reduce_cut
 
 import daskstats as stats
 from daskstats.statistics import as_statistic
