@@ -27,7 +27,7 @@ from storage import opened, path_for, write_frames
 
 @dataclass(frozen=True)
 class Series:
-    """A series of frames, what is measured on it, and with which peers."""
+    """A series of frames, with the statistics and the peers measured on it."""
 
     dtype: str
     storage: str = "memory"
@@ -126,7 +126,7 @@ class Bench:
     def again(self) -> dict:
         """Compute once more."""
         if isinstance(self.frames, str) and self.frames.endswith(".npz"):
-            # A changed file is parsed again: what a process keeps of it would hide that cost.
+            # A changed file is parsed again; a process that kept its contents would hide that cost.
             os.utime(self.frames)
         return {"status": "ok", "seconds": common.seconds(self._run)}
 

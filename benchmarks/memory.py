@@ -1,6 +1,6 @@
 """Whether the memory limit is kept: each statistic of a series ten times the limit.
 
-Every row has a process of its own. Its peak (VmHWM) is counted from what is resident after a
+Every row has a process of its own. Its peak (VmHWM) is counted from the resident size after a
 call on a small series has loaded everything. The floor of a row-wise statistic is the time of
 writing the frames to the same disk and reading them back, as they are, by as many threads.
 "8 at once" are calls from eight threads, of an eighth of the frames each, which share the limit.

@@ -119,7 +119,7 @@ def random_frames(rng, shape, dtype):
 
 
 def left_out(frames, invalid=(), saturation=None, skipna=False):
-    """Return what does not count, by exact comparisons, floats with numbers of their dtype."""
+    """Return the mask of values left out, by exact comparisons, of floats in their own dtype."""
     out = np.zeros(frames.shape, bool)
     floats = frames.dtype.kind == "f"
     values = frames if floats else frames.astype(object)
@@ -144,7 +144,7 @@ def rounded(value, dtype):
 
 
 def each_valid_pixel(frames, out, function, dtype, fill=float("nan")):
-    """Apply a function to the list of the values of each pixel that count, if there are any."""
+    """Apply a function to the list of the valid values of each pixel, if there are any."""
     _, rows, cols = frames.shape
     image = np.full((rows, cols), fill, "f8" if np.dtype(dtype).kind == "f" else dtype)
     for row in range(rows):
