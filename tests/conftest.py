@@ -1,7 +1,6 @@
 """Fixtures that every test may use."""
 
 import gc
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -18,31 +17,6 @@ REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
 # Threads of pools that other libraries keep for the life of the process.
 KEPT_BY_OTHERS = ("asyncio", "zarr", "Dask-Offload", "Dask-Callback")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    """Tell each process of xdist whether the whole suite is run."""
-    config = node.config
-    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
-    node.workerinput["whole_suite"] = whole
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Compile the kernels that most tests need, each in one process only."""
-    given = getattr(session.config, "workerinput", {})
-    if given.get("whole_suite"):
-        from warming import compile_in_parts
-
-        compile_in_parts(given["testrunuid"], given["workerid"], given["workercount"])
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    given = getattr(session.config, "workerinput", {})
-    if given.get("whole_suite"):
-        from warming import marks_of
-
-        shutil.rmtree(marks_of(given["testrunuid"]), ignore_errors=True)
 
 
 @pytest.fixture
