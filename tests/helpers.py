@@ -11,6 +11,7 @@ import numpy as np
 from dask.base import tokenize
 
 from daskstats.series.base import Series, Source, as_frames
+from daskstats.series.piece import Piece
 from daskstats.statistics import Statistic
 
 # A dtype of each kind and size for which statistics are exact, native and not.
@@ -52,7 +53,7 @@ def read_dense(series: Series, window: Window) -> np.ndarray:
     start, stop, first, last, count = window
     blocks = []
     for piece in series.pieces(*window):
-        assert isinstance(piece, list)
+        assert isinstance(piece, Piece)
         assert 0 < sum(map(len, piece)) <= count, f"{window}: more frames than asked for"
         for block in piece:
             assert type(block) in (np.ndarray, np.memmap), type(block)

@@ -19,16 +19,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "daskstats"
 # Numbers that nobody could tune, with the reason: facts of a file format, of integers, of crystals.
 # Each name is given a number once in the package, so that no other number is exempt with it.
 FACTS = {
-    "BAD_INPUT": "an exit code",
     "BLOSC_HEADER": "bytes of the header of the format",
-    "CHECKSUM_NBYTES": "bytes of a CRC-32C in the zarr format",
-    "EMPTY_CHUNK": "the mark of a missing chunk in the zarr format",
-    "FAILURE": "an exit code",
     "FRAMES_IN_32_BITS": "sums of that many 16-bit values fit",
     "FRAMES_IN_HALVES": "sums of that many 8-bit values fit in 16 bits",
-    "INTERRUPTED": "an exit code",
-    "LARGEST_ITEM": "bytes of the largest dtype of the statistics",
+    "HUGE": "bytes of a huge page of the system",
+    "LINE": "bytes of a cache line",
     "MEBI": "a unit",
+    "NOT_IN_TILE": "the largest value of the bits of a tile",
     "NETWORK": "the optimal sorting network of its size",
     "REFLECTIONS": "sums of squares of the indices that a face-centred cubic crystal reflects",
 }

@@ -48,6 +48,8 @@ def expected(name, frames=FRAMES):
         return np.full(frames.shape[1:], len(frames))
     if name == "count_above":
         return np.count_nonzero(frames > 900, axis=0)
+    if name == "snr":
+        return (frames.mean(axis=0) / frames.std(axis=0)).astype("f4")
     if name == "clipped_average":
         return clipped_average(frames.astype("f8")).astype("f4")
     image = getattr(np, name)(frames, axis=0)
