@@ -40,8 +40,8 @@ COMMANDS = {
     ),
 }
 
-INPUTS = """INPUT is the path of a series of images: a .npy, .npz (HEXRD frame cache), .zarr, .tif or
-HDF5 file. If it holds several datasets, name one: scan.h5::/entry/data/data."""
+INPUTS = """INPUT is the path of a series of images: a .npy, .npz (HEXRD frame cache), .zarr, .tif
+or HDF5 file. If it holds several datasets, name one: scan.h5::/entry/data/data."""
 
 OUTPUTS = """OUTPUT is an image: .npy, .zarr, .h5 or .tif keep every value, .png is a picture for
 looking."""

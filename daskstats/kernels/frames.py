@@ -7,6 +7,7 @@ import numpy as np
 from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
@@ -107,6 +108,8 @@ def part_of(values, first, count):
     Bounds are not checked, and references not counted, which would take a lock each. The part of a
     constant is the constant.
     """
+    if isinstance(values, types.BaseTuple):
+        raise TypingError("use parts_of: a part of a tuple would be all of its arrays")
     if not isinstance(values, types.Array):
         return lambda values, first, count: values
     return lambda values, first, count: view(np.uint64(values.ctypes.data), values, first, count)

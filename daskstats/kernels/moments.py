@@ -320,7 +320,7 @@ def two_product(a, b):
 def _block_moments(frames, counts, state):
     n, test = frames.addresses.size, frames.test
     for first in range(0, state[0].size, TILE // 8):
-        m, r, q, e = part_of(state, first, min(TILE // 8, state[0].size - first))
+        m, r, q, e = parts_of(state, first, min(TILE // 8, state[0].size - first))
         for f in range(n):
             x = load(frames, f, first, m.size, 0)
             for p in range(m.size):

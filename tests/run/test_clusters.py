@@ -214,7 +214,7 @@ def test_lazy_results_read_each_frame_once(client, tmp_path, how, caplog):
     scan = logged_series(tmp_path / "log", 64, shape=(256, 512))
     expected = {name: on_threads(lambda x=image: x) for name, image in results(scan).items()}
     for name, image in results(scan).items():
-        Path(scan.log).unlink(missing_ok=True)
+        Path(scan._log).unlink(missing_ok=True)
         if how == "compute":
             found = image.compute()
         elif how == "persist":
@@ -416,7 +416,7 @@ def test_lazy_results_by_scratch(client, tmp_path, shared, caplog):
         "threads": lambda: on_threads(lazy),
     }
     for name, call in calls.items():
-        Path(scan.log).unlink(missing_ok=True)
+        Path(scan._log).unlink(missing_ok=True)
         np.testing.assert_array_equal(call(), expected, strict=True, err_msg=name)
         assert set(scan.logged().values()) == {1}, name
     assert "run_spec" not in caplog.text

@@ -563,7 +563,7 @@ def test_a_run_that_is_ended(tmp_path, signal):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
         def end():
-            while not list(Path({str(tmp_path)!r}).glob("{location.PREFIX}*")):
+            while not list(Path({str(tmp_path)!r}).glob("{PREFIX}*")):
                 time.sleep(0.01)
             time.sleep(0.1)
             os.kill(os.getpid(), signal.{signal})

@@ -11,7 +11,7 @@ from oracles import DTYPES, naive, random_frames
 
 import daskstats as stats
 from daskstats import Statistic, statistics
-from daskstats.statistics import STATISTICS, as_statistic, moments, percentile
+from daskstats.statistics import STATISTICS, Validity, as_statistic, moments, percentile
 
 NAMES = ["max", "min", "sum", "average", "std", "var", "median"]
 
@@ -481,3 +481,19 @@ def test_a_users_own_statistic():
     frames = np.arange(24, dtype="u1").reshape(4, 3, 2)
     np.testing.assert_array_equal(reduce_cut(spread, frames, [1]), np.full((3, 2), 18, "u1"))
     assert statistics.as_statistic(spread) is spread
+
+
+MANY = {"percentile": ("percentile", 30), "count_above": ("count_above", 1)}
+
+
+@pytest.mark.parametrize("dtype", ["u2", "i4", "u8", "f4", "f8"])
+@pytest.mark.parametrize("name", STATISTICS)
+@pytest.mark.parametrize("validity", [Validity(), Validity(invalid=(1,))], ids=["all", "some"])
+def test_every_tile_of_an_image_is_computed_alike(name, dtype, validity, rng):
+    """Compiled code passes over tiles of pixels; a row is less than the smallest of them."""
+    frames = rng.integers(0, 50, (9, 104, 320)).astype(dtype)
+    statistic = as_statistic(MANY.get(name, name)).excluding(validity, 0 if validity else None)
+    image = reduce_cut(statistic, frames, [4])
+    for row in range(0, 104, 3):
+        alone = reduce_cut(statistic, frames[:, row : row + 1], [0 if image.ndim == 3 else 4])
+        np.testing.assert_array_equal(image[row : row + 1], alone)
