@@ -21,7 +21,7 @@ REACHED = {
     "'what' / 'who', 'whose' per 10,000 words of prose": (1.2, 2.7),
     "files that ask for the kind of scheduler": (1,),
     "rooms that the series of `median` passes / returns": (6, 0),
-    "lines of code without docstrings and comments": (11476,),
+    "lines of code without docstrings and comments": (11479,),
 }
 
 
