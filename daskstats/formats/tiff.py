@@ -43,7 +43,7 @@ class TiffSource(FileSource):
             pages = list(file.pages)
             if not _is_complete(file, pages):
                 raise ValueError(f"the last of {len(pages)} pages is incomplete")
-        except (ValueError, IndexError, struct.error) as error:
+        except (tifffile.TiffFileError, ValueError, IndexError, struct.error) as error:
             raise ValueError(f"{self.path} is not a TIFF file, or is cut off: {error}") from error
         first, whole = pages[0], file.series[0].shape
         if first.ndim != 2 or np.prod(whole) > len(pages) * first.size:
