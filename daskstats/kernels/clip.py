@@ -19,7 +19,7 @@ import numpy as np
 from numba import types
 
 from .fold import count_valid
-from .frames import TILE, Piece, count_frames, frames_of, parts_of, plain, view
+from .frames import TILE, Piece, count_frames, frames_of, part_of, plain, view
 from .jit import by_type, compiled, inlined, internal
 from .keys import KeyRange, Keys
 from .search import SAMPLE
@@ -163,8 +163,8 @@ def _clip_all(frames, bounds, centre, sigma, found, clipped, room):
     mean, low, high = found
     for first in range(0, centre.size, CLIP_TILE):
         g = min(CLIP_TILE, centre.size - first)
-        sums, squares, lo, hi, below, kept = parts_of(room, 0, g)
-        c, lowest, highest = parts_of((centre, bounds.low, bounds.high), first, g)
+        sums, squares, lo, hi, below, kept = part_of(room, 0, g)
+        c, lowest, highest = part_of((centre, bounds.low, bounds.high), first, g)
         for p in range(g):
             lo[p], hi[p] = values_within(lowest[p], highest[p], lo)
         _sum_within(frames, first, (lo, hi, c), sums, squares, kept)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .frames import LONG_TILE, STRETCH, TILE, Piece, part_of, parts_of, plain, prefetch_frames
+from .frames import LONG_TILE, STRETCH, TILE, Piece, part_of, plain, prefetch_frames
 from .jit import by_type, compiled, inlined, internal
 from .validity import (
     Valid,
@@ -83,10 +83,10 @@ def fold(frames, run, first, counts, state, offset):
             if test is not None:
                 prefetch_frames(frames, f, 4, first + start)
             four = load_four(frames, f, first + start, count, 0)
-            parts = parts_of(state, offset + start, count)
+            parts = part_of(state, offset + start, count)
             _fold_four(four, state, parts, part_of(counts, start, count), test)
     for f in range(last, end):
-        a, parts = load(frames, f, first, size, 0), parts_of(state, offset, size)
+        a, parts = load(frames, f, first, size, 0), part_of(state, offset, size)
         for p in range(size):
             count_values(test, counts, p, a[p])
             x = select(a[p], test)

@@ -7,7 +7,6 @@ import numpy as np
 from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
-from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
@@ -106,22 +105,21 @@ def part_of(values, first, count):
     """Return some pixels of a contiguous array that outlives their use.
 
     Bounds are not checked, and references not counted, which would take a lock each. The part of a
-    constant is the constant.
+    constant is the constant, that of a tuple the parts of its items.
     """
     if isinstance(values, types.BaseTuple):
-        raise TypingError("use parts_of: a part of a tuple would be all of its arrays")
+        return lambda values, first, count: _parts_of(values, first, count)
     if not isinstance(values, types.Array):
         return lambda values, first, count: values
     return lambda values, first, count: view(np.uint64(values.ctypes.data), values, first, count)
 
 
 @by_type
-def parts_of(values, first, count):
-    """Return the parts of a tuple of arrays and constants."""
+def _parts_of(values, first, count):
     if len(values) == 1:
         return lambda values, first, count: (part_of(values[0], first, count),)
     return lambda values, first, count: (
-        (part_of(values[0], first, count), *parts_of(values[1:], first, count))
+        (part_of(values[0], first, count), *_parts_of(values[1:], first, count))
     )
 
 

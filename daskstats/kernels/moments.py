@@ -18,7 +18,6 @@ from .frames import (
     count_frames,
     frames_of,
     part_of,
-    parts_of,
     plain,
     pooled,
     pooled_zeros,
@@ -160,7 +159,7 @@ def _add_eight_frames(frames, f, first, tile, counts):
         prefetch_frames(frames, f, 8, first + start)
         one = load_four(frames, f, first + start, count, 0)
         two = load_four(frames, f + 4, first + start, count, 4)
-        part = parts_of(tile, start, count)
+        part = part_of(tile, start, count)
         _add_eight(one, two, part, part_of(counts, start, count), frames.test)
 
 
@@ -320,7 +319,7 @@ def two_product(a, b):
 def _block_moments(frames, counts, state):
     n, test = frames.addresses.size, frames.test
     for first in range(0, state[0].size, TILE // 8):
-        m, r, q, e = parts_of(state, first, min(TILE // 8, state[0].size - first))
+        m, r, q, e = part_of(state, first, min(TILE // 8, state[0].size - first))
         for f in range(n):
             x = load(frames, f, first, m.size, 0)
             for p in range(m.size):
