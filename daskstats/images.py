@@ -111,7 +111,7 @@ def value_if_empty(statistic: Statistic, dtype: np.dtype, fill: float | None) ->
         return statistic.empty
     if fill is None and dtype.kind != "f":
         raise ValueError(
-            f"the {dtype} image of {statistic.name} has no NaN for what the mask leaves out: "
+            f"the {dtype} image of {statistic.name} has no NaN for pixels that are masked: "
             f"give a fill_value, or a float as dtype"
         )
     if fill is not None and not can_hold(fill, dtype):

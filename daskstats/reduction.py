@@ -74,13 +74,6 @@ class Reduction:
     several: bool = False
     """whether the caller has given a list of statistics"""
 
-    @property
-    def total(self) -> int:
-        """Frames, or rows of a row-wise statistic."""
-        layout = self.plan.layout
-        by_rows = self.statistic.along == "rows"
-        return layout.rows // layout.width if by_rows else layout.nframes
-
     def lazy_image(self) -> Array:
         """Return the lazy image of one statistic."""
         return next(iter(self.lazy_images().values()))
@@ -104,11 +97,10 @@ class Reduction:
         writing : bool
             Whether steps that write frames to disk are views too.
         """
-        execution = self.scheduler.execution(self._work, writing)
+        work = self._work
+        execution = self.scheduler.execution(work, writing)
         names = self.names if self.several else ()
-        progress = Progress(
-            self.statistic, self.images, self.plan, names, execution.absorb, execution.writing
-        )
+        progress = Progress(work, names, execution.absorb, execution.writing)
         reservation = MemoryReservation(self.plan.nbytes, self.limit)
         reservation.reserve()
         length = execution.writing + len(self.plan.steps)
@@ -312,7 +304,7 @@ def check_mask(mask: Any, whole: Source, series: Source, region: Any) -> np.ndar
     mask = read_mask(mask) if isinstance(mask, str | os.PathLike) else np.asarray(mask)
     if mask.dtype != np.bool_:
         raise TypeError(
-            f"mask must be an array of bool, True for what is left out, got {mask.dtype}"
+            f"mask must be an array of bool, True for pixels that are left out, got {mask.dtype}"
         )
     if mask.shape not in (whole.shape, series.shape):
         raise ValueError(f"mask has shape {mask.shape}, expected {whole.shape} as the frames")

@@ -76,7 +76,7 @@ def plan_reduction(source: Source, statistic: object, options: Given) -> Reducti
     once = make(1)
     # A source whose frames are decoded together, or that is read again for each band of rows, is
     # read more often if steps cut across these units.
-    most = min(STEPS[0], once.total)
+    most = min(STEPS[0], once.plan.total)
     for steps in sorted({*STEPS, most, len(once.plan.blocks)}, reverse=True):
         reduction = make(steps) if steps <= most else None
         if reduction is not None and reduction.plan.reads <= MORE_READS * once.plan.reads:

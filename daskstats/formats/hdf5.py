@@ -59,7 +59,7 @@ class Hdf5Source(FileSource):
         if not name:
             return find_datasets(file, self.path)
         node = None
-        with suppress(*NO_OBJECT):  # `follow` says what is wrong with it
+        with suppress(*NO_OBJECT):  # `follow` names the fault
             node = file[name]
         return _in_group(file, name, self.path) if isinstance(node, h5py.Group) else (name,)
 

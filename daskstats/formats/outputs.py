@@ -151,7 +151,7 @@ def check_output(
     Raises
     ------
     ValueError, FileExistsError, FileNotFoundError, IsADirectoryError, ImportError
-        The message says what is wrong.
+        The message names the fault and the way out.
 
     Examples
     --------
@@ -185,7 +185,7 @@ def check_outputs(
     Raises
     ------
     ValueError, FileExistsError, FileNotFoundError, IsADirectoryError, ImportError
-        The message says what is wrong.
+        The message names the fault and the way out.
 
     Examples
     --------

@@ -192,6 +192,12 @@ class Plan:
         return "frames" if self.strategy == "fold" else "rows"
 
     @property
+    def total(self) -> int:
+        """Length of that axis: frames, or rows of a frame."""
+        layout = self.layout
+        return layout.nframes if self.along == "frames" else layout.rows // layout.width
+
+    @property
     def in_pixels(self) -> bool:
         """Whether bands are parts of rows: numbers of rows are those of pixels then."""
         return self.layout.width > 1

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..images import ImageSpec
-from ..planning.values import Plan
-from ..statistics import State, Statistic
+from ..graph.build import Work
+from ..statistics import State
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,8 @@ class Progress:
 
     Parameters
     ----------
-    statistic : Statistic
-        Of the states.
-    specs : sequence of ImageSpec
-        One for each statistic in it.
-    plan : Plan
+    work : Work
+        The reduction: statistic, images and plan.
     names : sequence of str, optional
         Of the images in a dict; none if a plain image was asked for.
     absorb : function
@@ -54,11 +50,14 @@ class Progress:
     >>> from daskstats.planning.frame_wise import plan_frame_wise
     >>> from daskstats.planning.request import Request
     >>> from daskstats.planning.values import Cost, Layout
+    >>> from daskstats.images import ImageSpec
+    >>> from daskstats.series.opening import as_series
     >>> from daskstats.statistics import maximum
     >>> frames = np.array([[[1, 2]], [[3, 0]]], "u1")
     >>> request = Request(Layout(2, 1, 2, 1), Cost(), steps=2, workers=1, limit=1 << 30)
     >>> plan = plan_frame_wise(request)
-    >>> progress = Progress(maximum, [ImageSpec(maximum, 1, 2, frames.dtype)], plan)
+    >>> images = [ImageSpec(maximum, 1, 2, frames.dtype)]
+    >>> progress = Progress(Work(as_series(frames), maximum, plan, images))
     >>> for k, frame in enumerate(frames):
     ...     progress.advance([maximum.chunk([[frame[None]]], k)])
     ...     print(progress.done, "of", progress.total, progress.image())
@@ -68,16 +67,14 @@ class Progress:
 
     def __init__(
         self,
-        statistic: Statistic,
-        specs: Sequence[ImageSpec],
-        plan: Plan,
+        work: Work,
         names: Sequence[str] = (),
         absorb: "Callable[[Progress, Iterable], None] | None" = None,
         writing: int = 0,
     ) -> None:
-        self._statistic, self._specs, self._plan = statistic, specs, plan
+        self._statistic, self._specs, self._plan = work.statistic, work.images, work.plan
         self._names, self._writing = names, writing
-        self._by_rows = statistic.along == "rows"
+        self._by_rows = work.statistic.along == "rows"
         self._absorb = absorb or Progress.add_partials
         self.step = -1
         """the last step that is done, those that write frames to disk included"""
@@ -85,7 +82,7 @@ class Progress:
         """of the frames, or rows, that are done"""
         self._made: list[np.ndarray] | None = None
         # Rows that are done stay as they are: images are copies of these, which fill up.
-        self._rows = [np.zeros(spec.shape, spec.dtype) for spec in specs] if self._by_rows else None
+        self._rows = [np.zeros(s.shape, s.dtype) for s in work.images] if self._by_rows else None
 
     def advance(self, results: Iterable) -> None:
         """Take the results of the next step."""
@@ -139,19 +136,16 @@ class Progress:
     @property
     def total(self) -> int:
         """Frames (or rows) of the last step of this phase."""
-        layout = self._plan.layout
-        in_rows = self._by_rows and self.phase == "reduce"
-        return layout.rows // layout.width if in_rows else layout.nframes
+        return self._plan.total if self.phase == "reduce" else self._plan.layout.nframes
 
     @property
     def seen(self) -> np.ndarray:
         """(rows, cols) bool, read-only: pixels with a value."""
-        layout = self._plan.layout
-        shape = layout.rows // layout.width, layout.cols * layout.width
-        seen = np.zeros((shape[0], 1), bool)
+        rows, cols = self._specs[0].rows, self._specs[0].cols
+        seen = np.zeros((rows, 1), bool)
         if self.phase == "reduce":
-            seen[: self.done if self._by_rows else shape[0]] = True
-        return np.broadcast_to(seen, shape)
+            seen[: self.done if self._by_rows else rows] = True
+        return np.broadcast_to(seen, (rows, cols))
 
     def images(self) -> list[np.ndarray]:
         """Return the image of each statistic; the arrays are the caller's own.
