@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,24 @@ _said: set[str] = set()
 _lock = threading.Lock()
 
 
+@cache
+def sources_stamp() -> tuple[tuple[str, float, int], ...]:
+    """Return name, time and size of every file of compiled code."""
+    files = [(path, path.stat()) for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return tuple((path.name, found.st_mtime, found.st_size) for path, found in files)
+
+
 class Cache(FunctionCache):
-    """numba's cache of a function, without the files that it cannot read or write."""
+    """numba's cache of a function, without the files that it cannot read or write.
+
+    The code of a function includes functions of other files, so it is old when any of these has
+    changed; numba itself looks at the function's own file only.
+    """
+
+    def __init__(self, function: Callable) -> None:
+        super().__init__(function)
+        file = self._cache_file
+        file._source_stamp = (file._source_stamp, sources_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:

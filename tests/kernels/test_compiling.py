@@ -109,6 +109,21 @@ def small(tmp_path, monkeypatch):
     return run, place
 
 
+def test_code_is_compiled_again_when_any_file_of_compiled_code_has_changed(small, monkeypatch):
+    """It includes functions of other files."""
+    from daskstats.kernels import cache
+
+    run, place = small
+    run()
+    (index,) = place.rglob("*.nbi")
+    old = index.read_bytes()
+    run()
+    assert index.read_bytes() == old
+    monkeypatch.setattr(cache, "sources_stamp", lambda: (("sums.py", 1.0, 2),))
+    run()
+    assert index.read_bytes() != old
+
+
 DAMAGE = {
     "empty": lambda data: b"",
     "cut off": lambda data: data[: len(data) // 2],
