@@ -216,7 +216,7 @@ class NumpyIntegers(FakeSeries):
     """A series whose length and shape are numpy integers, and whose dtype is a string."""
 
     def __len__(self) -> int:
-        return np.int64(super().__len__())  # type: ignore[return-value]
+        return np.int64(super().__len__())
 
     @property
     def shape(self) -> Any:
@@ -272,7 +272,7 @@ class Refilling(FakeSeries):
 def holding(frames: Any, held: object) -> FakeSeries:
     """Return a series that holds an object: with a lock, it cannot be pickled."""
     ims = FakeSeries(frames)
-    ims.held = held  # type: ignore[attr-defined]
+    ims.held = held
     return ims
 
 

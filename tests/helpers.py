@@ -1,7 +1,8 @@
 """Frames of any dtype, and the checks that all series and all statistics must pass."""
 
 import pickle
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise, product
 from typing import Any
@@ -146,6 +147,15 @@ def _check_part(series: Source, frames: np.ndarray) -> None:
         _check_facts(part, frames[start:stop, first:last])
         dense = read_dense(part, (0, stop - start, 0, last - first, 2))
         assert dense.tobytes() == frames[start:stop, first:last].tobytes()
+
+
+def run_in_threads(function: Callable[[], object], count: int) -> None:
+    """Call a function in several threads at the same time, and wait for all of them."""
+    threads = [threading.Thread(target=function) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def native(frames: np.ndarray) -> np.ndarray:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from clusters import worker_method
+from peers import PEERS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-sys.path.append(str(BENCHMARKS))
-from peers import PEERS  # noqa: E402
 
 # Workers that fork need not import everything anew.
 FORKING = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": worker_method()}

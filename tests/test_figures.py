@@ -1,15 +1,13 @@
 """The figures of tools/figures.py grow no further: a ratchet, to be lowered as they shrink."""
 
 import ast
-import sys
 from collections import Counter
 from pathlib import Path
 
+import figures
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "tools"))
-import figures  # noqa: E402
 
 # The values that have been reached; the bounds to reach are in tools/figures.py.
 REACHED = {

@@ -13,6 +13,7 @@ import dask
 import numpy as np
 import pytest
 from fakes import FakeSeries
+from helpers import run_in_threads
 
 import daskstats as stats
 from daskstats.memory import available, reservation
@@ -535,11 +536,7 @@ def test_eight_detectors_at_once(name, monkeypatch):
             image = function(ims, memory_limit=SHARED).compute()
         found.append(image)
 
-    threads = [threading.Thread(target=run) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_in_threads(run, 8)
     assert len(found) == 8
     for image in found:
         np.testing.assert_allclose(image, expected, rtol=1e-7)

@@ -19,6 +19,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from fakes import At, Fail, FakeSeries, Noise
+from helpers import run_in_threads
 
 import daskstats as stats
 from daskstats import config, processes
@@ -587,11 +588,7 @@ def test_many_threads_share_a_place(place, whole):
     def compute():
         found.append(stats.median(ims, memory_limit=LIMIT).compute())
 
-    threads = [threading.Thread(target=compute) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_in_threads(compute, 4)
     assert len(found) == 4
     for image in found:
         np.testing.assert_array_equal(image, median)
