@@ -164,7 +164,8 @@ def unify_nan(values):
 def _extreme(frames, state, trail, start, stop):
     ends, images = trail
     for first in range(start, stop, LONG_TILE):
-        out, begin = part_of(state.out, first, min(LONG_TILE, stop - first)), 0
+        out = part_of(state.out, first, min(LONG_TILE, stop - first))
+        begin = np.int64(0)  # with a constant the fold would be compiled twice
         offset = np.uint64(first * out.itemsize)
         counts = start_counts(frames.test, out.size)
         for i in range(ends.size):

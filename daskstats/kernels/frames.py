@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 from numpy.typing import DTypeLike
 
 from ..memory.pool import BufferPool
-from .jit import by_type, by_type_inline, inlined
+from .jit import by_type, inlined
 
 Piece = list[np.ndarray]
 
@@ -43,16 +44,6 @@ class Frames(NamedTuple):
     """an array of the frames' dtype"""
     test: tuple | None
     """a `ValidityTest`; None if all values count"""
-
-
-@intrinsic
-def pointer(typingctx, address, like):
-    """Return an address as a pointer to items of the dtype of ``like``."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(like.dtype)(types.uint64, like), codegen
 
 
 @intrinsic
@@ -94,33 +85,67 @@ def prefetch_frames(frames, f, count, first):
             prefetch(frames.addresses[i] + np.uint64(first * frames.like.itemsize + byte))
 
 
-@inlined
-def view(address, like, first, count):
-    """Return ``count`` pixels of a frame, from ``first`` on, as a contiguous array."""
-    return carray(pointer(address + np.uint64(first * like.itemsize), like), count)
+@intrinsic
+def view(typingctx, address, like, first, count):
+    """Return ``count`` pixels of a frame, from ``first`` on, as a contiguous array.
+
+    Like `part_of` it is written in LLVM's language, because numba takes longer to compile a call,
+    of which there are dozens, than the rest of most folds.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        frame = builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(like.dtype)))
+        return _make_array(context, builder, signature.return_type, frame, arguments[2:])
+
+    kind = types.Array(like.dtype, 1, "C")
+    return kind(types.uint64, like, types.int64, types.int64), codegen
 
 
-@by_type_inline
-def part_of(values, first, count):
+@intrinsic
+def part_of(typingctx, values, first, count):
     """Return some pixels of a contiguous array that outlives their use.
 
     Bounds are not checked, and references not counted, which would take a lock each. The part of a
     constant is the constant, that of a tuple the parts of its items.
     """
+
+    def codegen(context, builder, signature, arguments):
+        return _part(context, builder, values, arguments[0], arguments[1:])
+
+    return _part_type(values)(values, types.int64, types.int64), codegen
+
+
+def _part_type(values):
+    """Return the type of a part of a value for compiled code."""
     if isinstance(values, types.BaseTuple):
-        return lambda values, first, count: _parts_of(values, first, count)
-    if not isinstance(values, types.Array):
-        return lambda values, first, count: values
-    return lambda values, first, count: view(np.uint64(values.ctypes.data), values, first, count)
+        return types.Tuple([_part_type(each) for each in values])
+    return types.Array(values.dtype, 1, "C") if isinstance(values, types.Array) else values
 
 
-@by_type
-def _parts_of(values, first, count):
-    if len(values) == 1:
-        return lambda values, first, count: (part_of(values[0], first, count),)
-    return lambda values, first, count: (
-        (part_of(values[0], first, count), *_parts_of(values[1:], first, count))
+def _part(context, builder, kind, value, run):
+    """Return the part of a value of LLVM: ``run`` is its first pixel and their number."""
+    if isinstance(kind, types.BaseTuple):
+        items = [
+            _part(context, builder, each, builder.extract_value(value, i), run)
+            for i, each in enumerate(kind)
+        ]
+        return context.make_tuple(builder, _part_type(kind), items)
+    if isinstance(kind, types.Array):
+        data = context.make_array(kind)(context, builder, value).data
+        return _make_array(context, builder, _part_type(kind), data, run)
+    return value
+
+
+def _make_array(context, builder, kind, data, run):
+    """Return an array of LLVM without an owner, which begins some items behind a pointer."""
+    array = context.make_array(kind)(context, builder)
+    itemsize = context.get_constant(
+        types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype))
     )
+    first, count = run
+    shape, strides = (cgutils.pack_array(builder, [each]) for each in (count, itemsize))
+    populate_array(array, builder.gep(data, [first]), shape, strides, itemsize, meminfo=None)
+    return array._getvalue()
 
 
 @by_type

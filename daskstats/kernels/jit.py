@@ -1,7 +1,7 @@
 """The decorators of compiled code, and one for functions that are chosen by type."""
 
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import wraps
 from inspect import signature
 
 from numba import njit, types
@@ -24,14 +24,14 @@ inlined = njit(nogil=True, no_cfunc_wrapper=True, no_cpython_wrapper=True, force
 dividing = cached(njit(nogil=True, no_cfunc_wrapper=True, error_model="numpy"))
 
 
-def by_type(choose: Callable, inline: str = "never") -> Callable:
+def by_type(choose: Callable) -> Callable:
     """Make a function for compiled code from one that takes numba types and returns its body."""
 
     @wraps(choose)
     def stub(*args: object) -> None:
         raise NotImplementedError("only compiled code calls this")
 
-    overload(stub, inline=inline)(choose)
+    overload(stub)(choose)
     return stub
 
 
@@ -49,6 +49,3 @@ def if_tested(otherwise: Callable) -> Callable[[Callable], Callable]:
         return by_type(choose)
 
     return decorate
-
-
-by_type_inline = partial(by_type, inline="always")

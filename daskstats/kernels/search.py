@@ -176,7 +176,9 @@ def search(frames, block, rank, cut, guess):
     near = cast((1 << (cut.bits - 1)) - 1)
     for p in range(g if total > cut.bits else 0):
         lowest[p] = max(cast(guess[p] - base[p]), near) - near
-    found[:] = lowest
+    # A loop, because numba takes seconds to compile the assignment of an array.
+    for p in range(found.size):
+        found[p] = lowest[p]
     search_bits(tile, rank, cut.bits, found)
     bad, later = 0, np.int64(0)
     block.wrong[:] = False
