@@ -12,10 +12,10 @@ import click
 import numpy as np
 
 from ..formats import inputs
+from ..formats.files import open_files
 from ..reduction import Reduction, reduce
 from ..run.progress import Progress
 from ..series.base import Source
-from ..series.opening import open_source
 from .clusters import chosen_scheduler
 from .options import SELECTION, Given
 from .program import reported_errors
@@ -39,15 +39,19 @@ class Output(NamedTuple):
     """writes an image, or a dict of images"""
 
 
-def write_result(name: str, statistic: object, source: str, output: Output, options: Given) -> None:
+def write_result(
+    name: str, statistic: object, names: tuple[str, ...], output: Output, options: Given
+) -> None:
     """Check the output, compute, and write the result."""
     with reported_errors(options["traceback"]) as stage:
         began = time.perf_counter()
         mask = options["mask"]
-        output.check([file.partition("::")[0] for file in (source, mask) if file])
+        # Of several inputs, and of a folder, one that is the output is left out.
+        single = names[0] if len(names) == 1 and not Path(names[0]).is_dir() else None
+        output.check([file.partition("::")[0] for file in (single, mask) if file])
         mask_files = load_mask(options)
         with chosen_scheduler(options):
-            series = open_source(source)
+            series = open_files(names, without=output.path)
             # The files that the input refers to are inputs as well.
             output.check([str(file) for file in (*series.files(), *mask_files)])
             reduction = plan_reduction(series, statistic, options)
