@@ -229,3 +229,27 @@ def common_signature(function: Callable, defaults: Mapping[str, object]) -> Sign
         return found
     common = [Parameter(name, Parameter.KEYWORD_ONLY, default=defaults[name]) for name in defaults]
     return found.replace(parameters=[*own, *common])
+
+
+# The words of a docstring that are about lazy images, and those of images that are computed.
+COMPUTED = {
+    "dask.array.Array": "numpy.ndarray",
+    "The lazy image": "The image",
+    "the lazy stack": "the stack",
+    "; nothing is read before it is computed": "",
+    "``partials(...)[k]`` computes the first k + 1 steps only.\n\n": "",
+    ">>> import dask\n": "",
+    ">>> (images,) = dask.compute(images)\n": "",
+    ".compute()": "",
+}
+
+
+def without_laziness(text: str | None) -> str | None:
+    """Return the docstring of a public function for one that computes its images.
+
+    >>> without_laziness("dask.array.Array\\n    The lazy image (rows, cols).")
+    'numpy.ndarray\\n    The image (rows, cols).'
+    """
+    for lazy, eager in COMPUTED.items():
+        text = text and text.replace(lazy, eager)
+    return text
