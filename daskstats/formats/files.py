@@ -2,17 +2,18 @@
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from ..arguments import warn
 from ..series.base import Source
 from ..series.joined import MOST_OPEN, JoinedSource
 from ..series.selection import select
-from .paths import Name, expand, natural_key, parse, same_file
-from .table import locate, suffixes
+from .paths import Name, SuffixOf, expand, natural_key, parse, same_file
+from .table import known_suffix, locate
 
 PathLike = str | os.PathLike[str]
-Opener = Callable[[Name], Source]
 Expanded = list[tuple[str, list[Name]]]
 """each name that was given, and the files that it stands for"""
 
@@ -24,10 +25,18 @@ def open_file(name: Name) -> Source:
     return found.series(path, **({"dataset": dataset} if dataset else {}))
 
 
+class Opener(NamedTuple):
+    """How the files of a series are found in a folder, and opened."""
+
+    open: Callable[[Name], Source] = open_file
+    suffix_of: SuffixOf = partial(known_suffix, column="series")
+    """returns the suffix of a file name, None if it is unknown"""
+
+
 def open_files(
     names: PathLike | Iterable[PathLike],
     without: PathLike | None = None,
-    opener: Opener = open_file,
+    opener: Opener | None = None,
 ) -> Source:
     """Return the series of one or more files, folders and patterns; see `paths`.
 
@@ -38,8 +47,8 @@ def open_files(
         natural order.
     without : path, optional
         A file that patterns and folders leave out: the output.
-    opener : function, optional
-        Opens each file.
+    opener : Opener, optional
+        Opens each file; by default in the format of its suffix.
 
     Raises
     ------
@@ -52,12 +61,12 @@ def open_files(
     given = [os.fsdecode(name) for name in ([names] if one else names)]  # type: ignore
     if not given:
         raise ValueError("the list of files is empty")
-    known = suffixes("series") if opener is open_file else []
+    opener = opener or Opener()
     output = None if without is None else Path(without)
-    every = [(text, expand(parse(text), known, output)) for text in given]
+    every = [(text, expand(parse(text), opener.suffix_of, output)) for text in given]
     every = _without_output(every, output) if len(every) > 1 else every
     many = sum(len(found) for _, found in every) > MOST_OPEN
-    parts = [(text, _selected(name, opener, many)) for text, found in every for name in found]
+    parts = [(text, _selected(name, opener.open, many)) for text, found in every for name in found]
     if len(parts) == 1:
         return parts[0][1]
     # Of a file that the user has named nothing is left out silently.
@@ -78,7 +87,7 @@ def path_key(path: PathLike) -> list[tuple[int, int, str]]:
     return natural_key(os.fsdecode(path))
 
 
-def _selected(name: Name, opener: Opener, many: bool) -> Source:
+def _selected(name: Name, opener: Callable[[Name], Source], many: bool) -> Source:
     """Open a file and select the frames that its name gives; one of many is closed again."""
     source = select(opener(name), name.frames)
     if many:

@@ -11,7 +11,7 @@ Names may be written as other programs write them::
 import glob
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs
@@ -23,6 +23,9 @@ SCHEMES = re.compile(r"(silx|fabio):(//)?")
 
 # Before addresses of stores elsewhere.
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+SuffixOf = Callable[[str], str | None]
 
 
 class Name(NamedTuple):
@@ -88,14 +91,14 @@ def _frame_slice(text: str, name: str) -> slice:
     return slice(*parts)
 
 
-def expand(name: Name, known: Iterable[str], without: Path | None = None) -> list[Name]:
+def expand(name: Name, suffix_of: SuffixOf, without: Path | None = None) -> list[Name]:
     """Return the inputs that a name stands for: the files of a pattern or a folder, or itself.
 
     Parameters
     ----------
     name : Name
-    known : iterable of str
-        Suffixes of the files to take of a folder; if there are none, any.
+    suffix_of : function
+        Returns the suffix of a file name, None if it is unknown; see `table.known_suffix`.
     without : Path, optional
         A file that is left out: the output.
 
@@ -110,9 +113,9 @@ def expand(name: Name, known: Iterable[str], without: Path | None = None) -> lis
     if ADDRESS.match(name.file) or path.is_file():
         return [name]
     if path.is_dir():
-        if path.suffix.lower() in known and is_store(path):
+        if is_store(path):
             return [name]
-        return [name._replace(file=str(file)) for file in _in_folder(path, list(known), without)]
+        return [name._replace(file=str(file)) for file in _in_folder(path, suffix_of, without)]
     if not glob.has_magic(name.file):
         return [name]
     # glob leaves hidden files out.
@@ -129,23 +132,21 @@ def is_store(path: Path) -> bool:
     return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
-def _in_folder(folder: Path, known: list[str], without: Path | None) -> list[Path]:
+def _in_folder(folder: Path, suffix_of: SuffixOf, without: Path | None) -> list[Path]:
     """Return the files of a folder that have its most frequent known suffix, in natural order."""
     entries = [
         entry
         for entry in sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name))
         if not entry.name.startswith(".") and not same_file(entry, without)
     ]
-    if is_store(folder):
-        return [folder]
-    found = {entry: suffix_of(entry.name, known) for entry in entries if _is_input(entry)}
+    found = {entry: suffix_of(entry.name) for entry in entries if _is_input(entry)}
     counts = Counter(suffix for suffix in found.values() if suffix is not None)
     if not counts:
+        if not entries:
+            raise FileNotFoundError(f"the folder {folder} is empty")
         raise FileNotFoundError(
-            f"the folder {folder} has no files of a known suffix: it has {len(entries)} entries, "
-            f"expected {', '.join(known)}"
-            if entries
-            else f"the folder {folder} is empty"
+            f"the folder {folder} has no file of a known suffix: it has {len(entries)} entries, "
+            f"{entries[0].name} the first"
         )
     (suffix, most), *others = counts.most_common()
     held = " and ".join(f"{count} {other}" for other, count in counts.most_common())
@@ -156,20 +157,6 @@ def _in_folder(folder: Path, known: list[str], without: Path | None) -> list[Pat
     if others:
         warn(f"the folder {folder} holds {held} files: the {suffix} files are used")
     return [entry for entry, found_suffix in found.items() if found_suffix == suffix]
-
-
-def suffix_of(name: str, known: Iterable[str]) -> str | None:
-    """Return the longest known suffix of a name, None if it has none.
-
-    Without known ones it is the last suffix.
-
-    >>> suffix_of("scan_01.cbf.gz", [".cbf", ".cbf.gz"]), suffix_of("notes.txt", [".cbf"])
-    ('.cbf.gz', None)
-    """
-    known, lower = list(known), name.lower()
-    if not known:
-        return Path(lower).suffix or None
-    return max((suffix for suffix in known if lower.endswith(suffix)), key=len, default=None)
 
 
 def _is_input(entry: Path) -> bool:

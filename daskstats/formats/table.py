@@ -128,15 +128,30 @@ def format_of(name: str, column: str) -> Format | None:
     >>> format_of("scan.tif.gz", "series") is None
     True
     """
+    suffix = known_suffix(name, column)
+    return None if suffix is None else _row(suffix)
+
+
+def known_suffix(name: str, column: str) -> str | None:
+    """Return the suffixes of a file name that tell its format, None if they are unknown.
+
+    >>> known_suffix("scan.1.TIF", "series"), known_suffix("notes.txt", "series")
+    ('.tif', None)
+    """
     ends = [end.lower() for end in Path(name).suffixes]
     for first in range(len(ends)):
-        found = FORMATS.get("".join(ends[first:]))
-        if found is None and ends[first + 1 :]:
-            inner = FORMATS.get("".join(ends[first:-1]))
-            found = inner if inner and ends[-1] in inner.compressed else None
-        if found is not None and getattr(found, column) is not None:
-            return found
+        suffix = "".join(ends[first:])
+        if getattr(_row(suffix), column, None) is not None:
+            return suffix
     return None
+
+
+def _row(suffix: str) -> Format | None:
+    """Return the row of the table for a suffix, or for the one that is compressed."""
+    inner, _, last = suffix.rpartition(".")
+    found = FORMATS.get(inner)
+    compressed = found if found and f".{last}" in found.compressed else None
+    return FORMATS.get(suffix, compressed)
 
 
 def _by_content(path: Path, column: str, found: Format | None) -> Format | None:

@@ -63,7 +63,9 @@ def test_folder_with_as_many_of_two_kinds(tmp_path):
 def test_folder_without_files(tmp_path, entries):
     for entry in entries:
         (tmp_path / entry).write_text("x")
-    expected = r"has no files of a known suffix: it has 2 entries" if entries else "is empty"
+    expected = (
+        r"has no file of a known suffix: it has 2 entries, notes.txt" if entries else "is empty"
+    )
     with pytest.raises(FileNotFoundError, match=expected):
         open_source(tmp_path)
 
