@@ -1,7 +1,7 @@
 """The table of formats: for each suffix, how series and images are read and written.
 
 A new format is one module, which reads and writes files, and one row here. A reader of series is a
-subclass of `FileSource`; the other columns are functions. A file whose suffix is not in the table
+subclass of `FileSource`; the other columns are functions. A file of a suffix that is not in the table
 is known by its first bytes, and an HDF5 file always is.
 """
 
