@@ -17,8 +17,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..arguments import warn
 from ..packages import load, require
 from ..series.base import check_dtype, check_frame, check_native
+from .complaints import collected
 from .placed import PlacedSource, fill, open_file
 from .writing import OutputFile
 
@@ -48,7 +50,7 @@ class TiffSource(PlacedSource):
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path)
         self._segments: Segments | None = None
-        with opened(self.path) as file:
+        with collected("tifffile") as errors, opened(self.path) as file:
             pages, places = _frames(file, self.path)
             first = pages[0]
             if places is None and all(page.is_final for page in pages):
@@ -59,6 +61,8 @@ class TiffSource(PlacedSource):
             else:
                 self._segments = self._find_segments(pages)
                 self._decoders = [_decoder(file.pages[index]) for index in self._segments.pages]
+        for error in errors:  # tifffile went on without some metadata
+            warn(f"{self.path}: {error}")
 
     def _find_segments(self, pages: list) -> Segments:
         """Set the layout, and return the places of the segments of all pages."""
@@ -197,9 +201,11 @@ def _frames(file: Any, path: Path) -> tuple[list, Sequence[int] | None]:
         for index, page in enumerate(pages):
             check_frame(page.shape, pages[0].shape, index)
             check_dtype(check_native(page.dtype), check_native(pages[0].dtype), index)
-        if len(every) > 1:
-            return pages, None
-        return _frames_of_series(every[0], pages)
+        found = (pages, None) if len(every) > 1 else _frames_of_series(every[0], pages)
+        said = (file.imagej_metadata or {}).get("images", 1)
+        if said > len(found[1] or found[0]):  # without all pixels tifffile takes it for one page
+            raise ValueError(f"it has {len(pages)} pages, and should have {said} frames: cut off?")
+        return found
     except (ValueError, TypeError) as error:
         raise Refused(type(error)(f"{path}: {error}")) from None
 
