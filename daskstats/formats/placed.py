@@ -6,6 +6,7 @@ A folder may have hundreds of thousands of files: nothing but numbers is kept of
 import bz2
 import gzip
 import os
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..series.base import Source
 from ..series.files import FileSource, naming_place
 
 # How a file that is compressed as a whole is opened; a seek reads and skips.
@@ -132,8 +134,12 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
     with file:
         try:
             yield file
-        except EOFError as error:
-            raise ValueError(f"{path} is cut off: {error}") from error
+        except (EOFError, zlib.error) as error:
+            raise ValueError(f"{path} is damaged or cut off: {error}") from error
+        except OSError as error:
+            if opener is None or error.errno is not None:
+                raise
+            raise ValueError(f"{path} is damaged or cut off: {error}") from error
 
 
 def fill(file: BinaryIO, out: np.ndarray, offset: int, fault: str) -> None:
@@ -156,3 +162,12 @@ def in_native_order(block: np.ndarray) -> np.ndarray:
     if block.dtype.isnative:
         return block
     return block.byteswap(inplace=True).view(block.dtype.newbyteorder("="))
+
+
+def only_image(source: Source) -> np.ndarray:
+    """Return the frame of a series that has only one."""
+    if len(source) != 1:
+        name = source.files()[0]
+        raise ValueError(f"{name} has {len(source)} images, expected one")
+    rows = source.shape[0]
+    return next(source.pieces(0, 1, 0, rows, 1))[0][0]
