@@ -13,6 +13,7 @@ import numpy as np
 
 from ..series.files import FileSource
 from . import edf, framecache, hdf5, npy, png, tiff, zarr_array, zarr_files
+from .zarr_search import find_store
 
 
 class Format(NamedTuple):
@@ -92,6 +93,9 @@ def locate(name: str, column: str, role: str = "file") -> tuple[Path, str, Forma
     """
     text, separator, dataset = name.partition("::")
     path, known = Path(text), suffixes(column)
+    store = find_store(path)
+    if store is not None and column in ("series", "read"):
+        return store[0], f"{store[1]}/{dataset}" if store[1] else dataset, FORMATS[".zarr"]
     if path.suffix.lower() not in known:
         raise ValueError(f"{text} has no known suffix: expected one of {', '.join(known)}")
     if not path.exists():
