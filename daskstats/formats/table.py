@@ -14,6 +14,7 @@ import numpy as np
 
 from ..series.files import FileSource
 from . import fabio_images, fits, framecache, hdf5, mrc, npy, png, tiff, zarr_array, zarr_files
+from .zarr_search import find_store
 
 
 class Format(NamedTuple):
@@ -123,6 +124,9 @@ def locate(name: str, column: str, role: str = "file") -> tuple[Path, str, Forma
     """
     text, separator, dataset = name.partition("::")
     path = Path(text)
+    store = find_store(path)
+    if store is not None and column in ("series", "read"):
+        return store[0], f"{store[1]}/{dataset}" if store[1] else dataset, FORMATS[".zarr"]
     found = format_of(text, column)
     if found is None and not path.is_file():
         raise _unknown(text, column)
