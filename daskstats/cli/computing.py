@@ -11,7 +11,7 @@ from typing import NamedTuple
 import click
 import numpy as np
 
-from ..formats import inputs
+from ..formats import inputs, outputs
 from ..formats.files import open_files
 from ..reduction import Reduction, reduce
 from ..run.progress import Progress
@@ -51,7 +51,7 @@ def write_result(
         output.check([file.partition("::")[0] for file in (single, mask) if file])
         mask_files = load_mask(options)
         with chosen_scheduler(options):
-            series = open_files(names, without=output.path)
+            series = open_files(names, without=outputs.split_dataset(output.path)[0])
             # The files that the input refers to are inputs as well.
             output.check([str(file) for file in (*series.files(), *mask_files)])
             reduction = plan_reduction(series, statistic, options)
