@@ -138,5 +138,7 @@ def write_image(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
     picture = load("astropy.io.fits").PrimaryHDU(image.astype(wider))
     for key, text in lines(notes).items():
         picture.header.add_history(f"{key} = {text}")
-    with OutputFile(path) as file:
+    # astropy replaces an error of the disk by one of its own.
+    with OutputFile(path, deferred=True) as file:
         picture.writeto(file)
+        file.check()
