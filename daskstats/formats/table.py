@@ -21,6 +21,7 @@ from . import (
     mrc,
     nexus,
     npy,
+    npz,
     png,
     tiff,
     zarr_array,
@@ -59,10 +60,11 @@ FABIO = Format(
 )
 MRC = Format(mrc.MrcSource, mrc.read_image, package="mrcfile", compressed=(".gz", ".bz2"))
 FITS = Format(fits.FitsSource, fits.read_image, package="astropy", compressed=(".gz", ".bz2"))
+FRAME_CACHE = Format(framecache.FrameCacheSource)
 
 FORMATS = {
     ".npy": Format(npy.NpySource, npy.read_image, npy.write_image),
-    ".npz": Format(framecache.FrameCacheSource, write_all=npy.write_archive),
+    ".npz": Format(npz.NpzSource, npz.read_image, write_all=npy.write_archive),
     ".zarr": Format(
         zarr_array.ZarrPathSource,
         zarr_array.read_image,
@@ -204,6 +206,8 @@ def _by_content(path: Path, column: str, found: Format | None) -> Format | None:
         head = file.read(512)
     if head.startswith(HDF5_SIGNATURE):
         return found if found and found.series is HDF5.series else HDF5
+    if found is FORMATS[".npz"] and column == "series" and npz.holds_frame_cache(path):
+        return FRAME_CACHE
     if found is not None:
         return found
     for offset, magic, suffix in SIGNATURES:
