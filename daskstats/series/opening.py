@@ -54,6 +54,7 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
 # object is defined once these imports are done.
 _formats = import_module("daskstats.formats.table")
 import_module("daskstats.formats.hdf5_objects")
+_urls = import_module("daskstats.formats.zarr_url")
 
 
 def _kinds(cls: type[Source] = Source) -> list[type[Source]]:
@@ -82,6 +83,8 @@ def open_source(ims: Any) -> Source:
     if issubclass(given, Source):
         return ims
     if _is_path(ims):
+        if _urls.is_url(os.fsdecode(ims)):
+            return _urls.open_url(os.fsdecode(ims))
         path, dataset, found = _formats.locate(os.fsdecode(ims), "series")
         return found.series(path, **({"dataset": dataset} if dataset else {}))
     if advice_for(given) is not None and not issubclass(given, np.ndarray):
