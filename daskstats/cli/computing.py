@@ -25,6 +25,12 @@ from .program import reported_errors
 STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
 MORE_READS = 1.1
 
+# The options that name the file of an image, and the functions that read it.
+IMAGES: dict[str, Callable[[str], np.ndarray]] = {
+    "mask": inputs.read_mask,
+    "dark": partial(inputs.read_image, role="dark"),
+}
+
 # The remark behind the progress bar in each phase of a call.
 REMARKS = {"spool": "writing frames to disk", "reduce": ""}
 
@@ -43,13 +49,13 @@ def write_result(name: str, statistic: object, source: str, output: Output, opti
     """Check the output, compute, and write the result."""
     with reported_errors(options["traceback"]) as stage:
         began = time.perf_counter()
-        mask = options["mask"]
-        output.check([file.partition("::")[0] for file in (source, mask) if file])
-        mask_files = load_mask(options)
+        given = (source, *(options[name] for name in IMAGES))
+        output.check([file.partition("::")[0] for file in given if file])
+        image_files = load_images(options)
         with chosen_scheduler(options):
             series = open_source(source)
             # The files that the input refers to are inputs as well.
-            output.check([str(file) for file in (*series.files(), *mask_files)])
+            output.check([str(file) for file in (*series.files(), *image_files)])
             reduction = plan_reduction(series, statistic, options)
             stage.compute()
             output.save(last_image(reduction, name, options["quiet"]))
@@ -59,13 +65,15 @@ def write_result(name: str, statistic: object, source: str, output: Output, opti
             print_closing_line(name, shape, reduction.series.dtype, began, output.path)
 
 
-def load_mask(options: Given) -> tuple[Path, ...]:
-    """Read the mask that the options name, if any; return the files that it comes from."""
-    name = options["mask"]
-    if name is None:
-        return ()
-    options["mask"] = inputs.read_mask(name)
-    return inputs.image_files(name)
+def load_images(options: Given) -> list[Path]:
+    """Read the images that the options name; return the files that they come from."""
+    files: list[Path] = []
+    for option, read in IMAGES.items():
+        name = options[option]
+        if name is not None:
+            options[option] = read(name)
+            files += inputs.image_files(name)
+    return files
 
 
 def plan_reduction(source: Source, statistic: object, options: Given) -> Reduction:

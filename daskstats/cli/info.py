@@ -10,10 +10,11 @@ from ..arguments import count_frames
 from ..run.scheduler import current_scheduler
 from ..scratch import location
 from ..series.base import Source, describe_missing
+from ..series.corrected import correct
 from ..series.opening import open_source
 from ..series.selection import select
 from .clusters import chosen_scheduler
-from .computing import load_mask, plan_reduction
+from .computing import load_images, plan_reduction
 from .options import Given
 from .program import reported_errors
 
@@ -27,17 +28,18 @@ def print_info(*, input: str, **options: object) -> None:  # noqa: A002
 
 
 def _facts(name: str, options: Given) -> dict[str, object]:
-    load_mask(options)
+    load_images(options)
     whole = open_source(name)
-    source = select(whole, options["frames"], options["region"])
+    shown = correct(whole, options["dark"], options["flip"])
+    source = select(shown, options["frames"], options["region"])
     rows, cols = source.shape
     nframes = count_frames(options["nframes"], len(source))
     nbytes = nframes * rows * cols * source.dtype.itemsize
     missing = describe_missing(source, nframes)
     warnings.filterwarnings("ignore", ".* have no data")  # a line of its own says it
     shape = f"{rows} x {cols}"
-    if source.shape != whole.shape:
-        shape += f" of {whole.shape[0]} x {whole.shape[1]}"
+    if source.shape != shown.shape:
+        shape += f" of {shown.shape[0]} x {shown.shape[1]}"
     return {
         "frames": f"{nframes} of {len(whole)}" if nframes < len(whole) else nframes,
         "shape": shape,
