@@ -28,8 +28,9 @@ class FrameSeries(Protocol):
     def __getitem__(self, index: int, /) -> object: ...
 
 
-ImageSeries = str | os.PathLike[str] | Sequence[np.ndarray] | FrameSeries
-"""a path, a list of 2-D arrays, or an object with frames"""
+Paths = Iterable[str] | Iterable[os.PathLike[str]]
+ImageSeries = str | os.PathLike[str] | Paths | Sequence[np.ndarray] | FrameSeries
+"""one or more paths, a list of 2-D arrays, or an object with frames"""
 
 Span = tuple[int, int]
 """(first, end), half-open"""

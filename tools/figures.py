@@ -24,6 +24,7 @@ FACTS = {
     "FRAMES_IN_HALVES": "sums of that many 8-bit values fit in 16 bits",
     "HUGE": "bytes of a huge page of the system",
     "LINE": "bytes of a cache line",
+    "MOST_OPEN": "a quarter of the lowest default limit of open files, that of macOS",
     "MEBI": "a unit",
     "NOT_IN_TILE": "the largest value of the bits of a tile",
     "NETWORK": "the optimal sorting network of its size",

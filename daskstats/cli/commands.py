@@ -40,8 +40,9 @@ COMMANDS = {
     ),
 }
 
-INPUTS = """INPUT is the path of a series of images: a .npy, .npz (HEXRD frame cache), .zarr, .tif
-or HDF5 file. If it holds several datasets, name one: scan.h5::/entry/data/data."""
+INPUTS = """INPUT is a file with a series of images, a folder of such files, or a pattern in quotes
+("scan_*.tif"); of several, the frames follow one another. If a file holds several datasets, name
+one: scan.h5::/entry/data/data."""
 
 OUTPUTS = """OUTPUT is an image: .npy, .zarr, .h5 or .tif keep every value, .png is a picture for
 looking."""
@@ -73,7 +74,13 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-def run_statistic(name: str, *, input: str, output: str, **options: object) -> None:  # noqa: A002
+def run_statistic(
+    name: str,
+    *,
+    input: tuple[str, ...],  # noqa: A002
+    output: str,
+    **options: object,
+) -> None:
     """Compute one statistic and write its image."""
     parameters = [options.pop(str(each.name)) for each in opts.PARAMETERS.get(name, [])]
     planes = any(isinstance(each, tuple) for each in parameters)
@@ -88,7 +95,7 @@ def run_statistic(name: str, *, input: str, output: str, **options: object) -> N
 
 def run_statistics(
     *,
-    input: str,  # noqa: A002
+    input: tuple[str, ...],  # noqa: A002
     output: str,
     stats: list,
     format: str | None,  # noqa: A002

@@ -12,10 +12,10 @@ import click
 import numpy as np
 
 from ..formats import inputs
+from ..formats.files import open_files
 from ..reduction import Reduction, reduce
 from ..run.progress import Progress
 from ..series.base import Source
-from ..series.opening import open_source
 from .clusters import chosen_scheduler
 from .options import SELECTION, Given
 from .program import reported_errors
@@ -45,15 +45,19 @@ class Output(NamedTuple):
     """writes an image, or a dict of images"""
 
 
-def write_result(name: str, statistic: object, source: str, output: Output, options: Given) -> None:
+def write_result(
+    name: str, statistic: object, names: tuple[str, ...], output: Output, options: Given
+) -> None:
     """Check the output, compute, and write the result."""
     with reported_errors(options["traceback"]) as stage:
         began = time.perf_counter()
-        given = (source, *(options[name] for name in IMAGES))
+        # Of several inputs, and of a folder, one that is the output is left out.
+        single = names[0] if len(names) == 1 and not Path(names[0]).is_dir() else None
+        given = single, *(options[name] for name in IMAGES)
         output.check([file.partition("::")[0] for file in given if file])
         image_files = load_images(options)
         with chosen_scheduler(options):
-            series = open_source(source)
+            series = open_files(names, without=output.path)
             # The files that the input refers to are inputs as well.
             output.check([str(file) for file in (*series.files(), *image_files)])
             reduction = plan_reduction(series, statistic, options)

@@ -7,11 +7,11 @@ import click
 
 from .. import config
 from ..arguments import count_frames
+from ..formats.files import open_files
 from ..run.scheduler import current_scheduler
 from ..scratch import location
 from ..series.base import Source, describe_missing
 from ..series.corrected import correct
-from ..series.opening import open_source
 from ..series.selection import select
 from .clusters import chosen_scheduler
 from .computing import load_images, plan_reduction
@@ -19,7 +19,7 @@ from .options import Given
 from .program import reported_errors
 
 
-def print_info(*, input: str, **options: object) -> None:  # noqa: A002
+def print_info(*, input: tuple[str, ...], **options: object) -> None:  # noqa: A002
     """Print the properties of a series, and its plans."""
     with reported_errors(bool(options["traceback"])), chosen_scheduler(options):
         facts = _facts(input, options)
@@ -27,9 +27,9 @@ def print_info(*, input: str, **options: object) -> None:  # noqa: A002
         click.echo(f"{name:10}  {value}")
 
 
-def _facts(name: str, options: Given) -> dict[str, object]:
+def _facts(names: tuple[str, ...], options: Given) -> dict[str, object]:
     load_images(options)
-    whole = open_source(name)
+    whole = open_files(names)
     shown = correct(whole, options["dark"], options["flip"])
     source = select(shown, options["frames"], options["region"])
     rows, cols = source.shape
@@ -44,7 +44,7 @@ def _facts(name: str, options: Given) -> dict[str, object]:
         "frames": f"{nframes} of {len(whole)}" if nframes < len(whole) else nframes,
         "shape": shape,
         "dtype": source.dtype,
-        "size": f"{nbytes / 1e9:.3g} GB, {_disk_usage(name) / 1e9:.3g} GB on disk",
+        "size": f"{nbytes / 1e9:.3g} GB, {_disk_usage(whole.files()) / 1e9:.3g} GB on disk",
         **({"no data": missing} if missing else {}),
         "scratch": _describe_scratch(),
         "frame-wise": _describe_plan(whole, "average", options),
@@ -73,8 +73,7 @@ def _describe_scratch() -> str:
     return f"{place.nbytes / 1e9:.3g} GB free in {place.directory}{remark}"
 
 
-def _disk_usage(name: str) -> int:
-    """Return the bytes of a file, or of all files of a directory."""
-    path = Path(name.partition("::")[0])
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+def _disk_usage(paths: tuple[Path, ...]) -> int:
+    """Return the bytes of files, and of all files of directories."""
+    found = [path.rglob("*") if path.is_dir() else [path] for path in paths]
+    return sum(file.stat().st_size for files in found for file in files if file.is_file())

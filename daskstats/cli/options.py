@@ -138,7 +138,7 @@ parse_percentiles = parsed(percentiles, NUMBERS)
 
 
 def input_argument() -> click.Argument:
-    return click.Argument(["input"], type=click.Path())
+    return click.Argument(["input"], type=click.Path(), nargs=-1, required=True)
 
 
 def option(

@@ -1,7 +1,8 @@
 """The table of formats: for each suffix, how series and images are read and written.
 
 A new format is one module, which reads and writes files, and one row here. A reader of series is a
-subclass of `FileSource`; the other columns are functions.
+subclass of `FileSource`; the other columns are functions. A file of another suffix is known
+by its first bytes, and an HDF5 file always is.
 """
 
 import stat
@@ -28,6 +29,8 @@ class Format(NamedTuple):
     """writes several named images into one file"""
     package: str | None = None
     """optional package that the functions for images need"""
+    compressed: tuple[str, ...] = ()
+    """suffixes that may follow, of a file that is compressed as a whole"""
 
 
 HDF5 = Format(hdf5.Hdf5Source, hdf5.read_image, package="h5py")
@@ -45,8 +48,8 @@ FORMATS = {
     ),
     ".h5": HDF5._replace(write=hdf5.write_image, write_all=hdf5.write_datasets),
     ".hdf5": HDF5._replace(write=hdf5.write_image, write_all=hdf5.write_datasets),
-    ".hdf": HDF5,
-    ".nxs": HDF5,
+    **dict.fromkeys((".hdf", ".he5", ".nc", ".nx5", ".nxs"), HDF5),
+    **dict.fromkeys((".cxi", ".emd", ".fch5", ".hspy", ".mat"), HDF5),
     ".tif": TIFF,
     ".tiff": TIFF,
     ".png": Format(None, png.read_image, png.write_image, package="PIL"),
@@ -54,6 +57,15 @@ FORMATS = {
     ".cbf": FABIO,
     ".msk": FABIO,
 }
+
+# Where a file has which bytes, and the suffix of its format. An HDF5 file is one whatever its
+# suffix; the others are looked for under an unknown suffix only.
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SIGNATURES = (
+    *((0, magic, ".tif") for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    (0, b"###CBF", ".cbf"),
+    *((0, magic, ".edf") for magic in (b"{\n", b"{\r\n", b"{ \n")),
+)
 
 
 def suffixes(column: str) -> list[str]:
@@ -91,16 +103,76 @@ def locate(name: str, column: str, role: str = "file") -> tuple[Path, str, Forma
     ValueError: scan.txt has no known suffix: expected one of .h5, .hdf5, .npz, .zarr
     """
     text, separator, dataset = name.partition("::")
-    path, known = Path(text), suffixes(column)
-    if path.suffix.lower() not in known:
-        raise ValueError(f"{text} has no known suffix: expected one of {', '.join(known)}")
+    path = Path(text)
+    found = format_of(text, column)
+    if found is None and not path.is_file():
+        raise _unknown(text, column)
     if not path.exists():
         raise FileNotFoundError(f"there is no {role} {text}")
     _check_kind(path, text)
-    found = FORMATS[path.suffix.lower()]
+    found = _by_content(path, column, found)
+    if found is None:
+        raise _unknown(text, column)
     if separator and not (found.series and found.series.has_datasets):
         raise ValueError(f"{text} holds one array: leave out {separator}{dataset}")
     return path, dataset, found
+
+
+def format_of(name: str, column: str) -> Format | None:
+    """Return the format of a file name that has a function, None if its suffix is unknown.
+
+    Of several suffixes the most count, and a compressed file has the format of its content.
+
+    >>> format_of("scan.1.TIF", "series") is TIFF
+    True
+    >>> format_of("scan.tif.gz", "series") is None
+    True
+    """
+    suffix = known_suffix(name, column)
+    return None if suffix is None else _row(suffix)
+
+
+def known_suffix(name: str, column: str) -> str | None:
+    """Return the suffixes of a file name that tell its format, None if they are unknown.
+
+    >>> known_suffix("scan.1.TIF", "series"), known_suffix("notes.txt", "series")
+    ('.tif', None)
+    """
+    ends = [end.lower() for end in Path(name).suffixes]
+    for first in range(len(ends)):
+        suffix = "".join(ends[first:])
+        if getattr(_row(suffix), column, None) is not None:
+            return suffix
+    return None
+
+
+def _row(suffix: str) -> Format | None:
+    """Return the row of the table for a suffix, or for the one that is compressed."""
+    inner, _, last = suffix.rpartition(".")
+    found = FORMATS.get(inner)
+    compressed = found if found and f".{last}" in found.compressed else None
+    return FORMATS.get(suffix, compressed)
+
+
+def _by_content(path: Path, column: str, found: Format | None) -> Format | None:
+    """Return the format that the first bytes of a file tell, or else the one of its suffix."""
+    if path.is_dir():
+        return found
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head.startswith(HDF5_SIGNATURE):
+        return found if found and found.series is HDF5.series else HDF5
+    if found is not None:
+        return found
+    for offset, magic, suffix in SIGNATURES:
+        if head[offset:].startswith(magic) and getattr(FORMATS[suffix], column) is not None:
+            return FORMATS[suffix]
+    return None
+
+
+def _unknown(text: str, column: str) -> ValueError:
+    known = ", ".join(suffixes(column))
+    return ValueError(f"{text} has no known suffix: expected one of {known}")
 
 
 def _check_kind(path: Path, name: str) -> None:

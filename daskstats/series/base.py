@@ -106,6 +106,9 @@ class Source:
         """Return every file or directory that frames come from; none for an object in memory."""
         return ()
 
+    def release(self) -> None:
+        """Close the file, which the next read opens again: a series may have thousands."""
+
     def frames_without_data(self) -> np.ndarray:
         """Return the indices, int64 and sorted, of the frames for which nothing was written.
 
@@ -214,6 +217,9 @@ class DerivedSource(Source):
 
     def files(self) -> tuple[Path, ...]:
         return self.source.files()
+
+    def release(self) -> None:
+        self.source.release()
 
     def frames_without_data(self) -> np.ndarray:
         return self.source.frames_without_data()

@@ -41,6 +41,15 @@ class FileSource(Source):
         """
         raise NotImplementedError
 
+    def release(self) -> None:
+        with self._lock_of_handles():
+            for name in self.handles:
+                vars(self).pop(name, None)
+
+    def _lock_of_handles(self) -> RLock:
+        # `setdefault` is atomic: all threads get the same lock.
+        return vars(self).setdefault("_opening", RLock())
+
     def changed(self, found: str) -> ValueError:
         """Return the error of a file that does not hold the frames of the call any more."""
         return ValueError(
@@ -58,12 +67,11 @@ class FileSource(Source):
         # Python calls this for missing attributes only.
         if name not in type(self).handles:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        # `setdefault` is atomic: all threads get the same lock.
-        with vars(self).setdefault("_opening", RLock()):
+        with self._lock_of_handles():
             if name not in vars(self):
                 with naming_place(self.path):
                     self.open()
-        return vars(self)[name]
+            return vars(self)[name]
 
     def __getstate__(self) -> dict[str, Any]:
         left = {*type(self).handles, *UNSENT}

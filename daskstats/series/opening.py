@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import PurePath
@@ -23,11 +24,11 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
 
     Parameters
     ----------
-    ims : path, array, list of 2-D arrays, or HEXRD-like image series
+    ims : path, list of paths, array, list of 2-D arrays, or HEXRD-like image series
         Anything with ``len(ims)``, ``ims[i]`` (a 2-D array for a Python int ``i``), ``.shape`` (of
         a frame) and ``.dtype``; a numpy, zarr, h5py or dask array (frames, rows, cols); a list of
-        2-D arrays; the path of a ``.npy``, ``.npz`` (HEXRD frame cache), ``.zarr``, HDF5 or
-        multi-page TIFF file.
+        2-D arrays; the path of a file, a folder or a pattern, or several paths: see
+        `daskstats.formats.files.open_files`.
     lock : bool or lock
         Whether only one thread at a time may read from it; or the lock to use.
 
@@ -51,7 +52,7 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
 
 # The formats stand above this room: their table is imported by name. Every class that opens an
 # object is defined once these imports are done.
-_formats = import_module("daskstats.formats.table")
+_formats = import_module("daskstats.formats.files")
 
 
 def _kinds(cls: type[Source] = Source) -> list[type[Source]]:
@@ -64,7 +65,7 @@ def open_source(ims: Any) -> Source:
 
     Parameters
     ----------
-    ims : path, array, list of 2-D arrays, or HEXRD-like image series
+    ims : path, list of paths, array, list of 2-D arrays, or HEXRD-like image series
         A path may name a dataset in a file: ``"scan.h5::/entry/data"``.
 
     Raises
@@ -80,8 +81,10 @@ def open_source(ims: Any) -> Source:
     if issubclass(given, Source):
         return ims
     if _is_path(ims):
-        path, dataset, found = _formats.locate(os.fsdecode(ims), "series")
-        return found.series(path, **({"dataset": dataset} if dataset else {}))
+        return _formats.open_files(ims)
+    paths = _list_of_paths(ims)
+    if paths is not None:
+        return _formats.open_files(paths)
     if advice_for(given) is not None and not issubclass(given, np.ndarray):
         raise TypeError(refusal(given, "the image series", "an array (frames, rows, cols)"))
     # A test double may claim another class: only its type counts.
@@ -99,6 +102,27 @@ def _is_path(ims: object) -> bool:
     return issubclass(type(ims), os.PathLike) and not all(
         _has(ims, name) for name in ("__len__", "__getitem__", "shape", "dtype")
     )
+
+
+def _list_of_paths(ims: object) -> list | None:
+    """Return the paths of a list, a set or an iterator of them; None for anything else."""
+    kind = type(ims)
+    if issubclass(kind, Iterator) and not hasattr(kind, "__len__"):
+        ims = list(ims)  # type: ignore[call-overload]
+        if not ims:
+            raise ValueError(f"the image series is empty: {kind.__name__} has no paths")
+    elif issubclass(kind, set | frozenset):
+        ims = sorted(ims, key=_formats.path_key)  # type: ignore[call-overload]
+    elif not issubclass(kind, list | tuple):
+        return None
+    found = [_is_path(item) for item in ims]  # type: ignore[attr-defined]
+    if any(found) and not all(found):
+        index = found.index(not found[0])
+        raise TypeError(
+            f"a list of files must hold paths only: item {index} is of type "
+            f"{type(ims[index]).__name__}"  # type: ignore[index]
+        )
+    return list(ims) if any(found) else None  # type: ignore[call-overload]
 
 
 def _has(ims: object, name: str) -> bool:

@@ -52,7 +52,7 @@ def test_the_output_is_not_the_dark(scan, tmp_path):
     [
         (["--flip", "z"], ["'z' is not one of v, y, h"]),
         (["--dark", "none.npy"], ["there is no", "none.npy"]),
-        (["--dark", "scan.npy"], ["scan.npy", "(6, 30, 40)"]),
+        (["--dark", "scan.npy"], ["dark has shape (6, 30, 40), expected (30, 40)"]),
         (["--dark", "small.npy"], ["dark has shape (3, 4), expected (30, 40)"]),
     ],
 )

@@ -10,8 +10,9 @@ from fabio.edfimage import EdfImage
 
 import daskstats as stats
 from daskstats.formats import outputs
+from daskstats.formats.hdf5 import Hdf5Source
 from daskstats.formats.inputs import image_files, read_image, read_mask
-from daskstats.formats.table import suffixes
+from daskstats.formats.table import FORMATS, suffixes
 
 FRAMES = np.random.default_rng(3).integers(0, 1000, (5, 6, 7)).astype("u2")
 IMAGE = np.random.default_rng(4).integers(0, 2, (6, 7)).astype("u1")
@@ -21,9 +22,9 @@ def write(image, path):
     fabio = {".edf": EdfImage, ".msk": EdfImage, ".cbf": CbfImage}.get(path.suffix)
     if fabio is not None:
         fabio(data=image.astype("i4")).write(str(path))
-    elif path.suffix in (".hdf", ".nxs"):
+    elif FORMATS[path.suffix].series is Hdf5Source:
         outputs.save(image, path.with_suffix(".h5"))
-        path.with_suffix(".h5").rename(path)
+        path.with_suffix(".h5").replace(path)
     else:
         outputs.save(image, path)
 

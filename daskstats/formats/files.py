@@ -1,0 +1,120 @@
+"""Series of files: names are expanded, each file is opened, and their frames are joined."""
+
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ..arguments import warn
+from ..series.base import Source
+from ..series.joined import MOST_OPEN, JoinedSource
+from ..series.selection import select
+from .paths import Name, SuffixOf, expand, natural_key, parse, same_file
+from .table import known_suffix, locate
+
+PathLike = str | os.PathLike[str]
+Expanded = list[tuple[str, list[Name]]]
+"""each name that was given, and the files that it stands for"""
+
+
+def open_file(name: Name) -> Source:
+    """Return the series in one file."""
+    path, dataset, found = locate(str(name), "series")
+    assert found.series is not None
+    return found.series(path, **({"dataset": dataset} if dataset else {}))
+
+
+class Opener(NamedTuple):
+    """How the files of a series are found in a folder, and opened."""
+
+    open: Callable[[Name], Source] = open_file
+    suffix_of: SuffixOf = partial(known_suffix, column="series")
+    """returns the suffix of a file name, None if it is unknown"""
+
+
+def open_files(
+    names: PathLike | Iterable[PathLike],
+    without: PathLike | None = None,
+    opener: Opener | None = None,
+) -> Source:
+    """Return the series of one or more files, folders and patterns; see `paths`.
+
+    Parameters
+    ----------
+    names : path, or iterable of paths
+        In the order in which their frames are joined. The files of a pattern and of a folder are in
+        natural order.
+    without : path, optional
+        A file that patterns and folders leave out: the output.
+    opener : Opener, optional
+        Opens each file; by default in the format of its suffix.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file, or a pattern or folder has none.
+    ValueError
+        If the frames of two files differ in shape or dtype, or one file shows another one's.
+    """
+    one = isinstance(names, str | os.PathLike)
+    given = [os.fsdecode(name) for name in ([names] if one else names)]  # type: ignore
+    if not given:
+        raise ValueError("the list of files is empty")
+    opener = opener or Opener()
+    output = None if without is None else Path(without)
+    every = [(text, expand(parse(text), opener.suffix_of, output)) for text in given]
+    every = _without_output(every, output) if len(every) > 1 else every
+    many = sum(len(found) for _, found in every) > MOST_OPEN
+    parts = [(text, _selected(name, opener.open, many)) for text, found in every for name in found]
+    if len(parts) == 1:
+        return parts[0][1]
+    # Of a file that the user has named nothing is left out silently.
+    chosen = {text for text, found in every if [str(name) for name in found] == [text]}
+    return JoinedSource(_without_shown(parts, chosen))
+
+
+def _without_output(every: Expanded, output: Path | None) -> Expanded:
+    """Leave the output out, which a shell has found by a pattern after an earlier run."""
+    kept = [(text, found) for text, found in every if not same_file(Path(text), output)]
+    if len(kept) < len(every):
+        warn(f"{output} is the output, and is left out of the input")
+    return kept
+
+
+def path_key(path: PathLike) -> list[tuple[int, int, str]]:
+    """Return a key that sorts paths in natural order; see `natural_key`."""
+    return natural_key(os.fsdecode(path))
+
+
+def _selected(name: Name, opener: Callable[[Name], Source], many: bool) -> Source:
+    """Open a file and select the frames that its name gives; one of many is closed again."""
+    source = select(opener(name), name.frames)
+    if many:
+        source.release()
+    return source
+
+
+def _without_shown(parts: list[tuple[str, Source]], chosen: set[str]) -> list[Source]:
+    """Leave out files with frames that another one shows already: they would count twice.
+
+    The master file of a detector refers to its data files, which lie beside it.
+    """
+    shown = {file.resolve(): part.files()[0] for _, part in parts for file in part.files()[1:]}
+    left, kept = [], []
+    for text, part in parts:
+        own = part.files()[0] if part.files() else None
+        master = None if own is None else shown.get(own.resolve())
+        if own is None or master is None or master == own:
+            kept.append(part)
+        elif text in chosen:
+            raise ValueError(
+                f"{master} shows the frames of {own}, which would count twice: leave one out"
+            )
+        else:
+            left.append((own, master))
+    if left:
+        own, master = left[0]
+        more = f" and of {len(left) - 1} more files" if len(left) > 1 else ""
+        warn(f"{master} shows the frames of {own}{more}: they count once")
+    return kept

@@ -1,0 +1,170 @@
+"""Names of inputs: a file, a dataset in it, a pattern, a folder, or several of these.
+
+Names may be written as other programs write them::
+
+    scan.h5::/entry/data                      a dataset
+    scan.h5?path=/entry/data&slice=0:10       as silx and fabio write it, "silx:" before it or not
+    scan_*.tif                                the files that match, scan_2 before scan_10
+    run7/                                     the files in a folder
+"""
+
+import glob
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qs
+
+from ..arguments import shown, warn
+
+# Before names of datasets, in silx and fabio.
+SCHEMES = re.compile(r"(silx|fabio):(//)?")
+
+# Before addresses of stores elsewhere.
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+SuffixOf = Callable[[str], str | None]
+
+
+class Name(NamedTuple):
+    """One input, without a pattern."""
+
+    file: str
+    dataset: str = ""
+    frames: slice | None = None
+
+    def __str__(self) -> str:
+        return f"{self.file}::{self.dataset}" if self.dataset else self.file
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Return a key to sort names by, with numbers in them as numbers.
+
+    >>> sorted(["scan_10.tif", "scan_2.tif"], key=natural_key)
+    ['scan_2.tif', 'scan_10.tif']
+    """
+    parts = re.split(r"([0-9]+)", text)
+    return [(0, int(part), part) if i % 2 else (1, 0, part) for i, part in enumerate(parts) if part]
+
+
+def parse(text: str) -> Name:
+    """Return the file, the dataset and the frames that a text names.
+
+    >>> parse("scan.h5::/entry/data")
+    Name(file='scan.h5', dataset='/entry/data', frames=None)
+    >>> parse("silx:scan.h5?path=/entry/data&slice=0:10")
+    Name(file='scan.h5', dataset='/entry/data', frames=slice(0, 10, None))
+    """
+    if Path(text).exists() or ADDRESS.match(SCHEMES.sub("", text)):
+        return Name(text)
+    bare = SCHEMES.sub("", text)
+    file, _, query = bare.partition("?")
+    if "=" not in query:  # the question mark, if any, is part of a pattern
+        file, _, dataset = bare.partition("::")
+        return Name(file, dataset)
+    given = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+    unknown = sorted(given.keys() - {"path", "slice"})
+    if unknown:
+        raise ValueError(f"{text} has {unknown[0]!r} after the '?': expected path and slice")
+    frames = given.get("slice")
+    return Name(file, given.get("path", ""), None if frames is None else _frame_slice(frames, text))
+
+
+def _frame_slice(text: str, name: str) -> slice:
+    """Return the frames of a slice such as "0:10" or "3"; further axes must be whole."""
+    first, *others = text.split(",")
+    try:
+        if any(part.strip() not in (":", "", "...") for part in others):
+            raise ValueError(text)
+        parts = [int(part) if part.strip() else None for part in first.split(":")]
+        if len(parts) == 1 and parts[0] is not None:
+            return slice(parts[0], parts[0] + 1 or None)
+        if len(parts) not in (2, 3) or parts[2:] == [0]:
+            raise ValueError(text)
+    except ValueError:
+        raise ValueError(
+            f"{name}: slice={shown(text)} does not select frames: write slice=0:10, or use the "
+            f"arguments frames and region"
+        ) from None
+    return slice(*parts)
+
+
+def expand(name: Name, suffix_of: SuffixOf, without: Path | None = None) -> list[Name]:
+    """Return the inputs that a name stands for: the files of a pattern or a folder, or itself.
+
+    Parameters
+    ----------
+    name : Name
+    suffix_of : function
+        Returns the suffix of a file name, None if it is unknown; see `table.known_suffix`.
+    without : Path, optional
+        A file that is left out: the output.
+
+    Raises
+    ------
+    FileNotFoundError
+        If no file matches, or the folder holds none of the suffixes.
+    ValueError
+        If a folder has two kinds of files equally often.
+    """
+    path = Path(name.file)
+    if ADDRESS.match(name.file) or path.is_file():
+        return [name]
+    if path.is_dir():
+        if is_store(path):
+            return [name]
+        return [name._replace(file=str(file)) for file in _in_folder(path, suffix_of, without)]
+    if not glob.has_magic(name.file):
+        return [name]
+    # glob leaves hidden files out.
+    matches = glob.glob(name.file, recursive=True)  # noqa: PTH207 (Path needs a relative pattern)
+    found = sorted(matches, key=natural_key)
+    files = [file for file in found if not same_file(Path(file), without)]
+    if not files:
+        raise FileNotFoundError(f"no file matches the pattern {name.file}")
+    return [name._replace(file=file) for file in files]
+
+
+def is_store(path: Path) -> bool:
+    """Whether a directory is a zarr array or group: one file."""
+    return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
+
+
+def _in_folder(folder: Path, suffix_of: SuffixOf, without: Path | None) -> list[Path]:
+    """Return the files of a folder that have its most frequent known suffix, in natural order."""
+    entries = [
+        entry
+        for entry in sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name))
+        if not entry.name.startswith(".") and not same_file(entry, without)
+    ]
+    found = {entry: suffix_of(entry.name) for entry in entries if _is_input(entry)}
+    counts = Counter(suffix for suffix in found.values() if suffix is not None)
+    if not counts:
+        if not entries:
+            raise FileNotFoundError(f"the folder {folder} is empty")
+        raise FileNotFoundError(
+            f"the folder {folder} has no file of a known suffix: it has {len(entries)} entries, "
+            f"{entries[0].name} the first"
+        )
+    (suffix, most), *others = counts.most_common()
+    held = " and ".join(f"{count} {other}" for other, count in counts.most_common())
+    if others and others[0][1] == most:
+        raise ValueError(
+            f"the folder {folder} holds {held} files: name a pattern, such as {folder}/*{suffix}"
+        )
+    if others:
+        warn(f"the folder {folder} holds {held} files: the {suffix} files are used")
+    return [entry for entry, found_suffix in found.items() if found_suffix == suffix]
+
+
+def _is_input(entry: Path) -> bool:
+    return entry.is_file() or is_store(entry)
+
+
+def same_file(path: Path, other: Path | None) -> bool:
+    """Whether two paths are one file that exists."""
+    if other is None or not other.exists() or not path.exists():
+        return False
+    return path.samefile(other)

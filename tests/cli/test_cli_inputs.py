@@ -1,0 +1,71 @@
+"""The command line with several inputs: files, folders and patterns."""
+
+import numpy as np
+import pytest
+from programs import check_error, run
+
+
+@pytest.fixture
+def scan(tmp_path, rng):
+    """Return a folder with three files, and all their frames in natural order."""
+    folder = tmp_path / "run7"
+    folder.mkdir()
+    frames = rng.integers(0, 1000, (6, 8, 9), "u2")
+    for place, number in enumerate((1, 2, 10)):
+        np.save(folder / f"scan_{number}.npy", frames[2 * place : 2 * place + 2])
+    return folder, frames
+
+
+@pytest.mark.parametrize("names", [["run7"], ["run7/"], ["run7/scan_*.npy"]])
+def test_folder_and_pattern(tmp_path, scan, names):
+    _, frames = scan
+    output = tmp_path / "image.npy"
+    result = run("argmax", *[tmp_path / name for name in names], "-o", output)
+    assert result.exit_code == 0, result.stderr
+    np.testing.assert_array_equal(np.load(output), frames.argmax(axis=0))
+    assert "argmax: 6 frames of 8 x 9 uint16" in result.stderr
+
+
+def test_several_files_in_their_order(tmp_path, scan):
+    folder, frames = scan
+    output = tmp_path / "image.npy"
+    names = [folder / f"scan_{number}.npy" for number in (10, 1)]
+    result = run("argmax", *names, "-o", output, "--quiet")
+    assert result.exit_code == 0, result.stderr
+    np.testing.assert_array_equal(np.load(output), frames[[4, 5, 0, 1]].argmax(axis=0))
+
+
+def test_output_among_the_inputs_is_left_out(tmp_path, scan):
+    folder, frames = scan
+    output = folder / "flat.npy"
+    for names in ([folder], [folder / "*.npy"], sorted(folder.glob("*.npy"))):
+        for _ in range(2):
+            result = run("max", *names, "-o", output, "--force", "--quiet")
+            assert result.exit_code == 0, result.stderr
+            np.testing.assert_array_equal(np.load(output), frames.max(axis=0))
+    listed = sorted(folder.glob("*.npy"))
+    result = run("max", *listed, "-o", output, "--force")
+    assert "flat.npy is the output, and is left out of the input" in result.stderr
+
+
+def test_info_of_a_folder(scan):
+    folder, _ = scan
+    result = run("info", folder)
+    assert result.exit_code == 0, result.stderr
+    lines = dict(line.split(None, 1) for line in result.stdout.splitlines())
+    assert (lines["frames"], lines["shape"]) == ("6", "8 x 9")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("run7/*.tif", "no file matches the pattern"),
+        ("empty", "empty is empty"),
+        ("run8", "run8"),
+    ],
+    ids=["pattern", "folder", "missing"],
+)
+def test_nothing_there(tmp_path, scan, name, text):
+    (tmp_path / "empty").mkdir()
+    result = run("max", tmp_path / name, "-o", tmp_path / "image.npy")
+    check_error(result, 2, text)
