@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..series.files import FileSource
-from . import edf, framecache, hdf5, npy, png, tiff, zarr_array, zarr_files
+from . import fabio_images, fits, framecache, hdf5, mrc, npy, npz, png, tiff, zarr_array, zarr_files
 
 
 class Format(NamedTuple):
@@ -35,11 +35,16 @@ class Format(NamedTuple):
 
 HDF5 = Format(hdf5.Hdf5Source, hdf5.read_image, package="h5py")
 TIFF = Format(tiff.TiffSource, tiff.read_image, tiff.write_image, package="tifffile")
-FABIO = Format(None, edf.read_image, package="fabio")
+FABIO = Format(
+    fabio_images.FabioSource, fabio_images.read_image, package="fabio", compressed=(".gz", ".bz2")
+)
+MRC = Format(mrc.MrcSource, mrc.read_image, package="mrcfile", compressed=(".gz", ".bz2"))
+FITS = Format(fits.FitsSource, fits.read_image, package="astropy", compressed=(".gz", ".bz2"))
+FRAME_CACHE = Format(framecache.FrameCacheSource)
 
 FORMATS = {
     ".npy": Format(npy.NpySource, npy.read_image, npy.write_image),
-    ".npz": Format(framecache.FrameCacheSource, write_all=npy.write_archive),
+    ".npz": Format(npz.NpzSource, npz.read_image, write_all=npy.write_archive),
     ".zarr": Format(
         zarr_array.ZarrPathSource,
         zarr_array.read_image,
@@ -52,10 +57,22 @@ FORMATS = {
     **dict.fromkeys((".cxi", ".emd", ".fch5", ".hspy", ".mat"), HDF5),
     ".tif": TIFF,
     ".tiff": TIFF,
+    ".fits": FITS._replace(write=fits.write_image),
+    ".fit": FITS,
+    ".fts": FITS,
+    ".fz": FITS,
+    ".mrc": MRC._replace(write=mrc.write_image),
+    ".mrcs": MRC,
+    ".map": MRC,
     ".png": Format(None, png.read_image, png.write_image, package="PIL"),
-    ".edf": FABIO,
-    ".cbf": FABIO,
-    ".msk": FABIO,
+    ".edf": FABIO._replace(write=fabio_images.write_edf),
+    ".cbf": FABIO._replace(write=fabio_images.write_cbf),
+    **dict.fromkeys(
+        (".cor", ".esper", ".esperanto", ".img", ".kcd", ".msk", ".sfrm", ".spe"), FABIO
+    ),
+    ".mccd": FABIO,
+    **{f".mar{size}": FABIO for size in (1200, 1600, 1800, 2000, 2300, 2400, 3000, 3450)},
+    **{f".ge{number}": FABIO for number in ("", 1, 2, 3, 4, 5)},
 }
 
 # Where a file has which bytes, and the suffix of its format. An HDF5 file is one whatever its
@@ -64,6 +81,9 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SIGNATURES = (
     *((0, magic, ".tif") for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     (0, b"###CBF", ".cbf"),
+    (0, b"ADEPT", ".ge"),
+    (208, b"MAP ", ".mrc"),
+    (0, b"SIMPLE  =", ".fits"),
     *((0, magic, ".edf") for magic in (b"{\n", b"{\r\n", b"{ \n")),
 )
 
@@ -162,6 +182,8 @@ def _by_content(path: Path, column: str, found: Format | None) -> Format | None:
         head = file.read(512)
     if head.startswith(HDF5_SIGNATURE):
         return found if found and found.series is HDF5.series else HDF5
+    if found is FORMATS[".npz"] and column == "series" and npz.holds_frame_cache(path):
+        return FRAME_CACHE
     if found is not None:
         return found
     for offset, magic, suffix in SIGNATURES:
