@@ -5,6 +5,7 @@ import threading
 import weakref
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,16 +51,21 @@ class FrameCacheSource(FileSource):
 
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path)
-        self._archive = archive = parsed(self.path)
+        self._archive = archive = parsed(self.path, self.parse)
         self.set_layout((len(archive.frames), *archive.shape), archive.dtype)
 
     def open(self) -> None:
-        archive = parsed(self.path)
+        archive = parsed(self.path, self.parse)
         found = len(archive.frames), archive.shape, archive.dtype
         if found != (self.nframes, self.shape, self.dtype):
             nframes, (rows, cols), dtype = found
             raise self.changed(f"{nframes} frames of {rows} x {cols} {dtype}")
         self._archive = archive
+
+    @staticmethod
+    def parse(path: Path) -> Archive:
+        """Read all frames."""
+        return _parse(path)
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         cols = self.shape[1]
@@ -71,13 +77,13 @@ class FrameCacheSource(FileSource):
         return [block]
 
 
-def parsed(path: Path) -> Archive:
+def parsed(path: Path, parse: Callable[[Path], Archive]) -> Archive:
     """Return an archive, which is parsed unless this process has it."""
     key = (str(path), *fingerprint(path))
     with _lock:
         archive = _archives.get(key)
         if archive is None:
-            archive = _archives[key] = _parse(path)
+            archive = _archives[key] = parse(path)
         _latest[:] = [archive]
     return archive
 
@@ -103,12 +109,22 @@ def _parse_arrays(arrays: NpzFile, path: Path) -> Archive:
             row, col, data = (arrays[f"{index}_{field}"] for field in ("row", "col", "data"))
         except (KeyError, ValueError, *DAMAGED) as error:
             raise ValueError(f"{path}: frame {index} cannot be read: {error}") from error
-        where = f"{path}: frame {index}"
-        _check_sparse(row, col, data, shape, where)
-        flat = row.astype(np.int64) * shape[1] + col.astype(np.int64)
-        cast = _cast(data, dtype, shape[1], flat, where)
-        frames.append(_in_order(flat, cast, where))
+        frames.append(sparse_frame(row, col, data, shape, dtype, f"{path}: frame {index}"))
     return Archive(shape, dtype, frames)
+
+
+def sparse_frame(
+    row: np.ndarray,
+    col: np.ndarray,
+    data: np.ndarray,
+    shape: tuple[int, int],
+    dtype: np.dtype,
+    where: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions in rising order, and the values, of a frame; check them."""
+    _check_sparse(row, col, data, shape, where)
+    flat = row.astype(np.int64) * shape[1] + col.astype(np.int64)
+    return _in_order(flat, _cast(data, dtype, shape[1], flat, where), where)
 
 
 def _item(arrays: NpzFile, name: str, path: Path) -> Any:
