@@ -54,6 +54,10 @@ FLIPS = {
     **dict.fromkeys(("r270", "cw90"), Flip(True, False, True)),
 }
 
+# Columns of a frame that are copied at a time: the rows of the file that a turned frame has them
+# from stay in cache. Turning frames of 1024 x 1024 uint16 whole takes twice as long.
+STRIP = 128
+
 # The dtype of integers less integers: one that holds the difference of any two of 8 to 32 bits.
 WIDER = {1: "i2", 2: "i4", 4: "i8", 8: "i8"}
 
@@ -69,19 +73,16 @@ class Dark:
     left_out: LeftOut | None
     """finds the values that do not count, which become `mark_of` the dtype"""
 
-    def subtract(self, frames: np.ndarray, image: np.ndarray, out: np.ndarray) -> None:
-        """Write the differences of some rows of frames and the same rows of the image."""
-        mark = mark_of(out.dtype)
+    def subtract(self, frame: np.ndarray, image: np.ndarray, out: np.ndarray) -> None:
+        """Write the difference of some rows of a frame and the same rows of the image."""
+        left = None if self.left_out is None else self.left_out(frame)
+        self._check(frame, left)
         with np.errstate(invalid="ignore", over="ignore"):
-            # One frame at a time stays in cache.
-            for frame, difference in zip(frames, out, strict=True):
-                left = None if self.left_out is None else self.left_out(frame)
-                self._check(frame, left)
-                np.copyto(difference, frame, casting="unsafe")
-                difference -= image
-                if left is not None:
-                    _check_mark(difference, mark, left)
-                    np.copyto(difference, mark, where=left)
+            np.copyto(out, frame, casting="unsafe")
+            out -= image
+        if left is not None:
+            _check_mark(out, left)
+            np.copyto(out, mark_of(out.dtype), where=left)
 
     def _check(self, frame: np.ndarray, left: np.ndarray | None) -> None:
         """Refuse values that count, and are beyond the limits."""
@@ -108,10 +109,17 @@ def mark_of(dtype: np.dtype) -> float:
     return float(np.finfo(dtype).min) if dtype.kind == "f" else int(np.iinfo(dtype).min)
 
 
-def _check_mark(difference: np.ndarray, mark: float, left: np.ndarray) -> None:
+def _check_mark(difference: np.ndarray, left: np.ndarray) -> None:
     """Refuse a difference that counts and is the mark; integers cannot have one."""
+    mark = mark_of(difference.dtype)
     if difference.dtype.kind == "f" and ((difference == mark) & ~left).any():
         raise ValueError(f"a value less the dark is {mark}, the mark of values that do not count")
+
+
+def _copy(view: np.ndarray, out: np.ndarray) -> None:
+    """Copy a view of a frame, which may be turned."""
+    for first in range(0, out.shape[1], STRIP):
+        np.copyto(out[:, first : first + STRIP], view[:, first : first + STRIP])
 
 
 class CorrectedSource(CutSource):
@@ -138,11 +146,14 @@ class CorrectedSource(CutSource):
         if dark is not None:
             self.dtype = dark.image.dtype
             self._image = flip.of(dark.image)
+            if flip.turned:
+                self._image = np.ascontiguousarray(self._image)
         # Rows that are decoded together end elsewhere if the first of them are the last.
         cut = flip.up and source.row_unit is not None and rows % source.row_unit
         ratio = source.dtype.itemsize / self.dtype.itemsize * (2 if cut else 1)
         self.stored = source.stored * ratio
         self.buffers = 0.0 if source.in_memory else ratio * (1 + source.buffers)
+        self.buffers += ratio if flip.turned and dark is not None else 0  # a turned frame
         if dark is not None and dark.left_out is not None:
             self.buffers += 3 / self.dtype.itemsize  # bool arrays of a frame
         if flip.turned:
@@ -164,10 +175,16 @@ class CorrectedSource(CutSource):
         return [out]
 
     def _write(self, frames: np.ndarray, first: int, out: np.ndarray) -> None:
-        if self.dark is None:
-            np.copyto(out, frames)
-        else:
-            self.dark.subtract(frames, self._image[first : first + out.shape[1]], out)
+        image = None if self.dark is None else self._image[first : first + out.shape[1]]
+        for frame, corrected in zip(frames, out, strict=True):
+            if self.dark is None or image is None:
+                _copy(frame, corrected)
+                continue
+            if self.flip.turned:
+                turned = np.empty(frame.shape, frame.dtype)
+                _copy(frame, turned)
+                frame = turned
+            self.dark.subtract(frame, image, corrected)
 
     def _within(self, cut: Cut, start: int, stop: int, first: int, last: int) -> Source | None:
         """Correct the part of the other series that holds the rows, if that is free."""
@@ -291,5 +308,6 @@ def _difference(array: Array, dark: Dark | None) -> Array:
 
 def _subtract(dark: Dark, block: np.ndarray, image: np.ndarray) -> np.ndarray:
     out = np.empty(block.shape, image.dtype)
-    dark.subtract(block, image[0], out)
+    for frame, difference in zip(block, out, strict=True):
+        dark.subtract(frame, image[0], difference)
     return out

@@ -1,6 +1,7 @@
 """Dark images and flips, against numpy on whole frames and against HEXRD's definitions."""
 
 import pickle
+import tracemalloc
 import warnings
 
 import dask
@@ -321,3 +322,21 @@ def test_names_in_a_graph_tell_corrections_apart():
     assert tokenize(correct(source, dark.copy(), "t")) == tokenize(every[2])
     sent = pickle.loads(pickle.dumps(every[2]))
     np.testing.assert_array_equal(sent.read(0, 7, 0, 6)[0], every[2].read(0, 7, 0, 6)[0])
+
+
+@pytest.mark.parametrize("flip", [None, "hv", "r90"])
+@pytest.mark.parametrize("judged", [False, True])
+def test_no_more_memory_is_used_than_planned(flip, judged):
+    frames = np.zeros((8, 256, 512), "u2")
+    dark, left_out = np.zeros((256, 512), "u2"), (lambda frame: frame == 3)
+    source = correct(
+        as_series(FakeSeries(frames, decode=np.copy)), dark, flip, left_out if judged else None
+    )
+    source.read(0, 8, 0, source.shape[0])  # imports what it needs
+    tracemalloc.start()
+    try:
+        (out,) = source.read(0, 8, 0, source.shape[0])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= out.nbytes * (1 + source.buffers) + (64 << 10)
