@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from ..series.base import check_native, check_shape
+from ..packages import loaded
+from ..series.base import Source, check_native, check_shape
 from ..series.files import FileSource, fingerprint
 
 
@@ -75,6 +76,40 @@ class FrameCacheSource(FileSource):
             low, high = np.searchsorted(pixels, (first * cols, last * cols))
             flat[pixels[low:high] - first * cols] = values[low:high]
         return [block]
+
+
+class SparseFramesSource(Source):
+    """An open frame cache of HEXRD: the sparse matrices that it keeps, made dense by rows."""
+
+    row_unit = 1
+
+    def __init__(self, ims: Any) -> None:
+        adapter = _adapter_of(ims)
+        load = getattr(adapter, "_load_framelist_if_needed", None)
+        if load is not None:  # earlier versions have loaded it
+            load()
+        self._frames = adapter._framelist
+        self.set_layout((len(ims), *map(int, ims.shape)), ims.dtype)
+
+    @classmethod
+    def accepts(cls, ims: object) -> bool:
+        return _is_hexrd(_adapter_of(ims), "load.framecache", "FrameCacheImageSeriesAdapter")
+
+    def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
+        return [frame[first:last].toarray()[None] for frame in self._frames[start:stop]]
+
+
+def _adapter_of(ims: Any) -> Any:
+    """Return the object that HEXRD's image series take their frames from unchanged."""
+    while _is_hexrd(ims, "baseclass", "ImageSeries") or _is_hexrd(ims, "omega", "OmegaImageSeries"):
+        ims = ims._adapter
+    return ims
+
+
+def _is_hexrd(ims: object, module: str, name: str) -> bool:
+    """Whether an object is of a class of HEXRD itself: a subclass may change its frames."""
+    homes = ("hexrd.core.imageseries", "hexrd.imageseries")
+    return any(type(ims) is loaded(f"{home}.{module}", name) for home in homes)
 
 
 def parsed(path: Path, parse: Callable[[Path], Archive]) -> Archive:
