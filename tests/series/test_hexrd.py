@@ -335,3 +335,33 @@ def test_a_series_that_changes_the_frames_of_a_cache_is_not_taken_for_it(hexrd, 
         np.testing.assert_array_equal(eager.max(ims), (FRAMES // 2).max(axis=0))
     flipped = ProcessedImageSeries(ImageSeries(FrameCacheAdapter(tmp_path)), [("flip", "h")])
     np.testing.assert_array_equal(eager.max(flipped), FRAMES.max(axis=0)[::-1])
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Return a file of each kind that has one."""
+    found = []
+    for kind, make in KINDS.items():
+        (tmp_path / kind).mkdir()
+        adapter = getattr(make(tmp_path / kind), "_adapter", None)
+        getattr(adapter, "close", lambda: None)()
+        found += [adapter.file] if getattr(adapter, "file", None) else []
+    assert len(found) == 7
+    return found
+
+
+def check_files(files):
+    lazy = [(stats.max(file), stats.median(file, flip="h", dark=FRAMES[0])) for file in files]
+    for most, middle in dask.compute(*lazy):
+        np.testing.assert_array_equal(most, FRAMES.max(axis=0))
+        expected = np.median(FRAMES.astype("i4") - FRAMES[0], axis=0)[::-1]
+        np.testing.assert_array_equal(middle, expected.astype("f4"))
+
+
+def test_files_are_read_in_other_processes(files):
+    with dask.config.set(scheduler="processes", num_workers=2):
+        check_files(files)
+
+
+def test_files_are_read_on_a_cluster(client, files):
+    check_files(files)
