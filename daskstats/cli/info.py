@@ -11,9 +11,10 @@ from ..formats.files import open_files
 from ..run.scheduler import current_scheduler
 from ..scratch import location
 from ..series.base import Source, describe_missing
+from ..series.corrected import correct
 from ..series.selection import select
 from .clusters import chosen_scheduler
-from .computing import load_mask, plan_reduction
+from .computing import load_images, plan_reduction
 from .options import Given
 from .program import reported_errors
 
@@ -27,17 +28,18 @@ def print_info(*, input: tuple[str, ...], **options: object) -> None:  # noqa: A
 
 
 def _facts(names: tuple[str, ...], options: Given) -> dict[str, object]:
-    load_mask(options)
+    load_images(options)
     whole = open_files(names)
-    source = select(whole, options["frames"], options["region"])
+    shown = correct(whole, options["dark"], options["flip"])
+    source = select(shown, options["frames"], options["region"])
     rows, cols = source.shape
     nframes = count_frames(options["nframes"], len(source))
     nbytes = nframes * rows * cols * source.dtype.itemsize
     missing = describe_missing(source, nframes)
     warnings.filterwarnings("ignore", ".* have no data")  # a line of its own says it
     shape = f"{rows} x {cols}"
-    if source.shape != whole.shape:
-        shape += f" of {whole.shape[0]} x {whole.shape[1]}"
+    if source.shape != shown.shape:
+        shape += f" of {shown.shape[0]} x {shown.shape[1]}"
     return {
         "frames": f"{nframes} of {len(whole)}" if nframes < len(whole) else nframes,
         "shape": shape,
