@@ -1,7 +1,7 @@
 """The public functions with numpy arrays as results: ``from daskstats import eager as stats``.
 
 The functions, their arguments and their values are those of the package; an image is computed by
-the call. Iterators and plans are the same objects, as is `wrap`, whose array is lazy in any case.
+the call. Iterators and plans are the same objects, and the array of `wrap` is lazy in any case.
 """
 
 from collections.abc import Callable

@@ -13,7 +13,18 @@ import zarr
 from daskstats import packages
 
 ROOT = Path(__file__).parent.parent / "daskstats"
-LATE = ("distributed", "fabio", "h5py", "hdf5plugin", "numba", "PIL", "tifffile", "zarr")
+LATE = (
+    "astropy",
+    "distributed",
+    "fabio",
+    "h5py",
+    "hdf5plugin",
+    "mrcfile",
+    "numba",
+    "PIL",
+    "tifffile",
+    "zarr",
+)
 
 # Eight threads at once, each the first to need its package. As many say what they are to do as
 # there are arguments; a digit opens a file of that number.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,26 +12,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..packages import loaded
-from ..series.base import Source
+from ..series.base import Source, check_native
 from ..series.files import FileSource, restore
-from .hdf5_files import NO_OBJECT, absolute, import_h5py, open_file
+from ..series.leading import boxes, flat_shape
+from .choosing import Choice
+from .hdf5_contents import kind_of
+from .hdf5_files import absolute, import_h5py, open_file
 from .hdf5_links import follow
 from .hdf5_lock import Parts, hdf5_lock, watch_starts
-from .hdf5_search import find_datasets, find_image, reshaping
-from .hdf5_storage import Storage, span
+from .hdf5_named import find_named
+from .hdf5_search import find_image
+from .hdf5_storage import Storage, lengths, span
 from .hdf5_virtual import inspect
 
 if TYPE_CHECKING:
     import h5py
 
-if TYPE_CHECKING:
-    pass
-
 
 class Hdf5Source(FileSource):
-    """A dataset (frames, rows, cols), or (rows, cols) for a single frame.
+    """A dataset (..., rows, cols) whose leading axes count as frames, or several such datasets.
 
-    Datasets of one group that are numbered ``data_000001``, ``data_000002``, ... are one series.
+    Datasets of one group that are numbered ``data_000001``, ``data_000002``, ... are one series,
+    and so are the images of a group, and the datasets that match a pattern.
     """
 
     has_datasets = True
@@ -44,36 +46,26 @@ class Hdf5Source(FileSource):
         import_h5py(path)
         FileSource.__init__(self, path, dataset=dataset)
         with hdf5_lock():
-            self._names, parts, files = _opened(
+            self.choice, parts, files = _opened(
                 self.path,
-                lambda file: find_image(file, self.path) if only_image else self._find(file),
+                lambda file: (
+                    find_image(file, self.path)
+                    if only_image
+                    else find_named(file, dataset, self.path)
+                ),
             )
-            self.parameters = {"dataset": self._names}
+            self.parameters = {"dataset": self.choice.names}
             self._set_parts(parts, files)
-
-    def _find(self, file: h5py.File) -> tuple[str, ...]:
-        """Return the names of the datasets; search for them if none is named."""
-        h5py = import_h5py(self.path)
-        name = self.parameters["dataset"]
-        if not name:
-            return find_datasets(file, self.path)
-        node = None
-        with suppress(*NO_OBJECT):  # `follow` names the fault
-            node = file[name]
-        return _in_group(file, name, self.path) if isinstance(node, h5py.Group) else (name,)
 
     def _set_parts(self, parts: list[Storage], files: list[Path]) -> None:
         """Take over shape, dtype and units of open datasets, and the files they are in."""
         datasets = [part.dataset for part in parts]
+        _check_alike(datasets, self.path)
         first = datasets[0]
-        self._axes = [axes_of(dataset.shape) for dataset in datasets]
-        counts = [
-            1 if axes[0] is None else dataset.shape[axes[0]]
-            for dataset, axes in zip(datasets, self._axes, strict=True)
-        ]
+        self._leads = [dataset.shape[:-2] for dataset in datasets]
+        counts = [lengths(dataset.shape)[0] for dataset in datasets]
         self._edges = list(accumulate(counts, initial=0))
-        frame = (first.shape[axis] for axis in self._axes[0][1:])
-        self.set_layout((self._edges[-1], *frame), first.dtype)
+        self.set_layout((self._edges[-1], *first.shape[-2:]), first.dtype)
         watch_starts()
         self._parts = Parts(parts)
         found = [path for part in self._parts for path in part.files]
@@ -95,7 +87,7 @@ class Hdf5Source(FileSource):
 
     def open(self) -> None:
         with hdf5_lock():
-            _, parts, _ = _opened(self.path, lambda file: self._names)
+            _, parts, _ = _opened(self.path, lambda file: self.choice)
             for part, layout in zip(parts, self._layout, strict=True):
                 self._check_unchanged(part.dataset, *layout)
             self._parts = Parts(parts)
@@ -107,6 +99,8 @@ class Hdf5Source(FileSource):
             dataset.file.swmr_mode
             and len(found[0]) == len(shape)
             and all(now >= then for now, then in zip(found[0], shape, strict=True))
+            # Mappings number frames by all leading axes.
+            and (not dataset.is_virtual or found[0][1:-2] == shape[1:-2])
         )
         if found[1] != dtype or (found[0] != shape and not grown):
             raise ValueError(
@@ -125,11 +119,14 @@ class Hdf5Source(FileSource):
         return self._missing
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
-        parts, blocks = self._parts, []
-        for part, axes, (begin, end) in zip(parts, self._axes, pairwise(self._edges), strict=True):
-            if begin < stop and end > start:
-                window = max(start, begin) - begin, min(stop, end) - begin
-                blocks.append(_read(part, axes, window, (first, last)))
+        parts, edges = self._parts, self._edges
+        blocks = []
+        for index in range(bisect_right(edges, start) - 1, bisect_left(edges, stop)):
+            frames = (
+                max(start, edges[index]) - edges[index],
+                min(stop, edges[index + 1]) - edges[index],
+            )
+            blocks += _read(parts[index], self._leads[index], frames, (first, last))
         return blocks
 
 
@@ -139,7 +136,7 @@ class Hdf5DatasetSource(Hdf5Source):
     def __init__(self, dataset: h5py.Dataset) -> None:
         with hdf5_lock():
             FileSource.__init__(self, absolute(dataset.file), dataset=dataset.name)
-            self._names = (dataset.name,)
+            self.choice = Choice((dataset.name,), "given")
             self._set_parts([_checked(dataset, self.path)], [])
 
     @classmethod
@@ -154,16 +151,16 @@ class Hdf5DatasetSource(Hdf5Source):
     def __reduce__(self) -> tuple:
         if not self.path.is_file():
             raise TypeError(
-                f"dataset {self._names[0]!r} is not in a file that can be opened again: "
+                f"dataset {self.choice.names[0]!r} is not in a file that can be opened again: "
                 f"save it to a file and give its path"
             )
         return restore, (Hdf5Source, self.__getstate__())
 
 
-Opened = tuple[tuple[str, ...], list[Storage], list[Path]]
+Opened = tuple[Choice, list[Storage], list[Path]]
 
 
-def _opened(path: Path, find: Callable[[h5py.File], tuple[str, ...]]) -> Opened:
+def _opened(path: Path, find: Callable[[h5py.File], Choice]) -> Opened:
     """Open datasets of a file.
 
     Parameters
@@ -174,7 +171,7 @@ def _opened(path: Path, find: Callable[[h5py.File], tuple[str, ...]]) -> Opened:
 
     Returns
     -------
-    names : tuple of str
+    choice : Choice
     parts : list of Storage
     files : list of paths
         That links on the way lead through.
@@ -182,10 +179,10 @@ def _opened(path: Path, find: Callable[[h5py.File], tuple[str, ...]]) -> Opened:
 
     def open_all(swmr: bool) -> Opened:
         file = open_file(path, swmr)
-        names = find(file)
-        found = [follow(file, name) for name in names]
+        choice = find(file)
+        found = [follow(file, name) for name in choice.names]
         parts = [_checked(dataset, path) for dataset, _ in found]
-        return names, parts, list(dict.fromkeys(passed for _, files in found for passed in files))
+        return choice, parts, list(dict.fromkeys(passed for _, files in found for passed in files))
 
     try:
         return open_all(swmr=False)
@@ -201,59 +198,42 @@ def _opened(path: Path, find: Callable[[h5py.File], tuple[str, ...]]) -> Opened:
 
 def _checked(dataset: h5py.Dataset, path: Path) -> Storage:
     """Return how a dataset is stored, or refuse one that is no series."""
-    _check_dimensions(dataset, path)
+    given = f"dataset {dataset.name!r}"
+    if dataset.shape is None or len(dataset.shape) < 2:
+        raise ValueError(
+            f"an image series is three-dimensional (frames, rows, cols), "
+            f"got {given} of shape {dataset.shape}"
+        )
+    flat_shape(dataset.shape, given)
+    try:
+        check_native(dataset.dtype)
+    except TypeError as error:
+        text = f"{path}: {given} is no image series, it holds {kind_of(dataset)}: {error}"
+        raise TypeError(text) from None
     return inspect(dataset)
 
 
-def _in_group(file: h5py.File, name: str, path: Path) -> tuple[str, ...]:
-    """Return the names of the series in a group that was named."""
-    group = file[name]
-    try:
-        return find_datasets(group, path, name if name.startswith("/") else f"/{name}")
-    except ValueError as error:
-        raise ValueError(f"{path} has no dataset {name!r}: {error}") from None
+def _check_alike(datasets: list[h5py.Dataset], path: Path) -> None:
+    """Refuse datasets with frames of different shapes or dtypes."""
+    first, *others = datasets
+    for other in others:
+        same = other.dtype.newbyteorder("=") == first.dtype.newbyteorder("=")
+        if not same or other.shape[-2:] != first.shape[-2:]:
+            raise ValueError(
+                f"{path}: frames of one series have one shape and dtype, and dataset "
+                f"{first.name!r} has {first.shape[-2:]} {first.dtype}, "
+                f"{other.name!r} {other.shape[-2:]} {other.dtype}"
+            )
 
 
-def _read(part: Storage, axes: tuple, frames: tuple[int, int], rows: tuple[int, int]) -> np.ndarray:
+def _read(
+    part: Storage, lead: tuple[int, ...], frames: tuple[int, int], rows: tuple[int, int]
+) -> list[np.ndarray]:
     """Read rows of frames of one dataset, and check that all files it refers to are still there."""
     with hdf5_lock():  # which every attribute of a dataset needs as well
-        index: list[int | slice] = [0] * part.dataset.ndim
-        if axes[0] is not None:
-            index[axes[0]] = slice(*frames)
-        index[axes[1]], index[axes[2]] = slice(*rows), slice(None)
-        block = part.dataset[tuple(index)]
+        blocks = [part.dataset[(*box, slice(*rows))] for box in boxes(*frames, lead)]
     part.check(*frames)
-    return block[None] if axes[0] is None else block
-
-
-def axes_of(shape: tuple[int, ...]) -> tuple[int | None, int, int]:
-    """Return the axes of frames, rows and columns; all others have length one.
-
-    >>> axes_of((25, 1, 8, 6)), axes_of((8, 6)), axes_of((1, 1, 8, 6))
-    ((0, 2, 3), (None, 0, 1), (1, 2, 3))
-    """
-    if len(shape) == 2:
-        return None, 0, 1
-    last = len(shape) - 1
-    lead = [axis for axis in range(last - 1) if shape[axis] != 1]
-    return (lead[0] if lead else last - 2), last - 1, last
-
-
-def _check_dimensions(dataset: h5py.Dataset, path: Path) -> None:
-    """Refuse a dataset that is no series of frames."""
-    shape = dataset.shape
-    problem = (
-        f"an image series is three-dimensional (frames, rows, cols), "
-        f"got dataset {dataset.name!r} of shape {shape}"
-    )
-    if shape is None or len(shape) < 2:
-        raise ValueError(problem)
-    if len(shape) <= 3:
-        return
-    kept = axes_of(shape)
-    if any(length != 1 for axis, length in enumerate(shape) if axis not in kept):
-        colour = " (or take one colour of it)" if shape[-1] in (3, 4) else ""
-        raise ValueError(f"{problem}: {reshaping(path, dataset.name, shape)}{colour}")
+    return [block.reshape(-1, *block.shape[-2:]) for block in blocks]
 
 
 # ---------------------------------------------------------------------- single images

@@ -1,8 +1,8 @@
 """The table of formats: for each suffix, how series and images are read and written.
 
 A new format is one module, which reads and writes files, and one row here. A reader of series is a
-subclass of `FileSource`; the other columns are functions. A file whose suffix is not in the table
-is known by its first bytes, and an HDF5 file always is.
+subclass of `FileSource`; the other columns are functions. A file of another suffix is known
+by its first bytes, and an HDF5 file always is.
 """
 
 import stat
@@ -13,8 +13,21 @@ from typing import NamedTuple
 import numpy as np
 
 from ..series.files import FileSource
-from . import edf, framecache, hdf5, nexus, npy, png, tiff, zarr_array, zarr_files
+from . import (
+    fabio_images,
+    fits,
+    framecache,
+    hdf5,
+    mrc,
+    nexus,
+    npy,
+    png,
+    tiff,
+    zarr_array,
+    zarr_files,
+)
 from .notes import Facts
+from .zarr_search import find_store
 
 
 class Format(NamedTuple):
@@ -41,7 +54,11 @@ NEXUS = HDF5._replace(
     write=nexus.write_image, write_all=nexus.write_images, write_dataset=nexus.write_dataset
 )
 TIFF = Format(tiff.TiffSource, tiff.read_image, tiff.write_image, package="tifffile")
-FABIO = Format(None, edf.read_image, package="fabio")
+FABIO = Format(
+    fabio_images.FabioSource, fabio_images.read_image, package="fabio", compressed=(".gz", ".bz2")
+)
+MRC = Format(mrc.MrcSource, mrc.read_image, package="mrcfile", compressed=(".gz", ".bz2"))
+FITS = Format(fits.FitsSource, fits.read_image, package="astropy", compressed=(".gz", ".bz2"))
 
 FORMATS = {
     ".npy": Format(npy.NpySource, npy.read_image, npy.write_image),
@@ -59,10 +76,22 @@ FORMATS = {
     **dict.fromkeys((".cxi", ".emd", ".fch5", ".hspy", ".mat"), HDF5),
     ".tif": TIFF,
     ".tiff": TIFF,
+    ".fits": FITS._replace(write=fits.write_image),
+    ".fit": FITS,
+    ".fts": FITS,
+    ".fz": FITS,
+    ".mrc": MRC._replace(write=mrc.write_image),
+    ".mrcs": MRC,
+    ".map": MRC,
     ".png": Format(None, png.read_image, png.write_image, package="PIL"),
-    ".edf": FABIO,
-    ".cbf": FABIO,
-    ".msk": FABIO,
+    ".edf": FABIO._replace(write=fabio_images.write_edf),
+    ".cbf": FABIO._replace(write=fabio_images.write_cbf),
+    **dict.fromkeys(
+        (".cor", ".esper", ".esperanto", ".img", ".kcd", ".msk", ".sfrm", ".spe"), FABIO
+    ),
+    ".mccd": FABIO,
+    **{f".mar{size}": FABIO for size in (1200, 1600, 1800, 2000, 2300, 2400, 3000, 3450)},
+    **{f".ge{number}": FABIO for number in ("", 1, 2, 3, 4, 5)},
 }
 
 # Where a file has which bytes, and the suffix of its format. An HDF5 file is one whatever its
@@ -71,6 +100,9 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SIGNATURES = (
     *((0, magic, ".tif") for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     (0, b"###CBF", ".cbf"),
+    (0, b"ADEPT", ".ge"),
+    (208, b"MAP ", ".mrc"),
+    (0, b"SIMPLE  =", ".fits"),
     *((0, magic, ".edf") for magic in (b"{\n", b"{\r\n", b"{ \n")),
 )
 
@@ -111,6 +143,9 @@ def locate(name: str, column: str, role: str = "file") -> tuple[Path, str, Forma
     """
     text, separator, dataset = name.partition("::")
     path = Path(text)
+    store = find_store(path)
+    if store is not None and column in ("series", "read"):
+        return store[0], f"{store[1]}/{dataset}" if store[1] else dataset, FORMATS[".zarr"]
     found = format_of(text, column)
     if found is None and not path.is_file():
         raise _unknown(text, column)

@@ -12,10 +12,13 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .. import ending, processes
 from ..processes import is_mine, unchanged
@@ -163,6 +166,54 @@ def _is_stale(path: Path, found: re.Match) -> bool:
 
 
 # ---------------------------------------------------------------------- files
+
+
+def write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Let a library write a file that it opens by its name, and copy that to the output.
+
+    The file is called ``image``: some libraries write the name of their file into it.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        written = Path(place, f"image{path.suffix}")
+        write(written)
+        with OutputFile(path) as file:
+            file.write(written.read_bytes())
+
+
+def exactly(image: np.ndarray, dtypes: Sequence[str], path: Path) -> np.ndarray:
+    """Return an image in the first of some dtypes that holds each of its values, or refuse it.
+
+    >>> exactly(np.array([[1, 300]]), ("i1", "i2"), Path("image.mrc")).dtype
+    dtype('int16')
+    """
+    wanted = sorted(map(np.dtype, dtypes), key=lambda dtype: dtype != image.dtype)
+    for dtype in wanted:
+        lost = _lost(image, dtype)
+        if not lost.any():
+            return image.astype(dtype)
+    names = " or ".join(np.dtype(name).name for name in dtypes)
+    place = tuple(np.argwhere(lost)[0].tolist())
+    raise ValueError(
+        f"a {path.suffix} file holds {names}: the image of {image.dtype} has {lost.sum()} other "
+        f"values, such as {image[place]} in pixel {place}: use .edf, .tif or .h5"
+    )
+
+
+def _lost(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return which values of an image a dtype does not hold."""
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            cast = image.astype(dtype)
+        if image.dtype.kind == "f":
+            return (cast.astype(image.dtype) != image) & ~np.isnan(image)
+        # Beyond these bounds some whole numbers are between two values of the dtype.
+        most = 2 ** (np.finfo(dtype).nmant + 1)
+        return (image < -most) | (image > most)
+    bounds = np.iinfo(dtype)
+    inside = (image >= bounds.min) & (image <= bounds.max)
+    if image.dtype.kind == "f":
+        inside &= np.floor(image) == image
+    return ~inside
 
 
 class OutputFile(io.RawIOBase):

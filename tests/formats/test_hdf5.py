@@ -117,13 +117,14 @@ def test_name_that_is_no_dataset(tmp_path, name):
     ("array", "error", "text"),
     [
         (np.zeros(5), ValueError, "three-dimensional"),
-        (np.zeros((2, 2, 2, 2)), ValueError, "three-dimensional"),
+        (np.zeros((2, 2, 5, 3)), ValueError, "one of colours: take one colour"),
         (np.array(3), ValueError, "three-dimensional"),
         (h5py.Empty("u2"), ValueError, "three-dimensional"),
         (np.zeros((0, 5, 6)), ValueError, "no frames"),
         (np.zeros((5, 0, 6)), ValueError, "empty"),
         (np.zeros((2, 3, 4), complex), TypeError, "complex128"),
-        (np.full((2, 2, 2), b"x"), TypeError, "S1"),
+        (np.full((2, 2, 2), b"x"), TypeError, "'/a' is no image series, it holds strings.*S1"),
+        (np.full((2, 2), "x", object), TypeError, "'/a' is no image series, it holds strings"),
     ],
 )
 def test_dataset_that_is_no_series(tmp_path, array, error, text):
@@ -134,8 +135,19 @@ def test_dataset_that_is_no_series(tmp_path, array, error, text):
 
 def test_file_without_images(tmp_path):
     path = save(tmp_path / "scan.h5", {"a": np.zeros(5)})
-    with pytest.raises(ValueError, match=r"scan\.h5 has no numeric dataset"):
+    text = r"scan\.h5 has no numeric dataset of two or more dimensions: it has /a \(5,\) float64$"
+    with pytest.raises(ValueError, match=text):
         as_series(path)
+    save(path, {f"n{number}": np.array(["a", "b"], object) for number in range(12)})
+    text = r"it has /n0 \(2,\) strings, /n1 .*/n9 \(2,\) strings, and 2 more$"
+    with pytest.raises(ValueError, match=text):
+        as_series(path)
+    with h5py.File(path, "w") as file:
+        file.create_group("empty/inner")
+    with pytest.raises(ValueError, match="dimensions: it is empty$"):
+        as_series(path)
+    with pytest.raises(ValueError, match=r"has no dataset '/empty'.*::/empty has no.*is empty$"):
+        as_series(f"{path}::/empty")
 
 
 @pytest.mark.parametrize("part", [0, 0.01, 0.5, 0.99])
@@ -203,3 +215,109 @@ def test_real_files(real_data):
     assert series.row_unit == 122
     assert read_dense(series, (0, 1, 0, 3888, 1))[0].tobytes() == frame.tobytes()
     assert read_dense(series, (0, 1, 100, 300, 1))[0].tobytes() == frame[100:300].tobytes()
+
+
+# ---------------------------------------------------------------------- leading axes
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks", "units"),
+    [
+        ((3, 4, 5, 6), None, (1, 1)),
+        ((3, 4, 5, 6), (1, 1, 5, 6), (1, None)),
+        ((3, 4, 5, 6), (1, 2, 2, 6), (2, 2)),
+        ((3, 4, 5, 6), (2, 2, 5, 6), (8, None)),  # parts of two rows of the scan
+        ((3, 5, 5, 6), (1, 2, 5, 6), (2, None)),  # the last chunk of each row is cut
+        ((12, 1, 5, 6), (5, 1, 5, 6), (5, None)),
+        ((1, 12, 5, 6), (1, 5, 5, 6), (5, None)),
+        ((2, 3, 2, 5, 6), (1, 2, 1, 3, 6), (4, 3)),
+    ],
+)
+def test_leading_axes_count_as_frames(tmp_path, shape, chunks, units):
+    scan = make_frames(">i4", int(np.prod(shape[:-2])), 5, 6).reshape(shape)
+    path = save(tmp_path / "scan.h5", {"scan": scan, "angles": np.zeros((12, 2))}, chunks=None)
+    with h5py.File(path, "a") as file:
+        del file["scan"]
+        file.create_dataset("scan", data=scan, chunks=chunks)
+    series = as_series(path)
+    check_series(series, scan.reshape(-1, 5, 6))
+    assert (series.frame_unit, series.row_unit) == units
+    with h5py.File(path) as file:
+        check_series(as_series(file["scan"]), scan.reshape(-1, 5, 6))
+
+
+def test_frames_of_a_scan_are_counted_in_c_order(tmp_path):
+    import daskstats as stats
+
+    scan = make_frames("u2", 12, 5, 6).reshape(3, 4, 5, 6)
+    path = save(tmp_path / "scan.h5", {"scan": scan})
+    found = stats.max(path, frames=[11, 5]).compute(scheduler="synchronous")
+    np.testing.assert_array_equal(found, np.maximum(scan[2, 3], scan[1, 1]))
+
+
+def test_scan_is_read_with_the_fewest_hyperslabs(tmp_path, monkeypatch):
+    scan = make_frames("u2", 24, 5, 6).reshape(2, 3, 4, 5, 6)
+    series = as_series(save(tmp_path / "scan.h5", {"scan": scan}))
+    calls = []
+    read = h5py.Dataset.__getitem__
+    monkeypatch.setattr(
+        h5py.Dataset, "__getitem__", lambda *args, **kw: calls.append(args) or read(*args, **kw)
+    )
+    counts = {(0, 24): 1, (0, 12): 1, (12, 24): 1, (4, 12): 1, (5, 7): 1, (2, 6): 2, (3, 23): 4}
+    for frames, count in counts.items():
+        calls.clear()
+        blocks = series.read(*frames, 1, 3)
+        assert len(calls) == count, frames
+        expected = scan.reshape(-1, 5, 6)[slice(*frames), 1:3]
+        np.testing.assert_array_equal(np.concatenate(blocks), expected)
+
+
+def test_frames_of_a_scan_without_data(tmp_path):
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        scan = file.create_dataset("scan", (3, 5, 8, 6), "u2", chunks=(2, 2, 4, 6))
+        scan[0, 2], scan[2, 4, 5] = 1, 1
+    # chunks are of rows 0 and 1, or 2, and of columns 0 and 1, 2 and 3, or 4
+    there = np.zeros((3, 5), bool)
+    there[:2, 2:4] = there[2, 4] = True
+    np.testing.assert_array_equal(
+        as_series(path).frames_without_data(), np.flatnonzero(~there.ravel())
+    )
+
+
+def test_virtual_dataset_of_a_scan(tmp_path):
+    """One file for each row of the scan, as many beamlines write them."""
+    rows = [make_frames("u2", 4, 8, 6, seed=seed) for seed in range(3)]
+    layout = h5py.VirtualLayout((3, 4, 8, 6), "u2")
+    for number, row in enumerate(rows):
+        save(tmp_path / f"row_{number}.h5", {"data": row}, chunks=(2, 8, 6))
+        layout[number] = h5py.VirtualSource(f"row_{number}.h5", "data", (4, 8, 6))
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("entry/scan", layout)
+    series = as_series(path)
+    check_series(series, np.concatenate(rows))
+    assert series.frame_unit == 2
+    series = as_series(path)
+    (tmp_path / "row_1.h5").rename(tmp_path / "gone.h5")
+    assert len(series.read(0, 4, 0, 8)) == 1
+    with pytest.raises(FileNotFoundError):
+        series.read(3, 6, 0, 8)
+    with pytest.raises(FileNotFoundError, match=r"row_1\.h5"):
+        as_series(path)
+    # written only in part
+    with h5py.File(tmp_path / "row_1.h5", "w") as file:
+        file.create_dataset("data", (4, 8, 6), "u2", chunks=(2, 8, 6))[2] = 5
+    assert as_series(path).frames_without_data().tolist() == [4, 5]
+
+
+# ---------------------------------------------------------------------- real files
+
+
+def test_real_files_without_frames(real_data):
+    for name, number in (("bitshuffle_datasets", 30), ("lz4_datasets", 10)):
+        text = rf"no numeric dataset of two or more.*/float32_bs\w+ \(20,\) float32.*{number} more$"
+        with pytest.raises(ValueError, match=text):
+            as_series(real_data / "formats" / f"{name}.hdf5")
+    with pytest.raises(ValueError, match=r"it has /external_dataset \(21,\) float32$"):
+        as_series(real_data / "formats" / "test_file_ext.hdf5")

@@ -124,24 +124,14 @@ def test_frames_that_are_all_singletons(tmp_path):
     check_series(as_series(save(tmp_path / "a.h5", {"a": FRAMES[:1, None]})), FRAMES[:1])
 
 
-def test_scan_of_four_dimensions_says_how_to_reshape(tmp_path):
+def test_scan_of_four_dimensions(tmp_path):
     scan = np.arange(3 * 4 * 8 * 6, dtype="u2").reshape(3, 4, 8, 6)
     path = save(tmp_path / "scan.h5", {"scan": scan, "angles": np.zeros((12, 2))})
     for name in (path, f"{path}::/scan"):
-        with pytest.raises(ValueError, match=r"reshape it to \(12, 8, 6\)") as caught:
-            as_series(name)
-    with h5py.File(path) as file, pytest.raises(ValueError, match=r"\(12, 8, 6\)"):
-        as_series(file["scan"])
-    # the way out is one
-    import dask.array
-    import h5py as h5py_  # as in the message
-
-    import daskstats as stats
-
-    code = str(caught.value).partition("as in ")[2]
-    array = eval(code, {"dask": dask, "h5py": h5py_})
-    found = stats.max(array).compute(scheduler="synchronous")
-    np.testing.assert_array_equal(found, scan.reshape(-1, 8, 6).max(0))
+        check_series(as_series(name), scan.reshape(-1, 8, 6))
+    path = save(tmp_path / "two.h5", {"scan": scan, "movie": scan[0]})
+    with pytest.raises(ValueError, match=r"2 datasets.*/movie \(4, 8, 6\).*/scan \(3, 4, 8, 6\)"):
+        as_series(path)
 
 
 def test_colours_are_no_frames(tmp_path):
@@ -259,12 +249,267 @@ def test_real_master_names_the_file_that_is_gone(real_data):
 
 
 def test_real_files_of_several_series(real_data):
+    path = real_data / "formats" / "dexelas_hedm.h5"
     text = r"2 datasets.*/images/ff1/images \(1, 3888, 3072\) uint8, /images/ff2/images \(1, 3888"
     with pytest.raises(ValueError, match=text):
-        as_series(real_data / "formats" / "dexelas_hedm.h5")
-    with pytest.raises(
-        ValueError, match=r"26 datasets.*_0000_0000\.tif \(1, 10, 10\) uint16.*_0019"
-    ):
-        as_series(real_data / "formats" / "read_stack.h5")
+        as_series(path)
+    for name in ("images/ff2/images", "images/ff2"):
+        with h5py.File(path) as file:
+            expected = file["images/ff2/images"][0, 100:110]
+        series = as_series(f"{path}::/{name}")
+        assert (len(series), series.shape, series.dtype) == (1, (3888, 3072), np.dtype("u1"))
+        np.testing.assert_array_equal(series.read(0, 1, 100, 110)[0][0], expected)
     with pytest.raises(FileNotFoundError, match=r"/root_dot to test_file\.hdf5::\..*no file"):
         as_series(real_data / "formats" / "external_link.hdf5")
+
+
+def test_real_group_of_single_frames(real_data):
+    path = real_data / "formats" / "read_stack.h5"
+    group = "20151120_100640_testBL832h5file"
+    with h5py.File(path) as file:
+        expected = {name: dataset[0] for name, dataset in file[group].items()}
+    assert len(expected) == 26
+    for name in (path, f"{path}::/{group}", f"{path}::/{group}/*.tif"):
+        series = as_series(name)
+        assert len(series) == 26
+        check_series(series, np.array(list(expected.values())))
+    projections = [frame for name, frame in expected.items() if "file_" in name]
+    check_series(as_series(f"{path}::/*/*file_0000_*"), np.array(projections))
+
+
+# ---------------------------------------------------------------------- NeXus
+
+
+def nexus(path, contents, attributes):
+    save(path, contents)
+    with h5py.File(path, "a") as file:
+        for name, values in attributes.items():
+            file[name].attrs.update(values)
+    return path
+
+
+DEFAULT = {
+    "/": {"default": "entry"},
+    "/entry": {"NX_class": "NXentry", "default": "shown"},
+    "/entry/shown": {"NX_class": "NXdata", "signal": "counts"},
+}
+
+
+@pytest.mark.parametrize("kind", ["text", "bytes", "path", "only entry", "old signal", "axes"])
+def test_signal_of_the_nexus_default(tmp_path, kind):
+    contents = {"entry/shown/counts": FRAMES, "entry/raw/frames": frames_of(1), "a": frames_of(2)}
+    attributes = {name: dict(values) for name, values in DEFAULT.items()}
+    if kind == "bytes":
+        attributes["/"]["default"] = np.bytes_("entry")
+        attributes["/entry/shown"]["signal"] = np.array([b"counts"])
+    elif kind == "path":
+        attributes["/"]["default"] = "/entry/shown"
+    elif kind == "only entry":
+        del attributes["/"]
+    elif kind == "old signal":
+        del attributes["/entry/shown"]["signal"]
+        attributes["/entry/shown/counts"] = {"signal": 1}
+    elif kind == "axes":
+        contents["entry/shown/x"] = np.zeros((4, 8, 6))
+        attributes["/entry/shown"]["axes"] = ["x", ".", "."]
+    series = as_series(nexus(tmp_path / "scan.nxs", contents, attributes))
+    check_series(series, FRAMES)
+    assert series.choice.why == "the signal of the NeXus default"
+
+
+def test_default_plot_that_is_a_line_or_a_map(tmp_path):
+    contents = {
+        "entry/shown/counts": np.zeros(40),
+        "entry/detector/data": FRAMES,
+        "entry/result/map": np.zeros((9, 9, 9)),
+    }
+    attributes = DEFAULT | {"/entry/detector": {"NX_class": "NXdetector"}}
+    path = nexus(tmp_path / "scan.nxs", contents, attributes)
+    check_series(as_series(path), FRAMES)
+    assert as_series(path).choice.why == "the only data of a NeXus detector"
+    contents["entry/shown/counts"] = np.zeros((30, 40))
+    path = nexus(tmp_path / "map.nxs", contents, attributes)
+    check_series(as_series(path), FRAMES)
+
+
+def test_detectors_of_nexus(tmp_path):
+    contents = {
+        "entry/a/data": FRAMES,
+        "entry/a/pixel_mask": np.zeros((8, 6), "u4"),
+        "entry/mca/data": np.zeros((4, 8, 64), "u4"),
+        "entry/processed/frames": frames_of(1),
+        "entry/plot": h5py.SoftLink("/entry/a/data"),
+    }
+    attributes = {
+        "/entry/a": {"NX_class": "NXdetector"},
+        "/entry/mca": {"NX_class": "NXdetector"},
+        "/entry/mca/data": {"interpretation": "spectrum"},
+    }
+    path = tmp_path / "scan.nxs"
+    check_series(as_series(nexus(path, contents, attributes)), FRAMES)
+    del attributes["/entry/mca/data"]
+    path = tmp_path / "spectra.nxs"
+    with pytest.raises(ValueError, match=r"3 datasets.*/entry/mca/data"):
+        as_series(nexus(path, contents, attributes))
+
+
+def test_default_whose_file_is_gone(tmp_path):
+    contents = {"entry/shown/counts": h5py.ExternalLink("raw.h5", "/data"), "other": FRAMES}
+    path = nexus(tmp_path / "scan.nxs", contents, DEFAULT)
+    with pytest.raises((FileNotFoundError, ValueError), match=r"/entry/shown/counts to raw\.h5"):
+        as_series(path)
+    save(tmp_path / "raw.h5", {"data": frames_of(1)})
+    check_series(as_series(path), frames_of(1))
+
+
+@pytest.mark.parametrize("gap", [False, True])
+def test_signal_that_is_one_part_of_a_series(tmp_path, gap):
+    """As DECTRIS writes it: a part alone would be a shorter series."""
+    numbers = (1, 2, 4) if gap else (1, 2, 3)
+    contents = {f"entry/shown/data_{number:06}": frames_of(number) for number in numbers}
+    attributes = DEFAULT | {"/entry/shown": {"NX_class": "NXdata", "signal": "data_000001"}}
+    path = nexus(tmp_path / "scan.h5", contents, attributes)
+    if gap:
+        with pytest.raises(ValueError, match="3 datasets"):
+            as_series(path)
+    else:
+        check_series(as_series(path), np.concatenate([*contents.values()]))
+
+
+def test_damaged_attributes_are_none(tmp_path):
+    path = save(tmp_path / "scan.nxs", {"entry/data": FRAMES})
+    with h5py.File(path, "a") as file:
+        file.attrs["default"] = np.arange(3)
+        file["entry"].attrs["NX_class"] = np.zeros((2, 2))
+        file["entry"].attrs["default"] = ""
+        file["entry/data"].attrs["interpretation"] = h5py.Empty("S1")
+    check_series(as_series(path), FRAMES)
+    circle = {"/": {"default": "a"}, "/a": {"default": "/"}}
+    path = nexus(tmp_path / "circle.nxs", {"a/b": FRAMES}, circle)
+    check_series(as_series(path), FRAMES)
+
+
+# ---------------------------------------------------------------------- groups and patterns
+
+
+def test_group_of_images(tmp_path):
+    frames = {f"scan_{number}": FRAMES[number % 7] for number in (10, 2, 1, 33)}
+    others = {"angles": np.zeros(4), "names": np.array([b"a"])}
+    contents = {f"run/{name}": item for name, item in (frames | others).items()}
+    path = save(tmp_path / "scan.h5", contents)
+    expected = FRAMES[[1, 2, 3, 5]]
+    for name in (path, f"{path}::/run", f"{path}::run/", f"{path}::/run/scan_*"):
+        series = as_series(name)
+        check_series(series, expected)
+        assert series.choice.names[:2] == ("/run/scan_1", "/run/scan_2")
+
+
+def test_group_of_images_that_are_not_counted(tmp_path):
+    """Images of several detectors, or statistics: a series only where somebody says so."""
+    contents = {"run/min": FRAMES[0], "run/max": FRAMES[1]}
+    path = save(tmp_path / "scan.h5", contents)
+    with pytest.raises(
+        ValueError, match=r"2 datasets.* they are 2 frames of one series as .*::/run"
+    ):
+        as_series(path)
+    check_series(as_series(f"{path}::/run"), FRAMES[[1, 0]])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"run/frame_3": FRAMES[0, :5]},
+        {"run/frame_3": FRAMES[0].astype("f4")},
+        {"run/frame_3": h5py.ExternalLink("gone.h5", "/a")},
+        {"run/deep/frame_3": FRAMES[0]},
+    ],
+)
+def test_group_of_different_images(tmp_path, other):
+    contents = {"run/frame_1": FRAMES[0], "run/frame_2": FRAMES[1], **other}
+    path = save(tmp_path / "scan.h5", contents)
+    for name in (path, f"{path}::/run"):
+        with pytest.raises((ValueError, FileNotFoundError), match="frame_1.*frame_2.*frame_3"):
+            as_series(name)
+
+
+def test_errors_list_ten_candidates(tmp_path):
+    path = save(tmp_path / "a.h5", {f"scan{number}/data": frames_of(1) for number in range(1, 15)})
+    with pytest.raises(ValueError, match=r"14 datasets, name one as .*::/scan1/data: ") as caught:
+        as_series(path)
+    text = str(caught.value)
+    assert text.count("(4, 8, 6) uint16") == 10
+    assert "/scan10/data (4, 8, 6) uint16, and 4 more" in text
+    check_series(as_series(f"{path}::/scan*/data"), np.concatenate([frames_of(1)] * 14))
+
+
+def test_pattern(tmp_path):
+    contents = {
+        "scan10/frame_1": FRAMES[6],
+        "scan2/frame_10": FRAMES[5],
+        "scan2/frame_9": FRAMES[1:4],
+        "scan2/other": np.zeros(3),
+        "scan2/frames/deep": FRAMES[4],
+        "alias2": h5py.SoftLink("/scan2"),
+        "scan3": np.zeros(4),
+    }
+    path = save(tmp_path / "scan.h5", contents)
+    expected = FRAMES[[1, 2, 3, 5, 6]]
+    check_series(as_series(f"{path}::/scan*/frame_*"), expected)
+    check_series(as_series(f"{path}::scan*/frame_*"), expected)
+    check_series(as_series(f"{path}::/*/frame_*"), expected)  # each dataset once
+    check_series(as_series(f"{path}::/scan[2-9]/frame_?"), FRAMES[1:4])
+    check_series(as_series(f"{path}::/scan2/fr*/d*"), FRAMES[4:5])
+    check_series(as_series(f"{path}::/scan1*"), FRAMES[6:])  # the series in a group
+
+
+@pytest.mark.parametrize(
+    ("other", "text"),
+    [
+        (FRAMES[0, :5], r"'/s/frame_1' has \(8, 6\) uint16, '/s/frame_3' \(5, 6\) uint16"),
+        (FRAMES[0].astype("i2"), r"'/s/frame_1' has .* uint16, '/s/frame_3' \(8, 6\) int16"),
+        (np.zeros(4), r"got dataset '/s/frame_3' of shape \(4,\)"),
+        (h5py.ExternalLink("gone.h5", "/a"), r"link to gone\.h5::/a, and there is no file .*gone"),
+    ],
+)
+def test_pattern_of_different_datasets(tmp_path, other, text):
+    contents = {"s/frame_1": FRAMES[0], "s/frame_2": FRAMES[1], "s/frame_3": other}
+    path = save(tmp_path / "scan.h5", contents)
+    for pattern in ("/s/frame_*", "/*/frame_*"):
+        with pytest.raises((ValueError, FileNotFoundError), match=text):
+            as_series(f"{path}::{pattern}")
+
+
+def test_pattern_whose_file_is_gone(tmp_path):
+    """The scan would have been left out."""
+    contents = {"s1/frame": FRAMES[0], "s2": h5py.ExternalLink("gone.h5", "/s2")}
+    path = save(tmp_path / "scan.h5", contents)
+    with pytest.raises(FileNotFoundError, match=r"gone\.h5"):
+        as_series(f"{path}::/s*/frame")
+
+
+def test_pattern_without_a_match(tmp_path):
+    path = save(tmp_path / "scan.h5", {"a/b": FRAMES, "c": FRAMES})
+    with pytest.raises(ValueError, match=r"nothing that matches '/x\*': its names are a, c$"):
+        as_series(f"{path}::/x*")
+
+
+def test_name_with_a_wildcard_is_taken_as_it_is(tmp_path):
+    path = save(tmp_path / "scan.h5", {"a[1]*": FRAMES, "a1": FRAMES[:2]})
+    check_series(as_series(f"{path}::/a[1]*"), FRAMES)
+
+
+def test_layout_of_hexrd(tmp_path):
+    contents = {"imageseries/images": FRAMES, "imageseries/omega": np.zeros((7, 2)), "x": FRAMES}
+    path = save(tmp_path / "scan.h5", contents)
+    check_series(as_series(f"{path}::imageseries"), FRAMES)
+
+
+def test_corrections_in_the_name_of_a_group_that_is_named(tmp_path):
+    path = save(tmp_path / "scan.h5", {"calibration/frames": FRAMES, "calibration/mask": FRAMES})
+    check_series(as_series(f"{path}::/calibration"), FRAMES)
+
+
+def test_previews_in_colour_are_not_meant(tmp_path):
+    previews = {"preview": np.zeros((80, 60, 3), "u1"), "thumbs": np.zeros((7, 8, 6, 3), "u1")}
+    previews["matrices"] = np.zeros((7, 3, 3))
+    check_series(as_series(save(tmp_path / "a.h5", {"entry/data": FRAMES, **previews})), FRAMES)

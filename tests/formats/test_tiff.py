@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cloudpickle
 import numpy as np
@@ -12,6 +13,7 @@ from helpers import check_series
 from programs import daskstats
 
 import daskstats as stats
+from daskstats.formats import placed
 from daskstats.formats.tiff import TiffSource
 from daskstats.series.opening import as_series
 
@@ -87,18 +89,14 @@ def test_threads_read_in_any_order(tmp_path):
 
 def test_pixels_are_read_when_asked_for(tmp_path, monkeypatch):
     write(tmp_path / "scan.tif", make_frames("u2"))
-    decoded = []
-    asarray = tifffile.TiffPage.asarray
-
-    def count(page, **options):
-        decoded.append(page.index)
-        return asarray(page, **options)
-
-    monkeypatch.setattr(tifffile.TiffPage, "asarray", count)
+    read = []
+    fill = placed.fill
+    monkeypatch.setattr(placed, "fill", lambda *given: [read.append(given[2]), fill(*given)])
     series = as_series(tmp_path / "scan.tif")
-    assert decoded == []
+    assert read == []
     series.read(4, 6, 0, 12)
-    assert decoded == [4, 5]
+    with tifffile.TiffFile(tmp_path / "scan.tif") as file:
+        assert read == [file.pages[index].dataoffsets[0] for index in (4, 5)]
 
 
 def test_sent_elsewhere(tmp_path):
@@ -108,7 +106,9 @@ def test_sent_elsewhere(tmp_path):
     assert len(sent) < 2000
     check_series(cloudpickle.loads(sent), frames)
     write(tmp_path / "scan.tif", frames[:3])
-    with pytest.raises(ValueError, match=r"has changed since the call: it holds 3 pages of shape"):
+    with pytest.raises(
+        ValueError, match=r"has changed since the call: it holds 3 frames of 12 x 9"
+    ):
         cloudpickle.loads(sent).read(0, 1, 0, 12)
 
 
@@ -135,13 +135,183 @@ def test_colour_is_refused(tmp_path, planar):
         stats.max(tmp_path / "rgb.tif")
 
 
-def test_several_frames_in_a_page_are_refused(tmp_path):
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", ["imagej", "shaped"])
+def test_frames_behind_a_single_page(tmp_path, kind, order):
+    """ImageJ writes stacks of more than 4 GB like this: one page says where the first frame is."""
     frames = make_frames("u2")
-    tifffile.imwrite(tmp_path / "scan.tif", frames, photometric="minisblack", truncate=True)
+    options = {"imagej": True} if kind == "imagej" else {"truncate": True}
+    path = tmp_path / "scan.tif"
+    tifffile.imwrite(path, frames, photometric="minisblack", byteorder=order, **options)
+    if kind == "imagej":
+        with tifffile.TiffFile(path) as file:
+            place = file.pages[0].offset + 2 + 12 * len(file.pages[0].tags)
+        content = bytearray(path.read_bytes())
+        content[place : place + 4] = bytes(4)  # there is no next page
+        path.write_bytes(content)
+    with tifffile.TiffFile(path) as file:
+        assert len(file.pages) == 1
+        begin = file.pages[0].dataoffsets[0]
+    check_series(as_series(path), frames)
+    path.write_bytes(path.read_bytes()[: begin + frames[:6].nbytes + 10])
+    with pytest.raises(ValueError, match=r"scan\.tif.* 1 pages.* 7 frames"):
+        as_series(path)
+
+
+@pytest.mark.parametrize(("order", "bigtiff"), [("<", False), (">", False), (">", True)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"compression": "lzw"},
+        {"compression": "lzw", "predictor": True, "rowsperstrip": 7},
+        {"compression": "zlib", "rowsperstrip": 7},
+        {"compression": "zlib", "predictor": True, "tile": (16, 32)},
+        {"compression": "zstd"},
+        {"tile": (16, 16)},
+        {"rowsperstrip": 7, "predictor": True, "compression": "packbits"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["u2", "f4"])
+def test_every_layout_in_either_byte_order(tmp_path, options, bigtiff, order, dtype):
+    if options.get("predictor") and options["compression"] == "packbits":
+        options = options | {"predictor": None}
+    frames = make_frames(dtype, (3, 40, 33))
+    path = tmp_path / "scan.tif"
+    options = options | {"photometric": "minisblack", "metadata": None}
+    if dtype == "f4" and options.get("predictor"):
+        options["predictor"] = 3
+    with tifffile.TiffWriter(path, bigtiff=bigtiff, byteorder=order) as file:
+        for frame in frames:
+            file.write(frame, **options)
+    np.testing.assert_array_equal(tifffile.imread(path, key=range(3)), frames)
+    check_series(as_series(path), frames)
+
+
+def test_strips_that_do_not_follow_one_another(tmp_path):
+    """A file that was written again in place has its strips anywhere."""
+    frames = make_frames("u2", (2, 40, 33))
+    path = tmp_path / "scan.tif"
+    write(path, frames, rowsperstrip=20)
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[1]
+        tag, (first, second) = page.tags["StripOffsets"], page.dataoffsets
+    content = bytearray(path.read_bytes())
+    content[tag.valueoffset : tag.valueoffset + 8] = np.array([second, first], "<u4").tobytes()
+    path.write_bytes(content)
+    frames[1] = np.concatenate([frames[1, 20:], frames[1, :20]])
+    np.testing.assert_array_equal(tifffile.imread(path, key=1), frames[1])
+    check_series(as_series(path), frames)
+
+
+def test_pages_of_several_compressions(tmp_path):
+    frames = make_frames("u2", (5, 40, 33))
+    path = tmp_path / "scan.tif"
+    with tifffile.TiffWriter(path) as file:
+        for frame, name in zip(frames, [None, "zlib", "lzw", None, "zlib"], strict=True):
+            file.write(frame, compression=name, contiguous=False)
+    check_series(as_series(path), frames)
+
+
+@pytest.mark.parametrize("kind", ["imagej", "ome"])
+@pytest.mark.parametrize("axes", ["TZYX", "TYX", "CYX", "TCZYX"])
+def test_leading_axes_are_frames_in_their_order(tmp_path, kind, axes):
+    lengths = {"T": 3, "Z": 2, "C": 1 if len(axes) > 3 else 4, "Y": 12, "X": 9}
+    order = sorted(axes, key="TZCYX".index) if kind == "imagej" else axes
+    frames = make_frames("u2", tuple(lengths[axis] for axis in order))
+    path = tmp_path / "scan.tif"
+    options = {kind: True, "metadata": {"axes": "".join(order)}}
+    tifffile.imwrite(path, frames, photometric="minisblack", **options)
+    check_series(as_series(path), frames.reshape(-1, 12, 9))
+
+
+def test_order_of_pages_in_ome_differs_from_that_of_the_axes(tmp_path):
+    frames = make_frames("u2", (3, 2, 12, 9))
+    path = tmp_path / "scan.ome.tif"
+    tifffile.imwrite(path, frames, photometric="minisblack", ome=True, metadata={"axes": "TZYX"})
+    content = path.read_bytes()
+    # The same pages, said to be written with time running fastest.
+    assert content.count(b'DimensionOrder="XYCZT"') == 1
+    path.write_bytes(content.replace(b'DimensionOrder="XYCZT"', b'DimensionOrder="XYCTZ"'))
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        expected, axes = series.asarray(), series.axes
+    assert axes == "ZTYX"
+    check_series(as_series(path), expected.reshape(-1, 12, 9))
+
+
+@pytest.mark.parametrize("kind", ["imagej", "ome"])
+def test_channels_beside_other_axes_are_refused(tmp_path, kind):
+    path = tmp_path / "scan.tif"
+    axes = {"axes": "TCYX"}
+    tifffile.imwrite(
+        path, make_frames("u2", (3, 2, 12, 9)), photometric="minisblack", metadata=axes, **{kind: 1}
+    )
+    with pytest.raises(ValueError, match=r"scan\.tif: it has 2 channels \(axes TCYX, shape \(3, 2"):
+        as_series(path)
+
+
+def test_ome_set_of_several_files_is_read_as_one_file_each(tmp_path):
+    frames = make_frames("u2", (2, 12, 9))
+    uuid = "urn:uuid:00000000-0000-0000-0000-00000000000"
+    blocks = "".join(
+        f'<TiffData IFD="0" FirstT="{t}"><UUID FileName="{t}.ome.tif">{uuid}{t}</UUID></TiffData>'
+        for t in range(2)
+    )
+    for t in range(2):
+        text = (
+            f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/'
+            f'Schemas/OME/2016-06" UUID="{uuid}{t}"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+            f'DimensionOrder="XYCZT" Type="uint16" SizeX="9" SizeY="12" SizeC="1" SizeZ="1" '
+            f'SizeT="2"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>{blocks}</Pixels></Image>'
+            f"</OME>"
+        )
+        tifffile.imwrite(tmp_path / f"{t}.ome.tif", frames[t], description=text, metadata=None)
+    with tifffile.TiffFile(tmp_path / "0.ome.tif") as file:
+        assert file.series[0].is_multifile
+        assert file.series[0].shape == (2, 12, 9)
+    for t in range(2):
+        check_series(as_series(tmp_path / f"{t}.ome.tif"), frames[t : t + 1])
+
+
+def test_thumbnail_is_refused(tmp_path):
+    path = tmp_path / "scan.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(make_frames("u2", (2, 40, 33)), photometric="minisblack")
+        file.write(make_frames("u2", (1, 8, 7))[0], subfiletype=1)
     with pytest.raises(
-        ValueError, match=r"got shape \(7, 12, 9\) in 1 pages: write a page for each frame"
+        ValueError, match=r"scan\.tif: frame 2 has shape \(8, 7\), expected \(40, 33"
     ):
-        as_series(tmp_path / "scan.tif")
+        as_series(path)
+
+
+def test_packed_bits(tmp_path):
+    frames = make_frames("?", (3, 12, 9))
+    write(tmp_path / "scan.tif", frames)
+    with tifffile.TiffFile(tmp_path / "scan.tif") as file:
+        assert file.pages[0].bitspersample == 1
+    check_series(as_series(tmp_path / "scan.tif"), frames)
+
+
+def test_one_thousand_reads_from_two_threads(tmp_path):
+    """Sharing the page objects of tifffile gave hundreds of wrong frames."""
+    frames = make_frames("u2", (20, 64, 48))
+    write(tmp_path / "scan.tif", frames, compression="zlib", predictor=True, tile=(16, 16))
+    series = as_series(tmp_path / "scan.tif")
+    order = np.random.default_rng(2).integers(0, 20, 1000).tolist()
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda i: series.read(i, i + 1, 0, 64)[0][0], order))
+    assert all(np.array_equal(found[k], frames[i]) for k, i in enumerate(order))
+
+
+def test_no_file_stays_open(tmp_path):
+    for name, options in (("a.tif", {}), ("b.tif", {"compression": "zlib"})):
+        write(tmp_path / name, make_frames("u2"), **options)
+        series = as_series(tmp_path / name)
+        series.read(0, 7, 0, 12)
+        held = [link.resolve() for link in Path("/proc/self/fd").iterdir() if link.exists()]
+        assert tmp_path / name not in held
 
 
 def test_complex_numbers_are_refused(tmp_path):
@@ -195,11 +365,17 @@ def test_command_line(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), frames.max(axis=0), strict=True)
 
 
-def test_real_file(real_data):
-    path = real_data / "formats" / "stuck.tif"
-    frames = tifffile.imread(path)
-    assert frames.shape == (5, 512, 512)
-    check_series(as_series(path), frames)
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype"),
+    [("stuck.tif", (5, 512, 512), "u2")]
+    + [(f"reader_0000{number}.tiff", (1, 8, 16), "i1") for number in range(4)],
+)
+def test_real_file(real_data, name, shape, dtype):
+    path = real_data / "formats" / name
+    frames = tifffile.imread(path).reshape(shape)
+    series = as_series(path)
+    check_series(series, frames)
+    assert series.dtype == dtype
     np.testing.assert_array_equal(stats.max(path), frames.max(axis=0), strict=True)
 
 

@@ -1,0 +1,192 @@
+"""Images of X-ray detectors, such as EDF, CBF, MarCCD and GE, read and written with fabio.
+
+fabio finds the format of a file by its first bytes. Frames that are not encoded are read in place;
+the others are decoded by an image that is opened for each read, so that threads share nothing.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..packages import load, require
+from ..series.base import check_dtype, check_frame
+from .complaints import collected
+from .notes import NONE, Facts, lines
+from .placed import OPENERS, PlacedSource, only_image
+from .writing import OutputFile, exactly, write_with
+
+# Shape of a frame, its dtype in the byte order of the file, the first byte of each frame.
+Places = tuple[tuple[int, int], np.dtype, Sequence[int]]
+
+SPE_HEADER = 4100
+
+
+class FabioSource(PlacedSource):
+    """The frames of a file that fabio reads."""
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        super().__init__(path)
+        self._decode = False
+        with reading(self.path) as fabio:
+            header = fabio.openheader(str(self.path))
+            find = PLACES.get(type(header).__name__)
+            places = find(header, self.path) if find else None
+            if places is None:
+                self._set_decoded(fabio, header)
+        if places is not None:
+            self.set_places(*places)
+
+    def _set_decoded(self, fabio: Any, header: Any) -> None:
+        """Take over shape and dtype; the first frame is decoded if the header does not tell."""
+        self._decode, self.row_unit = True, None
+        self.stored = 1  # the bytes of the file, in memory while they are decoded
+        if type(header).__name__ == "CbfImage" and getattr(header, "_dtype", None) is not None:
+            shape, dtype, count = header.shape, header._dtype, 1
+        else:
+            with fabio.open(str(self.path)) as image:
+                data, count = image.data, image.nframes
+            shape, dtype = data.shape, data.dtype
+        if len(shape) != 2:
+            raise ValueError(f"a frame has two dimensions (rows, cols), got shape {shape}")
+        self.set_layout((count, *shape), dtype)
+
+    def layout(self) -> tuple:
+        if self._decode:
+            return self.nframes, self.shape, self.dtype.str
+        return super().layout()
+
+    def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
+        if not self._decode:
+            return super().read(start, stop, first, last)
+        self.check_unchanged()
+        with reading(self.path) as fabio, fabio.open(str(self.path)) as image:
+            if image.nframes != self.nframes:
+                raise self.changed(f"{image.nframes} frames")
+            frames = [_frame(image, index) for index in range(start, stop)]
+        for index, frame in enumerate(frames, start):
+            check_frame(frame.shape, self.shape, index)
+        # A view of some rows would keep the whole frame alive.
+        whole = last - first == self.shape[0]
+        return [frame[None] if whole else frame[None, first:last].copy() for frame in frames]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Any]:
+    """Give fabio; what it raises or logs as an error is an error that names the file."""
+    fabio = require("fabio", path)
+    with collected("fabio") as errors:
+        try:
+            yield fabio
+        except Exception as error:  # of any decoder
+            # An OSError with a number is one of the system; fabio raises others for bad content.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            text = f"{path} cannot be read by fabio, or is cut off: {error}"
+            raise ValueError(text) from error
+    if errors:  # fabio goes on, and fills with zeros what is missing
+        raise ValueError(f"{path} is damaged or cut off: {errors[0]}")
+
+
+def _frame(image: Any, index: int) -> np.ndarray:
+    return np.asarray(image.data if image.nframes == 1 else image.get_frame(index).data)
+
+
+# ---------------------------------------------------------------------- frames in place
+
+
+def _edf_places(header: Any, path: Path) -> Places | None:
+    """Return the places of the frames of an EDF file, None if they are encoded, or elsewhere."""
+    with load("fabio").open(str(path)) as image:
+        if image.incomplete_file and path.suffix.lower() in OPENERS:
+            raise ValueError(f"it ends within frame {image.nframes - 1}")
+        frames = [image.get_frame(index) for index in range(image.nframes)]
+        texts = [{name.upper(): text for name, text in f.header.items()} for f in frames]
+        shape, dtype = tuple(frames[0].shape), frames[0].dtype
+        orders = {"HIGH" in text.get("BYTEORDER", "").upper() for text in texts}
+        encoded = any(not t.get("COMPRESSION", "NO").upper().startswith("NO") for t in texts)
+        for index, frame in enumerate(frames):
+            check_frame(frame.shape, shape, index)
+            check_dtype(frame.dtype, dtype, index)
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if encoded or len(orders) > 1 or any(frame.bfname for frame in frames):
+            return None
+        for index, frame in enumerate(frames):
+            if frame.blobsize < nbytes:
+                raise ValueError(f"frame {index} has {frame.blobsize} bytes of {nbytes}")
+        if len(shape) < 2:
+            raise ValueError(f"a frame has two dimensions (rows, cols), got shape {shape}")
+        step = shape[-2] * shape[-1] * dtype.itemsize
+        starts = [frame.start for frame in frames]
+    offsets = [begin for start in starts for begin in range(start, start + nbytes, step)]
+    return (shape[-2], shape[-1]), dtype.newbyteorder(">" if orders.pop() else "<"), offsets
+
+
+def _ge_places(header: Any, path: Path) -> Places:
+    """Return the places of the frames of a GE file, whose size must be that of its frames."""
+    text = header.header
+    rows, cols = int(text["NumberOfRowsInFrame"]), int(text["NumberOfColsInFrame"])
+    begin = int(text["StandardHeaderSizeInBytes"]) + int(text["UserHeaderSizeInBytes"])
+    dtype = np.dtype(header.BITDEPTH_TO_DATATYPES[text["ImageDepthInBits"]])
+    nbytes, count = rows * cols * dtype.itemsize, int(text["NumberOfFrames"])
+    _check_end(path, begin + count * nbytes, count)
+    return (rows, cols), dtype.newbyteorder("<"), range(begin, begin + count * nbytes, nbytes)
+
+
+def _spe_places(header: Any, path: Path) -> Places:
+    """Return the places of the frames of a Princeton file; fabio itself reads the first only."""
+    text = header.header
+    rows, cols, count = (int(text[name]) for name in ("y_dim", "x_dim", "num_frames"))
+    dtype = np.dtype(header.DATA_TYPES[int(text["data_type"])])
+    nbytes = rows * cols * dtype.itemsize
+    # Version 3 has a footer; its frames may be followed by numbers of their own.
+    end = header.xml_offset if int(text["version"]) == 3 else None
+    _check_end(path, SPE_HEADER + count * nbytes, count, end)
+    places = range(SPE_HEADER, SPE_HEADER + count * nbytes, nbytes)
+    return (rows, cols), dtype.newbyteorder("<"), places
+
+
+PLACES = {"EdfImage": _edf_places, "GeImage": _ge_places, "SpeImage": _spe_places}
+
+
+def _check_end(path: Path, expected: int, count: int, found: int | None = None) -> None:
+    """Refuse a file that does not end where its last frame does."""
+    if found is None and path.suffix.lower() not in OPENERS:
+        found = path.stat().st_size
+    if found is not None and found != expected:
+        raise ValueError(f"its {count} frames end at byte {expected} of {found}")
+
+
+# ---------------------------------------------------------------------- images
+
+
+def read_image(path: Path, dataset: str = "") -> np.ndarray:
+    return only_image(FabioSource(path))
+
+
+def write_edf(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
+    """Write an EDF file, a frame for each plane; bool as uint8, and float16 as float32."""
+    wider = {"bool": "u1", "float16": "f4"}.get(image.dtype.name)
+    planes = image.reshape(-1, *image.shape[-2:]).astype(wider or image.dtype.newbyteorder("="))
+    # Braces and semicolons end headers and their lines.
+    header = {key: re.sub("[{};]", "_", text) for key, text in lines(notes).items()}
+    edf = load("fabio.edfimage").EdfImage(data=planes[0], header=header)
+    for plane in planes[1:]:
+        edf.append_frame(data=plane)
+    with OutputFile(path) as file:
+        edf.write(file)
+
+
+def write_cbf(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
+    """Write a CBF file of int32; refuse an image of several planes, or of other values.
+
+    Its header has no room for notes.
+    """
+    if image.ndim != 2:
+        raise ValueError(f"a .cbf file holds a 2-D image only, got shape {image.shape}")
+    pixels = exactly(image, ("i4",), path)
+    write_with(path, lambda to: load("fabio.cbfimage").CbfImage(data=pixels).write(str(to)))

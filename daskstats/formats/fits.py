@@ -1,0 +1,142 @@
+"""FITS files, read and written with astropy: images, their compressed form, scaled pixels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..packages import load, require
+from .notes import NONE, Facts, lines
+from .placed import ReopenedSource, in_native_order, only_image
+from .writing import OutputFile
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+
+MOST_LISTED = 10
+
+
+class FitsSource(ReopenedSource):
+    """An image of two or more dimensions, or the 2-D images of several extensions.
+
+    Parameters
+    ----------
+    path : path
+        Of the file.
+    dataset : str
+        Number or name of the extension: "1" or "SCI"; by default the only image there is, or all
+        images if they are 2-D and alike.
+    """
+
+    has_datasets = True
+    one_by_one = True
+    stored = 1  # the bytes of the file, before pixels are scaled
+
+    def __init__(self, path: str | os.PathLike, dataset: str = "") -> None:
+        super().__init__(path, dataset=dataset)
+        with opened(self.path) as file:
+            self._numbers = _chosen(file, dataset.strip("/"), self.path)
+            first = file[self._numbers[0]]
+            *leading, rows, cols = first.shape
+            self._leading = (*leading, 1) if len(self._numbers) == 1 else (len(self._numbers),)
+            for number in self._numbers:
+                _check_complete(file, number, self.path)
+            count = int(np.prod(self._leading, dtype=np.int64))
+            self.set_layout((count, rows, cols), _dtype(first))
+            tile = getattr(first, "tile_shape", (1, 1))  # of a compressed image
+            self.row_unit = min(int(tile[-2]), rows)
+
+    def layout(self) -> tuple:
+        return *super().layout(), self._numbers
+
+    def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
+        self.check_unchanged()
+        with opened(self.path) as file:
+            return [self._rows(file, index, first, last) for index in range(start, stop)]
+
+    def _rows(self, file: fits.HDUList, index: int, first: int, last: int) -> np.ndarray:
+        if len(self._numbers) > 1:
+            pixels = file[self._numbers[index]].section[first:last]
+        else:
+            place = np.unravel_index(index, self._leading)[:-1]
+            pixels = file[self._numbers[0]].section[(*map(int, place), slice(first, last))]
+        return in_native_order(np.array(pixels))[None]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[fits.HDUList]:
+    """Open a FITS file; an error of its structure or its pixels names the file."""
+    require("astropy", path)
+    try:
+        with load("astropy.io.fits").open(path, memmap=False, uint=True) as file:
+            yield file
+    except Exception as error:  # of any codec
+        # An OSError with a number is one of the system.
+        if (isinstance(error, OSError) and error.errno is not None) or str(path) in str(error):
+            raise
+        raise ValueError(f"{path} is not a FITS file, or is cut off: {error}") from error
+
+
+def _chosen(file: fits.HDUList, name: str, path: Path) -> list[int]:
+    """Return the numbers of the extensions that are the series."""
+    images = [index for index, hdu in enumerate(file) if _is_image(hdu)]
+    if name:
+        try:
+            number = file.index_of(int(name) if name.isdecimal() else name)
+        except (KeyError, IndexError):
+            number = -1
+        if number in images:
+            return [number]
+        raise ValueError(f"{path} has no image {name}: {_listed(file, images, path)}")
+    if not images:
+        raise ValueError(f"{path} has no image of two or more dimensions")
+    kinds = {(file[index].shape, _dtype(file[index])) for index in images}
+    if len(images) == 1 or (len(kinds) == 1 and len(file[images[0]].shape) == 2):
+        return images
+    raise ValueError(f"{path} has {len(images)} images: {_listed(file, images, path)}")
+
+
+def _is_image(hdu: Any) -> bool:
+    return bool(hdu.is_image) and len(hdu.shape) >= 2 and 0 not in hdu.shape
+
+
+def _listed(file: fits.HDUList, images: list[int], path: Path) -> str:
+    """Return at most ten images, as the text that names each."""
+    texts = [
+        f"{path.name}::{index} ({' x '.join(map(str, file[index].shape))} {_dtype(file[index])})"
+        for index in images[:MOST_LISTED]
+    ]
+    more = len(images) - len(texts)
+    return f"name one as {', '.join(texts)}" + (f", and {more} more" if more else "")
+
+
+def _dtype(hdu: Any) -> np.dtype:
+    """Return the dtype of pixels once they are scaled, given that of one of them."""
+    corner = hdu.section[(0,) * (len(hdu.shape) - 2) + (slice(0, 1), slice(0, 1))]
+    return np.asarray(corner).dtype.newbyteorder("=")
+
+
+def _check_complete(file: fits.HDUList, number: int, path: Path) -> None:
+    info = file.fileinfo(number)
+    end, size = info["datLoc"] + info["datSpan"], path.stat().st_size
+    if path.suffix.lower() != ".gz" and end > size:
+        raise ValueError(f"{path} is cut off: image {number} ends at byte {end} of {size}")
+
+
+def read_image(path: Path, dataset: str = "") -> np.ndarray:
+    return only_image(FitsSource(path, dataset))
+
+
+def write_image(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
+    """Write an image as the first of a file; bool as uint8, and float16 as float32."""
+    wider = {"bool": "u1", "float16": "f4"}.get(image.dtype.name, image.dtype)
+    picture = load("astropy.io.fits").PrimaryHDU(image.astype(wider))
+    for key, text in lines(notes).items():
+        picture.header.add_history(f"{key} = {text}")
+    with OutputFile(path) as file:
+        picture.writeto(file)

@@ -1,0 +1,173 @@
+"""Series whose file is open only while it is read, and frames that are read in place.
+
+A folder may have hundreds of thousands of files: nothing but numbers is kept of each.
+"""
+
+import bz2
+import gzip
+import os
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..series.base import Source
+from ..series.files import FileSource, naming_place
+
+# How a file that is compressed as a whole is opened; a seek reads and skips.
+OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
+
+
+class ReopenedSource(FileSource):
+    """A series whose file is opened for each read, and closed after it."""
+
+    def __init__(self, path: str | os.PathLike, **parameters: Any) -> None:
+        super().__init__(path, **parameters)
+        # The state before the file is read: a change while it is read is found later.
+        self._state = file_state(self.path)
+
+    def layout(self) -> tuple:
+        """Return everything that must be the same for reads to give the frames of the call."""
+        return self.nframes, self.shape, self.dtype.str
+
+    def check_unchanged(self) -> None:
+        """Refuse a file that does not hold the frames of the call any more.
+
+        One that was written again with the same layout is accepted.
+        """
+        with naming_place(self.path):
+            state = file_state(self.path)
+            if state == self._state:
+                return
+            now = type(self)(self.path, **self.parameters)
+        if now.layout() != self.layout():
+            rows, cols = now.shape
+            found = f"{len(now)} frames of {rows} x {cols} {now.dtype}"
+            raise self.changed(f"{found} in another place" if len(now) == len(self) else found)
+        self._state = state
+
+
+class PlacedSource(ReopenedSource):
+    """Frames at known places of a file, in rows one after another, not encoded.
+
+    A subclass calls `set_places` in its ``__init__``.
+    """
+
+    row_unit: int | None = 1
+
+    def set_places(
+        self, shape: tuple[int, int], stored: np.dtype, offsets: Iterable[int], what: str = "frame"
+    ) -> None:
+        """Set the layout of frames, given the first byte of each; refuse a file that is cut off.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Rows and columns of a frame.
+        stored : dtype
+            Of the pixels, in the byte order of the file.
+        offsets : iterable of int
+            Of the first byte of each frame.
+        what : str
+            Name of a frame in errors, such as "page".
+        """
+        self._offsets, self._stored = compact(offsets), np.dtype(stored)
+        self.set_layout((len(self._offsets), *shape), stored)
+        nbytes = self.shape[0] * self.shape[1] * self._stored.itemsize
+        if self.path.suffix.lower() in OPENERS:
+            return  # the size is known once everything is decompressed: a read finds the end
+        size = self._state[0]
+        for index, offset in enumerate(self._offsets):
+            if offset + nbytes > size:
+                raise ValueError(
+                    f"{self.path} is cut off: {what} {index} of {len(self)} ends at byte "
+                    f"{offset + nbytes} of {size}"
+                )
+
+    def layout(self) -> tuple:
+        return *super().layout(), self._stored.str, self._offsets
+
+    def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
+        cols = self.shape[1]
+        block = np.empty((stop - start, last - first, cols), self._stored)
+        self.check_unchanged()
+        with open_file(self.path) as file:
+            for index, frame in enumerate(block, start):
+                offset = self._offsets[index] + first * cols * block.itemsize
+                fill(file, frame, offset, f"{self.path} is cut off in frame {index}")
+        return [in_native_order(block)]
+
+
+def compact(numbers: Iterable[int]) -> Sequence[int]:
+    """Return numbers as a range if they are one, which takes no memory; otherwise as an array.
+
+    >>> compact([10, 30, 50])
+    range(10, 70, 20)
+    """
+    if isinstance(numbers, range):
+        return numbers
+    packed = array("q", numbers)
+    if len(packed) > 1 and packed[1] > packed[0]:
+        step = packed[1] - packed[0]
+        even = range(packed[0], packed[0] + step * len(packed), step)
+        if packed == array("q", even):
+            return even
+    return packed
+
+
+def file_state(path: Path) -> tuple[int, int]:
+    """Return size and time of change: values that every host has alike."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading, decompressed if it is compressed as a whole."""
+    opener = OPENERS.get(path.suffix.lower())
+    with naming_place(path):
+        file = opener(path, "rb") if opener else path.open("rb", buffering=0)
+    with file:
+        try:
+            yield file
+        except (EOFError, zlib.error) as error:
+            raise ValueError(f"{path} is damaged or cut off: {error}") from error
+        except OSError as error:
+            if opener is None or error.errno is not None:
+                raise
+            raise ValueError(f"{path} is damaged or cut off: {error}") from error
+
+
+def fill(file: BinaryIO, out: np.ndarray, offset: int, fault: str) -> None:
+    """Fill a contiguous array with the bytes from an offset on, or raise an error of this text."""
+    file.seek(offset)
+    view = out.reshape(-1).view(np.uint8).data
+    while view:
+        count = file.readinto(view)  # type: ignore[attr-defined]
+        if not count:
+            raise ValueError(fault)
+        view = view[count:]
+
+
+def in_native_order(block: np.ndarray) -> np.ndarray:
+    """Return an array that nobody else uses in native byte order; its bytes are swapped in place.
+
+    >>> in_native_order(np.array([1, 2], ">u2"))
+    array([1, 2], dtype=uint16)
+    """
+    if block.dtype.isnative:
+        return block
+    return block.byteswap(inplace=True).view(block.dtype.newbyteorder("="))
+
+
+def only_image(source: Source) -> np.ndarray:
+    """Return the frame of a series that has only one."""
+    if len(source) != 1:
+        name = source.files()[0]
+        raise ValueError(f"{name} has {len(source)} images, expected one")
+    rows = source.shape[0]
+    return next(source.pieces(0, 1, 0, rows, 1))[0][0]
