@@ -22,7 +22,7 @@ from .hdf5_links import follow
 from .hdf5_lock import Parts, hdf5_lock, watch_starts
 from .hdf5_named import find_named
 from .hdf5_search import find_image
-from .hdf5_storage import Storage, lengths, span
+from .hdf5_storage import Storage, lengths, span, storage_text
 from .hdf5_virtual import inspect
 
 if TYPE_CHECKING:
@@ -118,6 +118,10 @@ class Hdf5Source(FileSource):
 
     def files(self) -> tuple[Path, ...]:
         return self._files
+
+    def storage_text(self) -> str:
+        with hdf5_lock():
+            return storage_text(self._parts[0])
 
     def frames_without_data(self) -> np.ndarray:
         if "_missing" not in vars(self):

@@ -112,6 +112,15 @@ class ZarrPathSource(FileSource, ZarrSource):
         stat = self.path.stat()
         return stat.st_size, stat.st_mtime_ns
 
+    def storage_text(self) -> str:
+        array = self._array.array
+        chunks, shards = array.chunks, array.shards
+        text = f"chunks of {' x '.join(map(str, chunks))}"
+        text += f" in shards of {' x '.join(map(str, shards))}" if shards else ""
+        names = [type(codec).__name__ for codec in array.compressors]
+        codecs = [name.removeprefix("Checked").removesuffix("Codec").lower() for name in names]
+        return f"{text}, {', '.join(codecs) or 'not compressed'}"
+
     def open(self) -> None:
         if self._state is not None and self._file_state() != self._state:
             raise self.changed("another archive")
