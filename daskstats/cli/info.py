@@ -41,6 +41,8 @@ def _facts(names: tuple[str, ...], options: Given) -> dict[str, Any]:
     whole = open_files(names)
     corrected = correct(whole, options["dark"], options["flip"])
     source = select(corrected, options["frames"], options["region"])
+    # Values that stand for no count do so before a dark image is subtracted.
+    raw = select(correct(whole, None, options["flip"]), options["frames"], options["region"])
     nframes = count_frames(options["nframes"], len(source))
     missing = describe_missing(source, nframes)
     without_data = source.frames_without_data()
@@ -57,7 +59,7 @@ def _facts(names: tuple[str, ...], options: Given) -> dict[str, Any]:
         "bytes": nframes * rows * cols * source.dtype.itemsize,
         "frames_without_data": int((without_data < nframes).sum()),
         "no_data": missing or None,
-        "values": suspects(select(whole, options["frames"]), limit, options["invalid"] or ()),
+        "values": suspects(raw, limit, options["invalid"] or ()),
         "cutoffs": cutoffs(whole.files()[0]) if whole.files() else {},
         "scratch": _describe_scratch(),
         "frame_wise": _describe_plan(whole, "average", options),
