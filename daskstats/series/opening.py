@@ -111,9 +111,10 @@ def _list_of_paths(ims: object) -> list | None:
     """Return the paths of a list, a set or an iterator of them; None for anything else."""
     kind = type(ims)
     if issubclass(kind, Iterator) and not hasattr(kind, "__len__"):
-        ims = list(ims)  # type: ignore[call-overload]
-        if not ims:
-            raise ValueError(f"the image series is empty: {kind.__name__} has no paths")
+        given = list(ims)  # type: ignore[call-overload]
+        if not (given and all(map(_is_path, given))):
+            return None
+        ims = given
     elif issubclass(kind, set | frozenset):
         ims = _formats.ordered(ims)
     elif not issubclass(kind, list | tuple):
