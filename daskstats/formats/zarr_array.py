@@ -33,7 +33,7 @@ BLOSC_HEADER = 16
 
 
 class ZarrSource(Source):
-    """A zarr array (..., rows, cols) whose leading axes count as frames."""
+    """A zarr array (..., rows, cols); all leading axes count as frames."""
 
     def __init__(self, array: zarr.Array) -> None:
         self._set_array(array, flat_shape(array.shape, "a zarr array"))

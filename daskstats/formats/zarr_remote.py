@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest, Store
     from zarr.core.buffer import Buffer, BufferPrototype
 
-# Chunks of the largest array whose store is listed: S3 lists 1,000 in a request of some 0.1 s.
+# Chunks of the largest array that is listed: S3 lists 1,000 in a request of some 0.1 s.
 MOST_CHUNKS = 100_000
 
-# Packages whose errors tell that a server failed, which are no OSError.
+# Packages with errors of servers and connections that are no OSError.
 CLIENTS = ("aiohttp", "botocore", "gcsfs")
 
 

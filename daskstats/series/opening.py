@@ -25,8 +25,8 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
     ----------
     ims : path, array, list of 2-D arrays, or HEXRD-like image series
         Anything with ``len(ims)``, ``ims[i]`` (a 2-D array for a Python int ``i``), ``.shape`` (of
-        a frame, or of all) and ``.dtype``; a numpy, zarr, h5py or dask array (..., rows, cols),
-        whose leading axes count as frames in C order; a group of h5py or zarr; a list of 2-D
+        a frame, or of all) and ``.dtype``; a numpy, zarr, h5py or dask array (..., rows, cols)
+        with all leading axes as frames in C order; a group of h5py or zarr; a list of 2-D
         arrays or of h5py datasets; a sequence of PIMS, fabio or scikit-image; the path of a
         ``.npy``, ``.npz`` (HEXRD frame cache), ``.zarr``, HDF5 or multi-page TIFF file.
     lock : bool or lock
