@@ -26,8 +26,8 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
     ----------
     ims : path, list of paths, array, list of 2-D arrays, or HEXRD-like image series
         Anything with ``len(ims)``, ``ims[i]`` (a 2-D array for a Python int ``i``), ``.shape`` (of
-        a frame, or of all) and ``.dtype``; a numpy, zarr, h5py or dask array (..., rows, cols), of
-        which the leading axes count as frames in C order; a group of h5py or zarr; a list of 2-D
+        a frame, or of all) and ``.dtype``; a numpy, zarr, h5py or dask array (..., rows, cols)
+        with all leading axes as frames in C order; a group of h5py or zarr; a list of 2-D
         arrays or of h5py datasets; a sequence of PIMS, fabio or scikit-image; the path or address
         of a file, a folder or a pattern, or several: see `daskstats.formats.files.open_files`.
     lock : bool or lock
