@@ -124,6 +124,23 @@ def _check_indices(frames: object, count: int) -> np.ndarray:
     return np.where(array < 0, array + count, array)
 
 
+def frames_text(frames: Sequence[int] | np.ndarray) -> str:
+    """Return indices of frames as slices.
+
+    >>> frames_text(range(10, 200, 5)), frames_text([5, 3, 1]), frames_text([3, 4, 9])
+    ('10:196:5', '5:0:-2', '3:5,9:10')
+    """
+    if not isinstance(frames, range):
+        steps = np.diff(frames)
+        if (steps.size > 1 and (steps != steps[0]).any()) or (steps == 0).any():
+            runs = np.split(frames, np.flatnonzero(steps != 1) + 1)
+            return ",".join(f"{run[0]}:{run[-1] + 1}" for run in runs)
+    first, last = int(frames[0]), int(frames[-1])
+    step = int(frames[1]) - first if len(frames) > 1 else 1
+    end = last + (1 if step > 0 else -1)
+    return f"{first}:{end if end >= 0 else ''}" + (f":{step}" if step != 1 else "")
+
+
 def check_region(region: tuple[Span, Span] | None, shape: tuple[int, int]) -> tuple[Span, Span]:
     """Return the rows and the columns of a region; all of them for None.
 

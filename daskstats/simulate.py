@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from . import ending
 from .arguments import integer
-from .formats import hdf5, npy, outputs
+from .formats import nexus, npy, outputs
 from .formats.writing import OutputFile, check_room
 from .packages import load, require
 
@@ -302,7 +302,7 @@ def open_zarr(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Wri
 
 @contextmanager
 def open_hdf5(path: Path, nframes: int, size: int, scene: Scene) -> Iterator[Write]:
-    with hdf5.new_file(path) as (file, check):
+    with nexus.new_file(path) as (file, check):
         dataset = file.create_dataset(
             "/entry/data/data",
             shape=(nframes, *scene.shape),

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..formats import outputs
+from ..formats.notes import Notes
 from ..formats.table import suffixes
 from ..reduction import named
 from ..simulate import DTYPES, check_arguments, simulate
@@ -88,7 +89,7 @@ def run_statistic(
     target = Output(
         output,
         check=lambda inputs: outputs.check_output(output, inputs, force, ndim=ndim),
-        save=lambda image: outputs.save(image, output, force),
+        save=lambda image, notes: outputs.save(image, output, force, notes),
     )
     write_result(name, (name, *parameters) if parameters else name, input, target, options)
 
@@ -110,8 +111,8 @@ def run_statistics(
         ndims = {key: 2 if n is None else 3 for key, n in zip(keys, planes, strict=True)}
         outputs.check_outputs(output, ndims, inputs, force, format)
 
-    def save(images: dict) -> None:
-        outputs.save_all(images, output, force, format)
+    def save(images: dict, notes: Notes | None) -> None:
+        outputs.save_all(images, output, force, format, notes)
 
     write_result("aggregate", stats, input, Output(output, check, save), options)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import click
 import numpy as np
 
-from ..formats import inputs
+from ..formats import inputs, outputs
 from ..formats.files import open_files
 from ..reduction import Reduction, reduce
 from ..run.progress import Progress
@@ -19,6 +19,7 @@ from ..series.base import Source
 from .clusters import chosen_scheduler
 from .options import SELECTION, Given
 from .program import reported_errors
+from .recording import notes_on
 
 # Numbers of intermediate images, which are progress steps, to try if none is given: the largest
 # that reads frames at most a tenth more often than a single step is used.
@@ -42,7 +43,7 @@ class Output(NamedTuple):
     check: Callable[[list[str]], object]
     """refuses the path, also if it is one of these inputs"""
     save: Callable
-    """writes an image, or a dict of images"""
+    """writes an image, or a dict of images, with notes on them"""
 
 
 def write_result(
@@ -51,21 +52,23 @@ def write_result(
     """Check the output, compute, and write the result."""
     with reported_errors(options["traceback"]) as stage:
         began = time.perf_counter()
+        given = dict(options)  # with the names of images, which are read below
         # Of several inputs, and of a folder, one that is the output is left out.
         single = names[0] if len(names) == 1 and not Path(names[0]).is_dir() else None
-        given = single, *(options[name] for name in IMAGES)
-        output.check([file.partition("::")[0] for file in given if file])
+        named = single, *(options[name] for name in IMAGES)
+        output.check([file.partition("::")[0] for file in named if file])
         image_files = load_images(options)
         with chosen_scheduler(options):
-            series = open_files(names, without=output.path)
+            series = open_files(names, without=outputs.split_dataset(output.path)[0])
             # The files that the input refers to are inputs as well.
             output.check([str(file) for file in (*series.files(), *image_files)])
             reduction = plan_reduction(series, statistic, options)
             stage.compute()
-            output.save(last_image(reduction, name, options["quiet"]))
+            image = last_image(reduction, name, options["quiet"])
+            output.save(image, notes_on(series, statistic, given))
         if not options["quiet"]:
-            image = reduction.images[0]
-            shape = reduction.plan.layout.nframes, image.rows, image.cols
+            spec = reduction.images[0]
+            shape = reduction.plan.layout.nframes, spec.rows, spec.cols
             print_closing_line(name, shape, reduction.series.dtype, began, output.path)
 
 

@@ -226,6 +226,7 @@ def output_options() -> list[click.Option]:
         option("-o --output", "PATH", "File to write.", required=True, type=click.Path()),
         option("--chunks", "N", chunks, type=int),
         option("--dtype", "DTYPE", "Dtype of the image, such as float64."),
+        flag("--no-notes", "Write no notes on how the image was made."),
         *output_flags("Replace an existing output; never the input."),
     ]
 

@@ -5,6 +5,7 @@ the others are decoded by an image that is opened for each read, so that threads
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from ..packages import load, require
 from ..series.base import check_dtype, check_frame
 from .complaints import collected
+from .notes import NONE, Facts, lines
 from .placed import OPENERS, PlacedSource, only_image
 from .writing import OutputFile, exactly, write_with
 
@@ -166,19 +168,24 @@ def read_image(path: Path, dataset: str = "") -> np.ndarray:
     return only_image(FabioSource(path))
 
 
-def write_edf(image: np.ndarray, path: Path) -> None:
+def write_edf(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
     """Write an EDF file, a frame for each plane; bool as uint8, and float16 as float32."""
     wider = {"bool": "u1", "float16": "f4"}.get(image.dtype.name)
     planes = image.reshape(-1, *image.shape[-2:]).astype(wider or image.dtype.newbyteorder("="))
-    edf = load("fabio.edfimage").EdfImage(data=planes[0])
+    # Braces and semicolons end headers and their lines.
+    header = {key: re.sub("[{};]", "_", text) for key, text in lines(notes).items()}
+    edf = load("fabio.edfimage").EdfImage(data=planes[0], header=header)
     for plane in planes[1:]:
         edf.append_frame(data=plane)
     with OutputFile(path) as file:
         edf.write(file)
 
 
-def write_cbf(image: np.ndarray, path: Path) -> None:
-    """Write a CBF file of int32; refuse an image of several planes, or of other values."""
+def write_cbf(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
+    """Write a CBF file of int32; refuse an image of several planes, or of other values.
+
+    Its header has no room for notes.
+    """
     if image.ndim != 2:
         raise ValueError(f"a .cbf file holds a 2-D image only, got shape {image.shape}")
     pixels = exactly(image, ("i4",), path)

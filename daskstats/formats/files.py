@@ -10,7 +10,8 @@ from ..arguments import warn
 from ..series.base import Source
 from ..series.joined import MOST_OPEN, JoinedSource
 from ..series.selection import select
-from .paths import Name, SuffixOf, expand, natural_key, parse, same_file
+from .natural import natural
+from .paths import Name, SuffixOf, expand, parse, same_file
 from .table import known_suffix, locate
 
 PathLike = str | os.PathLike[str]
@@ -82,9 +83,9 @@ def _without_output(every: Expanded, output: Path | None) -> Expanded:
     return kept
 
 
-def path_key(path: PathLike) -> list[tuple[int, int, str]]:
-    """Return a key that sorts paths in natural order; see `natural_key`."""
-    return natural_key(os.fsdecode(path))
+def ordered(names: Iterable[PathLike]) -> list[PathLike]:
+    """Return names in natural order."""
+    return sorted(names, key=natural)
 
 
 def _selected(name: Name, opener: Callable[[Name], Source], many: bool) -> Source:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..packages import load, require
+from .notes import NONE, Facts, lines
 from .placed import ReopenedSource, in_native_order, only_image
 from .writing import OutputFile
 
@@ -131,8 +132,13 @@ def read_image(path: Path, dataset: str = "") -> np.ndarray:
     return only_image(FitsSource(path, dataset))
 
 
-def write_image(image: np.ndarray, path: Path) -> None:
+def write_image(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
     """Write an image as the first of a file; bool as uint8, and float16 as float32."""
     wider = {"bool": "u1", "float16": "f4"}.get(image.dtype.name, image.dtype)
-    with OutputFile(path) as file:
-        load("astropy.io.fits").PrimaryHDU(image.astype(wider)).writeto(file)
+    picture = load("astropy.io.fits").PrimaryHDU(image.astype(wider))
+    for key, text in lines(notes).items():
+        picture.header.add_history(f"{key} = {text}")
+    # astropy replaces an error of the disk by one of its own.
+    with OutputFile(path, deferred=True) as file:
+        picture.writeto(file)
+        file.check()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..packages import load, loaded
+from ..packages import loaded
 from ..series.base import Source, check_native
 from ..series.files import FileSource, restore
 from ..series.leading import boxes, flat_shape
@@ -25,7 +24,6 @@ from .hdf5_named import find_named
 from .hdf5_search import find_image
 from .hdf5_storage import Storage, lengths, span
 from .hdf5_virtual import inspect
-from .writing import OutputFile
 
 if TYPE_CHECKING:
     import h5py
@@ -252,31 +250,3 @@ def read_image(path: Path, dataset: str = "") -> np.ndarray:
         raise ValueError(f"{path} has {len(series)} images, expected one")
     (block,) = series.read(0, 1, 0, series.shape[0])
     return block[0]
-
-
-def write_image(image: np.ndarray, path: Path) -> None:
-    write_datasets({"image": image}, path)
-
-
-def write_datasets(images: Mapping[str, np.ndarray], path: Path) -> None:
-    with new_file(path) as (file, check):
-        for name, image in images.items():
-            dataset = file.create_dataset(
-                name, image.shape, image.dtype, chunks=True, compression="gzip", shuffle=True
-            )
-            # A row of chunks at a time, because nothing else can run while HDF5 compresses.
-            height = dataset.chunks[-2]
-            for start in range(0, image.shape[-2], height):
-                rows = ..., slice(start, start + height), slice(None)
-                dataset[rows] = image[rows]
-                check()
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
-    """Give a new HDF5 file, and a function that raises the first error of the disk."""
-    # HDF5 would crash if it could not write the last part of a file that it closes.
-    with OutputFile(path, deferred=True) as output:
-        with load("h5py").File(output, "w") as file:
-            yield file, output.check
-        output.check()

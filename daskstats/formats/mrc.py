@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..packages import load, require
+from .notes import NONE, Facts
 from .placed import PlacedSource, only_image
 from .writing import exactly, write_with
 
@@ -34,8 +35,11 @@ def read_image(path: Path, dataset: str = "") -> np.ndarray:
     return only_image(MrcSource(path))
 
 
-def write_image(image: np.ndarray, path: Path) -> None:
-    """Write an image in the first dtype of the format that holds each of its values."""
+def write_image(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
+    """Write an image in the first dtype of the format that holds each of its values.
+
+    Its header has no room for notes.
+    """
     pixels = exactly(image, ("f4",) if image.dtype.kind == "f" else ("i1", "i2", "u2", "f4"), path)
 
     def write(to: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from ..series.arrays import ArraySource
 from ..series.base import Source
 from ..series.files import FileSource, naming_place, restore
+from .notes import NONE, Facts
 from .writing import OutputFile
 
 
@@ -119,12 +120,12 @@ def read_image(path: Path, dataset: str = "") -> np.ndarray:
     return np.load(path, allow_pickle=False)
 
 
-def write_image(image: np.ndarray, path: Path) -> None:
+def write_image(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
     with OutputFile(path) as file:
         np.save(file, image, allow_pickle=False)
 
 
-def write_archive(images: Mapping[str, np.ndarray], path: Path) -> None:
+def write_archive(images: Mapping[str, np.ndarray], path: Path, notes: Facts = NONE) -> None:
     with new_archive(path) as add:
         for name, image in images.items():
             add(name, image)

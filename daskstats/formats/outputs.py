@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..packages import require
-from . import writing, zarr_files
+from . import nexus, writing, zarr_files
+from .notes import NONE, Facts, Notes
 from .table import FORMATS, suffixes
 
 PathLike = str | os.PathLike
 
 
-def save(image: ArrayLike, path: PathLike, force: bool = False) -> None:
+def save(image: ArrayLike, path: PathLike, force: bool = False, notes: Notes | None = None) -> None:
     """Write an image in the format that the suffix of the path names.
 
     It is written under a temporary name in the same directory and renamed when complete: where
@@ -27,12 +28,15 @@ def save(image: ArrayLike, path: PathLike, force: bool = False) -> None:
     image : array (rows, cols) or (planes, rows, cols)
         Of bool, integers or floats of at most 64 bits.
     path : path
-        ``.npy``; ``.zarr``; ``.h5`` or ``.hdf5``, dataset "image"; ``.tif`` or ``.tiff``, a page
-        for each plane, bool as uint8 0 and 1; ``.png``, an 8-bit picture of a 2-D image, for
-        looking. All but the picture keep every value.
+        ``.npy``; ``.zarr``; ``.h5``, ``.hdf5`` or ``.nxs``, dataset "image" or, as in
+        ``"out.h5::/entry/dark"``, one of another name; ``.tif`` or ``.tiff``, a page for each
+        plane, bool as uint8 0 and 1; ``.png``, an 8-bit picture of a 2-D image, for looking. All
+        but the picture keep every value.
     force : bool
         Whether an existing file is replaced; of directories only a zarr array or group that holds
-        nothing else.
+        nothing else, and with the name of a dataset only a file that holds no other.
+    notes : Notes, optional
+        On how the image was made. ``.npy``, ``.npz`` and ``.png`` have no room for them.
 
     Raises
     ------
@@ -54,12 +58,18 @@ def save(image: ArrayLike, path: PathLike, force: bool = False) -> None:
     """
     image = _as_image(image)
     check_output(path, (), force, image.ndim)
-    with new_output(path, force) as temporary:
-        _write_image(image, temporary)
+    facts = NONE if notes is None else notes.of_all()
+    file, dataset = split_dataset(path)
+    with new_output(file, force, dataset=dataset) as temporary:
+        _write_image(image, temporary, facts, dataset)
 
 
 def save_all(
-    images: Mapping[str, ArrayLike], path: PathLike, force: bool = False, form: str | None = None
+    images: Mapping[str, ArrayLike],
+    path: PathLike,
+    force: bool = False,
+    form: str | None = None,
+    notes: Notes | None = None,
 ) -> None:
     """Write several images, each under its name: all of them or none, as `save` does.
 
@@ -68,13 +78,16 @@ def save_all(
     images : dict of arrays
         As of `save`.
     path : path
-        ``.zarr``: a group with one array each; ``.npz``: one member each; ``.h5`` or ``.hdf5``:
-        one dataset each. Without a suffix, or with a format: a directory with one file each.
+        ``.zarr``: a group with one array each; ``.npz``: one member each; ``.h5``, ``.hdf5`` or
+        ``.nxs``: one dataset each. Without a suffix, or with a format: a directory with one file
+        each.
     force : bool
         Whether an existing file or directory is replaced; of directories only those that hold
         nothing but files of these names.
     form : str, optional
         Suffix of the files in a directory, with or without its dot: by default ``.npy``.
+    notes : Notes, optional
+        As of `save`, with one of each name.
 
     Raises
     ------
@@ -94,13 +107,13 @@ def save_all(
         with new_output(path, force) as temporary:
             write_all = FORMATS[temporary.suffix].write_all
             assert write_all is not None
-            write_all(arrays, temporary)
+            write_all(arrays, temporary, NONE if notes is None else notes.of_all())
         return
     files = _file_names(arrays, form)
     with new_output(path, force, files.values()) as temporary:
         temporary.mkdir()
         for name, file in files.items():
-            _write_image(arrays[name], temporary / file)
+            _write_image(arrays[name], temporary / file, notes.of(name) if notes else NONE)
 
 
 def _as_image(image: ArrayLike) -> np.ndarray:
@@ -111,22 +124,38 @@ def _as_image(image: ArrayLike) -> np.ndarray:
     return image
 
 
-def _write_image(image: np.ndarray, path: Path) -> None:
-    write = FORMATS[path.suffix].write
-    assert write is not None
-    write(image, path)
+def _write_image(image: np.ndarray, path: Path, notes: Facts, dataset: str = "") -> None:
+    found = FORMATS[path.suffix]
+    if dataset:
+        assert found.write_dataset is not None
+        found.write_dataset(image, path, notes, dataset)
+        return
+    assert found.write is not None
+    found.write(image, path, notes)
+
+
+def split_dataset(path: PathLike) -> tuple[Path, str]:
+    """Return the file of an output, and the name of the dataset in it, if there is one.
+
+    >>> split_dataset("out.h5::/entry/dark")[1]
+    '/entry/dark'
+    """
+    file, _, dataset = os.fspath(path).partition("::")
+    return Path(file), dataset
 
 
 def new_output(
-    path: PathLike, force: bool = False, members: Iterable[str] = ()
+    path: PathLike, force: bool = False, members: Iterable[str] = (), dataset: str = ""
 ) -> AbstractContextManager[Path]:
     """Give a temporary path in the same directory, and rename it to the path on success.
 
     After an error the temporary is removed. It has the suffix of the path, in lower case; the
-    caller creates it, as a file or a directory. ``members`` as of `check_place`.
+    caller creates it, as a file or a directory. ``members`` and ``dataset`` as of `check_place`.
     """
     # Another program may have written the file in the meantime.
-    return writing.replacing(Path(path), lambda path: _check_existing(path, force, members))
+    return writing.replacing(
+        Path(path), lambda path: _check_existing(path, force, members, dataset)
+    )
 
 
 # ---------------------------------------------------------------------- checks before computing
@@ -160,8 +189,21 @@ def check_output(
         ...
     ValueError: a picture (dark.png) holds a 2-D image only: use .npy, .zarr, .h5 or .tif
     """
-    suffix = check_place(path, suffixes("write"), inputs, force)
-    _check_format(path, suffix, ndim)
+    file, dataset = split_dataset(path)
+    if "::" in os.fspath(path):
+        _check_dataset(file, dataset)
+    suffix = check_place(file, suffixes("write"), inputs, force, dataset=dataset)
+    _check_format(file, suffix, ndim)
+
+
+def _check_dataset(file: Path, dataset: str) -> None:
+    """Refuse the name of a dataset in a file that has none, or that no dataset can have."""
+    suffix, known = file.suffix.lower(), suffixes("write_dataset")
+    if suffix in suffixes("write") and suffix not in known:
+        raise ValueError(
+            f"{file} holds one image: leave out ::{dataset}, or use one of {', '.join(known)}"
+        )
+    nexus.split_name(dataset)
 
 
 def check_outputs(
@@ -195,6 +237,8 @@ def check_outputs(
     ValueError: images.npz holds all images: a format is for a directory of files
     """
     place, suffix, collections = Path(path), Path(path).suffix.lower(), suffixes("write_all")
+    if "::" in os.fspath(path):
+        raise ValueError(f"{place} names one dataset for several images: leave out all from :: on")
     if _is_collection(path, form):
         check_place(path, collections, inputs, force)
         require(FORMATS[suffix].package, path)
@@ -251,10 +295,12 @@ def check_place(
     inputs: Iterable[PathLike] = (),
     force: bool = False,
     members: Iterable[str] = (),
+    dataset: str = "",
 ) -> str:
     """Return the suffix of a path that may be written to, in lower case, or refuse it.
 
-    A directory that holds nothing but files named in ``members`` may be replaced.
+    A directory that holds nothing but files named in ``members`` may be replaced, and so may, where
+    a ``dataset`` is named, a file that holds no other.
 
     Raises
     ------
@@ -275,7 +321,7 @@ def check_place(
     for other in inputs:
         if _overlap(path, Path(other)):
             raise ValueError(f"the output {path} is the input: give another name")
-    _check_existing(path, force, members)
+    _check_existing(path, force, members, dataset)
     return suffix
 
 
@@ -287,13 +333,21 @@ def _overlap(a: Path, b: Path) -> bool:
     return a == b or a in b.parents or (b in a.parents and b.is_dir())
 
 
-def _check_existing(path: Path, force: bool, members: Iterable[str] = ()) -> None:
+def _check_existing(
+    path: Path, force: bool, members: Iterable[str] = (), dataset: str = ""
+) -> None:
     """Refuse to replace a file without `force`, or a directory that holds anything else."""
     if not path.exists():
         return
     if not force:
         raise FileExistsError(f"{path} exists already: choose another name, or use force")
     if path.is_file():
+        other = nexus.foreign_object(path, dataset) if dataset else ""
+        if other:
+            raise ValueError(
+                f"{path} holds {other}, which would be lost, because {dataset} is written to a "
+                f"new file: choose another name"
+            )
         return
     if not path.is_dir():
         raise ValueError(f"{path} is neither a file nor a directory and will not be replaced")

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..packages import load
+from .notes import NONE, Facts
 from .writing import OutputFile
 
 # Percentiles of the finite pixels that come out black and white.
@@ -16,7 +17,7 @@ def read_image(path: Path, dataset: str = "") -> np.ndarray:
         return np.asarray(image)
 
 
-def write_image(image: np.ndarray, path: Path) -> None:
+def write_image(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
     with OutputFile(path) as file:
         load("PIL.Image").fromarray(picture(image)).save(file, format="PNG")
 

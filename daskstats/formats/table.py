@@ -24,6 +24,7 @@ from . import (
     hdf5_lock,
     hexrd_yaml,
     mrc,
+    nexus,
     npy,
     npz,
     png,
@@ -31,6 +32,8 @@ from . import (
     zarr_array,
     zarr_files,
 )
+from .notes import Facts
+from .zarr_search import find_store
 
 
 class Format(NamedTuple):
@@ -40,10 +43,12 @@ class Format(NamedTuple):
     """the image series in a file, opened as ``series(path)``, or ``series(path, dataset=name)``"""
     read: Callable[[Path, str], np.ndarray] | None = None
     """reads one image, given a path and the name of a dataset, or "" """
-    write: Callable[[np.ndarray, Path], None] | None = None
-    """writes one image"""
-    write_all: Callable[[Mapping[str, np.ndarray], Path], None] | None = None
-    """writes several named images into one file"""
+    write: Callable[[np.ndarray, Path, Facts], None] | None = None
+    """writes one image, and notes on it, if there are any and the format has room for them"""
+    write_all: Callable[[Mapping[str, np.ndarray], Path, Facts], None] | None = None
+    """writes several named images into one file, and notes on them"""
+    write_dataset: Callable[[np.ndarray, Path, Facts, str], None] | None = None
+    """writes one image as the dataset of a name, and notes on it"""
     package: str | None = None
     """optional package that the functions for images need"""
     compressed: tuple[str, ...] = ()
@@ -51,6 +56,9 @@ class Format(NamedTuple):
 
 
 HDF5 = Format(hdf5.Hdf5Source, hdf5.read_image, package="h5py")
+NEXUS = HDF5._replace(
+    write=nexus.write_image, write_all=nexus.write_images, write_dataset=nexus.write_dataset
+)
 TIFF = Format(tiff.TiffSource, tiff.read_image, tiff.write_image, package="tifffile")
 FABIO = Format(
     fabio_images.FabioSource, fabio_images.read_image, package="fabio", compressed=(".gz", ".bz2")
@@ -71,9 +79,10 @@ FORMATS = {
         zarr_files.write_image,
         zarr_files.write_group,
     ),
-    ".h5": HDF5._replace(write=hdf5.write_image, write_all=hdf5.write_datasets),
-    ".hdf5": HDF5._replace(write=hdf5.write_image, write_all=hdf5.write_datasets),
-    **dict.fromkeys((".hdf", ".he5", ".nc", ".nx5", ".nxs"), HDF5),
+    ".h5": NEXUS,
+    ".hdf5": NEXUS,
+    ".nxs": NEXUS,
+    **dict.fromkeys((".hdf", ".he5", ".nc", ".nx5"), HDF5),
     **dict.fromkeys((".cxi", ".emd", ".hspy", ".mat"), HDF5),
     ".fch5": FCH5,
     ".yml": HEXRD,
@@ -115,7 +124,7 @@ def suffixes(column: str) -> list[str]:
     """Return the suffixes of the formats that have a function.
 
     >>> suffixes("write_all")
-    ['.h5', '.hdf5', '.npz', '.zarr']
+    ['.h5', '.hdf5', '.npz', '.nxs', '.zarr']
     """
     return sorted(suffix for suffix, row in FORMATS.items() if getattr(row, column) is not None)
 
@@ -143,10 +152,13 @@ def locate(name: str, column: str, role: str = "file") -> tuple[Path, str, Forma
     >>> locate("scan.txt", "write_all")
     Traceback (most recent call last):
         ...
-    ValueError: scan.txt has no known suffix: expected one of .h5, .hdf5, .npz, .zarr
+    ValueError: scan.txt has no known suffix: expected one of .h5, .hdf5, ...
     """
     text, separator, dataset = name.partition("::")
     path = Path(text)
+    store = find_store(path)
+    if store is not None and column in ("series", "read"):
+        return store[0], f"{store[1]}/{dataset}" if store[1] else dataset, FORMATS[".zarr"]
     found = format_of(text, column)
     if found is None and not path.is_file():
         raise _unknown(text, column)

@@ -21,6 +21,7 @@ from ..arguments import warn
 from ..packages import load, require
 from ..series.base import check_dtype, check_frame, check_native
 from .complaints import collected
+from .notes import NONE, Facts, as_json
 from .placed import PlacedSource, fill, open_file
 from .writing import OutputFile
 
@@ -249,10 +250,11 @@ def read_image(path: Path, dataset: str = "") -> np.ndarray:
     return load("tifffile").imread(path)
 
 
-def write_image(image: np.ndarray, path: Path) -> None:
+def write_image(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
     if image.dtype == bool:
         # TIFF packs bool into bits, which few programs read.
         image = image.astype("u1")
     # Without the photometric tag three planes would be taken for the colours of one picture.
+    text = as_json(notes) if notes else None
     with OutputFile(path) as file:
-        load("tifffile").imwrite(file, image, photometric="minisblack")
+        load("tifffile").imwrite(file, image, photometric="minisblack", description=text)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,11 +16,15 @@ import numpy as np
 from ..packages import load, loaded
 from ..series.base import Source
 from ..series.files import FileSource
+from ..series.leading import flat_shape
+from .hdf5_storage import decoded_together
+from .zarr_search import find_array, find_image
 from .zarr_store import OpenArray
 
 if TYPE_CHECKING:
     import zarr
     from zarr.abc.codec import Codec
+    from zarr.abc.store import Store
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer
     from zarr.storage import StorePath
@@ -29,13 +34,17 @@ BLOSC_HEADER = 16
 
 
 class ZarrSource(Source):
-    """A zarr array (frames, rows, cols)."""
+    """A zarr array (..., rows, cols) whose leading axes count as frames."""
 
     def __init__(self, array: zarr.Array) -> None:
-        self.set_layout(array.shape, array.dtype, "a zarr array")
+        self._set_array(array, flat_shape(array.shape, "a zarr array"))
+
+    def _set_array(self, array: zarr.Array, shape: tuple[int, ...]) -> None:
+        self.set_layout(shape, array.dtype, "a zarr array")
         check_chunks(array)
-        self.frame_unit = min(array.chunks[0], self.nframes)
-        self.row_unit = array.chunks[1] if array.chunks[1] < self.shape[0] else None
+        unit, rows = decoded_together(array.shape, array.chunks)
+        self.frame_unit = min(unit, self.nframes)
+        self.row_unit = rows if rows < self.shape[0] else None
         # For the chunks that zarr decodes at the same time: their compressed and decoded bytes.
         self.buffers, self.stored = 1.5, 1
         self._array = OpenArray(guarded(array))
@@ -46,33 +55,91 @@ class ZarrSource(Source):
         return array is not None and isinstance(ims, array)
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
-        return [self._array.read(start, stop, first, last)]
+        return self._array.read(start, stop, first, last)
 
     def frames_without_data(self) -> np.ndarray:
         return self._array.store.frames_without_data()
 
 
+class ZarrGroupSource(ZarrSource):
+    """The array of an open zarr group that is the series."""
+
+    def __init__(self, group: zarr.Group) -> None:
+        array = find_array(group, str(group.store_path))
+        self._set_array(array, shape_of(array))
+
+    @classmethod
+    def accepts(cls, ims: object) -> bool:
+        group = loaded("zarr", "Group")
+        return group is not None and isinstance(ims, group)
+
+
+class ZarrStoreSource(ZarrSource):
+    """The array in a store that is given as an object, such as tifffile's ``aszarr()``."""
+
+    def __init__(self, store: Store) -> None:
+        where = f"the store {type(store).__name__}"
+        with _reading_metadata(where):
+            node = load("zarr").open(store, mode="r")
+        array = array_of(node, where)
+        self._set_array(array, shape_of(array))
+
+    @classmethod
+    def accepts(cls, ims: object) -> bool:
+        store = loaded("zarr.abc.store", "Store")
+        return store is not None and isinstance(ims, store)
+
+
 class ZarrPathSource(FileSource, ZarrSource):
-    """The zarr array at a path, or the array of that name in the group at a path."""
+    """The zarr array at a path, or the array of that name in the group at a path.
+
+    The path is that of a directory, or of a ``.zip`` file of one.
+    """
 
     has_datasets = True
     handles = ("_array",)
 
     def __init__(self, path: str | os.PathLike, dataset: str = "") -> None:
         FileSource.__init__(self, path, dataset=dataset)
-        ZarrSource.__init__(self, open_array(self.path, dataset))
+        array = open_array(self.path, dataset)
+        self._state = self._file_state()
+        self._set_array(array, shape_of(array))
         self._known = self._array.known
 
+    def _file_state(self) -> tuple[int, int] | None:
+        """Return size and time of a zip file; a directory is compared by `OpenArray`."""
+        if not self.path.is_file():
+            return None
+        stat = self.path.stat()
+        return stat.st_size, stat.st_mtime_ns
+
     def open(self) -> None:
-        self._array = OpenArray(guarded(open_array(self.path, **self.parameters)), self._known)
+        if self._state is not None and self._file_state() != self._state:
+            raise self.changed("another archive")
+        array = open_array(self.path, **self.parameters)
+        self._array = OpenArray(guarded(array), self._known)
+
+
+def shape_of(array: zarr.Array) -> tuple[int, ...]:
+    """Return the shape (frames, rows, cols) of an array in a store: one of two axes is a frame."""
+    return (1, *array.shape) if array.ndim == 2 else flat_shape(array.shape, "a zarr array")
 
 
 def read_image(path: Path, dataset: str = "") -> np.ndarray:
-    return guarded(open_array(path, dataset, 2))[...]
+    return guarded(open_array(path, dataset, single=True))[...]
 
 
-def open_array(path: Path, dataset: str = "", ndim: int = 3) -> zarr.Array:
-    """Open the array at a path, or the array of a name in a group.
+def open_array(path: Path, dataset: str = "", single: bool = False) -> zarr.Array:
+    """Open the array at a path, or that of a name in a group; of a group the series in it.
+
+    Parameters
+    ----------
+    path : path
+        Of a directory, or of a zip file.
+    dataset : str
+        Of an array or a group in it.
+    single : bool
+        Whether one image is meant, and no series.
 
     Raises
     ------
@@ -81,19 +148,45 @@ def open_array(path: Path, dataset: str = "", ndim: int = 3) -> zarr.Array:
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
-    zarr = load("zarr")
     with _reading_metadata(path):
-        node = zarr.open(path, mode="r")
-    if dataset:
-        with _reading_metadata(path):
-            node = node.get(dataset.strip("/")) if isinstance(node, zarr.Group) else None
-        if not isinstance(node, zarr.Array):
-            raise ValueError(f"{path} has no array {dataset!r}")
-    return node if isinstance(node, zarr.Array) else _only_array(node, path, ndim)
+        node = _open_zip(path) if path.suffix == ".zip" else load("zarr").open(path, mode="r")
+    return array_of(node, str(path), dataset, single)
+
+
+def array_of(
+    node: zarr.Array | zarr.Group, where: str, dataset: str = "", single: bool = False
+) -> zarr.Array:
+    """Return an array itself, that of a name in a group, or the only one that is a series."""
+    zarr, name = load("zarr"), dataset.strip("/")
+    if name:
+        with _reading_metadata(where):
+            node = node.get(name) if isinstance(node, zarr.Group) else None
+        if node is None:
+            raise ValueError(f"{where} has no array {dataset!r}")
+    if isinstance(node, zarr.Array):
+        return node
+    with _reading_metadata(where):
+        list(node.members())
+    return (
+        find_image(node, where) if single else find_array(node, where, f"/{name}" if name else "")
+    )
+
+
+def _open_zip(path: Path) -> zarr.Array | zarr.Group:
+    """Open a zip file of the content of a store, or of its directory."""
+    zarr, storage = load("zarr"), load("zarr.storage")
+    store = storage.ZipStore(path, mode="r")
+    with suppress(FileNotFoundError):
+        return zarr.open(store, mode="r")
+    with zipfile.ZipFile(path) as archive:
+        tops = {name.partition("/")[0] for name in archive.namelist() if "/" in name}
+    if len(tops) != 1:
+        raise FileNotFoundError("the zip file holds no store")
+    return zarr.open(store, path=tops.pop(), mode="r")
 
 
 @contextmanager
-def _reading_metadata(path: Path) -> Iterator[None]:
+def _reading_metadata(path: Path | str) -> Iterator[None]:
     """Turn every error that metadata can lead to into one kind of error."""
     try:
         yield
@@ -182,15 +275,3 @@ def check_length(header: bytes, length: int) -> None:
     expected = max(BLOSC_HEADER, int.from_bytes(header[12:16], "little"))
     if length < expected:
         raise ValueError(f"a chunk is damaged: it has {length} bytes of {expected}")
-
-
-def _only_array(group: zarr.Group, path: Path, ndim: int) -> zarr.Array:
-    """Return the only array of a group that has some number of dimensions."""
-    with _reading_metadata(path):
-        arrays = {f"/{name}": array for name, array in group.arrays() if array.ndim == ndim}
-    if len(arrays) == 1:
-        return next(iter(arrays.values()))
-    if not arrays:
-        raise ValueError(f"{path} has no {'three' if ndim == 3 else 'two'}-dimensional array")
-    names = sorted(arrays)
-    raise ValueError(f"{path} has {len(names)} arrays, name one as {path}::{names[0]}: {names}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import ending
 from ..packages import load
+from .notes import NONE, Facts
 from .writing import OutputFile
 
 # The directory of an array or a group has one of these files.
@@ -22,14 +23,22 @@ ATTRIBUTES = (".zattrs", ".zmetadata")
 CHUNK = re.compile(r"(c|(c\.)?\d+(\.\d+)*)(\.[0-9a-f]{32}\.partial)?")
 
 
-def write_image(image: np.ndarray, path: Path) -> None:
-    _write_store(path, lambda store: load("zarr").create_array(store, data=image))
+def write_image(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
+    attributes = _as_attributes(notes)
+    _write_store(
+        path, lambda store: load("zarr").create_array(store, data=image, attributes=attributes)
+    )
 
 
-def write_group(images: Mapping[str, np.ndarray], path: Path) -> None:
-    _write_store(path, load("zarr").create_group)
+def write_group(images: Mapping[str, np.ndarray], path: Path, notes: Facts = NONE) -> None:
+    attributes = _as_attributes(notes)
+    _write_store(path, lambda store: load("zarr").create_group(store, attributes=attributes))
     for name, image in images.items():
         write_image(image, path / name)
+
+
+def _as_attributes(notes: Facts) -> dict[str, object]:
+    return {key: value if isinstance(value, str) else list(value) for key, value in notes.items()}
 
 
 def _write_store(path: Path, fill: Callable[[object], object]) -> None:

@@ -2,7 +2,8 @@
 
 A chunk that is missing reads as the fill value, and so do all chunks of a store that has vanished.
 Missing chunks are legitimate as long as the metadata of the array exist, so the metadata are
-checked before and after every read. A *slab* is all chunks (or shards) of one index along frames.
+checked before and after every read. A *slab* is all chunks (or shards) of one index of each leading
+axis.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 
 from ..packages import load
 from ..series.files import naming_place, place
+from ..series.leading import boxes
 from .zarr_grid import Grid, ShardIndex, runs
 
 if TYPE_CHECKING:
@@ -47,8 +49,8 @@ class Known:
 
     digest: str
     """of its metadata but for attributes and the number of frames"""
-    nframes: int
-    """it may grow, but not shrink"""
+    length: int
+    """of the first axis: it may grow, but not shrink"""
     written: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
     """known runs of slabs that had chunks, as (first, end)"""
     directory: tuple[str, int] | None = None
@@ -82,13 +84,14 @@ class OpenArray:
         self.known = known or self.store.state()
         self.store.check(self.known)
 
-    def read(self, start: int, stop: int, first: int, last: int) -> np.ndarray:
+    def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         """Return rows of frames; raise an error unless the store was there all the time."""
         self.store.check(self.known)
-        block = self.array[start:stop, first:last]
+        lead = self.array.shape[:-2]
+        blocks = [self.array[(*box, slice(first, last))] for box in boxes(start, stop, lead)]
         self.store.check(self.known)
         self.store.check_chunks(self.known, (start, stop), (first, last))
-        return block
+        return [block.reshape(-1, *block.shape[-2:]) for block in blocks]
 
     def __getstate__(self) -> dict[str, object]:
         # Some stores open files when they are unpickled, and may fail. A worker may send it on.
@@ -118,7 +121,7 @@ class ArrayStore:
     """The part of a store that belongs to one array."""
 
     def __init__(self, array: zarr.Array) -> None:
-        self._path, self._length = array.store_path, array.shape[0]
+        self._path = array.store_path
         self._grid, self._shards = Grid.of(array), ShardIndex.of(array)
         self.key = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"
         self._seen = b""
@@ -139,11 +142,12 @@ class ArrayStore:
         text = self._metadata()
         if text == self._seen:
             return
-        digest, nframes = self._parse(text)
+        digest, length = self._parse(text)
         if digest != known.digest:
             raise self._replaced(f"its {self.key} has changed")
-        if nframes < known.nframes:
-            raise self._replaced(f"it had {known.nframes} frames, and has {nframes}")
+        if length < known.length:
+            count = "frames" if len(self._grid.lead) == 1 else "indices along its first axis"
+            raise self._replaced(f"it had {known.length} {count}, and has {length}")
         self._seen = text
 
     def check_chunks(self, known: Known, frames: tuple[int, int], rows: tuple[int, int]) -> None:
@@ -153,7 +157,7 @@ class ArrayStore:
         """Return the frames without any chunk; none where searching for them is not cheap."""
         storage = load("zarr.storage")
         listed = storage.LocalStore, storage.MemoryStore, storage.ZipStore
-        too_many = max(self._length, self._grid.nframes) > MOST_FRAMES
+        too_many = self._grid.padded > MOST_FRAMES
         if too_many or not isinstance(self._path.store, listed):
             return np.empty(0, np.int64)
         return self._missing(self._written())
@@ -166,21 +170,23 @@ class ArrayStore:
 
     def _missing(self, written: np.ndarray) -> np.ndarray:
         """Return the frames without data, given the slabs that have chunks or shards."""
-        frames = np.zeros((self._grid.counts[0], self._grid.nframes), bool)
-        frames[written] = True
+        there = np.zeros((self._grid.counts[0], *self._grid.sizes), bool)
+        there[written] = True
         if self._shards is not None:
             for slab in written.tolist():
-                frames[slab] = self._frames_of_shards(self._shards, slab)
-        return np.flatnonzero(~frames.reshape(-1)[: self._length])
+                there[slab] = self._frames_of_shards(self._shards, slab)
+        return np.flatnonzero(~self._grid.frames_of(there))
 
     def _frames_of_shards(self, shards: ShardIndex, slab: int) -> np.ndarray:
         """Return whether each frame of a slab of shards has a chunk in one of them."""
-        written = np.zeros(shards.counts[0], bool)
+        written = np.zeros(shards.counts[:-2], bool)
         for key in self._grid.keys(slab):
             index = self._get(key, shards.nbytes)
             if index is not None:
                 written |= shards.written(index)
-        return np.repeat(written, self._grid.nframes // len(written))
+        for axis, size in enumerate(self._grid.sizes):
+            written = np.repeat(written, size // shards.counts[axis], axis=axis)
+        return written
 
     def _metadata(self) -> bytes:
         text = self._get(self.key)
@@ -189,17 +195,17 @@ class ArrayStore:
         return text
 
     def _parse(self, text: bytes) -> tuple[str, int]:
-        """Return the number of frames, and a digest of all metadata that must not change.
+        """Return a digest of all metadata that must not change, and the length of the first axis.
 
         Attributes may be written at any time, and frames may be added.
         """
         try:
             metadata = json.loads(text)
-            nframes, *shape = metadata["shape"]
+            length, *shape = metadata["shape"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{self.key} of the zarr array {self.name} is damaged") from error
         metadata = {**metadata, "shape": shape, "attributes": None}
-        return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest(), nframes
+        return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest(), length
 
     def _get(self, key: str, suffix: int = 0) -> bytes | None:
         """Return the value of a key, or its last bytes."""
@@ -276,11 +282,11 @@ class ArrayDirectory(ArrayStore):
 
         Removing a directory takes its chunks one by one; any of them would read as fill values.
         """
-        low, high = frames[0] // self._grid.nframes, (frames[1] - 1) // self._grid.nframes + 1
+        slabs, numbers = self._grid.slabs_with(*frames)
         for first, end in known.written.tolist():
-            for slab in range(max(low, first), min(high, end)):
+            low, high = np.searchsorted(slabs, (first, end))
+            for slab, frame in zip(slabs[low:high].tolist(), numbers[low:high], strict=True):
                 if any(self._was_removed(key, known) for key in self._grid.keys(slab, rows)):
-                    frame = max(slab * self._grid.nframes, frames[0])
                     raise self._gone(f"the chunks of frame {frame} were removed after the call")
 
     def _was_removed(self, key: str, known: Known) -> bool:
@@ -295,7 +301,7 @@ class ArrayDirectory(ArrayStore):
         while not holder.exists():
             holder = holder.parent
         slabs = self._directory / self._grid.parent
-        if not holder.is_relative_to(slabs) or (holder == slabs and not self._grid.flat):
+        if len(holder.parts) < len(slabs.parts) + self._grid.levels:
             return True  # the slab had a directory at the call
         try:
             return holder.stat().st_mtime_ns > known.time
@@ -309,13 +315,18 @@ class ArrayDirectory(ArrayStore):
         return slabs[np.array([self._has_chunk(slab) for slab in slabs.tolist()], bool)]
 
     def _listing(self) -> list[str]:
-        """Return the keys, or the beginnings of keys, in the directory of all slabs."""
+        """Return the keys, or the beginnings of keys, in the directories of all slabs."""
+        found = [self._grid.parent]
+        for _ in range(self._grid.levels or 1):
+            found = [name for directory in found for name in self._entries(directory)]
+        return found
+
+    def _entries(self, directory: str) -> list[str]:
         names: list[str] = []
         gone = suppress(FileNotFoundError, NotADirectoryError)
-        with gone, os.scandir(self._directory / self._grid.parent) as entries:
+        with gone, os.scandir(self._directory / directory) as entries:
             names = [entry.name for entry in entries]
-        prefix = f"{self._grid.parent}/" if self._grid.parent else ""
-        return [prefix + name for name in names]
+        return [f"{directory}/{name}" if directory else name for name in names]
 
     def _has_chunk(self, slab: int) -> bool:
         return any((self._directory / key).exists() for key in self._grid.keys(slab))

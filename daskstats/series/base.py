@@ -4,7 +4,7 @@ import operator
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -42,6 +42,9 @@ RETRY_AFTER = (0.05, 0.2, 0.5)
 # Frames below this size are joined if they are read one by one: copying 32 KiB takes 3 us, and the
 # objects around each array take 0.5 KiB.
 SMALL_FRAME = 32 << 10
+
+Origins = list[tuple[str, Sequence[int] | np.ndarray]]
+"""names of files, or of datasets in files, and indices of their frames"""
 
 
 class Source:
@@ -105,6 +108,13 @@ class Source:
     def files(self) -> tuple[Path, ...]:
         """Return every file or directory that frames come from; none for an object in memory."""
         return ()
+
+    def origins(self) -> Origins:
+        """Return the files, or datasets in files, that frames come from, and which of their frames.
+
+        They are in the order of the frames; there are none for an object in memory.
+        """
+        return []
 
     def release(self) -> None:
         """Close the file, which the next read opens again: a series may have thousands."""
@@ -217,6 +227,9 @@ class DerivedSource(Source):
 
     def files(self) -> tuple[Path, ...]:
         return self.source.files()
+
+    def origins(self) -> Origins:
+        return self.source.origins()
 
     def release(self) -> None:
         self.source.release()

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from .base import Source
+from .base import Origins, Source
 
 # Attributes of a series that stay in this process: its lock, and its cached missing frames.
 UNSENT = ("_opening", "_missing")
@@ -62,6 +62,12 @@ class FileSource(Source):
         That is the path itself, targets of links, and files that a virtual dataset shows.
         """
         return (self.path,)
+
+    def origins(self) -> Origins:
+        named = self.parameters.get("dataset") or ()
+        names = [named] if isinstance(named, str) else list(named)
+        dataset = f"::{' to '.join(dict.fromkeys((names[0], names[-1])))}" if names else ""
+        return [(f"{self.path}{dataset}", range(len(self)))]
 
     def __getattr__(self, name: str) -> Any:
         # Python calls this for missing attributes only.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import Source
+from .base import Origins, Source
 
 # Files that stay open between two reads: a quarter of the lowest limit of any system, of macOS.
 MOST_OPEN = 64
@@ -62,6 +62,9 @@ class JoinedSource(Source):
 
     def files(self) -> tuple[Path, ...]:
         return tuple(dict.fromkeys(file for part in self.parts for file in part.files()))
+
+    def origins(self) -> Origins:
+        return [origin for part in self.parts for origin in part.origins()]
 
     def frames_without_data(self) -> np.ndarray:
         if "_missing" not in vars(self):

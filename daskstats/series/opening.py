@@ -112,7 +112,7 @@ def _list_of_paths(ims: object) -> list | None:
         if not ims:
             raise ValueError(f"the image series is empty: {kind.__name__} has no paths")
     elif issubclass(kind, set | frozenset):
-        ims = sorted(ims, key=_formats.path_key)  # type: ignore[call-overload]
+        ims = _formats.ordered(ims)
     elif not issubclass(kind, list | tuple):
         return None
     found = [_is_path(item) for item in ims]  # type: ignore[attr-defined]

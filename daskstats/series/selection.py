@@ -1,6 +1,8 @@
 """Some frames of a series, and a region of them: nothing else is read."""
 
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ..arguments import Span, check_frames, check_region
 from .arrays import ArraySource, FrameListSource
-from .base import Cut, CutSource, Source
+from .base import Cut, CutSource, Origins, Source
 from .daskarrays import DaskSource
 
 
@@ -89,6 +91,12 @@ class SelectedSource(CutSource):
 
     def frames_without_data(self) -> np.ndarray:
         return np.flatnonzero(np.isin(self.frames, self.source.frames_without_data()))
+
+    def origins(self) -> Origins:
+        every = [(place, index) for place, frames in self.source.origins() for index in frames]
+        chosen = [every[frame] for frame in self.frames] if every else []
+        groups = groupby(chosen, key=itemgetter(0))
+        return [(place, np.array([index for _, index in group])) for place, group in groups]
 
     def __reduce__(self) -> tuple:
         return type(self), (self.source, self.frames, self.rows, self.cols)

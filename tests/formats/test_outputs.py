@@ -18,7 +18,7 @@ def read_hdf5(path):
     import h5py
 
     with h5py.File(path) as file:
-        assert list(file) == ["image"]
+        assert list(file) == ["entry", "image"]
         dataset = file["image"]
         assert dataset.compression == "gzip"
         assert dataset.shuffle
@@ -78,6 +78,7 @@ READ = {
     ".zarr": read_zarr,
     ".h5": read_hdf5,
     ".hdf5": read_hdf5,
+    ".nxs": read_hdf5,
     ".tif": read_tiff,
     ".tiff": read_tiff,
 }
@@ -168,8 +169,8 @@ def test_failed_write_leaves_what_was(tmp_path, suffix, exists, monkeypatch):
         outputs.save(np.full((2, 3), 5.0), path)
     write = FORMATS[suffix].write
 
-    def fail(image, path):
-        write(image, path)
+    def fail(image, path, notes):
+        write(image, path, notes)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setitem(FORMATS, suffix, FORMATS[suffix]._replace(write=fail))
@@ -183,7 +184,7 @@ def test_failed_write_leaves_what_was(tmp_path, suffix, exists, monkeypatch):
 def test_file_that_appears_while_writing_is_kept(tmp_path, monkeypatch):
     path = tmp_path / "image.npy"
 
-    def slow(image, temporary):
+    def slow(image, temporary, notes):
         path.write_text("somebody else's")
         npy.write_image(image, temporary)
 
@@ -484,7 +485,7 @@ def read_datasets(path):
     import h5py
 
     with h5py.File(path) as file:
-        return {name: dataset[...] for name, dataset in file.items()}
+        return {name: file[name][...] for name in file if name != "entry"}
 
 
 def read_archive(path):
@@ -497,6 +498,7 @@ READ_ALL = {
     ".npz": read_archive,
     ".h5": read_datasets,
     ".hdf5": read_datasets,
+    ".nxs": read_datasets,
 }
 
 
@@ -554,7 +556,7 @@ def test_failed_write_of_images_leaves_what_was(tmp_path, name, exists, monkeypa
     if exists:
         outputs.save_all(IMAGES, path)
 
-    def fail(images, path):
+    def fail(images, path, notes):
         path.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 

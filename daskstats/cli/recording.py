@@ -1,0 +1,91 @@
+"""Notes on the images of a command: from its arguments, and the series that it has opened."""
+
+from collections.abc import Mapping
+from inspect import signature
+from pathlib import Path
+
+from ..arguments import check_region, count_frames, frames_text, shown
+from ..formats.notes import Facts, Notes, Text
+from ..reduction import named
+from ..series.base import Source
+from ..statistics import STATISTICS
+from .options import Given
+
+# Options that are noted as they were given, if they were.
+NOTED = ("invalid", "saturation", "skipna", "fill_value", "flip")
+
+# Options that name the file of an image.
+IMAGES = ("mask", "dark")
+
+
+def notes_on(series: Source, statistic: object, options: Given) -> Notes | None:
+    """Return the notes on the images of a statistic, or of a list of them; None if not wanted.
+
+    Parameters
+    ----------
+    series : Source
+        The whole series.
+    statistic
+        As of `reduction.reduce`.
+    options : dict
+        As they were given, images as their names.
+    """
+    if options.get("no_notes"):
+        return None
+    given = statistic if isinstance(statistic, list) else [statistic]
+    names, _ = named(statistic)
+    return Notes(
+        images=dict(zip(names, map(_statistic, given), strict=True)),
+        common=dict(_common(series, options)),
+    )
+
+
+def _statistic(given: str | tuple) -> Facts:
+    """Return the name and the parameters of a statistic.
+
+    >>> _statistic(("clipped_average", 3, None))
+    {'statistic': 'clipped_average', 'parameters': 'sigma=3 maxiters=none'}
+    """
+    if isinstance(given, str):
+        return {"statistic": given}
+    name, *values = given
+    makes = STATISTICS[name]
+    assert callable(makes)
+    pairs = zip(signature(makes).parameters, values, strict=False)
+    return {"statistic": name, "parameters": " ".join(f"{key}={_text(v)}" for key, v in pairs)}
+
+
+def _common(series: Source, options: Mapping) -> dict[str, Text]:
+    """Return the notes that all images of a call share."""
+    used = range(len(series))[options["frames"] or slice(None)]
+    used = used[: count_frames(options["nframes"], len(used))]
+    rows, cols = check_region(options["region"], series.shape)
+    facts: dict[str, Text] = {
+        "frames": frames_text(used),
+        "region": ",".join(f"{first}:{end}" for first, end in (rows, cols)),
+    }
+    facts |= {key: _absolute(options[key]) for key in IMAGES if options.get(key) is not None}
+    facts |= {key: _text(options[key]) for key in NOTED if options.get(key) not in (None, False)}
+    origins = series.origins()
+    if origins:
+        facts["sources"] = tuple(f"{place}, frames {frames_text(f)}" for place, f in origins)
+    return facts
+
+
+def _absolute(name: str) -> str:
+    """Return the name of an image with the directory of its file, the dataset included."""
+    file, separator, dataset = name.partition("::")
+    return f"{Path(file).absolute()}{separator}{dataset}"
+
+
+def _text(value: object) -> str:
+    """Return the value of an option as it is typed.
+
+    >>> _text([65535, 1e6]), _text(True), _text(None)
+    ('65535,1000000.0', 'yes', 'none')
+    """
+    if isinstance(value, list | tuple):
+        return ",".join(map(_text, value))
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return value if isinstance(value, str) else shown(value)

@@ -1,0 +1,207 @@
+"""Notes on images: how they were made, in every format that has room for them."""
+
+import json
+from datetime import datetime, timedelta
+from functools import partial
+from importlib.metadata import version
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from programs import run
+
+from daskstats.arguments import frames_text
+from daskstats.cli import recording
+from daskstats.formats import notes as notes_module
+from daskstats.formats import outputs
+from daskstats.formats.notes import Notes, as_json, lines
+
+FRAMES = np.random.default_rng(0).integers(0, 1000, (12, 30, 40)).astype("u2")
+OUTPUTS = ["x.h5", "x.nxs", "x.h5::/a/b/c", "x.h5::/imageseries/images", "x.tif", "x.zarr"]
+SELECTION = ["--frames", "1:11:2", "--nframes", "4", "--region", "0:20,10:40", "--invalid", "3,7"]
+SELECTION += ["--saturation", "990", "--fill-value", "-1", "--skipna"]
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """Return a file with a dataset, beside a mask."""
+    mask = np.zeros((30, 40), "?")
+    mask[3, 12] = True
+    np.save(tmp_path / "mask.npy", mask)
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["/entry/data/data"] = FRAMES
+    return tmp_path / "scan.h5"
+
+
+def process_of(path):
+    """Return the fields of the only NXprocess of a file."""
+    found = []
+
+    def add(name, node):
+        if node.attrs.get("NX_class") == "NXprocess":
+            found.append({key: value.asstr()[()] for key, value in node.items()})
+
+    with h5py.File(path) as file:
+        file.visititems(add)
+    assert len(found) <= 1
+    return {k: v if isinstance(v, str) else list(v) for fields in found for k, v in fields.items()}
+
+
+def read_notes(path):
+    """Return the notes in a file, as another program reads them; empty if there are none."""
+    name = str(path).partition("::")[0]
+    if name.endswith(".tif"):
+        with tifffile.TiffFile(name) as file:
+            text = file.pages[0].description
+        return json.loads(text) if '"program"' in text else {}
+    if name.endswith(".zarr"):
+        return dict(zarr.open(name, mode="r").attrs)
+    return process_of(name)
+
+
+def compute(*args):
+    result = run(*args, "--quiet")
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_everything_is_noted(tmp_path, scan, output):
+    path = f"{tmp_path / output}"
+    mask = ["--mask", tmp_path / "mask.npy"]
+    compute("percentile", "--pctl", "5,50", scan, "-o", path, *SELECTION, *mask)
+    found = read_notes(path)
+    date = datetime.fromisoformat(found.pop("date"))
+    assert abs(datetime.now().astimezone() - date) < timedelta(minutes=10)
+    assert found == {
+        "program": "daskstats",
+        "version": version("daskstats"),
+        "statistic": "percentile",
+        "parameters": "pctl=5,50",
+        "frames": "1:8:2",
+        "region": "0:20,10:40",
+        "mask": str(tmp_path / "mask.npy"),
+        "invalid": "3,7",
+        "saturation": "990",
+        "skipna": "yes",
+        "fill_value": "-1",
+        "sources": [f"{scan}::/entry/data/data, frames 0:12"],
+    }
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_no_notes(tmp_path, scan, output):
+    compute("max", scan, "-o", tmp_path / output, "--no-notes")
+    assert read_notes(tmp_path / output) == {}
+    assert b"daskstats" not in b"".join(
+        file.read_bytes() for file in tmp_path.rglob("x*") if file.is_file()
+    )
+
+
+@pytest.mark.parametrize("suffix", ["h5", "zarr", "npz"])
+def test_several_images_in_one_file(tmp_path, scan, suffix):
+    path = tmp_path / f"x.{suffix}"
+    compute("aggregate", scan, "--stats", "max,count_above:1e2,clipped_average:3:none", "-o", path)
+    if suffix == "npz":  # there is no room
+        assert len(np.load(path)) == 3
+        return
+    found = read_notes(path)
+    assert found["images"] == ["max", "count_above_100", "clipped_average_3_None"]
+    assert found["statistic"] == ["max", "count_above", "clipped_average"]
+    assert found["parameters"] == ["", "threshold=100.0", "sigma=3 maxiters=none"]
+    assert found["frames"] == "0:12"
+    assert "mask" not in found
+
+
+def test_each_file_of_a_directory_has_its_own(tmp_path, scan):
+    compute("aggregate", scan, "--stats", "max,percentile:95", "-o", tmp_path / "x", "--format=tif")
+    found = {path.stem: read_notes(path) for path in (tmp_path / "x").iterdir()}
+    assert found["max"]["statistic"] == "max"
+    assert "parameters" not in found["max"]
+    assert found["percentile_95"]["parameters"] == "pctl=95"
+    assert found["percentile_95"]["sources"] == found["max"]["sources"]
+
+
+def test_several_sources(tmp_path):
+    for number in (2, 10):
+        np.save(tmp_path / f"scan_{number}.npy", FRAMES[:number])
+    compute("max", tmp_path / "scan_*.npy", "-o", tmp_path / "x.h5", "--frames", "1:")
+    assert read_notes(tmp_path / "x.h5")["sources"] == [
+        f"{tmp_path}/scan_2.npy, frames 0:2",
+        f"{tmp_path}/scan_10.npy, frames 0:10",
+    ]
+    assert read_notes(tmp_path / "x.h5")["frames"] == "1:12"
+
+
+def test_frames_that_a_name_selects(tmp_path, scan):
+    name = f"silx:{scan}?path=/entry/data/data&slice=2:9:3"
+    compute("max", name, "-o", tmp_path / "x.h5")
+    found = read_notes(tmp_path / "x.h5")
+    assert found["sources"] == [f"{scan}::/entry/data/data, frames 2:9:3"]
+    assert found["frames"] == "0:3"
+
+
+@pytest.mark.parametrize("output", [*OUTPUTS, "x.png", "x.npy"])
+def test_same_arguments_same_file(tmp_path, scan, output, monkeypatch):
+    """Apart from the date."""
+    monkeypatch.setattr(recording, "Notes", partial(Notes, date="2026-11-28T20:55:16+00:00"))
+    contents = []
+    for _ in range(2):
+        compute("average", scan, "-o", tmp_path / output, "--force")
+        files = sorted(file for file in tmp_path.rglob("x*") if file.is_file())
+        files += sorted(file for file in tmp_path.glob("x*/**/*") if file.is_file())
+        contents.append([file.read_bytes() for file in files])
+    assert contents[0]
+    assert contents[0] == contents[1]
+
+
+def test_text_that_headers_cannot_hold(tmp_path):
+    """Names of files may have any letter, and lines of a header may not."""
+    odd = "sc\u00e4n;{1}\n\u2028.npy"
+    facts = {"program": "daskstats", "sources": (odd, "b.npy")}
+    for text in (*lines(facts).values(), as_json(facts)):
+        assert text.isascii()
+    assert all(text.isprintable() for text in lines(facts).values())
+    assert json.loads(as_json(facts))["sources"] == [odd, "b.npy"]
+    path = tmp_path / "scan \u00e4.npy"
+    np.save(path, FRAMES)
+    compute("max", path, "-o", tmp_path / "x.tif")
+    assert read_notes(tmp_path / "x.tif")["sources"] == [f"{path}, frames 0:12"]
+
+
+def test_a_header_does_not_name_thousands_of_files():
+    facts = {"sources": tuple(f"scan_{number}.tif" for number in range(5000))}
+    found = json.loads(as_json(facts))["sources"]
+    assert len(found) == notes_module.MOST_SOURCES + 1
+    assert found[0] == "scan_0.tif"
+    assert found[-1] == "scan_4999.tif"
+    assert "... (5000 in all)" in found
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4), (1, 3, 4), (3, 4, 3)])
+def test_a_tiff_with_notes_is_read_as_before(tmp_path, shape):
+    fabio = pytest.importorskip("fabio")
+    image = np.arange(np.prod(shape), dtype="f4").reshape(shape)
+    outputs.save(image, tmp_path / "x.tif", notes=Notes({"max": {"statistic": "max"}}, {}))
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "x.tif"), image, strict=True)
+    if len(shape) == 2:
+        with fabio.open(str(tmp_path / "x.tif")) as file:
+            np.testing.assert_array_equal(file.data, image)
+
+
+@pytest.mark.parametrize("kind", ["range", "any", "repeated"])
+def test_frames_as_text(rng, kind):
+    """The text selects the same frames again."""
+    for _ in range(200):
+        step = int(rng.choice([-3, -1, 1, 2]))
+        frames = {
+            "range": range(50)[::step][: int(rng.integers(1, 20))],
+            "any": rng.permutation(50)[: rng.integers(1, 20)],
+            "repeated": np.repeat(rng.integers(0, 50, 5), 2),
+        }[kind]
+        found = []
+        for part in frames_text(frames).split(","):
+            found += range(50)[slice(*(int(edge) if edge else None for edge in part.split(":")))]
+        assert found == list(frames)

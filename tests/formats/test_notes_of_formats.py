@@ -1,0 +1,42 @@
+"""Notes in the headers of formats that other programs read."""
+
+import numpy as np
+import pytest
+
+from daskstats.formats.notes import Notes
+from daskstats.formats.outputs import save
+
+NOTES = Notes({"max": {"statistic": "max"}}, {"sources": ("a{1};.npy", "b" * 200)})
+
+
+def edf_header(path):
+    fabio = pytest.importorskip("fabio")
+    with fabio.open(str(path)) as file:
+        assert file.data.tolist() == [[1, 2, 3]] * 2
+        return dict(file.header)
+
+
+def test_edf(tmp_path):
+    save(np.array([[1, 2, 3]] * 2, "i4"), tmp_path / "a.edf", notes=NOTES)
+    header = edf_header(tmp_path / "a.edf")
+    assert header["statistic"] == "max"
+    assert header["sources"] == f"a_1__.npy | {'b' * 200}"
+
+
+def test_fits(tmp_path):
+    fits = pytest.importorskip("astropy.io.fits")
+    save(np.array([[1, 2, 3]] * 2, "i4"), tmp_path / "a.fits", notes=NOTES)
+    with fits.open(tmp_path / "a.fits") as file:
+        assert file[0].data.tolist() == [[1, 2, 3]] * 2
+        text = "".join(file[0].header["HISTORY"])
+    assert "statistic = max" in text
+    assert f"sources = a{{1}};.npy | {'b' * 200}" in text
+
+
+@pytest.mark.parametrize("suffix", [".cbf", ".mrc"])
+def test_headers_without_room(tmp_path, suffix):
+    save(np.array([[1, 2, 3]] * 2, "i2"), tmp_path / f"with{suffix}", notes=NOTES)
+    save(np.array([[1, 2, 3]] * 2, "i2"), tmp_path / f"without{suffix}")
+    assert (tmp_path / f"with{suffix}").stat().st_size == (
+        tmp_path / f"without{suffix}"
+    ).stat().st_size
