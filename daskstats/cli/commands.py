@@ -177,7 +177,11 @@ add_command(
 add_command(
     "info",
     print_info,
-    [opts.input_argument(), *opts.series_options()],
+    [
+        opts.input_argument(),
+        option("--json as_json", None, "Print a JSON object, for programs.", is_flag=True),
+        *opts.series_options(),
+    ],
     "Describe a series, and how it would be read.",
     "Describe a series, and how it would be read: the plan of a frame-wise statistic (max, min, "
     f"sum, average) and of a row-wise one (percentile, median).\n\n{INPUTS}",

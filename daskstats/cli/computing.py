@@ -53,11 +53,11 @@ def write_result(
     """Check the output, compute, and write the result."""
     with reported_errors(options["traceback"]) as stage:
         began = time.perf_counter()
-        given = dict(options)  # with the names of images, which are read below
+        noted = dict(options)  # with the names of images, which are read below
         # Of several inputs, and of a folder, one that is the output is left out.
         single = names[0] if len(names) == 1 and not Path(names[0]).is_dir() else None
-        named = single, *(options[name] for name in IMAGES)
-        output.check([file.partition("::")[0] for file in named if file])
+        given = single, *(options[name] for name in IMAGES)
+        output.check([file.partition("::")[0] for file in given if file])
         image_files = load_images(options)
         with chosen_scheduler(options):
             series = open_files(names, without=outputs.split_dataset(output.path)[0])
@@ -67,7 +67,7 @@ def write_result(
             stage.compute()
             image = last_image(reduction, name, options["quiet"])
             # Regions are of flipped frames.
-            output.save(image, notes_on(correct(series, flip=options["flip"]), statistic, given))
+            output.save(image, notes_on(correct(series, flip=options["flip"]), statistic, noted))
         if not options["quiet"]:
             spec = reduction.images[0]
             shape = reduction.plan.layout.nframes, spec.rows, spec.cols

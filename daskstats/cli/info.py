@@ -1,55 +1,119 @@
-"""The command ``info``: a series and its plans, without reading frames."""
+"""The command ``info``: a series and its plans; of its frames only the first is read."""
 
+import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .. import config
 from ..arguments import count_frames
 from ..formats.files import open_files
+from ..formats.headers import cutoffs
 from ..run.scheduler import current_scheduler
 from ..scratch import location
-from ..series.base import Source, describe_missing
+from ..series.base import DerivedSource, Source, describe_missing
 from ..series.corrected import correct
+from ..series.joined import JoinedSource
 from ..series.selection import select
 from .clusters import chosen_scheduler
 from .computing import load_images, plan_reduction
+from .first_frame import suspects, suspects_text
 from .options import Given
 from .program import reported_errors
 
 
-def print_info(*, input: tuple[str, ...], **options: object) -> None:  # noqa: A002
+def print_info(*, input: tuple[str, ...], as_json: bool, **options: object) -> None:  # noqa: A002
     """Print the properties of a series, and its plans."""
     with reported_errors(bool(options["traceback"])), chosen_scheduler(options):
         facts = _facts(input, options)
-    for name, value in facts.items():
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+        return
+    for name, value in _texts(facts).items():
         click.echo(f"{name:10}  {value}")
 
 
-def _facts(names: tuple[str, ...], options: Given) -> dict[str, object]:
+def _facts(names: tuple[str, ...], options: Given) -> dict[str, Any]:
+    """Return everything about a series, in numbers where it is one; absent: None, or empty."""
     load_images(options)
     whole = open_files(names)
-    shown = correct(whole, options["dark"], options["flip"])
-    source = select(shown, options["frames"], options["region"])
-    rows, cols = source.shape
+    corrected = correct(whole, options["dark"], options["flip"])
+    source = select(corrected, options["frames"], options["region"])
+    # Values that stand for no count do so before a dark image is subtracted.
+    raw = select(correct(whole, None, options["flip"]), options["frames"], options["region"])
     nframes = count_frames(options["nframes"], len(source))
-    nbytes = nframes * rows * cols * source.dtype.itemsize
     missing = describe_missing(source, nframes)
+    without_data = source.frames_without_data()
     warnings.filterwarnings("ignore", ".* have no data")  # a line of its own says it
-    shape = f"{rows} x {cols}"
-    if source.shape != shown.shape:
-        shape += f" of {shown.shape[0]} x {shown.shape[1]}"
+    rows, cols = source.shape
+    limit = current_scheduler().limit(options["memory_limit"])
     return {
-        "frames": f"{nframes} of {len(whole)}" if nframes < len(whole) else nframes,
-        "shape": shape,
-        "dtype": source.dtype,
-        "size": f"{nbytes / 1e9:.3g} GB, {_disk_usage(whole.files()) / 1e9:.3g} GB on disk",
-        **({"no data": missing} if missing else {}),
+        **_describe_files(whole),
+        "frames": nframes,
+        "frames_of_all": len(whole),
+        "shape": source.shape,
+        "shape_of_all": corrected.shape,
+        "dtype": str(source.dtype),
+        "bytes": nframes * rows * cols * source.dtype.itemsize,
+        "frames_without_data": int((without_data < nframes).sum()),
+        "no_data": missing or None,
+        "values": suspects(raw, limit, options["invalid"] or ()),
+        "cutoffs": cutoffs(whole.files()[0]) if whole.files() else {},
         "scratch": _describe_scratch(),
-        "frame-wise": _describe_plan(whole, "average", options),
-        "row-wise": _describe_plan(whole, "median", options),
+        "frame_wise": _describe_plan(whole, "average", options),
+        "row_wise": _describe_plan(whole, "median", options),
     }
+
+
+def _describe_files(whole: Source) -> dict[str, Any]:
+    """Return the files of a series in their order, and how the first holds its frames."""
+    files, first = whole.files(), _first_part(whole)
+    names, why = getattr(first, "choice", ((), ""))
+    storage = getattr(first, "storage_text", str)
+    return {
+        "files": len(files),
+        "first_file": str(files[0]) if files else None,
+        "last_file": str(files[-1]) if files else None,
+        "bytes_on_disk": _disk_usage(files),
+        "dataset": " to ".join(dict.fromkeys(names[:1] + names[-1:])) or None,
+        "why": why or None,
+        "storage": storage() or None,
+    }
+
+
+def _first_part(source: Source) -> Source:
+    """Return the series in the first file."""
+    while isinstance(source, JoinedSource | DerivedSource):
+        source = source.parts[0] if isinstance(source, JoinedSource) else source.source
+    return source
+
+
+def _texts(facts: dict[str, Any]) -> dict[str, object]:
+    """Return the lines for people."""
+    frames, total = facts["frames"], facts["frames_of_all"]
+    shape, whole = (f"{rows} x {cols}" for rows, cols in (facts["shape"], facts["shape_of_all"]))
+    size = f"{facts['bytes'] / 1e9:.3g} GB, {facts['bytes_on_disk'] / 1e9:.3g} GB on disk"
+    files = facts["first_file"]
+    if facts["files"] > 1:
+        files = f"{facts['files']}: {files} to {facts['last_file']}"
+    lines = {
+        "files": files,
+        "dataset": facts["dataset"] and f"{facts['dataset']} ({facts['why']})",
+        "storage": facts["storage"],
+        "frames": frames if frames == total else f"{frames} of {total}",
+        "shape": shape if shape == whole else f"{shape} of {whole}",
+        "dtype": facts["dtype"],
+        "size": size,
+        "no data": facts["no_data"],
+        "values": suspects_text(facts["values"]),
+        "cutoff": ", ".join(
+            f"{name} {value:,}: --saturation {value}" for name, value in facts["cutoffs"].items()
+        ),
+    }
+    plans = {name: facts[name.replace("-", "_")] for name in ("scratch", "frame-wise", "row-wise")}
+    return {name: value for name, value in lines.items() if value} | plans
 
 
 def _describe_plan(source: Source, statistic: str, options: Given) -> str:

@@ -13,6 +13,7 @@ from ..series.selection import select
 from .natural import natural
 from .paths import Name, SuffixOf, expand, parse, same_file
 from .table import known_suffix, locate
+from .zarr_url import is_url, open_url
 
 PathLike = str | os.PathLike[str]
 Expanded = list[tuple[str, list[Name]]]
@@ -20,7 +21,9 @@ Expanded = list[tuple[str, list[Name]]]
 
 
 def open_file(name: Name) -> Source:
-    """Return the series in one file."""
+    """Return the series in one file, or at one address."""
+    if is_url(name.file):
+        return open_url(name.file)
     path, dataset, found = locate(str(name), "series")
     assert found.series is not None
     return found.series(path, **({"dataset": dataset} if dataset else {}))

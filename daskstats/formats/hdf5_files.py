@@ -22,6 +22,9 @@ CACHE_NBYTES = 1 << 20
 # opened, or in a circle of links.
 NO_OBJECT = (KeyError, OSError, RuntimeError)
 
+# Filters of the library, by their numbers.
+FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset"}
+
 # Filters of the package hdf5plugin, by their registered numbers.
 PLUGINS = {
     305: "lzo",
@@ -130,6 +133,13 @@ def check_filters(dataset: h5py.Dataset) -> None:
             f"{text} ({code}), which is not installed: "
             f"{'pip install hdf5plugin' if known else plugin}"
         )
+
+
+def filter_names(dataset: h5py.Dataset) -> list[str]:
+    """Return the names of the filters that the chunks of a dataset have passed, in their order."""
+    properties = dataset.id.get_create_plist()
+    found = (properties.get_filter(index) for index in range(properties.get_nfilters()))
+    return [(FILTERS | PLUGINS).get(code, f"filter {code}") for code, *_ in found]
 
 
 def absolute(file: h5py.File) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .hdf5_files import absolute, check_filters
+from .hdf5_files import absolute, check_filters, filter_names
 
 if TYPE_CHECKING:
     import h5py
@@ -226,6 +226,18 @@ def _written_chunks(dataset: h5py.Dataset, nframes: int) -> np.ndarray:
     for axis, chunk in enumerate(chunks):
         there = np.repeat(there, chunk, axis=axis)
     return there[tuple(slice(length) for length in lead)].ravel()
+
+
+def storage_text(storage: Storage) -> str:
+    """Return how a dataset is stored, for people; of a virtual one, how the first one it shows."""
+    if storage.mappings:
+        count = len({id(mapping.storage) for mapping in storage.mappings})
+        shown = storage_text(storage.mappings[0].storage)
+        return f"virtual, of {count} dataset{'' if count == 1 else 's'}: {shown}"
+    if storage.chunks is None:
+        return "contiguous"
+    filters = ", ".join(filter_names(storage.dataset)) or "not compressed"
+    return f"chunks of {' x '.join(map(str, storage.chunks))}, {filters}"
 
 
 def lengths(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..arguments import warn
 from ..packages import require
 from . import nexus, writing, zarr_files
 from .notes import NONE, Facts, Notes
@@ -58,6 +59,7 @@ def save(image: ArrayLike, path: PathLike, force: bool = False, notes: Notes | N
     """
     image = _as_image(image)
     check_output(path, (), force, image.ndim)
+    _warn_about_width({os.fspath(path): image})
     facts = NONE if notes is None else notes.of_all()
     file, dataset = split_dataset(path)
     with new_output(file, force, dataset=dataset) as temporary:
@@ -110,6 +112,7 @@ def save_all(
             write_all(arrays, temporary, NONE if notes is None else notes.of_all())
         return
     files = _file_names(arrays, form)
+    _warn_about_width({files[name]: image for name, image in arrays.items()})
     with new_output(path, force, files.values()) as temporary:
         temporary.mkdir()
         for name, file in files.items():
@@ -122,6 +125,23 @@ def _as_image(image: ArrayLike) -> np.ndarray:
     if image.dtype.kind not in "biuf" or image.dtype.itemsize > 8:
         raise TypeError(f"an image of {image.dtype} cannot be written, expected numbers")
     return image
+
+
+def _warn_about_width(images: Mapping[str, np.ndarray]) -> None:
+    """Warn once about TIFF files of 64 bits, which ImageJ takes for damaged ones."""
+    wide = {
+        file: image.dtype
+        for file, image in images.items()
+        if Path(file).suffix.lower() in (".tif", ".tiff") and image.dtype.itemsize > 4
+    }
+    if wide:
+        file, dtype = next(iter(wide.items()))
+        more = f" and {len(wide) - 1} more" if len(wide) > 1 else ""
+        name = "float32" if dtype.kind == "f" else "int32 (for counts and frame numbers) or float32"
+        warn(
+            f"{file}{more} of {dtype}: ImageJ opens TIFF files of at most 32 bits, which the dtype "
+            f"{name} makes (--dtype {name.partition(' ')[0]})"
+        )
 
 
 def _write_image(image: np.ndarray, path: Path, notes: Facts, dataset: str = "") -> None:

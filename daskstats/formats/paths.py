@@ -20,12 +20,10 @@ from ..arguments import shown, warn
 from .natural import natural
 from .zarr_files import is_store
 from .zarr_search import find_store
+from .zarr_url import is_url
 
 # Before names of datasets, in silx and fabio.
 SCHEMES = re.compile(r"(silx|fabio):(//)?")
-
-# Before addresses of stores elsewhere.
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 SuffixOf = Callable[[str], str | None]
@@ -50,7 +48,7 @@ def parse(text: str) -> Name:
     >>> parse("silx:scan.h5?path=/entry/data&slice=0:10")
     Name(file='scan.h5', dataset='/entry/data', frames=slice(0, 10, None))
     """
-    if Path(text).exists() or ADDRESS.match(SCHEMES.sub("", text)):
+    if Path(text).exists() or is_url(SCHEMES.sub("", text)):
         return Name(text)
     bare = SCHEMES.sub("", text)
     file, _, query = bare.partition("?")
@@ -103,7 +101,7 @@ def expand(name: Name, suffix_of: SuffixOf, without: Path | None = None) -> list
         If a folder has two kinds of files equally often.
     """
     path = Path(name.file)
-    if ADDRESS.match(name.file) or path.is_file() or find_store(path):
+    if not name.file or is_url(name.file) or path.is_file() or find_store(path):
         return [name]
     if path.is_dir():
         return [name._replace(file=str(file)) for file in _in_folder(path, suffix_of, without)]

@@ -4,12 +4,12 @@ A folder may have hundreds of thousands of files: nothing but numbers is kept of
 """
 
 import bz2
+import errno
 import gzip
 import os
-import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -142,15 +142,32 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
     opener = OPENERS.get(path.suffix.lower())
     with naming_place(path):
         file = opener(path, "rb") if opener else path.open("rb", buffering=0)
-    with file:
-        try:
-            yield file
-        except (EOFError, zlib.error) as error:
-            raise ValueError(f"{path} is damaged or cut off: {error}") from error
-        except OSError as error:
-            if opener is None or error.errno is not None:
-                raise
-            raise ValueError(f"{path} is damaged or cut off: {error}") from error
+    # Only a file that is decompressed has damage that its reader can find.
+    with file, naming_damage(path, "a sound file") if opener else nullcontext():
+        yield file
+
+
+@contextmanager
+def naming_damage(path: Path, what: str) -> Iterator[None]:
+    """Turn an error of a library about the content of a file into one that names the file.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+    what : str
+        Its format with an article, such as "an MRC file".
+    """
+    try:
+        yield
+    except Exception as error:
+        # An OSError with a number is one of the system; libraries raise others for bad content, or
+        # seek to where no file can be (EINVAL).
+        system = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        named = isinstance(error, ValueError) and str(path) in str(error)
+        if system or named or isinstance(error, MemoryError | ImportError):
+            raise
+        raise ValueError(f"{path} is not {what}, or is cut off: {error}") from error
 
 
 def fill(file: BinaryIO, out: np.ndarray, offset: int, fault: str) -> None:

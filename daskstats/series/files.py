@@ -69,6 +69,10 @@ class FileSource(Source):
         dataset = f"::{' to '.join(dict.fromkeys((names[0], names[-1])))}" if names else ""
         return [(f"{self.path}{dataset}", range(len(self)))]
 
+    def storage_text(self) -> str:
+        """Return how the frames are stored, for people: chunks and compression."""
+        return ""
+
     def __getattr__(self, name: str) -> Any:
         # Python calls this for missing attributes only.
         if name not in type(self).handles:

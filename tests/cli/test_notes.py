@@ -205,3 +205,18 @@ def test_frames_as_text(rng, kind):
         for part in frames_text(frames).split(","):
             found += range(50)[slice(*(int(edge) if edge else None for edge in part.split(":")))]
         assert found == list(frames)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("command", "kept", "narrow"), [("sum", "f8", "float32"), ("count", "i8", "int32")]
+)
+def test_a_wide_tiff_names_the_option(tmp_path, scan, command, kept, narrow):
+    result = compute(command, scan, "-o", tmp_path / "x.tif")
+    assert tifffile.imread(tmp_path / "x.tif").dtype == kept
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("daskstats: warning: ")
+    assert f"--dtype {narrow}" in line
+    result = compute(command, scan, "-o", tmp_path / "y.tif", "--dtype", narrow)
+    assert result.stderr == ""
+    assert tifffile.imread(tmp_path / "y.tif").dtype == narrow

@@ -13,6 +13,8 @@ from daskstats.formats import npy, outputs
 from daskstats.formats.png import picture
 from daskstats.formats.table import FORMATS, suffixes
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*ImageJ opens")
+
 
 def read_hdf5(path):
     import h5py
@@ -605,3 +607,29 @@ def test_missing_package_of_a_collection(tmp_path, monkeypatch):
     for name, form in (("images.h5", None), ("images", "h5")):
         with pytest.raises(ImportError, match=r"pip install 'daskstats\[io\]'"):
             outputs.check_outputs(tmp_path / name, {"max": 2}, form=form)
+
+
+# ---------------------------------------------------------------------- pixels of 64 bits
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if np.dtype(dtype).itemsize == 8])
+def test_wide_pixels_of_a_tiff_are_reported(tmp_path, dtype):
+    name = "float32" if dtype == "f8" else "int32"
+    with pytest.warns(UserWarning, match=rf"x.tif of {np.dtype(dtype)}: .*--dtype {name}\)"):
+        outputs.save(np.zeros((2, 3), dtype), tmp_path / "x.tif")
+    assert read_tiff(tmp_path / "x.tif").dtype == dtype
+
+
+def test_wide_pixels_of_a_directory_are_reported_once(tmp_path):
+    images = {"a": np.zeros((2, 3), "f4"), "b": np.zeros((2, 3)), "c": np.zeros((2, 3), "i8")}
+    with pytest.warns(UserWarning, match="^b.tif and 1 more of float64: ") as found:
+        outputs.save_all(images, tmp_path / "x", form="tif")
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.h5", "x.zarr", "y.tif"])
+def test_other_pixels_are_not(tmp_path, name):
+    image = np.zeros((2, 3), "f4" if name == "y.tif" else "f8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        outputs.save(image, tmp_path / name)

@@ -31,8 +31,8 @@ from daskstats.formats.outputs import save_all, save as save_one
 from daskstats.formats.table import suffixes
 
 random = np.random.default_rng(0)
-image = random.random((600, 700))
-small = {"max": np.ones((2, 3)), "min": np.ones((2, 3))}
+image = random.random((600, 700), "f4")
+small = {"max": np.ones((2, 3), "f4"), "min": np.ones((2, 3), "f4")}
 large = {"max": image, "min": image}
 outputs = {f"x{suffix}": None for suffix in suffixes("write")}
 outputs |= {f"all{suffix}": None for suffix in suffixes("write_all")}
@@ -164,7 +164,7 @@ def test_errors_when_a_file_is_closed(tmp_path, monkeypatch, name, suffix):
     """A quota, and a network file system, may complain only then."""
     path = tmp_path / f"x{suffix}"
     save = outputs.save_all if suffix == ".npz" else outputs.save
-    image = {"max": np.ones((3, 4))} if suffix == ".npz" else np.ones((3, 4))
+    image = {"max": np.ones((3, 4), "f4")} if suffix == ".npz" else np.ones((3, 4), "f4")
     save(image, path)
     before = sorted(tmp_path.rglob("*"))
 
