@@ -235,7 +235,7 @@ def _layout_of_hexrd(path: Path) -> Format | None:
             kinds = (FCH5, fch5.is_frame_cache(file)), (EIGER_STREAM, eiger_stream.is_stream(file))
             return next((kind for kind, found in kinds if found), None)
     except (OSError, ValueError, ImportError):
-        return None  # the format says what is wrong
+        return None  # the format names the fault
 
 
 def _unknown(text: str, column: str) -> ValueError:
