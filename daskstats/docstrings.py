@@ -86,6 +86,14 @@ class Parameters:
     fill_value : number, optional
         Value of pixels where everything is left out; NaN in images of floats. Images of integers
         with such pixels need one.
+    dark : path or array, optional
+        (rows, cols) as in the file: subtracted from each frame, in a dtype that cannot wrap
+        (integers of uint16 less integers are int32). ``invalid`` and ``saturation`` are of the
+        values in the file.
+    flip : str, optional
+        "v" reverses the columns and "h" the rows, "hv" both; "t" transposes, "r90" and "r270" turn
+        counterclockwise and clockwise: the names of HEXRD. The dark is subtracted before;
+        ``region`` and ``mask`` are of the flipped frames.
     """
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import dask
@@ -11,7 +12,7 @@ import numpy as np
 from dask.array import Array
 
 from .arguments import count_chunks, count_frames, shown, warn
-from .formats.inputs import read_mask
+from .formats.inputs import read_image, read_mask
 from .graph import reducing
 from .graph.build import Work
 from .graph.reading import wrapped
@@ -26,13 +27,14 @@ from .run.scheduler import Scheduler, current_scheduler
 from .run.stream import Stream
 from .scratch import location
 from .series.base import Source, layout, warn_about_missing
+from .series.corrected import correct, mark_of
 from .series.flat import flattened
 from .series.opening import as_series
 from .series.selection import select
 from .statistics import STATISTICS, Statistic, as_statistic, check_validity
 from .statistics.fusion import FusedStatistic, fuse
 from .statistics.shared import check_jit
-from .statistics.validity import without_effect
+from .statistics.validity import Validity, left_out, without_effect
 
 T = TypeVar("T")
 
@@ -50,6 +52,8 @@ class Options(TypedDict, total=False):
     saturation: float | None
     skipna: bool
     fill_value: Any
+    dark: Any
+    flip: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,13 +161,15 @@ def reduce(
     names, members = named(statistics)
     if any(member.name in STATISTICS for member in members):
         check_jit()
-    whole = as_series(ims, options.get("lock", False))
+    raw = as_series(ims, options.get("lock", False))
+    validity = validity_of(options, raw.dtype)
+    whole, validity = corrected(raw, options, validity)
     region = options.get("region")
     series = select(whole, options.get("frames"), region)
     shape = layout(series, count_frames(nframes, len(series)))
     warn_about_missing(series, shape.nframes)
     mask = check_mask(options.get("mask"), whole, series, region)
-    specs = image_specs(members, shape, series.dtype, mask, options)
+    specs = image_specs(members, shape, series.dtype, mask, validity, options)
     specs, statistic = fused(specs, series.dtype)
     total = shape.rows if statistic.along == "rows" else shape.nframes
     steps = count_chunks(nchunk, total, chunk_name)
@@ -278,12 +284,10 @@ def image_specs(
     shape: Layout,
     frames: np.dtype,
     mask: np.ndarray | None,
+    validity: Validity,
     options: Options,
 ) -> list[ImageSpec]:
     """Return the image of each statistic: dtype, mask, fill, and the values that count."""
-    left_out = options.get("invalid"), options.get("saturation")
-    skipna = options.get("skipna", False)
-    validity = check_validity(*left_out, skipna)
     fill = options.get("fill_value")
     found = []
     for member in members:
@@ -291,10 +295,31 @@ def image_specs(
         dtype = valid.image_dtype(frames, options.get("dtype"))
         value = None if mask is None else value_if_empty(valid, dtype, fill)
         found.append(ImageSpec(valid, shape.rows, shape.cols, dtype, mask, value))
+    return found
+
+
+def validity_of(options: Options, frames: np.dtype) -> Validity:
+    """Return which values of frames of a dtype count; warn of those that frames cannot have."""
+    skipna = options.get("skipna", False)
+    validity = check_validity(options.get("invalid"), options.get("saturation"), skipna)
     remark = without_effect(validity, frames, nan=validity.skipna and not skipna)
     if remark:
         warn(remark)
-    return found
+    return validity
+
+
+def corrected(raw: Source, options: Options, validity: Validity) -> tuple[Source, Validity]:
+    """Return the series of corrected frames, and which of their values count.
+
+    Values that do not count are found before the dark is subtracted: a saturated pixel stays one.
+    """
+    dark, flip = options.get("dark"), options.get("flip")
+    if isinstance(dark, str | os.PathLike):
+        dark = read_image(dark, "dark")
+    if dark is None or replace(validity, skipna=False) == Validity():
+        return correct(raw, dark, flip), validity
+    series = correct(raw, dark, flip, partial(left_out, validity))
+    return series, Validity((mark_of(series.dtype),), None, validity.skipna)
 
 
 def check_mask(mask: Any, whole: Source, series: Source, region: Any) -> np.ndarray | None:

@@ -38,7 +38,7 @@ def constraints():
 
 
 def test_declared_versions_are_those_that_are_tested():
-    assert declared("io", "test") == constraints()
+    assert declared("io", "remote", "test") == constraints()
 
 
 def test_every_extra_agrees():

@@ -26,6 +26,12 @@ from .recording import notes_on
 STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
 MORE_READS = 1.1
 
+# The options that name the file of an image, and the functions that read it.
+IMAGES: dict[str, Callable[[str], np.ndarray]] = {
+    "mask": inputs.read_mask,
+    "dark": partial(inputs.read_image, role="dark"),
+}
+
 # The remark behind the progress bar in each phase of a call.
 REMARKS = {"spool": "writing frames to disk", "reduce": ""}
 
@@ -46,33 +52,35 @@ def write_result(
     """Check the output, compute, and write the result."""
     with reported_errors(options["traceback"]) as stage:
         began = time.perf_counter()
-        given = dict(options)  # with the name of the mask, which is read below
-        mask = options["mask"]
+        noted = dict(options)  # with the names of images, which are read below
         # Of several inputs, and of a folder, one that is the output is left out.
         single = names[0] if len(names) == 1 and not Path(names[0]).is_dir() else None
-        output.check([file.partition("::")[0] for file in (single, mask) if file])
-        mask_files = load_mask(options)
+        given = single, *(options[name] for name in IMAGES)
+        output.check([file.partition("::")[0] for file in given if file])
+        image_files = load_images(options)
         with chosen_scheduler(options):
             series = open_files(names, without=outputs.split_dataset(output.path)[0])
             # The files that the input refers to are inputs as well.
-            output.check([str(file) for file in (*series.files(), *mask_files)])
+            output.check([str(file) for file in (*series.files(), *image_files)])
             reduction = plan_reduction(series, statistic, options)
             stage.compute()
             image = last_image(reduction, name, options["quiet"])
-            output.save(image, notes_on(series, statistic, given))
+            output.save(image, notes_on(series, statistic, noted))
         if not options["quiet"]:
             spec = reduction.images[0]
             shape = reduction.plan.layout.nframes, spec.rows, spec.cols
             print_closing_line(name, shape, reduction.series.dtype, began, output.path)
 
 
-def load_mask(options: Given) -> tuple[Path, ...]:
-    """Read the mask that the options name, if any; return the files that it comes from."""
-    name = options["mask"]
-    if name is None:
-        return ()
-    options["mask"] = inputs.read_mask(name)
-    return inputs.image_files(name)
+def load_images(options: Given) -> list[Path]:
+    """Read the images that the options name; return the files that they come from."""
+    files: list[Path] = []
+    for option, read in IMAGES.items():
+        name = options[option]
+        if name is not None:
+            options[option] = read(name)
+            files += inputs.image_files(name)
+    return files
 
 
 def plan_reduction(source: Source, statistic: object, options: Given) -> Reduction:

@@ -14,10 +14,11 @@ from ..formats.headers import cutoffs
 from ..run.scheduler import current_scheduler
 from ..scratch import location
 from ..series.base import DerivedSource, Source, describe_missing
+from ..series.corrected import correct
 from ..series.joined import JoinedSource
 from ..series.selection import select
 from .clusters import chosen_scheduler
-from .computing import load_mask, plan_reduction
+from .computing import load_images, plan_reduction
 from .first_frame import suspects, suspects_text
 from .options import Given
 from .program import reported_errors
@@ -36,9 +37,12 @@ def print_info(*, input: tuple[str, ...], as_json: bool, **options: object) -> N
 
 def _facts(names: tuple[str, ...], options: Given) -> dict[str, Any]:
     """Return everything about a series, in numbers where it is one; absent: None, or empty."""
-    load_mask(options)
+    load_images(options)
     whole = open_files(names)
-    source = select(whole, options["frames"], options["region"])
+    corrected = correct(whole, options["dark"], options["flip"])
+    source = select(corrected, options["frames"], options["region"])
+    # Values that stand for no count do so before a dark image is subtracted.
+    raw = select(correct(whole, None, options["flip"]), options["frames"], options["region"])
     nframes = count_frames(options["nframes"], len(source))
     missing = describe_missing(source, nframes)
     without_data = source.frames_without_data()
@@ -50,12 +54,12 @@ def _facts(names: tuple[str, ...], options: Given) -> dict[str, Any]:
         "frames": nframes,
         "frames_of_all": len(whole),
         "shape": source.shape,
-        "shape_of_all": whole.shape,
+        "shape_of_all": corrected.shape,
         "dtype": str(source.dtype),
         "bytes": nframes * rows * cols * source.dtype.itemsize,
         "frames_without_data": int((without_data < nframes).sum()),
         "no_data": missing or None,
-        "values": suspects(source, limit, options["invalid"] or ()),
+        "values": suspects(raw, limit, options["invalid"] or ()),
         "cutoffs": cutoffs(whole.files()[0]) if whole.files() else {},
         "scratch": _describe_scratch(),
         "frame_wise": _describe_plan(whole, "average", options),

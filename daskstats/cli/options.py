@@ -8,6 +8,7 @@ import click
 
 from ..arguments import shown
 from ..formats.table import suffixes
+from ..series.corrected import FLIPS, check_flip
 
 Given = dict[str, Any]
 """the values of options, under their names"""
@@ -15,7 +16,9 @@ Given = dict[str, Any]
 SCHEDULERS = ("threads", "synchronous", "processes")
 
 # The options that select frames, pixels and values.
-SELECTION = ("frames", "region", "mask", "invalid", "saturation", "skipna", "fill_value")
+SELECTION = (
+    *("frames", "region", "mask", "invalid", "saturation", "skipna", "fill_value", "dark", "flip"),
+)
 
 
 def parsed(parse: Callable[[str], object], expected: str) -> Callable:
@@ -84,6 +87,12 @@ def box(text: str) -> tuple[tuple[int, int], tuple[int, int]]:
     """
     (r0, r1), (c0, c1) = ((int(part) for part in span.split(":")) for span in text.split(","))
     return (r0, r1), (c0, c1)
+
+
+def flip_name(text: str) -> str:
+    """Return the name of a flip."""
+    check_flip(text)
+    return text
 
 
 def frame_shape(text: str) -> tuple[int, int]:
@@ -160,6 +169,7 @@ PARAMETERS: dict[str, list[click.Option]] = {
 }
 
 FRAMES = parsed(frame_slice, "START:STOP[:STEP], such as 10:200 or ::2")
+FLIPPED = parsed(flip_name, f"one of {', '.join(FLIPS)}")
 REGION = parsed(box, "R0:R1,C0:C1, such as 0:512,1024:2048")
 SHAPE = parsed(frame_shape, "ROWSxCOLS, such as 1024x1024")
 STATS = parsed(statistics_list, "names, with numbers after colons: max,percentile:5:95")
@@ -167,6 +177,10 @@ SCHEDULER = parsed(scheduler, f"one of {', '.join(SCHEDULERS)} nor an address")
 
 MASK = f"""Leave out the pixels that are not zero in this image of bool or integers:
 {", ".join(suffixes("read"))} [none]."""
+
+DARK = "Subtract this image from each frame; --invalid and --saturation are of the values before."
+FLIP = """Flip frames, after --dark: v reverses columns, h rows, hv both; t transposes, r90 turns
+counterclockwise, r270 clockwise, as in HEXRD. --region and --mask are of flipped frames."""
 
 
 def series_options() -> list[click.Option]:
@@ -200,6 +214,8 @@ def selection_options() -> list[click.Option]:
         option("--saturation", "N", "Leave out values from N on.", NUMBER),
         flag("--skipna", "Leave out NaN, instead of making its pixel NaN."),
         option("--fill-value", "N", fill, NUMBER),
+        option("--dark", "FILE", DARK),
+        option("--flip", "NAME", FLIP, FLIPPED),
     ]
 
 

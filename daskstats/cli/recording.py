@@ -8,6 +8,7 @@ from ..arguments import check_region, count_frames, frames_text, shown
 from ..formats.notes import Facts, Notes, Text
 from ..reduction import named
 from ..series.base import Source
+from ..series.corrected import correct
 from ..statistics import STATISTICS
 from .options import Given
 
@@ -59,7 +60,9 @@ def _common(series: Source, options: Mapping) -> dict[str, Text]:
     """Return the notes that all images of a call share."""
     used = range(len(series))[options["frames"] or slice(None)]
     used = used[: count_frames(options["nframes"], len(used))]
-    rows, cols = check_region(options["region"], series.shape)
+    # A region is one of the images, which may be turned.
+    turned = correct(series, None, options.get("flip"))
+    rows, cols = check_region(options["region"], turned.shape)
     facts: dict[str, Text] = {
         "frames": frames_text(used),
         "region": ",".join(f"{first}:{end}" for first, end in (rows, cols)),

@@ -17,13 +17,17 @@ from ..packages import load, require
 from ..series.base import check_dtype, check_frame
 from .complaints import collected
 from .notes import NONE, Facts, lines
-from .placed import OPENERS, PlacedSource, only_image
+from .placed import OPENERS, PlacedSource, naming_damage, only_image, open_file
 from .writing import OutputFile, exactly, write_with
 
 # Shape of a frame, its dtype in the byte order of the file, the first byte of each frame.
 Places = tuple[tuple[int, int], np.dtype, Sequence[int]]
 
 SPE_HEADER = 4100
+
+# The bytes before the pixels of a CBF file, and the longest header of text before these.
+CBF_MAGIC = b"###CBF"
+CBF_START, CBF_HEADER = b"\x0c\x1a\x04\xd5", 1 << 16
 
 
 class FabioSource(PlacedSource):
@@ -33,7 +37,7 @@ class FabioSource(PlacedSource):
         super().__init__(path)
         self._decode = False
         with reading(self.path) as fabio:
-            header = fabio.openheader(str(self.path))
+            header = _header(fabio, self.path)
             find = PLACES.get(type(header).__name__)
             places = find(header, self.path) if find else None
             if places is None:
@@ -48,7 +52,7 @@ class FabioSource(PlacedSource):
         if type(header).__name__ == "CbfImage" and getattr(header, "_dtype", None) is not None:
             shape, dtype, count = header.shape, header._dtype, 1
         else:
-            with fabio.open(str(self.path)) as image:
+            with _opened(fabio, self.path) as image:
                 data, count = image.data, image.nframes
             shape, dtype = data.shape, data.dtype
         if len(shape) != 2:
@@ -64,7 +68,7 @@ class FabioSource(PlacedSource):
         if not self._decode:
             return super().read(start, stop, first, last)
         self.check_unchanged()
-        with reading(self.path) as fabio, fabio.open(str(self.path)) as image:
+        with reading(self.path) as fabio, _opened(fabio, self.path) as image:
             if image.nframes != self.nframes:
                 raise self.changed(f"{image.nframes} frames")
             frames = [_frame(image, index) for index in range(start, stop)]
@@ -79,17 +83,46 @@ class FabioSource(PlacedSource):
 def reading(path: Path) -> Iterator[Any]:
     """Give fabio; what it raises or logs as an error is an error that names the file."""
     fabio = require("fabio", path)
-    with collected("fabio") as errors:
-        try:
-            yield fabio
-        except Exception as error:  # of any decoder
-            # An OSError with a number is one of the system; fabio raises others for bad content.
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            text = f"{path} cannot be read by fabio, or is cut off: {error}"
-            raise ValueError(text) from error
+    with collected("fabio") as errors, naming_damage(path, "a file that fabio reads"):
+        yield fabio
     if errors:  # fabio goes on, and fills with zeros what is missing
         raise ValueError(f"{path} is damaged or cut off: {errors[0]}")
+
+
+def _header(fabio: Any, path: Path) -> Any:
+    """Return the image of a file of which only the header has been read."""
+    if _is_cbf(path):
+        _check_cbf(path)
+    if ".spe" in (suffix.lower() for suffix in path.suffixes[-2:]):
+        # The first bytes of some are those of a GE file.
+        image = load("fabio.speimage").SpeImage()
+        image.readheader(str(path))
+        return image
+    return fabio.openheader(str(path))
+
+
+def _opened(fabio: Any, path: Path) -> Any:
+    if _is_cbf(path):
+        _check_cbf(path)
+    return fabio.open(str(path))
+
+
+def _is_cbf(path: Path) -> bool:
+    with open_file(path) as file:
+        return file.read(len(CBF_MAGIC)) == CBF_MAGIC
+
+
+def _check_cbf(path: Path) -> None:
+    """Refuse a CBF file without pixels, in which fabio would search for ever."""
+    with open_file(path) as file:
+        head = file.read(CBF_HEADER)
+    begin = head.find(CBF_START)
+    size = re.search(rb"X-Binary-Size: *(\d+)", head)
+    if begin < 0 or size is None:
+        raise ValueError(f"it has no pixels within its first {len(head)} bytes")
+    end, there = begin + len(CBF_START) + int(size[1]), path.stat().st_size
+    if path.suffix.lower() not in OPENERS and end > there:
+        raise ValueError(f"its pixels end at byte {end} of {there}")
 
 
 def _frame(image: Any, index: int) -> np.ndarray:
@@ -102,8 +135,8 @@ def _frame(image: Any, index: int) -> np.ndarray:
 def _edf_places(header: Any, path: Path) -> Places | None:
     """Return the places of the frames of an EDF file, None if they are encoded, or elsewhere."""
     with load("fabio").open(str(path)) as image:
-        if image.incomplete_file and path.suffix.lower() in OPENERS:
-            raise ValueError(f"it ends within frame {image.nframes - 1}")
+        if image.incomplete_file:
+            raise ValueError(f"it ends within frame {image.nframes - 1}, or the header after it")
         frames = [image.get_frame(index) for index in range(image.nframes)]
         texts = [{name.upper(): text for name, text in f.header.items()} for f in frames]
         shape, dtype = tuple(frames[0].shape), frames[0].dtype

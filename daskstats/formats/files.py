@@ -10,8 +10,10 @@ from ..arguments import warn
 from ..series.base import Source
 from ..series.joined import MOST_OPEN, JoinedSource
 from ..series.selection import select
-from .paths import Name, SuffixOf, expand, natural_key, parse, same_file
+from .natural import natural
+from .paths import Name, SuffixOf, expand, parse, same_file
 from .table import known_suffix, locate
+from .zarr_url import is_url, open_url
 
 PathLike = str | os.PathLike[str]
 Expanded = list[tuple[str, list[Name]]]
@@ -19,7 +21,9 @@ Expanded = list[tuple[str, list[Name]]]
 
 
 def open_file(name: Name) -> Source:
-    """Return the series in one file."""
+    """Return the series in one file, or at one address."""
+    if is_url(name.file):
+        return open_url(name.file)
     path, dataset, found = locate(str(name), "series")
     assert found.series is not None
     return found.series(path, **({"dataset": dataset} if dataset else {}))
@@ -82,9 +86,9 @@ def _without_output(every: Expanded, output: Path | None) -> Expanded:
     return kept
 
 
-def path_key(path: PathLike) -> list[tuple[int, int, str]]:
-    """Return a key that sorts paths in natural order; see `natural_key`."""
-    return natural_key(os.fsdecode(path))
+def ordered(names: Iterable[PathLike]) -> list[PathLike]:
+    """Return names in natural order."""
+    return sorted(names, key=natural)
 
 
 def _selected(name: Name, opener: Callable[[Name], Source], many: bool) -> Source:

@@ -12,7 +12,14 @@ import numpy as np
 
 from ..packages import load, require
 from .notes import NONE, Facts, lines
-from .placed import ReopenedSource, in_native_order, only_image
+from .placed import (
+    OPENERS,
+    ReopenedSource,
+    in_native_order,
+    naming_damage,
+    only_image,
+    open_file,
+)
 from .writing import OutputFile
 
 if TYPE_CHECKING:
@@ -72,14 +79,13 @@ class FitsSource(ReopenedSource):
 def opened(path: Path) -> Iterator[fits.HDUList]:
     """Open a FITS file; an error of its structure or its pixels names the file."""
     require("astropy", path)
-    try:
-        with load("astropy.io.fits").open(path, memmap=False, uint=True) as file:
-            yield file
-    except Exception as error:  # of any codec
-        # An OSError with a number is one of the system.
-        if (isinstance(error, OSError) and error.errno is not None) or str(path) in str(error):
-            raise
-        raise ValueError(f"{path} is not a FITS file, or is cut off: {error}") from error
+    # astropy does not close a file that it cannot open.
+    with (
+        naming_damage(path, "a FITS file"),
+        open_file(path) as stream,
+        load("astropy.io.fits").open(stream, memmap=False, uint=True) as file,
+    ):
+        yield file
 
 
 def _chosen(file: fits.HDUList, name: str, path: Path) -> list[int]:
@@ -124,7 +130,7 @@ def _dtype(hdu: Any) -> np.dtype:
 def _check_complete(file: fits.HDUList, number: int, path: Path) -> None:
     info = file.fileinfo(number)
     end, size = info["datLoc"] + info["datSpan"], path.stat().st_size
-    if path.suffix.lower() != ".gz" and end > size:
+    if path.suffix.lower() not in OPENERS and end > size:
         raise ValueError(f"{path} is cut off: image {number} ends at byte {end} of {size}")
 
 
@@ -138,5 +144,7 @@ def write_image(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
     picture = load("astropy.io.fits").PrimaryHDU(image.astype(wider))
     for key, text in lines(notes).items():
         picture.header.add_history(f"{key} = {text}")
-    with OutputFile(path) as file:
+    # astropy replaces an error of the disk by one of its own.
+    with OutputFile(path, deferred=True) as file:
         picture.writeto(file)
+        file.check()

@@ -5,6 +5,7 @@ import threading
 import weakref
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from ..series.base import check_native, check_shape
+from ..packages import loaded
+from ..series.base import Source, check_native, check_shape
 from ..series.files import FileSource, fingerprint
 
 
@@ -50,16 +52,21 @@ class FrameCacheSource(FileSource):
 
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path)
-        self._archive = archive = parsed(self.path)
+        self._archive = archive = parsed(self.path, self.parse)
         self.set_layout((len(archive.frames), *archive.shape), archive.dtype)
 
     def open(self) -> None:
-        archive = parsed(self.path)
+        archive = parsed(self.path, self.parse)
         found = len(archive.frames), archive.shape, archive.dtype
         if found != (self.nframes, self.shape, self.dtype):
             nframes, (rows, cols), dtype = found
             raise self.changed(f"{nframes} frames of {rows} x {cols} {dtype}")
         self._archive = archive
+
+    @staticmethod
+    def parse(path: Path) -> Archive:
+        """Read all frames."""
+        return _parse(path)
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         cols = self.shape[1]
@@ -71,13 +78,47 @@ class FrameCacheSource(FileSource):
         return [block]
 
 
-def parsed(path: Path) -> Archive:
+class SparseFramesSource(Source):
+    """An open frame cache of HEXRD: the sparse matrices that it keeps, made dense by rows."""
+
+    row_unit = 1
+
+    def __init__(self, ims: Any) -> None:
+        adapter = _adapter_of(ims)
+        load = getattr(adapter, "_load_framelist_if_needed", None)
+        if load is not None:  # earlier versions have loaded it
+            load()
+        self._frames = adapter._framelist
+        self.set_layout((len(ims), *map(int, ims.shape)), ims.dtype)
+
+    @classmethod
+    def accepts(cls, ims: object) -> bool:
+        return _is_hexrd(_adapter_of(ims), "load.framecache", "FrameCacheImageSeriesAdapter")
+
+    def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
+        return [frame[first:last].toarray()[None] for frame in self._frames[start:stop]]
+
+
+def _adapter_of(ims: Any) -> Any:
+    """Return the object that HEXRD's image series take their frames from unchanged."""
+    while _is_hexrd(ims, "baseclass", "ImageSeries") or _is_hexrd(ims, "omega", "OmegaImageSeries"):
+        ims = ims._adapter
+    return ims
+
+
+def _is_hexrd(ims: object, module: str, name: str) -> bool:
+    """Whether an object is of a class of HEXRD itself: a subclass may change its frames."""
+    homes = ("hexrd.core.imageseries", "hexrd.imageseries")
+    return any(type(ims) is loaded(f"{home}.{module}", name) for home in homes)
+
+
+def parsed(path: Path, parse: Callable[[Path], Archive]) -> Archive:
     """Return an archive, which is parsed unless this process has it."""
     key = (str(path), *fingerprint(path))
     with _lock:
         archive = _archives.get(key)
         if archive is None:
-            archive = _archives[key] = _parse(path)
+            archive = _archives[key] = parse(path)
         _latest[:] = [archive]
     return archive
 
@@ -103,12 +144,22 @@ def _parse_arrays(arrays: NpzFile, path: Path) -> Archive:
             row, col, data = (arrays[f"{index}_{field}"] for field in ("row", "col", "data"))
         except (KeyError, ValueError, *DAMAGED) as error:
             raise ValueError(f"{path}: frame {index} cannot be read: {error}") from error
-        where = f"{path}: frame {index}"
-        _check_sparse(row, col, data, shape, where)
-        flat = row.astype(np.int64) * shape[1] + col.astype(np.int64)
-        cast = _cast(data, dtype, shape[1], flat, where)
-        frames.append(_in_order(flat, cast, where))
+        frames.append(sparse_frame(row, col, data, shape, dtype, f"{path}: frame {index}"))
     return Archive(shape, dtype, frames)
+
+
+def sparse_frame(
+    row: np.ndarray,
+    col: np.ndarray,
+    data: np.ndarray,
+    shape: tuple[int, int],
+    dtype: np.dtype,
+    where: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions in rising order, and the values, of a frame; check them."""
+    _check_sparse(row, col, data, shape, where)
+    flat = row.astype(np.int64) * shape[1] + col.astype(np.int64)
+    return _in_order(flat, _cast(data, dtype, shape[1], flat, where), where)
 
 
 def _item(arrays: NpzFile, name: str, path: Path) -> Any:

@@ -1,23 +1,23 @@
-"""HDF5 datasets, given as an object, as ``file.h5``, or as ``file.h5::/path/to/dataset``."""
+"""HDF5 files, given as ``file.h5``, or as ``file.h5::/path/to/dataset``."""
 
 from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..packages import loaded
-from ..series.base import Source, check_native
-from ..series.files import FileSource, restore
+from ..series.base import check_native
+from ..series.files import FileSource
 from ..series.leading import boxes, flat_shape
 from .choosing import Choice
 from .hdf5_contents import kind_of
-from .hdf5_files import absolute, import_h5py, open_file
+from .hdf5_files import import_h5py, open_file
 from .hdf5_links import follow
 from .hdf5_lock import Parts, hdf5_lock, watch_starts
 from .hdf5_named import find_named
@@ -39,6 +39,10 @@ class Hdf5Source(FileSource):
     has_datasets = True
     handles = ("_parts",)
     uses_h5py = True
+    converted: np.dtype | None = None
+    """the dtype that the library converts to while it reads, None for that of the datasets"""
+    apart_files: tuple[Path, ...] = ()
+    """the file of each dataset, where they are in several"""
 
     def __init__(
         self, path: str | os.PathLike, dataset: str = "", only_image: bool = False
@@ -46,14 +50,8 @@ class Hdf5Source(FileSource):
         import_h5py(path)
         FileSource.__init__(self, path, dataset=dataset)
         with hdf5_lock():
-            self.choice, parts, files = _opened(
-                self.path,
-                lambda file: (
-                    find_image(file, self.path)
-                    if only_image
-                    else find_named(file, dataset, self.path)
-                ),
-            )
+            find = find_image if only_image else partial(find_named, name=dataset)
+            self.choice, parts, files = opened(self.path, partial(find, path=self.path))
             self.parameters = {"dataset": self.choice.names}
             self._set_parts(parts, files)
 
@@ -65,7 +63,7 @@ class Hdf5Source(FileSource):
         self._leads = [dataset.shape[:-2] for dataset in datasets]
         counts = [lengths(dataset.shape)[0] for dataset in datasets]
         self._edges = list(accumulate(counts, initial=0))
-        self.set_layout((self._edges[-1], *first.shape[-2:]), first.dtype)
+        self.set_layout((self._edges[-1], *first.shape[-2:]), self.converted or first.dtype)
         watch_starts()
         self._parts = Parts(parts)
         found = [path for part in self._parts for path in part.files]
@@ -87,10 +85,20 @@ class Hdf5Source(FileSource):
 
     def open(self) -> None:
         with hdf5_lock():
-            _, parts, _ = _opened(self.path, lambda file: self.choice)
+            parts = self._open_all()
             for part, layout in zip(parts, self._layout, strict=True):
                 self._check_unchanged(part.dataset, *layout)
             self._parts = Parts(parts)
+
+    def _open_all(self) -> list[Storage]:
+        """Open the datasets of the call again."""
+        paths = self.apart_files or (self.path,) * len(self.choice.names)
+        parts: dict[int, Storage] = {}
+        for path in dict.fromkeys(paths):
+            indices = [index for index, each in enumerate(paths) if each == path]
+            names = tuple(self.choice.names[index] for index in indices)
+            parts |= zip(indices, opened(path, Choice(names, ""))[1], strict=True)
+        return [parts[index] for index in range(len(parts))]
 
     def _check_unchanged(self, dataset: h5py.Dataset, shape: tuple[int, ...], dtype: str) -> None:
         """Refuse a dataset that is not the one of the call; one that is being written may grow."""
@@ -130,48 +138,22 @@ class Hdf5Source(FileSource):
                 max(start, edges[index]) - edges[index],
                 min(stop, edges[index + 1]) - edges[index],
             )
-            blocks += _read(parts[index], self._leads[index], frames, (first, last))
+            part, lead = parts[index], self._leads[index]
+            blocks += _read(part, lead, frames, (first, last), self.converted)
         return blocks
-
-
-class Hdf5DatasetSource(Hdf5Source):
-    """An open h5py dataset; where it is sent, its file is opened again by path."""
-
-    def __init__(self, dataset: h5py.Dataset) -> None:
-        with hdf5_lock():
-            FileSource.__init__(self, absolute(dataset.file), dataset=dataset.name)
-            self.choice = Choice((dataset.name,), "given")
-            self._set_parts([_checked(dataset, self.path)], [])
-
-    @classmethod
-    def accepts(cls, ims: object) -> bool:
-        dataset = loaded("h5py", "Dataset")
-        return dataset is not None and isinstance(ims, dataset)
-
-    def __dask_tokenize__(self) -> tuple:
-        # A file in memory has a name but no fingerprint.
-        return (FileSource if self.path.is_file() else Source).__dask_tokenize__(self)
-
-    def __reduce__(self) -> tuple:
-        if not self.path.is_file():
-            raise TypeError(
-                f"dataset {self.choice.names[0]!r} is not in a file that can be opened again: "
-                f"save it to a file and give its path"
-            )
-        return restore, (Hdf5Source, self.__getstate__())
 
 
 Opened = tuple[Choice, list[Storage], list[Path]]
 
 
-def _opened(path: Path, find: Callable[[h5py.File], Choice]) -> Opened:
+def opened(path: Path, find: Choice | Callable[[h5py.File], Choice]) -> Opened:
     """Open datasets of a file.
 
     Parameters
     ----------
     path : path
-    find : callable
-        Returns their names, given the open file.
+    find : Choice or callable
+        Their names, or a function that returns these, given the open file.
 
     Returns
     -------
@@ -183,9 +165,9 @@ def _opened(path: Path, find: Callable[[h5py.File], Choice]) -> Opened:
 
     def open_all(swmr: bool) -> Opened:
         file = open_file(path, swmr)
-        choice = find(file)
+        choice = find if isinstance(find, Choice) else find(file)
         found = [follow(file, name) for name in choice.names]
-        parts = [_checked(dataset, path) for dataset, _ in found]
+        parts = [checked(dataset, path) for dataset, _ in found]
         return choice, parts, list(dict.fromkeys(passed for _, files in found for passed in files))
 
     try:
@@ -200,7 +182,7 @@ def _opened(path: Path, find: Callable[[h5py.File], Choice]) -> Opened:
         raise problem from None
 
 
-def _checked(dataset: h5py.Dataset, path: Path) -> Storage:
+def checked(dataset: h5py.Dataset, path: Path) -> Storage:
     """Return how a dataset is stored, or refuse one that is no series."""
     given = f"dataset {dataset.name!r}"
     if dataset.shape is None or len(dataset.shape) < 2:
@@ -231,11 +213,16 @@ def _check_alike(datasets: list[h5py.Dataset], path: Path) -> None:
 
 
 def _read(
-    part: Storage, lead: tuple[int, ...], frames: tuple[int, int], rows: tuple[int, int]
+    part: Storage,
+    lead: tuple[int, ...],
+    frames: tuple[int, int],
+    rows: tuple[int, int],
+    converted: np.dtype | None,
 ) -> list[np.ndarray]:
     """Read rows of frames of one dataset, and check that all files it refers to are still there."""
     with hdf5_lock():  # which every attribute of a dataset needs as well
-        blocks = [part.dataset[(*box, slice(*rows))] for box in boxes(*frames, lead)]
+        dataset = part.dataset if converted is None else part.dataset.astype(converted)
+        blocks = [dataset[(*box, slice(*rows))] for box in boxes(*frames, lead)]
     part.check(*frames)
     return [block.reshape(-1, *block.shape[-2:]) for block in blocks]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..packages import load, require
 from .notes import NONE, Facts
-from .placed import PlacedSource, only_image
+from .placed import PlacedSource, naming_damage, only_image
 from .writing import exactly, write_with
 
 
@@ -18,13 +18,11 @@ class MrcSource(PlacedSource):
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path)
         mrcfile = require("mrcfile", self.path)
-        try:
+        with naming_damage(self.path, "an MRC file"):
             with mrcfile.open(self.path, header_only=True) as file:
                 header = file.header
             *leading, rows, cols = mrcfile.utils.data_shape_from_header(header)
             dtype = mrcfile.utils.data_dtype_from_header(header)
-        except ValueError as error:
-            raise ValueError(f"{self.path} is not an MRC file, or is cut off: {error}") from error
         begin, nbytes = header.nbytes + int(header.nsymbt), rows * cols * dtype.itemsize
         count = int(np.prod(leading, dtype=np.int64))
         places = range(begin, begin + count * nbytes, nbytes)

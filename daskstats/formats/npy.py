@@ -21,7 +21,7 @@ from .writing import OutputFile
 
 
 class NpySource(FileSource, ArraySource):
-    """A 3-D array in a ``.npy`` file; pages come in as they are read."""
+    """A 3-D array in a ``.npy`` file, or one image; pages come in as they are read."""
 
     handles = ("_array",)
 
@@ -34,11 +34,14 @@ class NpySource(FileSource, ArraySource):
     def _map(self) -> np.memmap:
         try:
             check_header(self.path)
-            return np.lib.format.open_memmap(self.path, mode="r")
+            array = np.lib.format.open_memmap(self.path, mode="r")
         except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(
                 f"{self.path} is not a .npy file of numbers, or is cut off: {error}"
             ) from error
+        if array.ndim == 2 and array.size:
+            return array[None]  # type: ignore[return-value]
+        return array
 
     def open(self) -> None:
         array = self._map()

@@ -17,12 +17,13 @@ from typing import NamedTuple
 from urllib.parse import parse_qs
 
 from ..arguments import shown, warn
+from .natural import natural
+from .zarr_files import is_store
+from .zarr_search import find_store
+from .zarr_url import is_url
 
 # Before names of datasets, in silx and fabio.
 SCHEMES = re.compile(r"(silx|fabio):(//)?")
-
-# Before addresses of stores elsewhere.
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 SuffixOf = Callable[[str], str | None]
@@ -39,16 +40,6 @@ class Name(NamedTuple):
         return f"{self.file}::{self.dataset}" if self.dataset else self.file
 
 
-def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """Return a key to sort names by, with numbers in them as numbers.
-
-    >>> sorted(["scan_10.tif", "scan_2.tif"], key=natural_key)
-    ['scan_2.tif', 'scan_10.tif']
-    """
-    parts = re.split(r"([0-9]+)", text)
-    return [(0, int(part), part) if i % 2 else (1, 0, part) for i, part in enumerate(parts) if part]
-
-
 def parse(text: str) -> Name:
     """Return the file, the dataset and the frames that a text names.
 
@@ -57,7 +48,7 @@ def parse(text: str) -> Name:
     >>> parse("silx:scan.h5?path=/entry/data&slice=0:10")
     Name(file='scan.h5', dataset='/entry/data', frames=slice(0, 10, None))
     """
-    if Path(text).exists() or ADDRESS.match(SCHEMES.sub("", text)):
+    if Path(text).exists() or is_url(SCHEMES.sub("", text)):
         return Name(text)
     bare = SCHEMES.sub("", text)
     file, _, query = bare.partition("?")
@@ -110,33 +101,26 @@ def expand(name: Name, suffix_of: SuffixOf, without: Path | None = None) -> list
         If a folder has two kinds of files equally often.
     """
     path = Path(name.file)
-    if ADDRESS.match(name.file) or path.is_file():
+    if is_url(name.file) or path.is_file() or find_store(path):
         return [name]
     if path.is_dir():
-        if is_store(path):
-            return [name]
         return [name._replace(file=str(file)) for file in _in_folder(path, suffix_of, without)]
     if not glob.has_magic(name.file):
         return [name]
     # glob leaves hidden files out.
     matches = glob.glob(name.file, recursive=True)  # noqa: PTH207 (Path needs a relative pattern)
-    found = sorted(matches, key=natural_key)
+    found = sorted(matches, key=natural)
     files = [file for file in found if not same_file(Path(file), without)]
     if not files:
         raise FileNotFoundError(f"no file matches the pattern {name.file}")
     return [name._replace(file=file) for file in files]
 
 
-def is_store(path: Path) -> bool:
-    """Whether a directory is a zarr array or group: one file."""
-    return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
-
-
 def _in_folder(folder: Path, suffix_of: SuffixOf, without: Path | None) -> list[Path]:
     """Return the files of a folder that have its most frequent known suffix, in natural order."""
     entries = [
         entry
-        for entry in sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name))
+        for entry in sorted(folder.iterdir(), key=lambda entry: natural(entry.name))
         if not entry.name.startswith(".") and not same_file(entry, without)
     ]
     found = {entry: suffix_of(entry.name) for entry in entries if _is_input(entry)}

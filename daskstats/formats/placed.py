@@ -4,12 +4,12 @@ A folder may have hundreds of thousands of files: nothing but numbers is kept of
 """
 
 import bz2
+import errno
 import gzip
 import os
-import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -60,7 +60,12 @@ class PlacedSource(ReopenedSource):
     row_unit: int | None = 1
 
     def set_places(
-        self, shape: tuple[int, int], stored: np.dtype, offsets: Iterable[int], what: str = "frame"
+        self,
+        shape: tuple[int, int],
+        stored: np.dtype,
+        offsets: Iterable[int],
+        what: str = "frame",
+        check: bool = True,
     ) -> None:
         """Set the layout of frames, given the first byte of each; refuse a file that is cut off.
 
@@ -74,11 +79,13 @@ class PlacedSource(ReopenedSource):
             Of the first byte of each frame.
         what : str
             Name of a frame in errors, such as "page".
+        check : bool
+            Whether the frames must lie within the size of the file: not where it is compressed.
         """
         self._offsets, self._stored = compact(offsets), np.dtype(stored)
         self.set_layout((len(self._offsets), *shape), stored)
         nbytes = self.shape[0] * self.shape[1] * self._stored.itemsize
-        if self.path.suffix.lower() in OPENERS:
+        if not check or self.path.suffix.lower() in OPENERS:
             return  # the size is known once everything is decompressed: a read finds the end
         size = self._state[0]
         for index, offset in enumerate(self._offsets):
@@ -91,11 +98,15 @@ class PlacedSource(ReopenedSource):
     def layout(self) -> tuple:
         return *super().layout(), self._stored.str, self._offsets
 
+    def opened(self) -> AbstractContextManager[BinaryIO]:
+        """Open the bytes in which the frames have their places."""
+        return open_file(self.path)
+
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         cols = self.shape[1]
         block = np.empty((stop - start, last - first, cols), self._stored)
         self.check_unchanged()
-        with open_file(self.path) as file:
+        with self.opened() as file:
             for index, frame in enumerate(block, start):
                 offset = self._offsets[index] + first * cols * block.itemsize
                 fill(file, frame, offset, f"{self.path} is cut off in frame {index}")
@@ -131,15 +142,32 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
     opener = OPENERS.get(path.suffix.lower())
     with naming_place(path):
         file = opener(path, "rb") if opener else path.open("rb", buffering=0)
-    with file:
-        try:
-            yield file
-        except (EOFError, zlib.error) as error:
-            raise ValueError(f"{path} is damaged or cut off: {error}") from error
-        except OSError as error:
-            if opener is None or error.errno is not None:
-                raise
-            raise ValueError(f"{path} is damaged or cut off: {error}") from error
+    # Only a file that is decompressed has damage that its reader can find.
+    with file, naming_damage(path, "a sound file") if opener else nullcontext():
+        yield file
+
+
+@contextmanager
+def naming_damage(path: Path, what: str) -> Iterator[None]:
+    """Turn an error of a library about the content of a file into one that names the file.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+    what : str
+        Its format with an article, such as "an MRC file".
+    """
+    try:
+        yield
+    except Exception as error:
+        # An OSError with a number is one of the system; libraries raise others for bad content, or
+        # seek to where no file can be (EINVAL).
+        system = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        named = isinstance(error, ValueError) and str(path) in str(error)
+        if system or named or isinstance(error, MemoryError | ImportError):
+            raise
+        raise ValueError(f"{path} is not {what}, or is cut off: {error}") from error
 
 
 def fill(file: BinaryIO, out: np.ndarray, offset: int, fault: str) -> None:

@@ -14,13 +14,19 @@ import numpy as np
 
 from ..series.files import FileSource
 from . import (
+    eiger_stream,
     fabio_images,
+    fch5,
     fits,
     framecache,
     hdf5,
+    hdf5_files,
+    hdf5_lock,
+    hexrd_yaml,
     mrc,
     nexus,
     npy,
+    npz,
     png,
     tiff,
     zarr_array,
@@ -59,10 +65,14 @@ FABIO = Format(
 )
 MRC = Format(mrc.MrcSource, mrc.read_image, package="mrcfile", compressed=(".gz", ".bz2"))
 FITS = Format(fits.FitsSource, fits.read_image, package="astropy", compressed=(".gz", ".bz2"))
+FRAME_CACHE = Format(framecache.FrameCacheSource)
+FCH5 = Format(fch5.Fch5Source)
+EIGER_STREAM = Format(eiger_stream.EigerStreamSource)
+HEXRD = Format(hexrd_yaml.HexrdYamlSource)
 
 FORMATS = {
     ".npy": Format(npy.NpySource, npy.read_image, npy.write_image),
-    ".npz": Format(framecache.FrameCacheSource, write_all=npy.write_archive),
+    ".npz": Format(npz.NpzSource, npz.read_image, write_all=npy.write_archive),
     ".zarr": Format(
         zarr_array.ZarrPathSource,
         zarr_array.read_image,
@@ -73,7 +83,10 @@ FORMATS = {
     ".hdf5": NEXUS,
     ".nxs": NEXUS,
     **dict.fromkeys((".hdf", ".he5", ".nc", ".nx5"), HDF5),
-    **dict.fromkeys((".cxi", ".emd", ".fch5", ".hspy", ".mat"), HDF5),
+    **dict.fromkeys((".cxi", ".emd", ".hspy", ".mat"), HDF5),
+    ".fch5": FCH5,
+    ".yml": HEXRD,
+    ".yaml": HEXRD,
     ".tif": TIFF,
     ".tiff": TIFF,
     ".fits": FITS._replace(write=fits.write_image),
@@ -89,7 +102,7 @@ FORMATS = {
     **dict.fromkeys(
         (".cor", ".esper", ".esperanto", ".img", ".kcd", ".msk", ".sfrm", ".spe"), FABIO
     ),
-    ".mccd": FABIO,
+    ".mccd": TIFF,  # a TIFF file with a header of its own
     **{f".mar{size}": FABIO for size in (1200, 1600, 1800, 2000, 2300, 2400, 3000, 3450)},
     **{f".ge{number}": FABIO for number in ("", 1, 2, 3, 4, 5)},
 }
@@ -203,13 +216,26 @@ def _by_content(path: Path, column: str, found: Format | None) -> Format | None:
     with path.open("rb") as file:
         head = file.read(512)
     if head.startswith(HDF5_SIGNATURE):
-        return found if found and found.series is HDF5.series else HDF5
+        special = _layout_of_hexrd(path) if column == "series" else None
+        return special or (found if found and found.series is HDF5.series else HDF5)
+    if found is FORMATS[".npz"] and column == "series" and npz.holds_frame_cache(path):
+        return FRAME_CACHE
     if found is not None:
         return found
     for offset, magic, suffix in SIGNATURES:
         if head[offset:].startswith(magic) and getattr(FORMATS[suffix], column) is not None:
             return FORMATS[suffix]
     return None
+
+
+def _layout_of_hexrd(path: Path) -> Format | None:
+    """Return the format of an HDF5 file that holds no dataset of frames, but is one of HEXRD's."""
+    try:
+        with hdf5_lock.hdf5_lock(), hdf5_files.open_file(path) as file:
+            kinds = (FCH5, fch5.is_frame_cache(file)), (EIGER_STREAM, eiger_stream.is_stream(file))
+            return next((kind for kind, found in kinds if found), None)
+    except (OSError, ValueError, ImportError):
+        return None  # the format says what is wrong
 
 
 def _unknown(text: str, column: str) -> ValueError:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,8 +17,8 @@ from ..series.base import Source
 from ..series.files import FileSource
 from ..series.leading import flat_shape
 from .hdf5_storage import decoded_together
-from .zarr_search import find_array, find_image
-from .zarr_store import OpenArray
+from .zarr_open import OpenArray
+from .zarr_search import find_array, find_image, reading_metadata
 
 if TYPE_CHECKING:
     import zarr
@@ -79,7 +78,7 @@ class ZarrStoreSource(ZarrSource):
 
     def __init__(self, store: Store) -> None:
         where = f"the store {type(store).__name__}"
-        with _reading_metadata(where):
+        with reading_metadata(where):
             node = load("zarr").open(store, mode="r")
         array = array_of(node, where)
         self._set_array(array, shape_of(array))
@@ -157,7 +156,7 @@ def open_array(path: Path, dataset: str = "", single: bool = False) -> zarr.Arra
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
-    with _reading_metadata(path):
+    with reading_metadata(path):
         node = _open_zip(path) if path.suffix == ".zip" else load("zarr").open(path, mode="r")
     return array_of(node, str(path), dataset, single)
 
@@ -168,14 +167,12 @@ def array_of(
     """Return an array itself, that of a name in a group, or the only one that is a series."""
     zarr, name = load("zarr"), dataset.strip("/")
     if name:
-        with _reading_metadata(where):
+        with reading_metadata(where):
             node = node.get(name) if isinstance(node, zarr.Group) else None
         if node is None:
             raise ValueError(f"{where} has no array {dataset!r}")
     if isinstance(node, zarr.Array):
         return node
-    with _reading_metadata(where):
-        list(node.members())
     return (
         find_image(node, where) if single else find_array(node, where, f"/{name}" if name else "")
     )
@@ -192,21 +189,6 @@ def _open_zip(path: Path) -> zarr.Array | zarr.Group:
     if len(tops) != 1:
         raise FileNotFoundError("the zip file holds no store")
     return zarr.open(store, path=tops.pop(), mode="r")
-
-
-@contextmanager
-def _reading_metadata(path: Path | str) -> Iterator[None]:
-    """Turn every error that metadata can lead to into one kind of error."""
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"{path} is no zarr array or group: {error}") from error
-    except OSError:
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"{path} is no zarr array or group that can be read: {type(error).__name__}: {error}"
-        ) from error
 
 
 def check_chunks(array: zarr.Array) -> None:

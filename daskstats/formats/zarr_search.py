@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,21 @@ from .zarr_files import is_store
 
 if TYPE_CHECKING:
     import zarr
+
+
+@contextmanager
+def reading_metadata(path: Path | str) -> Iterator[None]:
+    """Turn every error that metadata can lead to into one kind of error."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"{path} is no zarr array or group: {error}") from error
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{path} is no zarr array or group that can be read: {type(error).__name__}: {error}"
+        ) from error
 
 
 def find_store(path: Path) -> tuple[Path, str] | None:
@@ -81,6 +97,12 @@ def find_image(group: zarr.Group, where: str) -> zarr.Array:
     raise _several(every, where, where)
 
 
+def says_its_arrays(group: zarr.Group) -> bool:
+    """Whether the arrays of a group can be found without listing its store."""
+    consolidated = group.metadata.consolidated_metadata is not None
+    return consolidated or _first_level(group, "", refuse=False) is not None
+
+
 def _candidates(group: zarr.Group, where: str, base: str) -> list[Candidate]:
     found = [
         Candidate((name,), [array], base)
@@ -94,7 +116,9 @@ def _arrays(group: zarr.Group, base: str, where: str) -> Iterator[tuple[str, zar
     """Yield (name, array) of all below a group; of the levels of an image the first one only."""
     zarr = load("zarr")
     below = []
-    for key, node in sorted(group.members(), key=lambda item: natural(item[0])):
+    with reading_metadata(where):
+        members = sorted(group.members(), key=lambda item: natural(item[0]))
+    for key, node in members:
         name = f"{base}/{key}"
         if isinstance(node, zarr.Array):
             yield name, node

@@ -20,14 +20,12 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import prod
 from pathlib import Path
-from threading import RLock
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from ..packages import load
-from ..series.files import naming_place, place
-from ..series.leading import boxes
+from ..series.files import place
 from .zarr_grid import Grid, ShardIndex, runs
 
 if TYPE_CHECKING:
@@ -61,64 +59,11 @@ class Known:
     """the time of the call, in ns since 1970"""
 
 
-class OpenArray:
-    """A zarr array that can be read as long as its store is in the state it had at the call.
-
-    Parameters
-    ----------
-    array : zarr.Array
-    known : Known, optional
-        The state at the call, if that was in another process.
-
-    Raises
-    ------
-    FileNotFoundError
-        If its metadata are not in the store.
-    ValueError
-        If they are those of another array.
-    """
-
-    def __init__(self, array: zarr.Array, known: Known | None = None) -> None:
-        self.array, self.store = array, store_of(array)
-        self.name = self.store.name
-        self.known = known or self.store.state()
-        self.store.check(self.known)
-
-    def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
-        """Return rows of frames; raise an error unless the store was there all the time."""
-        self.store.check(self.known)
-        lead = self.array.shape[:-2]
-        blocks = [self.array[(*box, slice(first, last))] for box in boxes(start, stop, lead)]
-        self.store.check(self.known)
-        self.store.check_chunks(self.known, (start, stop), (first, last))
-        return [block.reshape(-1, *block.shape[-2:]) for block in blocks]
-
-    def __getstate__(self) -> dict[str, object]:
-        # Some stores open files when they are unpickled, and may fail. A worker may send it on.
-        sent = vars(self).get("_sent") or load("cloudpickle").dumps(self.array)
-        return {"known": self.known, "name": self.name, "_sent": sent}
-
-    def __getattr__(self, name: str) -> zarr.Array | ArrayStore:
-        # Python calls this for missing attributes only: where the array was sent.
-        if name not in ("array", "store"):
-            raise AttributeError(name)
-        with vars(self).setdefault("_opening", RLock()):
-            if name not in vars(self):
-                with naming_place(self.name):
-                    self.__init__(load("cloudpickle").loads(self._sent), self.known)  # type: ignore[misc]
-                    del self._sent
-        return vars(self)[name]
-
-
-def store_of(array: zarr.Array) -> ArrayStore:
-    """Return the directory of an array, or its part of any other store."""
-    if isinstance(array.store_path.store, load("zarr.storage").LocalStore):
-        return ArrayDirectory(array)
-    return ArrayStore(array)
-
-
 class ArrayStore:
     """The part of a store that belongs to one array."""
+
+    checks_before = True
+    """whether the metadata are read before each read of frames, too"""
 
     def __init__(self, array: zarr.Array) -> None:
         self._path = array.store_path
@@ -150,6 +95,15 @@ class ArrayStore:
             raise self._replaced(f"it had {known.length} {count}, and has {length}")
         self._seen = text
 
+    def recorded(self, array: zarr.Array) -> zarr.Array:
+        """Return an array of the same store that notes the chunks that are missing, if need be."""
+        return array
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turn errors of a read into those that name the store."""
+        yield
+
     def check_chunks(self, known: Known, frames: tuple[int, int], rows: tuple[int, int]) -> None:
         """Raise an error if chunks of rows of frames were removed since the call."""
 
@@ -165,7 +119,7 @@ class ArrayStore:
     def _written(self) -> np.ndarray:
         """Return the slabs that have chunks."""
         prefix = f"{self._path.path}/" if self._path.path else ""
-        keys = _wait_for(_collect(self._path.store.list_prefix(prefix)))
+        keys = wait_for(collect(self._path.store.list_prefix(prefix)))
         return self._grid.slabs_of(key.removeprefix(prefix) for key in keys)[0]
 
     def _missing(self, written: np.ndarray) -> np.ndarray:
@@ -211,7 +165,7 @@ class ArrayStore:
         """Return the value of a key, or its last bytes."""
         request = load("zarr.abc.store").SuffixByteRequest(suffix) if suffix else None
         prototype = load("zarr.core.buffer").default_buffer_prototype()
-        found = _wait_for((self._path / key).get(prototype, request))
+        found = wait_for((self._path / key).get(prototype, request))
         return None if found is None else found.to_bytes()
 
     def _gone(self, why: str) -> FileNotFoundError:
@@ -348,9 +302,9 @@ class ArrayDirectory(ArrayStore):
             raise self._gone(f"there is no {error.filename}") from error
 
 
-def _wait_for(coroutine: Coroutine[object, object, T]) -> T:
+def wait_for(coroutine: Coroutine[object, object, T]) -> T:
     return load("zarr.core.sync").sync(coroutine)
 
 
-async def _collect(keys: AsyncIterator[str]) -> list[str]:
+async def collect(keys: AsyncIterator[str]) -> list[str]:
     return [key async for key in keys]

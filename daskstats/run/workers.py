@@ -16,10 +16,9 @@ from .. import config
 from ..memory import available
 from ..packages import load
 from ..planning.values import mebibytes
-from ..series.base import Source
+from ..series.base import DerivedSource, Source
 from ..series.daskarrays import DaskSource
 from ..series.locked import LockedSource
-from ..series.selection import SelectedSource
 
 # Seconds between inspections of the workers while a state is waited for, and seconds for the first
 # attempt to fetch it, because its worker may have died; the next attempt has twice as long.
@@ -201,7 +200,7 @@ def _unsendable(value: Any) -> tuple[str, str]:
     """Return the name of the object that cannot be pickled, and the way out."""
     if not isinstance(value, Source):
         return f"the statistic {value.name}", "give it functions and values that can be pickled"
-    while isinstance(value, LockedSource | SelectedSource):
+    while isinstance(value, DerivedSource):
         if isinstance(value, LockedSource):
             try:
                 load("cloudpickle").dumps(value._lock)

@@ -1,29 +1,39 @@
 """Arrays in memory: 3-D numpy arrays, memory maps, lists of 2-D arrays. Always views."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from dask.array import Array
 
+from ..packages import loaded
 from .base import Source, as_frames, check_count, check_dtype, check_frame, check_shape
 from .foreign import is_plain, refusal
+from .leading import flat_shape
 
 
 class ArraySource(Source):
-    """A numpy array (frames, rows, cols), a memory map included."""
+    """A numpy array (..., rows, cols) whose leading axes count as frames; a memory map included."""
 
     row_unit = 1
 
     def __init__(self, array: np.ndarray) -> None:
         if not is_plain(type(array)):
             raise TypeError(refusal(type(array), "the image series", "a plain numpy array"))
+        array = np.asarray(array)  # subclasses may compute otherwise
+        if _is_scattered(array):  # in a file: of one in memory, `FrameListSource` keeps views
+            raise ValueError(
+                f"the array of shape {array.shape} is not in C order, and would have to be copied "
+                f"for its leading axes to count as frames"
+            )
+        array = array.reshape(flat_shape(array.shape)) if array.ndim > 3 else array
         self.set_layout(array.shape, array.dtype)
         self.in_memory = _needs_no_copy(array[:1], self.dtype)
-        self._array = np.asarray(array)  # subclasses may compute otherwise
+        self._array = array
 
     @classmethod
     def accepts(cls, ims: object) -> bool:
-        return issubclass(type(ims), np.ndarray)
+        return isinstance(ims, np.ndarray) and not _is_scattered(ims)
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         return [self._array[start:stop, first:last]]
@@ -33,12 +43,15 @@ class ArraySource(Source):
 
 
 class FrameListSource(Source):
-    """A list or tuple of 2-D numpy arrays."""
+    """A list or tuple of 2-D numpy arrays; or an array whose leading axes cannot become one."""
 
     row_unit = 1
     apart = True
 
-    def __init__(self, frames: Sequence[np.ndarray]) -> None:
+    def __init__(self, frames: Sequence[np.ndarray] | np.ndarray) -> None:
+        if isinstance(frames, np.ndarray):
+            flat_shape(frames.shape)
+            frames = [frames[index] for index in np.ndindex(frames.shape[:-2])]
         check_count(len(frames))
         for index, frame in enumerate(frames):
             if not is_plain(type(frame)):
@@ -53,13 +66,30 @@ class FrameListSource(Source):
 
     @classmethod
     def accepts(cls, ims: object) -> bool:
-        return issubclass(type(ims), list | tuple)
+        if not isinstance(ims, list | tuple):
+            return _is_scattered(ims)
+        dataset = loaded("h5py", "Dataset")
+        return dataset is None or not ims or not isinstance(ims[0], dataset)
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         return [frame[None, first:last] for frame in self._frames[start:stop]]
 
     def part(self, start: int, stop: int, first: int, last: int) -> Source | None:
         return FrameListSource([frame[first:last] for frame in self._frames[start:stop]])
+
+
+def _is_scattered(ims: object) -> bool:
+    """Whether an object is an array whose leading axes become one only in a copy.
+
+    >>> scan = np.zeros((5, 4, 8, 6))
+    >>> _is_scattered(scan), _is_scattered(scan[:, :3]), _is_scattered(scan[:, :1])
+    (False, True, False)
+    """
+    if not isinstance(ims, np.ndarray) or ims.ndim < 4:
+        return False
+    pairs = zip(ims.shape[:-2], ims.strides[:-2], strict=True)
+    axes = [(length, stride) for length, stride in pairs if length != 1]
+    return any(outer != length * inner for (_, outer), (length, inner) in pairwise(axes))
 
 
 def _needs_no_copy(block: np.ndarray, dtype: np.dtype) -> bool:

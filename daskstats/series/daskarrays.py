@@ -5,10 +5,11 @@ from dask.array import Array
 
 from .base import Source
 from .foreign import check_plain, is_plain, refusal
+from .leading import flat_shape
 
 
 class DaskSource(Source):
-    """A dask array (frames, rows, cols).
+    """A dask array (..., rows, cols) whose leading axes count as frames.
 
     Graphs name its blocks instead of calling `read`, which computes.
     """
@@ -21,11 +22,15 @@ class DaskSource(Source):
             raise TypeError(
                 refusal(type(array._meta), "a block of the dask array", "plain numpy arrays")
             )
-        if array.ndim == 3 and any(np.isnan(array.shape)):
+        if array.ndim > 2 and any(np.isnan(array.shape)):
             raise ValueError(
                 f"the dask array has unknown lengths, shape {array.shape}: "
                 f"call its compute_chunk_sizes() first"
             )
+        if array.ndim > 3:
+            # Blocks keep their lengths along the last leading axis, and get one of the others.
+            shape = flat_shape(array.shape, "a dask array")
+            array = array.reshape(shape, merge_chunks=False)
         self.set_layout(array.shape, array.dtype, "a dask array")
         self.frame_unit = max(array.chunks[0])
         self.row_unit = max(array.chunks[1]) if len(array.chunks[1]) > 1 else None

@@ -3,6 +3,8 @@
 Everything here is decided by type, never by an attribute: test doubles have them all.
 """
 
+from typing import TypeVar
+
 import numpy as np
 
 _FILLED = (
@@ -27,7 +29,8 @@ ADVICE = {
     ("xarray", "DataTree"): ("[name].values", ", of one of its variables (or .data)"),
     ("pandas", "DataFrame"): (".to_numpy()", ""),
     ("pandas", "Series"): (".to_numpy()", ""),
-    ("hyperspy", "BaseSignal"): (".data", ""),
+    # Of spectra; of images `array_of` takes the data.
+    ("hyperspy", "Signal1D"): (".as_signal2D(axes)", ", with the axes of a frame"),
     ("astropy", "NDData"): (".data", ", and give the mask that all images share as mask"),
     ("sparse", "SparseArray"): (".todense()", ""),
     ("scipy", "spmatrix"): (".toarray()", ""),
@@ -35,6 +38,11 @@ ADVICE = {
     ("cupy", "ndarray"): (".get()", ""),
     ("torch", "Tensor"): (".numpy(force=True)", ""),
 }
+
+# The attribute with the array of an object, likewise.
+HOLDING = {("hyperspy", "BaseSignal"): "data", ("nexusformat", "NXfield"): "nxdata"}
+
+T = TypeVar("T")
 
 
 def is_plain(kind: type) -> bool:
@@ -91,8 +99,19 @@ def called(kind: type) -> str:
 
 def advice_for(kind: type) -> tuple[str, str] | None:
     """Return how to make plain arrays of a type, and a remark; None if the type is unknown."""
+    return _named_for(kind, ADVICE)
+
+
+def array_of(ims: object) -> object:
+    """Return the array that an object of another package holds, None for objects of other types."""
+    attribute = _named_for(type(ims), HOLDING)
+    return None if attribute is None else getattr(ims, attribute)
+
+
+def _named_for(kind: type, table: dict[tuple[str, str], T]) -> T | None:
+    """Return the entry of a table for a type, or for the first class it is derived from."""
     names = [(_package(base), base.__name__) for base in kind.__mro__]
-    return next((ADVICE[name] for name in names if name in ADVICE), None)
+    return next((table[name] for name in names if name in table), None)
 
 
 def _package(kind: type) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from dask.utils import SerializableLock
 
 from ..arguments import check_lock
-from . import arrays, daskarrays  # noqa: F401 (found by `_kinds`)
+from . import arrays, daskarrays, foreign, readers  # noqa: F401 (found by `_kinds`)
 from .base import Source
 from .foreign import advice_for, refusal
 from .locked import LockedSource
@@ -26,9 +26,10 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
     ----------
     ims : path, list of paths, array, list of 2-D arrays, or HEXRD-like image series
         Anything with ``len(ims)``, ``ims[i]`` (a 2-D array for a Python int ``i``), ``.shape`` (of
-        a frame) and ``.dtype``; a numpy, zarr, h5py or dask array (frames, rows, cols); a list of
-        2-D arrays; the path of a file, a folder or a pattern, or several paths: see
-        `daskstats.formats.files.open_files`.
+        a frame, or of all) and ``.dtype``; a numpy, zarr, h5py or dask array (..., rows, cols), of
+        which the leading axes count as frames in C order; a group of h5py or zarr; a list of 2-D
+        arrays or of h5py datasets; a sequence of PIMS, fabio or scikit-image; the path or address
+        of a file, a folder or a pattern, or several: see `daskstats.formats.files.open_files`.
     lock : bool or lock
         Whether only one thread at a time may read from it; or the lock to use.
 
@@ -53,6 +54,7 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
 # The formats stand above this room: their table is imported by name. Every class that opens an
 # object is defined once these imports are done.
 _formats = import_module("daskstats.formats.files")
+import_module("daskstats.formats.hdf5_objects")
 
 
 def _kinds(cls: type[Source] = Source) -> list[type[Source]]:
@@ -92,7 +94,8 @@ def open_source(ims: Any) -> Source:
     for kind in kinds:
         if "accepts" in vars(kind) and kind.accepts(ims):
             return kind(ims)  # type: ignore[call-arg]
-    return SequenceSource(ims)
+    held = foreign.array_of(ims)
+    return SequenceSource(ims) if held is None else open_source(held)
 
 
 def _is_path(ims: object) -> bool:
@@ -112,7 +115,7 @@ def _list_of_paths(ims: object) -> list | None:
         if not ims:
             raise ValueError(f"the image series is empty: {kind.__name__} has no paths")
     elif issubclass(kind, set | frozenset):
-        ims = sorted(ims, key=_formats.path_key)  # type: ignore[call-overload]
+        ims = _formats.ordered(ims)
     elif not issubclass(kind, list | tuple):
         return None
     found = [_is_path(item) for item in ims]  # type: ignore[attr-defined]

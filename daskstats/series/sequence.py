@@ -18,7 +18,7 @@ class SequenceSource(Source):
         try:
             # Each of these may compute a whole frame of a processed series: they are read once.
             self.nframes = check_count(len(ims))
-            self.shape = check_shape(ims.shape)
+            self.shape = check_shape(_frame_shape(ims.shape, self.nframes))
             self.dtype = check_native(ims.dtype)
         except OverflowError as error:
             raise ValueError(
@@ -95,3 +95,16 @@ class SequenceSource(Source):
         check_frame(frame.shape, self.shape, index)
         check_dtype(frame.dtype, self.dtype, index)
         return frame
+
+
+def _frame_shape(shape: Any, nframes: int) -> Any:
+    """Return the shape of a frame, given that, or that of an array of all frames.
+
+    >>> _frame_shape((8, 6), 25), _frame_shape((25, 8, 6), 25)
+    ((8, 6), (8, 6))
+    """
+    try:
+        first, rows, cols = shape
+    except (TypeError, ValueError):
+        return shape
+    return (rows, cols) if first == nframes else shape

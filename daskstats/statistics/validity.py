@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import floor, isfinite
+from math import ceil, floor, inf, isfinite
 
 import numpy as np
 
@@ -71,6 +71,31 @@ def check_validity(
     if limit != limit:
         raise ValueError("saturation must be a number, got nan: NaN is left out by skipna")
     return Validity(tuple(finite), limit, bool(skipna) or len(finite) < len(numbers))
+
+
+def left_out(validity: Validity, values: np.ndarray) -> np.ndarray:
+    """Return where values of any shape do not count, NaN aside; compared as compiled code does.
+
+    >>> left_out(Validity(invalid=(3, 400), saturation=7.5), np.array([3, 7, 8], "u1"))
+    array([ True, False,  True])
+    """
+    found = np.zeros(values.shape, bool)
+    for value in validity.invalid:
+        if can_hold(value, values.dtype):
+            found |= values == _rounded(value, values.dtype)
+    limit = validity.saturation
+    if limit is not None and values.dtype.kind == "f":
+        found |= values >= _rounded(limit, values.dtype)
+    elif limit is not None and limit != inf:
+        # A comparison of integers with an int is exact, whatever its size.
+        found |= values >= (ceil(limit) if isfinite(limit) else _limits(values.dtype)[0])
+    return found
+
+
+def _rounded(value: float, dtype: np.dtype) -> np.generic:
+    """Return a number of a dtype; one that is too large for floats is infinite."""
+    with np.errstate(over="ignore"):
+        return dtype.type(value)
 
 
 def fill_pixels(image: np.ndarray, pixels: np.ndarray, fill: float | None) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from daskstats.formats.files import open_files
-from daskstats.formats.paths import Name, natural_key, parse
+from daskstats.formats.natural import natural
+from daskstats.formats.paths import Name, parse
 from daskstats.series.opening import open_source
 
 
@@ -121,7 +122,7 @@ def test_output_is_left_out_of_a_folder_and_a_pattern(scan):
 
 
 def test_output_is_left_out_of_several_names(scan):
-    paths = sorted(scan.glob("*.npy"), key=lambda path: natural_key(path.name))
+    paths = sorted(scan.glob("*.npy"), key=natural)
     with pytest.warns(UserWarning, match=r"scan_12.npy is the output, and is left out"):
         assert numbers(open_files(paths, without=paths[-1])) == ALL[:-2]
 

@@ -9,7 +9,8 @@ import pytest
 from dask.base import tokenize
 from helpers import DTYPES, check_series, make_frames, read_dense
 
-from daskstats.formats.hdf5 import Hdf5DatasetSource, Hdf5Source
+from daskstats.formats.hdf5 import Hdf5Source
+from daskstats.formats.hdf5_objects import Hdf5DatasetSource
 from daskstats.series.opening import as_series
 
 h5py = pytest.importorskip("h5py")

@@ -26,6 +26,12 @@ def test_every_dtype_and_order(tmp_path, dtype, order):
     check_series(series, frames)
 
 
+@pytest.mark.parametrize("order", [np.ascontiguousarray, np.asfortranarray])
+def test_one_image_is_one_frame(tmp_path, order):
+    frames = make_frames("u2", 1)
+    check_series(as_series(save(tmp_path / "dark.npy", order(frames[0]))), frames)
+
+
 def test_path_variants(tmp_path, monkeypatch):
     frames = make_frames("u2")
     path = save(tmp_path / "a scan, n° 5.NPY.npy", frames)
@@ -81,7 +87,8 @@ def test_file_cut_off_is_refused(tmp_path, keep):
 @pytest.mark.parametrize(
     ("array", "error"),
     [
-        (np.zeros((3, 4)), ValueError),
+        (np.zeros(4), ValueError),
+        (np.zeros((0, 4)), ValueError),
         (np.zeros((0, 3, 4)), ValueError),
         (np.zeros((2, 3, 4), complex), TypeError),
         (np.array([[[None]]]), ValueError),

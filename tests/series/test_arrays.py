@@ -98,7 +98,8 @@ def test_array_subclass_reads_as_plain_array():
     ("array", "error", "text"),
     [
         (np.zeros((4, 5)), ValueError, r"three-dimensional.*\(4, 5\)"),
-        (np.zeros((2, 3, 4, 5)), ValueError, r"three-dimensional.*\(2, 3, 4, 5\)"),
+        (np.zeros((2, 3, 4, 3)), ValueError, r"\(2, 3, 4, 3\).*one of colours"),
+        (np.zeros((9, 3, 4, 3))[::2], ValueError, r"\(5, 3, 4, 3\).*one of colours"),
         (np.array(3), ValueError, "three-dimensional"),
         (np.zeros((0, 4, 5)), ValueError, "no frames"),
         (np.zeros((3, 0, 5)), ValueError, "empty"),
@@ -161,3 +162,45 @@ def test_kinds():
     assert type(as_series(np.zeros((1, 1, 1)))) is ArraySource
     assert type(as_series([np.zeros((1, 1))])) is FrameListSource
     assert as_series(series := as_series(np.zeros((1, 1, 1)))) is series
+
+
+# ---------------------------------------------------------------------- leading axes
+
+
+SCAN = make_frames("u2", 24, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("scan", "kind"),
+    [
+        (SCAN.reshape(4, 6, 5, 6), ArraySource),
+        (SCAN.reshape(24, 1, 5, 6), ArraySource),
+        (SCAN.reshape(2, 3, 4, 5, 6), ArraySource),
+        (SCAN.reshape(4, 6, 5, 6)[1:3], ArraySource),
+        (SCAN.reshape(4, 6, 5, 6)[:, ::6], ArraySource),
+        (SCAN.reshape(4, 6, 5, 6)[..., ::-1, 1:], ArraySource),
+        (SCAN.reshape(4, 6, 5, 6)[::-1, ::-1], ArraySource),
+        (SCAN.reshape(4, 6, 5, 6).astype(">u2"), ArraySource),
+        (SCAN.reshape(4, 6, 5, 6)[:, :4], FrameListSource),
+        (SCAN.reshape(4, 6, 5, 6)[::-1], FrameListSource),
+        (SCAN.reshape(2, 3, 4, 5, 6).transpose(2, 0, 1, 3, 4), FrameListSource),
+        (np.asfortranarray(SCAN.reshape(4, 6, 5, 6)), FrameListSource),
+    ],
+)
+def test_leading_axes_count_as_frames_without_a_copy(scan, kind):
+    series = as_series(scan)
+    assert type(series) is kind
+    check_series(series, scan.reshape(-1, *scan.shape[-2:]))
+    blocks = series.read(0, len(series), 0, 5)
+    assert all(np.may_share_memory(block, scan) for block in blocks)
+
+
+def test_leading_axes_of_a_memory_map(tmp_path):
+    path = tmp_path / "scan.npy"
+    np.save(path, SCAN.reshape(4, 6, 5, 6))
+    mapped = np.load(path, mmap_mode="r")
+    check_series(as_series(mapped), SCAN)
+    check_series(as_series(path), SCAN)
+    np.save(path, np.asfortranarray(SCAN.reshape(4, 6, 5, 6)))
+    with pytest.raises(ValueError, match="not in C order"):
+        as_series(path)

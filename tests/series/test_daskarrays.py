@@ -77,3 +77,18 @@ def test_array_that_lies_about_its_frames_is_found_out():
         series = as_series(array.map_blocks(lie, dtype="u2", meta=np.empty((0, 0, 0), "u2")))
         with pytest.raises(ValueError, match="frame 0"):
             list(series.pieces(0, 1, 0, 4, 1))
+
+
+@pytest.mark.parametrize(
+    ("chunks", "units"),
+    [((1, 4, 5, 6), (4, None)), ((2, 3, 5, 6), (3, None)), ((3, 4, 2, 3), (4, 2))],
+)
+def test_leading_axes_count_as_frames(chunks, units):
+    frames = make_frames("u2", 12)
+    array = da.from_array(frames.reshape(3, 4, 5, 6), chunks=chunks)
+    series = as_series(array)
+    check_series(series, frames)
+    assert (series.frame_unit, series.row_unit) == units
+    unknown = array[da.from_array(np.array([True, False, True]))]
+    with pytest.raises(ValueError, match="unknown lengths"):
+        as_series(unknown)

@@ -7,7 +7,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from fakes import FakeSeries
-from helpers import make_frames
+from helpers import check_series, make_frames
 
 import daskstats as stats
 from daskstats.series.foreign import called, is_plain
@@ -245,7 +245,7 @@ OTHERS = [
     (named("my.science", "Exposure", DataArray), r"a my.Exposure.*its \.values"),
     (named("xarray.core.dataset", "Dataset"), r"its \[name\]\.values"),
     (named("pandas.core.frame", "DataFrame"), r"a pandas.DataFrame.*to_numpy\(\)"),
-    (named("hyperspy.signal", "BaseSignal"), r"hyperspy.BaseSignal.*its \.data"),
+    (named("hyperspy._signals", "Signal1D"), r"hyperspy.Signal1D.*its \.as_signal2D\(axes\)"),
     (named("torch", "Tensor"), r"a torch.Tensor"),
 ]
 
@@ -313,3 +313,18 @@ def test_masked_blocks_are_refused_before_workers_exchange_them(client):
         stats.median(array).compute()
     with pytest.raises(ValueError, match="MaskedArray"):
         stats.average(array).compute()
+
+
+def test_signals_of_hyperspy_are_their_data():
+    """That package is not installed here, and not imported anywhere."""
+    base = type("BaseSignal", (), {"__module__": "hyperspy.signal"})
+    kind = type("Signal2D", (base,), {"__module__": "hyperspy._signals.signal2d"})
+    scan = FRAMES.reshape(2, 4, *FRAMES.shape[1:])
+    for data in (FRAMES, scan, da.from_array(scan)):
+        signal = kind()
+        signal.data = data
+        check_series(as_series(signal), FRAMES)
+    spectra = type("Signal1D", (base,), {"__module__": "hyperspy._signals.signal1d"})
+    for name in ("EELSSpectrum", "LazySignal1D"):
+        with pytest.raises(TypeError, match=rf"hyperspy\.{name}.*as_signal2D"):
+            as_series(type(name, (spectra,), {"__module__": "hyperspy._signals.x"})())

@@ -187,7 +187,8 @@ def claiming(nframes=2, shape=(3, 4), dtype="u2"):
         ({"shape": (0, 4)}, ValueError, "empty"),
         ({"shape": (3, 0)}, ValueError, "empty"),
         ({"shape": (3, -4)}, ValueError, "shape"),
-        ({"shape": (2, 3, 4)}, ValueError, "two dimensions"),
+        ({"shape": (5, 3, 4)}, ValueError, "two dimensions"),
+        ({"shape": (2, 2, 3, 4)}, ValueError, "two dimensions"),
         ({"shape": (3,)}, ValueError, "two dimensions"),
         ({"shape": ()}, ValueError, "two dimensions"),
         ({"shape": 12}, ValueError, "two dimensions"),
@@ -218,3 +219,12 @@ def test_long_doubles_are_refused():
 def test_other_objects_are_refused(thing):
     with pytest.raises(TypeError, match=f"{type(thing).__name__} is not an image series"):
         as_series(thing)
+
+
+def test_shape_may_be_that_of_all_frames():
+    """As of arrays of other packages, which have no class here."""
+    frames = make_frames("u2", 6)
+    for shape in ((6, 5, 6), np.array([6, 5, 6]), [6, 5, 6]):
+        check_series(as_series(FakeSeries(frames, shape=shape)), frames)
+    with pytest.raises(ValueError, match="two dimensions"):
+        as_series(FakeSeries(frames[:5], shape=(6, 5, 6)))

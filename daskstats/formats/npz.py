@@ -1,0 +1,143 @@
+"""``.npz`` archives of plain arrays, one of which is the series."""
+
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from .placed import PlacedSource, only_image, open_file
+
+MOST_LISTED = 10
+
+# Errors of reading a damaged archive, or a member that is no array.
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, struct.error, NotImplementedError)
+
+# Bytes of a local file header, and where it has the lengths of the name and of the extra field.
+LOCAL_HEADER, LENGTHS = 30, slice(26, 30)
+
+
+@dataclass(frozen=True)
+class Member:
+    """An array in an archive."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool
+    begin: int
+    """first byte of the pixels in the member"""
+    stored_at: int | None
+    """first byte of the member in the file, None if it is compressed"""
+
+    @property
+    def is_image(self) -> bool:
+        number = self.dtype.kind in "biuf" and self.dtype.itemsize <= 8
+        return number and len(self.shape) >= 2 and 0 not in self.shape
+
+
+class NpzSource(PlacedSource):
+    """The only array of three or more dimensions in an archive, or else the only 2-D one.
+
+    Parameters
+    ----------
+    path : path
+        Of the archive. Where it is compressed, a read decompresses all frames before it.
+    dataset : str
+        Name of the array, if there are several.
+    """
+
+    has_datasets = True
+
+    def __init__(self, path: str | os.PathLike, dataset: str = "") -> None:
+        super().__init__(path, dataset=dataset)
+        try:
+            with zipfile.ZipFile(self.path) as archive, self.path.open("rb") as file:
+                members = [_member(archive, info, file) for info in archive.infolist()]
+        except DAMAGED as error:
+            raise ValueError(f"{self.path} is damaged or cut off: {error}") from error
+        self._member = found = _chosen(members, dataset.strip("/"), self.path)
+        if found.fortran and len(found.shape) > 1:
+            raise ValueError(f"{self.path}: {found.name} is in Fortran order: save it in C order")
+        *leading, rows, cols = found.shape
+        nbytes = rows * cols * found.dtype.itemsize
+        begin = found.begin + (found.stored_at or 0)
+        places = range(begin, begin + prod(leading) * nbytes, nbytes)
+        self.set_places((rows, cols), found.dtype, places, check=found.stored_at is not None)
+
+    def layout(self) -> tuple:
+        return *super().layout(), self._member
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        with open_file(self.path) as file:
+            if self._member.stored_at is not None:
+                yield file
+                return
+            try:
+                name = f"{self._member.name}.npy"
+                with zipfile.ZipFile(file) as archive, archive.open(name) as member:
+                    yield member  # type: ignore[misc]
+            except DAMAGED as error:
+                raise ValueError(f"{self.path} is damaged or cut off: {error}") from error
+
+
+def holds_frame_cache(path: Path) -> bool:
+    """Whether an archive is a frame cache of HEXRD, or is too damaged to tell."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return not {"nframes.npy", "0_row.npy"}.isdisjoint(archive.namelist())
+    except DAMAGED:
+        return True
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> Member:
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0
+        if version > (1, 0):  # 3.0 is as 2.0, with other letters in the names of fields
+            read = np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(member)
+        begin = member.tell()
+    stored_at = None
+    if info.compress_type == zipfile.ZIP_STORED:
+        file.seek(info.header_offset)
+        lengths = struct.unpack("<HH", file.read(LOCAL_HEADER)[LENGTHS])
+        stored_at = info.header_offset + LOCAL_HEADER + sum(lengths)
+    if info.file_size < begin + prod(shape) * dtype.itemsize and not dtype.hasobject:
+        raise ValueError(f"{info.filename} has {info.file_size} bytes, too few for {shape} {dtype}")
+    name = info.filename.removesuffix(".npy")
+    return Member(name, shape, dtype, fortran, begin, stored_at)
+
+
+def _chosen(members: list[Member], name: str, path: Path) -> Member:
+    """Return the array of a name, or the only one that is a series."""
+    images = [member for member in members if member.is_image]
+    deep = [member for member in images if len(member.shape) > 2]
+    if name:
+        named = [member for member in images if member.name == name]
+    else:
+        named = deep if len(deep) == 1 or not images else images
+        named = named if len(named) == 1 else []
+    if named:
+        return named[0]
+    texts = [
+        f"{path.name}::{member.name} ({' x '.join(map(str, member.shape))} {member.dtype})"
+        for member in images[:MOST_LISTED]
+    ]
+    if not texts:
+        raise ValueError(f"{path} has no array of two or three dimensions and numbers")
+    more = f", and {len(images) - MOST_LISTED} more" if len(images) > MOST_LISTED else ""
+    which = f"no array {name}" if name else f"{len(images)} arrays"
+    raise ValueError(f"{path} has {which}: name one as {', '.join(texts)}{more}")
+
+
+def read_image(path: Path, dataset: str = "") -> np.ndarray:
+    return only_image(NpzSource(path, dataset))

@@ -1,0 +1,97 @@
+"""Zarr stores at addresses, through fsspec: ``s3://``, ``gs://``, ``https://``, ``memory://``.
+
+Options are those of fsspec: variables such as ``AWS_ENDPOINT_URL`` and ``FSSPEC_S3_ANON``, and the
+files in ``~/.config/fsspec``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ..packages import load
+from .zarr_array import ZarrSource, array_of, shape_of
+from .zarr_remote import is_http, reaching
+from .zarr_search import reading_metadata, says_its_arrays
+
+if TYPE_CHECKING:
+    import zarr
+
+# The packages of fsspec, in the words of its errors.
+PACKAGES = re.compile(r"\b(s3fs|gcsfs|aiohttp|requests|adlfs|\w+fs)\b")
+
+
+class ZarrUrlSource(ZarrSource):
+    """The zarr array at an address, or the array of that name in the group at an address."""
+
+    def __init__(self, url: str, dataset: str = "") -> None:
+        self.url = url
+        with reading_metadata(url):
+            node = open_store(url)
+        group = isinstance(node, load("zarr").Group) and not dataset
+        if group and is_http(node.store_path.store) and not says_its_arrays(node):
+            raise ValueError(
+                f"{url} is a group, and a plain HTTP server does not say which arrays are in it: "
+                f"name one as {url}::name"
+            )
+        array = array_of(node, url, dataset)
+        self._set_array(array, shape_of(array))
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]} at {self.url}>"
+
+
+def open_url(text: str) -> ZarrUrlSource:
+    """Open the series at an address, which the name of an array may follow.
+
+    Examples
+    --------
+    >>> open_url("memory://no/such.zarr::/images")
+    Traceback (most recent call last):
+        ...
+    ValueError: memory://no/such.zarr is no zarr array or group...
+    """
+    return ZarrUrlSource(*split_url(text))
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is an address, and no path.
+
+    >>> is_url("s3://bucket/x.zarr"), is_url("x.zarr::/entry"), is_url("https://host/x.zarr::0")
+    (True, False, True)
+    """
+    return re.match(r"([\w+.-]+::)*[a-z][\w+.-]+://", text) is not None
+
+
+def split_url(text: str) -> tuple[str, str]:
+    """Return an address, and the name of an array or group that follows it.
+
+    >>> split_url("s3://bucket/x.zarr::/images"), split_url("simplecache::https://host/x.zarr")
+    (('s3://bucket/x.zarr', '/images'), ('simplecache::https://host/x.zarr', ''))
+    """
+    begin = text.index("://")
+    address, _, name = text[begin:].partition("::")
+    return text[:begin] + address.rstrip("/"), name
+
+
+def open_store(url: str) -> zarr.Array | zarr.Group:
+    """Open the array or group at an address.
+
+    Raises
+    ------
+    ImportError
+        If the package for such addresses is not installed.
+    OSError
+        If the server cannot be reached, or refuses.
+    ValueError
+        If there is no array or group.
+    """
+    zarr, storage = load("zarr"), load("zarr.storage")
+    with reaching(url):
+        try:
+            store = storage.FsspecStore.from_url(url, read_only=True)
+        except ImportError as error:
+            found = PACKAGES.search(str(error))
+            package = found[1] if found else "fsspec"
+            raise ImportError(f"{url} needs {package}: pip install 'daskstats[remote]'") from error
+        return zarr.open(store, mode="r")

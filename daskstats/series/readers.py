@@ -1,0 +1,68 @@
+"""Readers of other packages that keep a file open, and give one frame at a time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from dask.utils import SerializableLock
+
+from ..packages import loaded
+from .base import Source, check_count
+from .foreign import check_plain
+
+# Classes with a length and frames by their index, as (module, name).
+SEQUENCES = (
+    ("pims.base_frames", "FramesSequence"),
+    ("slicerator", "Slicerator"),
+    ("slicerator", "Pipeline"),
+    ("skimage.io.collection", "ImageCollection"),
+)
+# The class of fabio, whose series of files is derived from it.
+FABIO = ("fabio.fabioimage", "FabioImage")
+
+
+class ReaderSource(Source):
+    """A sequence of PIMS or scikit-image, or an image or series of fabio.
+
+    Shape and dtype are those of the first frame. These readers move about in one file, or keep the
+    last frame: one thread at a time may read.
+    """
+
+    one_by_one = True
+    buffers = 1
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        # Two series of one object have one lock, here and where they are sent together.
+        self._lock = SerializableLock(f"daskstats-reader-{id(reader)}")
+        count: Callable[[], int] = (lambda: reader.nframes) if _is_fabio(reader) else reader.__len__
+        nframes = check_count(count())
+        first = self._frame(0)
+        self.set_layout((nframes, *first.shape), first.dtype, f"{type(reader).__name__} of frames")
+
+    @classmethod
+    def accepts(cls, ims: object) -> bool:
+        return _is_fabio(ims) or any(_is_a(ims, *name) for name in SEQUENCES)
+
+    def _frame(self, index: int) -> np.ndarray:
+        with self._lock:
+            if _is_fabio(self._reader):
+                frame = self._reader.get_frame(index).data
+            else:
+                frame = self._reader[index]
+            check_plain(frame, index, np.dtype(getattr(frame, "dtype", None)))
+            # The reader may fill the same memory again.
+            return np.array(frame, order="C")
+
+    def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
+        return [self._frame(index)[None, first:last] for index in range(start, stop)]
+
+
+def _is_fabio(ims: object) -> bool:
+    return _is_a(ims, *FABIO)
+
+
+def _is_a(ims: object, module: str, name: str) -> bool:
+    """Whether an object is of a class of a package, by its type: a test double claims any."""
+    kind = loaded(module, name)
+    return kind is not None and issubclass(type(ims), kind)
