@@ -45,11 +45,12 @@ INPUTS = """INPUT is a file with a series of images, a folder of such files, or 
 ("scan_*.tif"); of several, the frames follow one another. If a file holds several datasets, name
 one: scan.h5::/entry/data/data."""
 
-OUTPUTS = """OUTPUT is an image: .npy, .zarr, .h5 or .tif keep every value, .png is a picture for
-looking."""
+OUTPUTS = """OUTPUT is an image: .npy, .zarr, .h5, .nxs (NeXus) or .tif keep every value, .edf,
+.cbf, .mrc and .fits if they can, and .png is a picture for looking. An HDF5 file may name its
+dataset: dark.h5::/imageseries/images is what HEXRD reads."""
 
-COLLECTIONS = """OUTPUT is a .zarr (a group with one array for each statistic), .npz or .h5 file
-or, without a suffix, a directory with one file for each, in the format that --format names."""
+COLLECTIONS = """OUTPUT is a .zarr (a group with one array for each statistic), .npz, .h5 or .nxs
+file or, without a suffix, a directory with one file for each, in the format that --format names."""
 
 STATISTICS_HELP = """Statistics are separated by commas; parameters follow after colons:
 percentile:95, percentile:5:50:95 (an image of several planes), count_above:1000,
@@ -183,8 +184,9 @@ add_command(
         *opts.series_options(),
     ],
     "Describe a series, and how it would be read.",
-    "Describe a series, and how it would be read: the plan of a frame-wise statistic (max, min, "
-    f"sum, average) and of a row-wise one (percentile, median).\n\n{INPUTS}",
+    "Describe a series, and how it would be read: its files, the dataset that is taken and why, "
+    "values of the first frame that stand for no count, and the plan of a frame-wise statistic "
+    f"(max, min, sum, average) and of a row-wise one (percentile, median).\n\n{INPUTS}",
     "scan.h5 --memory-limit '2 GiB'",
 )
 

@@ -65,6 +65,22 @@ def test_output_that_the_input_refers_to(tmp_path, command):
     assert result.exit_code == 0, result.stderr
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_dataset_of_a_file_that_the_input_refers_to(tmp_path, several):
+    """With --force a file that holds nothing but this dataset would be replaced."""
+    master, files = linked(tmp_path)
+    np.save(tmp_path / "more.npy", FRAMES)
+    before = digests([master, *files])
+    inputs = [str(master), tmp_path / "more.npy"] if several else [f"silx:{master}?slice=0:3"]
+    for file in files[1:]:  # the first is no HDF5 file
+        result = run("max", *inputs, "-o", f"{file}::/entry/dark", "--force")
+        check_error(result, 2, "which would be lost", str(file))
+    for file in [file for file in files if file.name.startswith("part")]:
+        result = run("max", *inputs, "-o", f"{file}::/data", "--force")
+        check_error(result, 2, "the output", "is the input", str(file))
+    assert digests([master, *files]) == before
+
+
 @pytest.mark.parametrize("how", ["symbolic link", "hard link", "another spelling"])
 def test_output_that_is_such_a_file_under_another_name(tmp_path, monkeypatch, how):
     master, files = linked(tmp_path)

@@ -91,6 +91,25 @@ def test_everything_is_noted(tmp_path, scan, output):
     }
 
 
+@pytest.mark.parametrize("suffix", [".edf", ".fits"])
+def test_headers_of_text(tmp_path, scan, suffix):
+    path = tmp_path / f"x{suffix}"
+    compute("percentile", "--pctl", "5", scan, "-o", path, *SELECTION)
+    if suffix == ".edf":
+        with pytest.importorskip("fabio").open(str(path)) as file:
+            found = dict(file.header)
+    else:
+        header = pytest.importorskip("astropy.io.fits").getheader(path)
+        # A long line goes on in the next one.
+        text = "".join(f"{line:72}" for line in header["HISTORY"])
+        assert "sources = " in text
+        found = dict(line.split(" = ", 1) for line in header["HISTORY"] if " = " in line)
+    assert found["statistic"].strip() == "percentile"
+    assert found["parameters"].strip() == "pctl=5"
+    assert found["frames"].strip() == "1:8:2"
+    assert found["sources"].startswith(str(scan)[:40])
+
+
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_no_notes(tmp_path, scan, output):
     compute("max", scan, "-o", tmp_path / output, "--no-notes")
@@ -220,3 +239,22 @@ def test_a_wide_tiff_names_the_option(tmp_path, scan, command, kept, narrow):
     result = compute(command, scan, "-o", tmp_path / "y.tif", "--dtype", narrow)
     assert result.stderr == ""
     assert tifffile.imread(tmp_path / "y.tif").dtype == narrow
+
+
+@pytest.mark.parametrize("command", ["max", "aggregate --stats max,min"])
+def test_silx_and_nexusformat_show_the_picture_at_once(tmp_path, scan, command):
+    """With the notes beside it, which are no picture."""
+    silx_io = pytest.importorskip("silx.io")
+    from silx.io.nxdata import get_default
+
+    compute(*command.split(), scan, "-o", tmp_path / "peaks.nxs")
+    with silx_io.open(str(tmp_path / "peaks.nxs")) as file:
+        data = get_default(file, validate=True)
+        assert data.is_image
+        np.testing.assert_array_equal(data.signal[()], FRAMES.max(axis=0), strict=True)
+    nexus = pytest.importorskip("nexusformat.nexus")
+    with nexus.nxload(tmp_path / "peaks.nxs") as root:
+        found = root.get_default().nxsignal.nxdata
+        np.testing.assert_array_equal(found, FRAMES.max(axis=0), strict=True)
+        (process,) = root.entry.NXprocess
+        assert str(process.program) == "daskstats"
