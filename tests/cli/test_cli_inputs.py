@@ -81,7 +81,8 @@ def test_raw_files(tmp_path, rng):
     assert result.exit_code == 0, result.stderr
     np.testing.assert_array_equal(np.load(output), frames.argmax(axis=0))
     result = run("info", tmp_path / "scan_0.ge", "--raw", "8x9,>u2,6")
-    assert result.stdout.split()[:2] == ["file", str(tmp_path / "scan_0.ge")]
+    lines = dict(line.split(None, 1) for line in result.stdout.splitlines())
+    assert (lines["frames"], lines["shape"], lines["dtype"]) == ("3", "8 x 9", "uint16")
 
 
 @pytest.mark.parametrize(
