@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..packages import load, require
+from .choosing import listed
 from .notes import NONE, Facts, lines
 from .placed import (
     OPENERS,
@@ -24,8 +25,6 @@ from .writing import OutputFile
 
 if TYPE_CHECKING:
     from astropy.io import fits
-
-MOST_LISTED = 10
 
 
 class FitsSource(ReopenedSource):
@@ -115,10 +114,9 @@ def _listed(file: fits.HDUList, images: list[int], path: Path) -> str:
     """Return at most ten images, as the text that names each."""
     texts = [
         f"{path.name}::{index} ({' x '.join(map(str, file[index].shape))} {_dtype(file[index])})"
-        for index in images[:MOST_LISTED]
+        for index in images
     ]
-    more = len(images) - len(texts)
-    return f"name one as {', '.join(texts)}" + (f", and {more} more" if more else "")
+    return f"name one as {listed(texts)}"
 
 
 def _dtype(hdu: Any) -> np.dtype:

@@ -12,14 +12,13 @@ from datetime import datetime
 from importlib.metadata import version
 from types import MappingProxyType
 
+from .choosing import MOST_LISTED
+
 Text = str | tuple[str, ...]
 """one text, or one for each source or image"""
 Facts = Mapping[str, Text]
 """notes as a writer gets them"""
 NONE: Facts = MappingProxyType({})
-
-# Sources that a header names in full: readers of TIFF and EDF load all of it to show the image.
-MOST_SOURCES = 20
 
 
 def now() -> str:
@@ -78,10 +77,13 @@ def as_json(facts: Facts) -> str:
 
 
 def _shortened(value: Text) -> Text:
-    """Return the first and last of many texts, and their number."""
-    if isinstance(value, str) or len(value) <= MOST_SOURCES:
+    """Return the first and last of many texts, and their number.
+
+    Programs load the whole header of a TIFF or EDF file to show the image.
+    """
+    half = MOST_LISTED
+    if isinstance(value, str) or len(value) <= 2 * half:
         return value
-    half = MOST_SOURCES // 2
     return *value[:half], f"... ({len(value)} in all)", *value[-half:]
 
 

@@ -13,9 +13,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from .choosing import listed
 from .placed import PlacedSource, only_image, open_file
-
-MOST_LISTED = 10
 
 # Errors of reading a damaged archive, or a member that is no array.
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, struct.error, NotImplementedError)
@@ -130,13 +129,12 @@ def _chosen(members: list[Member], name: str, path: Path) -> Member:
         return named[0]
     texts = [
         f"{path.name}::{member.name} ({' x '.join(map(str, member.shape))} {member.dtype})"
-        for member in images[:MOST_LISTED]
+        for member in images
     ]
     if not texts:
         raise ValueError(f"{path} has no array of two or three dimensions and numbers")
-    more = f", and {len(images) - MOST_LISTED} more" if len(images) > MOST_LISTED else ""
     which = f"no array {name}" if name else f"{len(images)} arrays"
-    raise ValueError(f"{path} has {which}: name one as {', '.join(texts)}{more}")
+    raise ValueError(f"{path} has {which}: name one as {listed(texts)}")
 
 
 def read_image(path: Path, dataset: str = "") -> np.ndarray:
