@@ -36,28 +36,26 @@ class FabioSource(PlacedSource):
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path)
         self._decode = False
+        places: Places | None = None
+        layout: tuple[tuple[int, ...], np.dtype] | None = None
         with reading(self.path) as fabio:
-            header = _header(fabio, self.path)
-            find = PLACES.get(type(header).__name__)
-            places = find(header, self.path) if find else None
-            if places is None:
-                self._set_decoded(fabio, header)
+            if _is_cbf(self.path):
+                layout = _cbf_layout(self.path)
+            else:
+                header = _header(fabio, self.path)
+                find = PLACES.get(type(header).__name__)
+                places = find(header, self.path) if find else None
+                layout = None if places else _decoded_layout(fabio, self.path)
         if places is not None:
             self.set_places(*places)
+        if layout is not None:
+            self._set_decoded(layout)
 
-    def _set_decoded(self, fabio: Any, header: Any) -> None:
-        """Take over shape and dtype; the first frame is decoded if the header does not tell."""
+    def _set_decoded(self, layout: tuple[tuple[int, ...], np.dtype]) -> None:
+        """Set the layout of frames that fabio decodes."""
         self._decode, self.row_unit = True, None
         self.stored = 1  # the bytes of the file, in memory while they are decoded
-        if type(header).__name__ == "CbfImage" and getattr(header, "_dtype", None) is not None:
-            shape, dtype, count = header.shape, header._dtype, 1
-        else:
-            with _opened(fabio, self.path) as image:
-                data, count = image.data, image.nframes
-            shape, dtype = data.shape, data.dtype
-        if len(shape) != 2:
-            raise ValueError(f"a frame has two dimensions (rows, cols), got shape {shape}")
-        self.set_layout((count, *shape), dtype)
+        self.set_layout(*layout)
 
     def layout(self) -> tuple:
         if self._decode:
@@ -68,7 +66,7 @@ class FabioSource(PlacedSource):
         if not self._decode:
             return super().read(start, stop, first, last)
         self.check_unchanged()
-        with reading(self.path) as fabio, _opened(fabio, self.path) as image:
+        with reading(self.path) as fabio, fabio.open(str(self.path)) as image:
             if image.nframes != self.nframes:
                 raise self.changed(f"{image.nframes} frames")
             frames = [_frame(image, index) for index in range(start, stop)]
@@ -91,8 +89,6 @@ def reading(path: Path) -> Iterator[Any]:
 
 def _header(fabio: Any, path: Path) -> Any:
     """Return the image of a file of which only the header has been read."""
-    if _is_cbf(path):
-        _check_cbf(path)
     if ".spe" in (suffix.lower() for suffix in path.suffixes[-2:]):
         # The first bytes of some are those of a GE file.
         image = load("fabio.speimage").SpeImage()
@@ -101,10 +97,13 @@ def _header(fabio: Any, path: Path) -> Any:
     return fabio.openheader(str(path))
 
 
-def _opened(fabio: Any, path: Path) -> Any:
-    if _is_cbf(path):
-        _check_cbf(path)
-    return fabio.open(str(path))
+def _decoded_layout(fabio: Any, path: Path) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and dtype of all frames, given the first, which has to be decoded."""
+    with fabio.open(str(path)) as image:
+        shape = image.data.shape
+        if len(shape) != 2:
+            raise ValueError(f"a frame has two dimensions (rows, cols), got shape {shape}")
+        return (image.nframes, *shape), image.data.dtype
 
 
 def _is_cbf(path: Path) -> bool:
@@ -112,17 +111,27 @@ def _is_cbf(path: Path) -> bool:
         return file.read(len(CBF_MAGIC)) == CBF_MAGIC
 
 
-def _check_cbf(path: Path) -> None:
-    """Refuse a CBF file without pixels, in which fabio would search for ever."""
+def _cbf_layout(path: Path) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and dtype of the frame of a CBF file, from its header.
+
+    A file without all its pixels is refused: fabio would search for them for ever.
+    """
     with open_file(path) as file:
-        head = file.read(CBF_HEADER)
-    begin = head.find(CBF_START)
-    size = re.search(rb"X-Binary-Size: *(\d+)", head)
-    if begin < 0 or size is None:
-        raise ValueError(f"it has no pixels within its first {len(head)} bytes")
-    end, there = begin + len(CBF_START) + int(size[1]), path.stat().st_size
-    if path.suffix.lower() not in OPENERS and end > there:
+        head, there = file.read(CBF_HEADER), path.stat().st_size
+    text, start, _ = head.partition(CBF_START)
+    fields = dict(re.findall(rb'(?m)^\s*(X-Binary-[\w-]+): *"?([^"\r\n]*)', text))
+    try:
+        size = int(fields[b"X-Binary-Size"])
+        rows = int(fields[b"X-Binary-Size-Second-Dimension"])
+        cols = int(fields[b"X-Binary-Size-Fastest-Dimension"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"its header of {len(text)} bytes lacks {error}") from error
+    end = len(text) + len(start) + size
+    if not start or (path.suffix.lower() not in OPENERS and end > there):
         raise ValueError(f"its pixels end at byte {end} of {there}")
+    types = load("fabio.cbfimage").DATA_TYPES
+    name = fields.get(b"X-Binary-Element-Type", b"").decode(errors="replace").strip()
+    return (1, rows, cols), np.dtype(types.get(name, "int32"))
 
 
 def _frame(image: Any, index: int) -> np.ndarray:

@@ -58,6 +58,7 @@ class TiffSource(PlacedSource):
                 places = [page.dataoffsets[0] for page in pages]
             if places is not None:
                 dtype = check_native(first.dtype).newbyteorder(file.byteorder)
+                self.one_by_one = False  # several frames are read from a file opened once
                 self.set_places(first.shape, dtype, places, "page")
             else:
                 self._segments = self._find_segments(pages)
