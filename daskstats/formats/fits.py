@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,11 @@ from .writing import OutputFile
 
 if TYPE_CHECKING:
     from astropy.io import fits
+
+# The decoder of this compression keeps its place in variables that all threads share.
+ONE_AT_A_TIME = {"HCOMPRESS_1"}
+
+_decoding = Lock()
 
 
 class FitsSource(ReopenedSource):
@@ -55,6 +61,7 @@ class FitsSource(ReopenedSource):
             count = int(np.prod(self._leading, dtype=np.int64))
             self.set_layout((count, rows, cols), _dtype(first))
             tile = getattr(first, "tile_shape", (1, 1))  # of a compressed image
+            self._alone = getattr(first, "compression_type", "") in ONE_AT_A_TIME
             self.row_unit = min(int(tile[-2]), rows)
 
     def layout(self) -> tuple:
@@ -62,7 +69,7 @@ class FitsSource(ReopenedSource):
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         self.check_unchanged()
-        with opened(self.path) as file:
+        with _decoding if self._alone else nullcontext(), opened(self.path) as file:
             return [self._rows(file, index, first, last) for index in range(start, stop)]
 
     def _rows(self, file: fits.HDUList, index: int, first: int, last: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from astropy.io import fits
-from helpers import check_series, make_frames
+from helpers import check_series, make_frames, run_in_threads
 
 from daskstats.formats.fits import FitsSource
 from daskstats.formats.inputs import read_mask
@@ -39,6 +39,24 @@ def test_compressed(tmp_path, kind, tile):
     with fits.open(path) as file:
         np.testing.assert_array_equal(file[1].data, frames)
     check_series(open_source(path), frames)
+
+
+@pytest.mark.parametrize("kind", ["RICE_1", "GZIP_1", "HCOMPRESS_1", "PLIO_1"])
+def test_compressed_frames_in_several_threads(tmp_path, kind):
+    """cfitsio decodes HCOMPRESS_1 with variables that all threads share."""
+    frames = np.random.default_rng(1).integers(0, 3000, (5, 64, 50)).astype("i2")
+    image = fits.CompImageHDU(frames, compression_type=kind, tile_shape=(1, 64, 50))
+    series = open_source(save(tmp_path / "scan.fz", image))
+    right = []
+
+    def read():
+        for number in range(60):
+            (block,) = series.read(number % 5, number % 5 + 1, 0, 64)
+            right.append((block[0] == frames[number % 5]).all())
+
+    run_in_threads(read, 4)
+    assert len(right) == 240
+    assert all(right)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
