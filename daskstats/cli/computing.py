@@ -16,7 +16,6 @@ from ..formats.files import open_files
 from ..reduction import Reduction, reduce
 from ..run.progress import Progress
 from ..series.base import Source
-from ..series.corrected import correct
 from .clusters import chosen_scheduler
 from .options import SELECTION, Given
 from .program import reported_errors
@@ -67,8 +66,7 @@ def write_result(
             reduction = plan_reduction(series, statistic, options)
             stage.compute()
             image = last_image(reduction, name, options["quiet"])
-            # Regions are of flipped frames.
-            output.save(image, notes_on(correct(series, flip=options["flip"]), statistic, noted))
+            output.save(image, notes_on(series, statistic, noted))
         if not options["quiet"]:
             spec = reduction.images[0]
             shape = reduction.plan.layout.nframes, spec.rows, spec.cols
