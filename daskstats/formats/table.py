@@ -95,7 +95,8 @@ def locate(name: str, column: str, role: str = "file") -> tuple[Path, str, Forma
     path, known = Path(text), suffixes(column)
     store = find_store(path)
     if store is not None and column in ("series", "read"):
-        return store[0], f"{store[1]}/{dataset}" if store[1] else dataset, FORMATS[".zarr"]
+        inside = f"{store[1]}/{dataset.strip('/')}".rstrip("/") if store[1] else dataset
+        return store[0], inside, FORMATS[".zarr"]
     if path.suffix.lower() not in known:
         raise ValueError(f"{text} has no known suffix: expected one of {', '.join(known)}")
     if not path.exists():

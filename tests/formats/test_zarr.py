@@ -735,8 +735,15 @@ def test_path_into_a_store(tmp_path, monkeypatch, zarr_format):
         check_series(as_series(name), frames)
     for name in ("x.zarr/deep", "x.zarr/deep/images", "x.zarr::/deep", "x.zarr/deep::images"):
         check_series(as_series(name), frames[:3])
-    with pytest.raises(ValueError, match=r"x\.zarr has no array '1/"):
+    with pytest.raises(ValueError, match=r"x\.zarr has no array '1'"):
         as_series("x.zarr/1")
+    with pytest.raises(ValueError, match=r"x\.zarr/deep has no array 'other/a'"):
+        as_series("x.zarr/deep/other::/a")
+    with pytest.raises(ValueError, match=r"x\.zarr/0 has no array 'c'"):
+        as_series("x.zarr/0/c")
+    for name in ("no.zarr", "no.zarr/0", "no.zarr.zip", "no.zarr.zip/0"):
+        with pytest.raises(FileNotFoundError, match=r"there is no file .*no\.zarr"):
+            as_series(name)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
