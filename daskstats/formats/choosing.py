@@ -155,7 +155,8 @@ def chosen_image(
         Whether the group was named; otherwise its images must be counted, in order not to join the
         images of two detectors.
     """
-    if alike(every) and (named or all(COUNTED.fullmatch(c.last) for c in every)):
+    counted = all(COUNTED.fullmatch(c.last) and not c.named(CORRECTIONS) for c in every)
+    if alike(every) and (named or counted):
         whole = _as_one(every)
         return whole, f"all images of the group {whole.parent}"
     if picture is not None:

@@ -158,7 +158,8 @@ def locate(name: str, column: str, role: str = "file") -> tuple[Path, str, Forma
     path = Path(text)
     store = find_store(path)
     if store is not None and column in ("series", "read"):
-        return store[0], f"{store[1]}/{dataset}" if store[1] else dataset, FORMATS[".zarr"]
+        inside = f"{store[1]}/{dataset.strip('/')}".rstrip("/") if store[1] else dataset
+        return store[0], inside, FORMATS[".zarr"]
     found = format_of(text, column)
     if found is None and not path.is_file():
         raise _unknown(text, column)

@@ -47,15 +47,17 @@ def find_store(path: Path) -> tuple[Path, str] | None:
     True
     """
     for place in (path, *path.parents):
+        zipped = place.name.lower().endswith(".zarr.zip")
         if place.is_dir():
-            if not (is_store(place) or place.suffix == ".zarr"):
-                return None
-            inside = path.relative_to(place).as_posix()
-            return place, "" if inside == "." else inside
+            found = is_store(place) or place.suffix == ".zarr"
+        elif place.exists():
+            found = zipped
+        else:
+            found = zipped or (place != path and place.suffix == ".zarr")  # opening it says so
+        if found:
+            return place, "" if place == path else path.relative_to(place).as_posix()
         if place.is_file():
-            zipped = place.name.lower().endswith(".zarr.zip")
-            inside = path.relative_to(place).as_posix()
-            return (place, "" if inside == "." else inside) if zipped else None
+            return None
     return None
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from dask.utils import SerializableLock
 
-from ..packages import loaded
+from ..packages import load, loaded
 from .base import Source, check_count
-from .foreign import check_plain
+from .foreign import called, check_plain
 
 # Classes with a length and frames by their index, as (module, name).
 SEQUENCES = (
@@ -56,6 +56,19 @@ class ReaderSource(Source):
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         return [self._frame(index)[None, first:last] for index in range(start, stop)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        try:
+            sent = load("cloudpickle").dumps(self._reader)
+        except TypeError as error:
+            raise TypeError(
+                f"the {called(type(self._reader))} has a file open and cannot be sent to another "
+                f"process: give the path of its file ({error})"
+            ) from error
+        return {**vars(self), "_reader": sent}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _reader=load("cloudpickle").loads(state["_reader"]))
 
 
 def _is_fabio(ims: object) -> bool:

@@ -406,6 +406,9 @@ def test_group_of_images(tmp_path):
 
 def test_group_of_images_that_are_not_counted(tmp_path):
     """Images of several detectors, or statistics: a series only where somebody says so."""
+    path = save(tmp_path / "masks.h5", {"mask_001": FRAMES[0], "mask_002": FRAMES[1]})
+    with pytest.raises(ValueError, match="2 datasets"):
+        as_series(path)
     contents = {"run/min": FRAMES[0], "run/max": FRAMES[1]}
     path = save(tmp_path / "scan.h5", contents)
     with pytest.raises(

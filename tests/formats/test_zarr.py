@@ -735,8 +735,15 @@ def test_path_into_a_store(tmp_path, monkeypatch, zarr_format):
         check_series(as_series(name), frames)
     for name in ("x.zarr/deep", "x.zarr/deep/images", "x.zarr::/deep", "x.zarr/deep::images"):
         check_series(as_series(name), frames[:3])
-    with pytest.raises(ValueError, match=r"x\.zarr has no array '1/"):
+    with pytest.raises(ValueError, match=r"x\.zarr has no array '1'"):
         as_series("x.zarr/1")
+    with pytest.raises(ValueError, match=r"x\.zarr/deep has no array 'other/a'"):
+        as_series("x.zarr/deep/other::/a")
+    with pytest.raises(ValueError, match=r"x\.zarr/0 has no array 'c'"):
+        as_series("x.zarr/0/c")
+    for name in ("no.zarr", "no.zarr/0", "no.zarr.zip", "no.zarr.zip/0"):
+        with pytest.raises(FileNotFoundError, match=r"there is no file .*no\.zarr"):
+            as_series(name)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -853,3 +860,30 @@ def test_errors_list_ten_arrays(tmp_path):
         save(tmp_path / "x.zarr", make_frames("u2", 1), (1, 5, 6), name=f"a{number}")
     with pytest.raises(ValueError, match=r"14 arrays.*::/a0: /a0 .*/a9 .* and 4 more$"):
         as_series(tmp_path / "x.zarr")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["zarr", "zip", "h5", "group", "several files"])
+def test_scans_on_a_cluster(tmp_path, client, kind):
+    h5py = pytest.importorskip("h5py")
+    scan = make_frames("u2", 12, 8, 6).reshape(3, 4, 8, 6)
+    save(tmp_path / "x.zarr", scan, (2, 3, 4, 6))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["scan"] = scan
+        for number, frame in enumerate(scan.reshape(-1, 8, 6)):
+            file[f"single/frame_{number}"] = frame
+    with h5py.File(tmp_path / "y.h5", "w") as file:
+        file["scan"] = scan[2]
+    if kind == "zip":
+        shutil.make_archive(str(tmp_path / "x.zarr"), "zip", tmp_path / "x.zarr")
+    ims = {
+        "zarr": tmp_path / "x.zarr",
+        "zip": tmp_path / "x.zarr.zip",
+        "h5": f"{tmp_path}/x.h5::/scan",
+        "group": f"{tmp_path}/x.h5::/single",
+        "several files": [h5py.File(tmp_path / f"{name}.h5")["scan"] for name in "xy"],
+    }[kind]
+    for statistic in (np.max, np.median):
+        image = getattr(stats, statistic.__name__)(ims).compute()
+        frames = [scan.reshape(-1, 8, 6), *([scan[2]] if kind == "several files" else [])]
+        np.testing.assert_array_equal(image, statistic(np.concatenate(frames), axis=0))

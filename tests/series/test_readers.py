@@ -115,6 +115,20 @@ def test_one_thread_at_a_time(monkeypatch):
     assert pickle.loads(pickle.dumps(series))._lock.lock is series._lock.lock
 
 
+def test_readers_of_open_files_cannot_be_sent(tiff, edf):
+    pims = pytest.importorskip("pims")
+    import fabio
+
+    text = "{} has a file open and cannot be sent to another process: give the path"
+    with pims.TiffStack(str(tiff)) as reader:
+        series = as_series(reader)
+        with pytest.raises(TypeError, match=text.format(r"pims\.\w+")):
+            pickle.dumps(series)
+        np.testing.assert_array_equal(series.read(3, 4, 0, 12)[0], FRAMES[3:4])
+    with fabio.open(edf[0]) as image, pytest.raises(TypeError, match=text.format("EdfImage")):
+        pickle.dumps(as_series(image))
+
+
 def test_packages_are_not_imported_for_their_types(monkeypatch):
     for name in ("pims", "slicerator", "skimage", "fabio", "nexusformat", "h5py"):
         for module in [m for m in sys.modules if m.partition(".")[0] == name]:
