@@ -52,6 +52,7 @@ from .api import (
     var_iter,
     wrap,
 )
+from .formats.files import frames_from_raw
 from .memory.available import memory_limit
 from .planning.values import MemoryLimitError, Plan
 from .run.progress import Snapshot
@@ -74,6 +75,7 @@ __all__ = [
     "clipped_average",
     "count",
     "count_above",
+    "frames_from_raw",
     "max_iter",
     "maximum",
     "maximum_iter",

@@ -28,6 +28,7 @@ from .api import (
     var_iter,
     wrap,
 )
+from .formats.files import frames_from_raw
 from .memory.available import memory_limit
 from .planning.values import MemoryLimitError, Plan
 from .run.progress import Snapshot
@@ -95,6 +96,7 @@ __all__ = [
     "clipped_average",
     "count",
     "count_above",
+    "frames_from_raw",
     "max_iter",
     "maximum",
     "maximum_iter",

@@ -161,9 +161,7 @@ def reduce(
     names, members = named(statistics)
     if any(member.name in STATISTICS for member in members):
         check_jit()
-    raw = as_series(ims, options.get("lock", False))
-    validity = validity_of(options, raw.dtype)
-    whole, validity = corrected(raw, options, validity)
+    whole, validity = corrected(as_series(ims, options.get("lock", False)), options)
     region = options.get("region")
     series = select(whole, options.get("frames"), region)
     shape = layout(series, count_frames(nframes, len(series)))
@@ -308,11 +306,12 @@ def validity_of(options: Options, frames: np.dtype) -> Validity:
     return validity
 
 
-def corrected(raw: Source, options: Options, validity: Validity) -> tuple[Source, Validity]:
+def corrected(raw: Source, options: Options) -> tuple[Source, Validity]:
     """Return the series of corrected frames, and which of their values count.
 
     Values that do not count are found before the dark is subtracted: a saturated pixel stays one.
     """
+    validity = validity_of(options, raw.dtype)
     dark, flip = options.get("dark"), options.get("flip")
     if isinstance(dark, str | os.PathLike):
         dark = read_image(dark, "dark")

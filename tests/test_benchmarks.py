@@ -25,6 +25,7 @@ CASES = {
         ["--only", ONLY],
         ["| series ", "| of the best peer |", "| goal ", "| uint16 ", "| HDF5 gzip |"],
     ),
+    "formats.py": ([], ["| format ", "| cbf files ", "| stack.mrc ", "| ratio "]),
     "steps.py": ([], ["| series ", "| of the plain call |", "| first image after "]),
     "aggregate.py": ([], ["### Several", "| zarr zstd | all ", "### Values", "| astropy "]),
     "memory.py": (["--only", "max,median"], ["| projected / peak |", "| generated | median "]),

@@ -59,7 +59,8 @@ def write_result(
         output.check([file.partition("::")[0] for file in given if file])
         image_files = load_images(options)
         with chosen_scheduler(options):
-            series = open_files(names, without=outputs.split_dataset(output.path)[0])
+            file, _ = outputs.split_dataset(output.path)
+            series = open_files(names, without=file, opener=options["raw"])
             # The files that the input refers to are inputs as well.
             output.check([str(file) for file in (*series.files(), *image_files)])
             reduction = plan_reduction(series, statistic, options)

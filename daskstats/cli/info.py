@@ -38,7 +38,7 @@ def print_info(*, input: tuple[str, ...], as_json: bool, **options: object) -> N
 def _facts(names: tuple[str, ...], options: Given) -> dict[str, Any]:
     """Return everything about a series, in numbers where it is one; absent: None, or empty."""
     load_images(options)
-    whole = open_files(names)
+    whole = open_files(names, opener=options["raw"])
     corrected = correct(whole, options["dark"], options["flip"])
     source = select(corrected, options["frames"], options["region"])
     # Values that stand for no count do so before a dark image is subtracted.

@@ -5,8 +5,10 @@ from math import isinf
 from typing import Any
 
 import click
+import numpy as np
 
 from ..arguments import shown
+from ..formats.files import Opener, raw_opener
 from ..formats.table import suffixes
 from ..series.corrected import FLIPS, check_flip
 
@@ -105,6 +107,14 @@ def frame_shape(text: str) -> tuple[int, int]:
     return rows, cols
 
 
+def raw(text: str) -> Opener:
+    """Return the opener of flat files for ROWSxCOLS,DTYPE[,SKIP[,GAP]]."""
+    shape, dtype, *places = text.split(",")
+    if len(places) > 2:
+        raise ValueError(text)
+    return raw_opener(frame_shape(shape), np.dtype(dtype.strip()), *map(int, places))
+
+
 def scheduler(text: str) -> str:
     """Return the name of a scheduler, or an address."""
     if text not in SCHEDULERS and "://" not in text:
@@ -171,6 +181,7 @@ PARAMETERS: dict[str, list[click.Option]] = {
 FRAMES = parsed(frame_slice, "START:STOP[:STEP], such as 10:200 or ::2")
 FLIPPED = parsed(flip_name, f"one of {', '.join(FLIPS)}")
 REGION = parsed(box, "R0:R1,C0:C1, such as 0:512,1024:2048")
+RAW = parsed(raw, "ROWSxCOLS,DTYPE[,SKIP[,GAP]], such as 2048x2048,uint16,8192")
 SHAPE = parsed(frame_shape, "ROWSxCOLS, such as 1024x1024")
 STATS = parsed(statistics_list, "names, with numbers after colons: max,percentile:5:95")
 SCHEDULER = parsed(scheduler, f"one of {', '.join(SCHEDULERS)} nor an address")
@@ -188,8 +199,10 @@ def series_options() -> list[click.Option]:
     limit = 'Maximum memory to use, such as "4 GiB" [half of the available memory].'
     address = "or the address of a dask scheduler (tcp://host:8786) [threads]."
     file = "Use the cluster whose scheduler wrote this file (dask scheduler --scheduler-file)."
+    flat = "Read flat files: shape and dtype of frames, bytes before them, and between them."
     workers = "Start a cluster of N processes on this machine, with a dashboard."
     return [
+        option("--raw", "ROWSxCOLS,DTYPE[,SKIP[,GAP]]", flat, RAW),
         option("--nframes", "N", "Use the first N frames [all].", default=0),
         *selection_options(),
         option("--memory-limit", "SIZE", limit),

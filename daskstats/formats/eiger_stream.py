@@ -6,7 +6,8 @@ import io
 import os
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -140,7 +141,7 @@ def _decoded(image: Encoded, path: Path) -> np.ndarray:
     return frame
 
 
-def _decompressed(image: Encoded, path: Path) -> Any:
+def _decompressed(image: Encoded, path: Path) -> bytes:
     """Return the bytes of an image."""
     if not image.compression:
         return image.data
@@ -152,8 +153,8 @@ def _decompressed(image: Encoded, path: Path) -> Any:
     raise ValueError("the known compressions are lz4, bslz4 and csrnpz")
 
 
-def _unshuffled(codecs: Any, data: bytes, itemsize: int) -> Any:
-    """Decode bitshuffle with LZ4: a header, blocks with their lengths, and what fills no block."""
+def _unshuffled(codecs: ModuleType, data: bytes, itemsize: int) -> bytes:
+    """Decode bitshuffle with LZ4: a header, blocks with their lengths, and a rest of few values."""
     nbytes, block = struct.unpack_from(">QI", data)
     # The last block is shorter, and has a multiple of eight values.
     count, rest = divmod(nbytes, block)

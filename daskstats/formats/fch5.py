@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def is_frame_cache(file: h5py.File) -> bool:
     return MARK in file.attrs
 
 
-def _read_all(file: h5py.File, path: Path) -> dict[str, Any]:
+def _read_all(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
     """Return the content of the datasets, or refuse a file that is no frame cache."""
     version = file.attrs.get(MARK)
     if version != VERSION:

@@ -6,12 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np  # noqa: F401 (for the example)
+from numpy.typing import DTypeLike
+
 from ..arguments import warn
 from ..series.base import Source
 from ..series.joined import MOST_OPEN, JoinedSource
 from ..series.selection import select
 from .natural import natural
 from .paths import Name, SuffixOf, expand, parse, same_file
+from .raw import RawSource
 from .table import known_suffix, locate
 from .zarr_url import is_url, open_url
 
@@ -76,6 +80,64 @@ def open_files(
     # Of a file that the user has named nothing is left out silently.
     chosen = {text for text, found in every if [str(name) for name in found] == [text]}
     return JoinedSource(_without_shown(parts, chosen))
+
+
+def frames_from_raw(
+    paths: PathLike | Iterable[PathLike],
+    shape: tuple[int, int],
+    dtype: DTypeLike,
+    skip: int = 0,
+    gap: int = 0,
+) -> Source:
+    """Return the series in flat binary files, which do not describe their frames.
+
+    Parameters
+    ----------
+    paths : path, or iterable of paths
+        Files, folders or patterns; of several files the frames follow one another.
+    shape : (int, int)
+        Rows and columns of a frame.
+    dtype : dtype
+        Of the pixels; ``">u2"`` where the most significant byte comes first.
+    skip : int, optional
+        Bytes of the header, before the first frame of each file.
+    gap : int, optional
+        Bytes between two frames.
+
+    Returns
+    -------
+    Source
+        A series that every function takes.
+
+    Raises
+    ------
+    ValueError
+        If a file does not hold a whole number of frames; the message has the numbers.
+    FileNotFoundError
+        If there is no such file.
+
+    Examples
+    --------
+    >>> import daskstats as stats
+    >>> _ = np.arange(24, dtype="<u2").tofile("scan.raw")
+    >>> stats.max(stats.frames_from_raw("scan.raw", (2, 3), "<u2")).compute()
+    array([[18, 19, 20],
+           [21, 22, 23]], dtype=uint16)
+    """
+    return open_files(paths, opener=raw_opener(shape, dtype, skip, gap))
+
+
+def raw_opener(shape: tuple[int, int], dtype: DTypeLike, skip: int = 0, gap: int = 0) -> Opener:
+    """Return the opener of flat binary files; see `frames_from_raw`."""
+
+    def open_raw(name: Name) -> Source:
+        if name.dataset:
+            raise ValueError(f"{name} is read as raw bytes: leave out ::{name.dataset}")
+        if not Path(name.file).is_file():
+            raise FileNotFoundError(f"there is no file {name.file}")
+        return RawSource(name.file, shape, dtype, skip, gap)
+
+    return Opener(open_raw, lambda file: Path(file).suffix.lower() or file)
 
 
 def _without_output(every: Expanded, output: Path | None) -> Expanded:

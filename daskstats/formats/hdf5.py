@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Hdf5Source(FileSource):
-    """A dataset (..., rows, cols) whose leading axes count as frames, or several such datasets.
+    """A dataset (..., rows, cols), or several; all leading axes count as frames.
 
     Datasets of one group that are numbered ``data_000001``, ``data_000002``, ... are one series,
     and so are the images of a group, and the datasets that match a pattern.

@@ -30,7 +30,7 @@ def find_named(group: h5py.Group, name: str, path: Path) -> Choice:
         The file itself, or a group in it.
     name : str
         Of a dataset; of a group, which is searched; or a pattern such as ``/scan*/frame_*`` (as of
-        a shell, for each part of a name), whose matches are joined, scan_2 before scan_10.
+        a shell, for each part of a name), with its matches joined, scan_2 before scan_10.
     path : path
         Of the file, for errors.
 

@@ -21,7 +21,7 @@ from .hdf5_links import DEEPEST
 if TYPE_CHECKING:
     import h5py
 
-# Values of @interpretation for datasets whose last two axes are no image.
+# Values of @interpretation for datasets without images along their last two axes.
 NO_IMAGE = ("spectrum", "scalar", "rgb-image", "rgba-image")
 
 

@@ -4,13 +4,12 @@ import glob
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 
 from ..arguments import integer, shown
-from ..series.base import CutSource, Source, check_native
+from ..series.base import CutSource, Origins, Source, check_native
 from ..series.files import FileSource
 from ..series.joined import MOST_OPEN, JoinedSource
 from ..series.selection import select
@@ -36,6 +35,9 @@ class HexrdYamlSource(FileSource):
 
     def files(self) -> tuple[Path, ...]:
         return self.path, *self.source.files()
+
+    def origins(self) -> Origins:
+        return self.source.origins()
 
     def frames_without_data(self) -> np.ndarray:
         return self.source.frames_without_data()
@@ -208,9 +210,9 @@ def _place(text: str, path: Path) -> Path:
 # ---------------------------------------------------------------------- dtype
 
 
-def _converted(source: Source, dtype: Any, path: Path) -> Source:
+def _converted(source: Source, dtype: object, path: Path) -> Source:
     try:
-        wanted = check_native(np.dtype(dtype))
+        wanted = check_native(np.dtype(dtype))  # type: ignore[call-overload]
     except TypeError as error:
         raise TypeError(f"{path}: dtype {shown(dtype)}: {error}") from None
     if wanted == source.dtype:
@@ -243,7 +245,7 @@ class ConvertedSource(CutSource):
             raise ValueError(f"a frame has the value {value}, which {self.dtype} cannot hold")
         return block.astype(self.dtype)
 
-    def _within(self, *window: Any) -> Source | None:
+    def _within(self, *window: object) -> Source | None:
         return None
 
     def __dask_tokenize__(self) -> object:

@@ -23,9 +23,9 @@ class MrcSource(PlacedSource):
                 header = file.header
             *leading, rows, cols = mrcfile.utils.data_shape_from_header(header)
             dtype = mrcfile.utils.data_dtype_from_header(header)
-        begin, nbytes = header.nbytes + int(header.nsymbt), rows * cols * dtype.itemsize
-        count = int(np.prod(leading, dtype=np.int64))
-        places = range(begin, begin + count * nbytes, nbytes)
+            begin, nbytes = header.nbytes + int(header.nsymbt), rows * cols * dtype.itemsize
+            end = begin + int(np.prod(leading, dtype=np.int64)) * nbytes
+            places = range(begin, end, nbytes)
         self.set_places((rows, cols), dtype, places, "section")
 
 

@@ -101,7 +101,7 @@ def expand(name: Name, suffix_of: SuffixOf, without: Path | None = None) -> list
         If a folder has two kinds of files equally often.
     """
     path = Path(name.file)
-    if is_url(name.file) or path.is_file() or find_store(path):
+    if not name.file or is_url(name.file) or path.is_file() or find_store(path):
         return [name]
     if path.is_dir():
         return [name._replace(file=str(file)) for file in _in_folder(path, suffix_of, without)]

@@ -102,7 +102,7 @@ FORMATS = {
     **dict.fromkeys(
         (".cor", ".esper", ".esperanto", ".img", ".kcd", ".msk", ".sfrm", ".spe"), FABIO
     ),
-    ".mccd": TIFF,  # a TIFF file with a header of its own
+    ".mccd": TIFF._replace(write=None),  # a TIFF file with a header of its own
     **{f".mar{size}": FABIO for size in (1200, 1600, 1800, 2000, 2300, 2400, 3000, 3450)},
     **{f".ge{number}": FABIO for number in ("", 1, 2, 3, 4, 5)},
 }
@@ -235,7 +235,7 @@ def _layout_of_hexrd(path: Path) -> Format | None:
             kinds = (FCH5, fch5.is_frame_cache(file)), (EIGER_STREAM, eiger_stream.is_stream(file))
             return next((kind for kind, found in kinds if found), None)
     except (OSError, ValueError, ImportError):
-        return None  # the format says what is wrong
+        return None  # the format names the fault
 
 
 def _unknown(text: str, column: str) -> ValueError:

@@ -16,6 +16,7 @@ from ..packages import load, loaded
 from ..series.base import Source
 from ..series.files import FileSource
 from ..series.leading import flat_shape
+from .choosing import Choice
 from .hdf5_storage import decoded_together
 from .zarr_open import OpenArray
 from .zarr_search import find_array, find_image, reading_metadata
@@ -33,10 +34,16 @@ BLOSC_HEADER = 16
 
 
 class ZarrSource(Source):
-    """A zarr array (..., rows, cols) whose leading axes count as frames."""
+    """A zarr array (..., rows, cols); all leading axes count as frames."""
 
     def __init__(self, array: zarr.Array) -> None:
         self._set_array(array, flat_shape(array.shape, "a zarr array"))
+
+    def _set_chosen(self, array: zarr.Array, choice: Choice) -> None:
+        """Take over an array in a store; one of two axes is a frame."""
+        self.choice = choice
+        shape = array.shape
+        self._set_array(array, (1, *shape) if len(shape) == 2 else flat_shape(shape, "an array"))
 
     def _set_array(self, array: zarr.Array, shape: tuple[int, ...]) -> None:
         self.set_layout(shape, array.dtype, "a zarr array")
@@ -64,8 +71,7 @@ class ZarrGroupSource(ZarrSource):
     """The array of an open zarr group that is the series."""
 
     def __init__(self, group: zarr.Group) -> None:
-        array = find_array(group, str(group.store_path))
-        self._set_array(array, shape_of(array))
+        self._set_chosen(*find_array(group, str(group.store_path)))
 
     @classmethod
     def accepts(cls, ims: object) -> bool:
@@ -80,8 +86,7 @@ class ZarrStoreSource(ZarrSource):
         where = f"the store {type(store).__name__}"
         with reading_metadata(where):
             node = load("zarr").open(store, mode="r")
-        array = array_of(node, where)
-        self._set_array(array, shape_of(array))
+        self._set_chosen(*array_of(node, where))
 
     @classmethod
     def accepts(cls, ims: object) -> bool:
@@ -100,9 +105,8 @@ class ZarrPathSource(FileSource, ZarrSource):
 
     def __init__(self, path: str | os.PathLike, dataset: str = "") -> None:
         FileSource.__init__(self, path, dataset=dataset)
-        array = open_array(self.path, dataset)
         self._state = self._file_state()
-        self._set_array(array, shape_of(array))
+        self._set_chosen(*open_array(self.path, dataset))
         self._known = self._array.known
 
     def _file_state(self) -> tuple[int, int] | None:
@@ -124,20 +128,15 @@ class ZarrPathSource(FileSource, ZarrSource):
     def open(self) -> None:
         if self._state is not None and self._file_state() != self._state:
             raise self.changed("another archive")
-        array = open_array(self.path, **self.parameters)
+        array, _ = open_array(self.path, **self.parameters)
         self._array = OpenArray(guarded(array), self._known)
 
 
-def shape_of(array: zarr.Array) -> tuple[int, ...]:
-    """Return the shape (frames, rows, cols) of an array in a store: one of two axes is a frame."""
-    return (1, *array.shape) if array.ndim == 2 else flat_shape(array.shape, "a zarr array")
-
-
 def read_image(path: Path, dataset: str = "") -> np.ndarray:
-    return guarded(open_array(path, dataset, single=True))[...]
+    return guarded(open_array(path, dataset, single=True)[0])[...]
 
 
-def open_array(path: Path, dataset: str = "", single: bool = False) -> zarr.Array:
+def open_array(path: Path, dataset: str = "", single: bool = False) -> tuple[zarr.Array, Choice]:
     """Open the array at a path, or that of a name in a group; of a group the series in it.
 
     Parameters
@@ -163,7 +162,7 @@ def open_array(path: Path, dataset: str = "", single: bool = False) -> zarr.Arra
 
 def array_of(
     node: zarr.Array | zarr.Group, where: str, dataset: str = "", single: bool = False
-) -> zarr.Array:
+) -> tuple[zarr.Array, Choice]:
     """Return an array itself, that of a name in a group, or the only one that is a series."""
     zarr, name = load("zarr"), dataset.strip("/")
     if name:
@@ -172,7 +171,7 @@ def array_of(
         if node is None:
             raise ValueError(f"{where} has no array {dataset!r}")
     if isinstance(node, zarr.Array):
-        return node
+        return node, Choice((f"/{node.path}",), "named" if name else "the only array")
     return (
         find_image(node, where) if single else find_array(node, where, f"/{name}" if name else "")
     )

@@ -1,4 +1,4 @@
-"""Open zarr arrays, whose stores are checked at each read."""
+"""Open zarr arrays; each read checks their stores."""
 
 from __future__ import annotations
 

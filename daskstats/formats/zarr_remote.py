@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest, Store
     from zarr.core.buffer import Buffer, BufferPrototype
 
-# Chunks of the largest array whose store is listed: S3 lists 1,000 in a request of some 0.1 s.
+# Chunks of the largest array that is listed: S3 lists 1,000 in a request of some 0.1 s.
 MOST_CHUNKS = 100_000
 
-# Packages whose errors tell that a server failed, which are no OSError.
+# Packages with errors of servers and connections that are no OSError.
 CLIENTS = ("aiohttp", "botocore", "gcsfs")
 
 
@@ -66,7 +66,8 @@ class RemoteArray(ArrayStore):
         self._missing_keys: set[str] = set()
         self._warned = False
 
-    def state(self) -> Known:
+    @cached_property
+    def _state(self) -> Known:
         known = super().state()
         if is_http(self._path.store) or prod(self._grid.counts) > MOST_CHUNKS:
             return known
@@ -74,6 +75,9 @@ class RemoteArray(ArrayStore):
         every = (key for slab in range(self._grid.counts[0]) for key in self._grid.keys(slab))
         slabs = runs(self._grid.slabs_of(keys)[0])
         return replace(known, written=slabs, absent=frozenset(every).difference(keys))
+
+    def state(self) -> Known:
+        return self._state  # listed once
 
     def _listed(self) -> list[str]:
         store = self._path.store
@@ -115,7 +119,7 @@ class RemoteArray(ArrayStore):
             )
 
     def frames_without_data(self) -> np.ndarray:
-        known = self.state()
+        known = self._state
         if known.absent is None:
             return np.empty(0, np.int64)
         slabs = [np.arange(*run) for run in known.written.tolist()]

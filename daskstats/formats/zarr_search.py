@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..packages import load
 from .choosing import (
     Candidate,
+    Choice,
     best,
     chosen_image,
     chosen_series,
@@ -58,8 +59,8 @@ def find_store(path: Path) -> tuple[Path, str] | None:
     return None
 
 
-def find_array(group: zarr.Group, where: str, base: str = "") -> zarr.Array:
-    """Return the array of a group that is the image series.
+def find_array(group: zarr.Group, where: str, base: str = "") -> tuple[zarr.Array, Choice]:
+    """Return the array of a group that is the image series, and why.
 
     Parameters
     ----------
@@ -76,22 +77,22 @@ def find_array(group: zarr.Group, where: str, base: str = "") -> zarr.Array:
     """
     level = _first_level(group, f"{where}::{base}" if base else where)
     if level is not None:
-        return level
+        return level, Choice((f"/{level.path}",), "the first level of an OME-Zarr image")
     every = _candidates(group, where, base)
-    chosen, _ = chosen_series(every)
+    chosen, why = chosen_series(every)
     if chosen is None:
-        chosen, _ = chosen_image(every, None, False)
+        chosen, why = chosen_image(every, None, False)
     if chosen is None or len(chosen.datasets) > 1:
         raise _no_series(every, where, base)
-    return chosen.datasets[0]
+    return chosen.datasets[0], Choice(chosen.names, why)
 
 
-def find_image(group: zarr.Group, where: str) -> zarr.Array:
-    """Return the only array of a group that is one image."""
+def find_image(group: zarr.Group, where: str) -> tuple[zarr.Array, Choice]:
+    """Return the only array of a group that is one image, and why."""
     every = [c for c in _candidates(group, where, "") if len(c.shape) == 2]
     every = [c for c in every if like_detector(c.shape)] or every
     if len(every) == 1:
-        return every[0].datasets[0]
+        return every[0].datasets[0], Choice(every[0].names, "the only image")
     if not every:
         raise ValueError(f"{where} has no two-dimensional array")
     raise _several(every, where, where)

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ..packages import load
-from .zarr_array import ZarrSource, array_of, shape_of
+from .zarr_array import ZarrSource, array_of
 from .zarr_remote import is_http, reaching
 from .zarr_search import reading_metadata, says_its_arrays
 
@@ -34,8 +34,7 @@ class ZarrUrlSource(ZarrSource):
                 f"{url} is a group, and a plain HTTP server does not say which arrays are in it: "
                 f"name one as {url}::name"
             )
-        array = array_of(node, url, dataset)
-        self._set_array(array, shape_of(array))
+        self._set_chosen(*array_of(node, url, dataset))
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]} at {self.url}>"

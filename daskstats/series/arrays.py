@@ -13,7 +13,7 @@ from .leading import flat_shape
 
 
 class ArraySource(Source):
-    """A numpy array (..., rows, cols) whose leading axes count as frames; a memory map included."""
+    """A numpy array (..., rows, cols), a memory map included; all leading axes count as frames."""
 
     row_unit = 1
 
@@ -43,7 +43,7 @@ class ArraySource(Source):
 
 
 class FrameListSource(Source):
-    """A list or tuple of 2-D numpy arrays; or an array whose leading axes cannot become one."""
+    """A list or tuple of 2-D numpy arrays; or an array with leading axes that cannot be merged."""
 
     row_unit = 1
     apart = True
@@ -79,7 +79,7 @@ class FrameListSource(Source):
 
 
 def _is_scattered(ims: object) -> bool:
-    """Whether an object is an array whose leading axes become one only in a copy.
+    """Whether an object is an array with leading axes that become one only in a copy.
 
     >>> scan = np.zeros((5, 4, 8, 6))
     >>> _is_scattered(scan), _is_scattered(scan[:, :3]), _is_scattered(scan[:, :1])

@@ -123,7 +123,7 @@ def _copy(view: np.ndarray, out: np.ndarray) -> None:
 
 
 class CorrectedSource(CutSource):
-    """A series whose frames are those of another one less a dark image, and then flipped.
+    """The frames of another series less a dark image, and then flipped.
 
     Examples
     --------
@@ -209,7 +209,7 @@ class CorrectedSource(CutSource):
 
 
 def correct(
-    source: Source, dark: Any = None, flip: str | None = None, left_out: LeftOut | None = None
+    source: Source, dark: object = None, flip: str | None = None, left_out: LeftOut | None = None
 ) -> Source:
     """Return the series of the corrected frames of another one.
 
@@ -239,14 +239,14 @@ def correct(
     return CorrectedSource(source, checked, found)
 
 
-def check_flip(flip: Any) -> Flip:
+def check_flip(flip: object) -> Flip:
     """Return the flip of a name."""
     if not isinstance(flip, str) or flip not in FLIPS:
         raise ValueError(f"flip must be one of {', '.join(FLIPS)}, got {shown(flip)}")
     return FLIPS[flip]
 
 
-def check_dark(dark: Any, source: Source, left_out: LeftOut | None = None) -> Dark:
+def check_dark(dark: object, source: Source, left_out: LeftOut | None = None) -> Dark:
     """Return the dark image for the frames of a series, in the dtype of the differences."""
     if isinstance(dark, np.ndarray) and not is_plain(type(dark)):
         raise TypeError(refusal(type(dark), "dark", "a plain numpy array"))

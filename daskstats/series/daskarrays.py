@@ -9,7 +9,7 @@ from .leading import flat_shape
 
 
 class DaskSource(Source):
-    """A dask array (..., rows, cols) whose leading axes count as frames.
+    """A dask array (..., rows, cols); all leading axes count as frames.
 
     Graphs name its blocks instead of calling `read`, which computes.
     """

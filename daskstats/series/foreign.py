@@ -42,6 +42,9 @@ ADVICE = {
 # The attribute with the array of an object, likewise.
 HOLDING = {("hyperspy", "BaseSignal"): "data", ("nexusformat", "NXfield"): "nxdata"}
 
+# Classes that come too early: stores for zarr 2.
+OUTDATED = {("tifffile", "ZarrStore"): "tifffile 2025.5"}
+
 T = TypeVar("T")
 
 
@@ -103,7 +106,19 @@ def advice_for(kind: type) -> tuple[str, str] | None:
 
 
 def array_of(ims: object) -> object:
-    """Return the array that an object of another package holds, None for objects of other types."""
+    """Return the array that an object of another package holds, None for objects of other types.
+
+    Raises
+    ------
+    TypeError
+        If it is a store that zarr cannot open any more.
+    """
+    newer = _named_for(type(ims), OUTDATED)
+    if newer is not None:
+        raise TypeError(
+            f"{called(type(ims))} is a store for zarr 2, which zarr 3 cannot open: give the path "
+            f"of the file, or update to {newer} or later"
+        )
     attribute = _named_for(type(ims), HOLDING)
     return None if attribute is None else getattr(ims, attribute)
 

@@ -11,7 +11,7 @@ Box = tuple[int | slice, ...]
 
 
 def flat_shape(shape: tuple[int, ...], given: str = "an array") -> tuple[int, ...]:
-    """Return the shape (frames, rows, cols) of an array whose leading axes count as frames.
+    """Return the shape (frames, rows, cols) of an array, with all leading axes as frames.
 
     One of fewer dimensions is left as it is: `Source.set_layout` refuses it.
 
@@ -30,7 +30,7 @@ def flat_shape(shape: tuple[int, ...], given: str = "an array") -> tuple[int, ..
     if shape[-1] in (3, 4):
         raise ValueError(
             f"an image series is three-dimensional (frames, rows, cols), got {given} of shape "
-            f"{tuple(shape)}, whose last axis is one of colours: take one colour of it"
+            f"{tuple(shape)}, and its last axis is one of colours: take one colour of it"
         )
     return prod(shape[:-2]), shape[-2], shape[-1]
 

@@ -26,8 +26,8 @@ def as_series(ims: Any, lock: bool | AbstractContextManager = False) -> Source:
     ----------
     ims : path, list of paths, array, list of 2-D arrays, or HEXRD-like image series
         Anything with ``len(ims)``, ``ims[i]`` (a 2-D array for a Python int ``i``), ``.shape`` (of
-        a frame, or of all) and ``.dtype``; a numpy, zarr, h5py or dask array (..., rows, cols), of
-        which the leading axes count as frames in C order; a group of h5py or zarr; a list of 2-D
+        a frame, or of all) and ``.dtype``; a numpy, zarr, h5py or dask array (..., rows, cols)
+        with all leading axes as frames in C order; a group of h5py or zarr; a list of 2-D
         arrays or of h5py datasets; a sequence of PIMS, fabio or scikit-image; the path or address
         of a file, a folder or a pattern, or several: see `daskstats.formats.files.open_files`.
     lock : bool or lock
@@ -111,9 +111,10 @@ def _list_of_paths(ims: object) -> list | None:
     """Return the paths of a list, a set or an iterator of them; None for anything else."""
     kind = type(ims)
     if issubclass(kind, Iterator) and not hasattr(kind, "__len__"):
-        ims = list(ims)  # type: ignore[call-overload]
-        if not ims:
-            raise ValueError(f"the image series is empty: {kind.__name__} has no paths")
+        given = list(ims)  # type: ignore[call-overload]
+        if not (given and all(map(_is_path, given))):
+            return None
+        ims = given
     elif issubclass(kind, set | frozenset):
         ims = _formats.ordered(ims)
     elif not issubclass(kind, list | tuple):

@@ -17,7 +17,7 @@ SEQUENCES = (
     ("slicerator", "Pipeline"),
     ("skimage.io.collection", "ImageCollection"),
 )
-# The class of fabio, whose series of files is derived from it.
+# The class of fabio, also the base of its series of files.
 FABIO = ("fabio.fabioimage", "FabioImage")
 
 

@@ -69,3 +69,34 @@ def test_nothing_there(tmp_path, scan, name, text):
     (tmp_path / "empty").mkdir()
     result = run("max", tmp_path / name, "-o", tmp_path / "image.npy")
     check_error(result, 2, text)
+
+
+def test_raw_files(tmp_path, rng):
+    frames = rng.integers(0, 1000, (6, 8, 9)).astype(">u2")
+    for number in range(2):
+        part = frames[3 * number : 3 * number + 3]
+        (tmp_path / f"scan_{number}.ge").write_bytes(b"header" + part.tobytes())
+    output = tmp_path / "image.npy"
+    result = run("argmax", tmp_path / "scan_*.ge", "-o", output, "--raw", "8x9,>u2,6")
+    assert result.exit_code == 0, result.stderr
+    np.testing.assert_array_equal(np.load(output), frames.argmax(axis=0))
+    result = run("info", tmp_path / "scan_0.ge", "--raw", "8x9,>u2,6")
+    lines = dict(line.split(None, 1) for line in result.stdout.splitlines())
+    assert (lines["frames"], lines["shape"], lines["dtype"]) == ("3", "8 x 9", "uint16")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("8x9", "'8x9' is not ROWSxCOLS,DTYPE[,SKIP[,GAP]]"),
+        ("8x9,u2,a", "is not ROWSxCOLS"),
+        ("8x9,colour", "is not ROWSxCOLS"),
+        ("8x9,u2,1,2,3", "is not ROWSxCOLS"),
+        ("8x9,u2,5", "16 = 0 x 144 + 16"),
+        ("8x9,S3", "frames must be bool, integers or floats"),
+    ],
+)
+def test_raw_files_that_do_not_fit(tmp_path, value, text):
+    (tmp_path / "scan.bin").write_bytes(bytes(21))
+    result = run("max", tmp_path / "scan.bin", "-o", tmp_path / "image.npy", "--raw", value)
+    check_error(result, 2, text)

@@ -28,7 +28,8 @@ SINGLE = [suffix for suffix, kind in KINDS.items() if kind.shape[0] == 1]
 
 def test_every_suffix_is_tested():
     packed = {s + end for s, row in FORMATS.items() if row.series for end in row.compressed}
-    assert set(suffixes("series")) <= set(KINDS) <= {*suffixes("series"), *packed}
+    lists = {".yml", ".yaml"}  # of files in other formats: see test_hexrd_yaml
+    assert set(suffixes("series")) - lists <= set(KINDS) <= {*suffixes("series"), *packed}
 
 
 @pytest.mark.parametrize("suffix", sorted({*KINDS} - {*WAYS}))

@@ -115,3 +115,19 @@ def test_files_that_are_no_mask(tmp_path, name, error, words):
 def test_picture_is_read(tmp_path):
     outputs.save(IMAGE, tmp_path / "mask.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), IMAGE != 0)
+
+
+def test_image_that_nexus_attributes_name(tmp_path):
+    """One of several, which could not be chosen otherwise."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "out.nxs"
+    images = {name: np.full((8, 9), number, "u2") for number, name in enumerate("abc")}
+    with h5py.File(path, "w") as file:
+        for name, image in images.items():
+            file[f"entry/data/{name}"] = image
+    with pytest.raises(ValueError, match="3 datasets"):
+        read_image(path)
+    with h5py.File(path, "a") as file:
+        file.attrs["default"], file["entry"].attrs["default"] = "entry", "data"
+        file["entry/data"].attrs.update({"NX_class": "NXdata", "signal": "b"})
+    np.testing.assert_array_equal(read_image(path), images["b"])

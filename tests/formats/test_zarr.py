@@ -802,6 +802,7 @@ def test_first_level_of_an_ome_image(tmp_path, zarr_format, axes):
     frames = ome(path, (2, 1, 3, 8, 10), axes, zarr_format)
     for ims in (path, f"{path}/0", zarr.open(path, mode="r")):
         check_series(as_series(ims), frames)
+    assert as_series(path).choice == (("/0",), "the first level of an OME-Zarr image")
     outer = tmp_path / "all.zarr"
     zarr.open_group(outer, mode="w", zarr_format=zarr_format)
     path.rename(outer / "image")
@@ -832,6 +833,7 @@ def test_open_group(tmp_path):
     save(tmp_path / "x.zarr", np.zeros((7, 2)), (7, 2), name="entry/angles")
     group = zarr.open(tmp_path / "x.zarr", mode="r")
     check_series(as_series(group), frames)
+    assert as_series(group).choice == (("/entry/images",), "the only series of images")
     check_series(as_series(group["entry"]), frames)
 
 

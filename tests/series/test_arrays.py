@@ -116,7 +116,7 @@ def test_array_subclass_reads_as_plain_array():
         ([np.zeros((2, 3), complex)], TypeError, "complex128"),
         ([np.ma.zeros((2, 3))], TypeError, "frame 0 is a MaskedArray"),
         ([[[1, 2], [3, 4]]], TypeError, "frame 0 is a list"),
-        (["a.tif", "b.tif"], TypeError, "frame 0 is a str"),
+        (["a.tif", "b.tif"], FileNotFoundError, "there is no file a.tif"),
     ],
 )
 def test_what_is_no_series_is_refused(array, error, text):

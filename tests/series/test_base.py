@@ -162,7 +162,7 @@ def test_suffixes_are_found_by_themselves():
     assert {".npy", ".npz", ".zarr", ".h5", ".hdf5"} <= set(suffixes("series"))
 
 
-@pytest.mark.parametrize("name", ["scan", "scan.txt", "scan.tar.gz", "", ".", ".npy"])
+@pytest.mark.parametrize("name", ["scan", "scan.txt", "scan.tar.gz", "", ".npy"])
 def test_unknown_suffix(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"no known suffix: expected one of .*\.h5.*\.npy"):
@@ -178,7 +178,7 @@ def test_missing_file(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".h5"])
 def test_directory_under_the_name_of_a_file(tmp_path, suffix):
     (tmp_path / f"scan{suffix}").mkdir()
-    with pytest.raises((IsADirectoryError, ValueError), match=f"scan{suffix}"):
+    with pytest.raises(FileNotFoundError, match=rf"the folder .*scan{suffix} is empty"):
         open_source(tmp_path / f"scan{suffix}")
 
 

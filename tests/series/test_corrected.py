@@ -332,7 +332,7 @@ def test_no_more_memory_is_used_than_planned(flip, judged):
     source = correct(
         as_series(FakeSeries(frames, decode=np.copy)), dark, flip, left_out if judged else None
     )
-    source.read(0, 8, 0, source.shape[0])  # imports what it needs
+    source.read(0, 8, 0, source.shape[0])  # imports are done here
     tracemalloc.start()
     try:
         (out,) = source.read(0, 8, 0, source.shape[0])

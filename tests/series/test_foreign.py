@@ -328,3 +328,10 @@ def test_signals_of_hyperspy_are_their_data():
     for name in ("EELSSpectrum", "LazySignal1D"):
         with pytest.raises(TypeError, match=rf"hyperspy\.{name}.*as_signal2D"):
             as_series(type(name, (spectra,), {"__module__": "hyperspy._signals.x"})())
+
+
+def test_stores_for_zarr_2_are_refused():
+    store = type("ZarrStore", (), {"__module__": "tifffile.tifffile"})
+    tiff = type("ZarrTiffStore", (store,), {"__module__": "tifffile.tifffile"})
+    with pytest.raises(TypeError, match=r"tifffile\.ZarrTiffStore is a store for zarr 2.*2025\.5"):
+        as_series(tiff())

@@ -1,7 +1,7 @@
 """The ten kinds of HEXRD's image series, as objects and as the files that they read.
 
-The classes here are doubles: each has what HEXRD's class of that kind has, and nothing else. HEXRD
-itself, where it is installed, is not needed.
+The classes here are doubles: each has the parts of HEXRD's class of that kind, and nothing else.
+HEXRD itself, where it is installed, is not needed.
 """
 
 import sys
@@ -177,7 +177,7 @@ class EigerStream2Adapter(EigerStreamAdapter):
 
 
 class ImageSeries:
-    """What HEXRD's users hold: it hands everything on to its adapter."""
+    """The object that users of HEXRD hold: it hands everything on to its adapter."""
 
     def __init__(self, adapter):
         self._adapter = adapter
