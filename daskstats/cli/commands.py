@@ -47,7 +47,7 @@ one: scan.h5::/entry/data/data."""
 
 OUTPUTS = """OUTPUT is an image: .npy, .zarr, .h5, .nxs (NeXus) or .tif keep every value, .edf,
 .cbf, .mrc and .fits if they can, and .png is a picture for looking. An HDF5 file may name its
-dataset: dark.h5::/imageseries/images is what HEXRD reads."""
+dataset: HEXRD reads dark.h5::/imageseries/images."""
 
 COLLECTIONS = """OUTPUT is a .zarr (a group with one array for each statistic), .npz, .h5 or .nxs
 file or, without a suffix, a directory with one file for each, in the format that --format names."""

@@ -64,13 +64,13 @@ def write_result(
             # The files that the input refers to are inputs as well.
             output.check([str(file) for file in (*series.files(), *image_files)])
             reduction = plan_reduction(series, statistic, options)
+            shape = reduction.images[0].rows, reduction.images[0].cols
+            notes = notes_on(series, statistic, noted, shape)
             stage.compute()
-            image = last_image(reduction, name, options["quiet"])
-            output.save(image, notes_on(series, statistic, noted))
+            output.save(last_image(reduction, name, options["quiet"]), notes)
         if not options["quiet"]:
-            spec = reduction.images[0]
-            shape = reduction.plan.layout.nframes, spec.rows, spec.cols
-            print_closing_line(name, shape, reduction.series.dtype, began, output.path)
+            size = reduction.plan.layout.nframes, *shape
+            print_closing_line(name, size, reduction.series.dtype, began, output.path)
 
 
 def load_images(options: Given) -> list[Path]:

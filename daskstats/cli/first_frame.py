@@ -1,17 +1,23 @@
 """Values of the first frame that stand for no count: gaps, dead and overloaded pixels, NaN."""
 
-from typing import Any
+from collections.abc import Container
+from typing import TypedDict
 
 import numpy as np
 
 from ..series.base import Source
 
-# Bits of a dtype from which on its last value but one marks pixels too: detectors of DECTRIS write
-# it in 16 and 32 bits, and in 8 bits it is a count like any other.
-FEWEST_BITS = 16
+
+class Suspect(TypedDict):
+    """A value of the first frame that may stand for no count."""
+
+    value: int | str
+    pixels: int
+    option: str
+    """that leaves it out"""
 
 
-def suspects(source: Source, limit: int, known: Any = ()) -> list[dict[str, Any]]:
+def suspects(source: Source, limit: int, known: Container[float] = ()) -> list[Suspect]:
     """Return the values of the first frame that may stand for no count, and the option for each.
 
     Parameters
@@ -19,13 +25,13 @@ def suspects(source: Source, limit: int, known: Any = ()) -> list[dict[str, Any]
     source : Source
     limit : int
         Bytes that may be allocated; a frame that needs more is not read.
-    known : sequence of numbers
+    known : container of numbers
         Values that are left out already.
 
     Returns
     -------
-    list of dict
-        ``value``, ``pixels`` and ``option`` of each, in the order in which to type them.
+    list of Suspect
+        In the order in which to type them.
     """
     rows, cols = source.shape
     unit = source.frame_unit * rows * cols * source.dtype.itemsize
@@ -58,10 +64,11 @@ def _candidates(dtype: np.dtype) -> list[int]:
     top = int(np.iinfo(dtype).max)
     if dtype.kind == "i":
         return [top, -1, -2]
-    return [top, top - 1] if dtype.itemsize * 8 >= FEWEST_BITS else [top]
+    # Detectors of DECTRIS write the last value but one too; of 8 bits it is a count like any other.
+    return [top, top - 1] if dtype.itemsize > 1 else [top]
 
 
-def suspects_text(found: list[dict[str, Any]]) -> str:
+def suspects_text(found: list[Suspect]) -> str:
     """Return values as a line, with one option for all of them.
 
     >>> values = [(-1, 1200), (-2, 1)]

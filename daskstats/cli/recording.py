@@ -1,14 +1,12 @@
 """Notes on the images of a command: from its arguments, and the series that it has opened."""
 
-from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 
-from ..arguments import check_region, count_frames, frames_text, shown
+from ..arguments import count_frames, frames_text, shown
 from ..formats.notes import Facts, Notes, Text
 from ..reduction import named
 from ..series.base import Source
-from ..series.corrected import correct
 from ..statistics import STATISTICS
 from .options import Given
 
@@ -19,7 +17,9 @@ NOTED = ("invalid", "saturation", "skipna", "fill_value", "flip")
 IMAGES = ("mask", "dark")
 
 
-def notes_on(series: Source, statistic: object, options: Given) -> Notes | None:
+def notes_on(
+    series: Source, statistic: object, options: Given, shape: tuple[int, int]
+) -> Notes | None:
     """Return the notes on the images of a statistic, or of a list of them; None if not wanted.
 
     Parameters
@@ -30,6 +30,8 @@ def notes_on(series: Source, statistic: object, options: Given) -> Notes | None:
         As of `reduction.reduce`.
     options : dict
         As they were given, images as their names.
+    shape : tuple of int
+        Rows and columns of an image, which are those of the region.
     """
     if options.get("no_notes"):
         return None
@@ -37,7 +39,7 @@ def notes_on(series: Source, statistic: object, options: Given) -> Notes | None:
     names, _ = named(statistic)
     return Notes(
         images=dict(zip(names, map(_statistic, given), strict=True)),
-        common=dict(_common(series, options)),
+        common=_common(series, options, shape),
     )
 
 
@@ -56,23 +58,26 @@ def _statistic(given: str | tuple) -> Facts:
     return {"statistic": name, "parameters": " ".join(f"{key}={_text(v)}" for key, v in pairs)}
 
 
-def _common(series: Source, options: Mapping) -> dict[str, Text]:
+def _common(series: Source, options: Given, shape: tuple[int, int]) -> Facts:
     """Return the notes that all images of a call share."""
     used = range(len(series))[options["frames"] or slice(None)]
     used = used[: count_frames(options["nframes"], len(used))]
-    # A region is one of the images, which may be turned.
-    turned = correct(series, None, options.get("flip"))
-    rows, cols = check_region(options["region"], turned.shape)
+    rows, cols = options["region"] or [(0, length) for length in shape]
     facts: dict[str, Text] = {
         "frames": frames_text(used),
         "region": ",".join(f"{first}:{end}" for first, end in (rows, cols)),
     }
     facts |= {key: _absolute(options[key]) for key in IMAGES if options.get(key) is not None}
-    facts |= {key: _text(options[key]) for key in NOTED if options.get(key) not in (None, False)}
+    facts |= {key: _text(options[key]) for key in NOTED if _is_given(options.get(key))}
     origins = series.origins()
     if origins:
         facts["sources"] = tuple(f"{place}, frames {frames_text(f)}" for place, f in origins)
     return facts
+
+
+def _is_given(value: object) -> bool:
+    """Whether an option has a value: 0 is one."""
+    return value is not None and value is not False
 
 
 def _absolute(name: str) -> str:

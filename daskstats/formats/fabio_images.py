@@ -79,11 +79,11 @@ class FabioSource(PlacedSource):
 
 @contextmanager
 def reading(path: Path) -> Iterator[Any]:
-    """Give fabio; what it raises or logs as an error is an error that names the file."""
+    """Give fabio; an error that it raises or logs names the file."""
     fabio = require("fabio", path)
     with collected("fabio") as errors, naming_damage(path, "a file that fabio reads"):
         yield fabio
-    if errors:  # fabio goes on, and fills with zeros what is missing
+    if errors:  # fabio goes on, and fills the rest with zeros
         raise ValueError(f"{path} is damaged or cut off: {errors[0]}")
 
 
@@ -169,7 +169,7 @@ def _edf_places(header: Any, path: Path) -> Places | None:
 
 
 def _ge_places(header: Any, path: Path) -> Places:
-    """Return the places of the frames of a GE file, whose size must be that of its frames."""
+    """Return the places of the frames of a GE file, which must have the size of its frames."""
     text = header.header
     rows, cols = int(text["NumberOfRowsInFrame"]), int(text["NumberOfColsInFrame"])
     begin = int(text["StandardHeaderSizeInBytes"]) + int(text["UserHeaderSizeInBytes"])

@@ -3,7 +3,8 @@
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from .hdf5_files import open_file
 from .hdf5_lock import hdf5_lock
@@ -40,12 +41,13 @@ def _in_nexus(path: Path) -> dict[str, int]:
             instrument = _member(entry, "instrument")
             for detector in getattr(instrument, "values", tuple)():
                 for name in NEXUS:
-                    value = _member(detector, name)
-                    if getattr(value, "size", 0) == 1:
-                        found.setdefault(name.rpartition("/")[2], int(value[()].item()))
+                    value = np.asarray(_member(detector, name) or ())
+                    if value.size == 1:
+                        found.setdefault(name.rpartition("/")[2], int(value.item()))
     return found
 
 
-def _member(group: Any, name: str) -> Any:
+def _member(group: object, name: str) -> object | None:
     """Return an object in a group, None if there is none or it is no group."""
-    return group.get(name) if hasattr(group, "get") else None
+    get = getattr(group, "get", None)
+    return get(name) if get is not None else None

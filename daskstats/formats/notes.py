@@ -7,7 +7,7 @@ A writer gets them as a mapping of texts, which is empty where the user wants no
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from types import MappingProxyType
@@ -28,7 +28,7 @@ def now() -> str:
 
 @dataclass(frozen=True)
 class Notes:
-    """The notes on all images of one computation.
+    """The notes on all images of one computation; the date is that of writing.
 
     Examples
     --------
@@ -41,8 +41,6 @@ class Notes:
     """of each image, under its name"""
     common: Facts
     """of all of them"""
-    date: str = field(default_factory=now)
-    """when the images are written"""
 
     def of(self, name: str) -> Facts:
         """Return the notes on one image."""
@@ -58,7 +56,7 @@ class Notes:
         return self._headed({"images": names, **every})
 
     def _headed(self, facts: Facts) -> Facts:
-        program = {"program": "daskstats", "version": version("daskstats"), "date": self.date}
+        program = {"program": "daskstats", "version": version("daskstats"), "date": now()}
         return {**program, **facts, **self.common}
 
 

@@ -16,6 +16,9 @@ from .table import FORMATS, suffixes
 
 PathLike = str | os.PathLike
 
+# Formats of one plane, for errors.
+FLAT = {".png": "a picture", ".cbf": "a CBF file"}
+
 
 def save(image: ArrayLike, path: PathLike, force: bool = False, notes: Notes | None = None) -> None:
     """Write an image in the format that the suffix of the path names.
@@ -302,9 +305,10 @@ def _check_format(path: PathLike, suffix: str, ndim: int) -> None:
     """Refuse an image that its format cannot hold, or a format whose package is missing."""
     if ndim not in (2, 3):
         raise ValueError(f"an image has 2 or 3 dimensions, got {ndim}")
-    if suffix == ".png" and ndim == 3:
+    if suffix in FLAT and ndim == 3:
         raise ValueError(
-            f"a picture ({os.fspath(path)}) holds a 2-D image only: use .npy, .zarr, .h5 or .tif"
+            f"{FLAT[suffix]} ({os.fspath(path)}) holds a 2-D image only: use .npy, .zarr, .h5 or "
+            f".tif"
         )
     require(FORMATS[suffix].package, path)
 

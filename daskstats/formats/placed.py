@@ -1,4 +1,4 @@
-"""Series whose file is open only while it is read, and frames that are read in place.
+"""Series in files that are open only while they are read, and frames that are read in place.
 
 A folder may have hundreds of thousands of files: nothing but numbers is kept of each.
 """
@@ -23,7 +23,7 @@ OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
 
 
 class ReopenedSource(FileSource):
-    """A series whose file is opened for each read, and closed after it."""
+    """A series in a file that is opened for each read, and closed after it."""
 
     def __init__(self, path: str | os.PathLike, **parameters: Any) -> None:
         super().__init__(path, **parameters)

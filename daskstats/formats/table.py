@@ -102,7 +102,7 @@ FORMATS = {
     **dict.fromkeys(
         (".cor", ".esper", ".esperanto", ".img", ".kcd", ".msk", ".sfrm", ".spe"), FABIO
     ),
-    ".mccd": TIFF,  # a TIFF file with a header of its own
+    ".mccd": TIFF._replace(write=None),  # a TIFF file with a header of its own
     **{f".mar{size}": FABIO for size in (1200, 1600, 1800, 2000, 2300, 2400, 3000, 3450)},
     **{f".ge{number}": FABIO for number in ("", 1, 2, 3, 4, 5)},
 }

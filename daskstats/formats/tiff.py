@@ -70,7 +70,7 @@ class TiffSource(PlacedSource):
         """Set the layout, and return the places of the segments of all pages."""
         found, kinds = Segments(), {}  # type: Segments, dict[tuple, int]
         for page in pages:
-            # Pages of one hash are decoded alike, but for what is not in it.
+            # Pages of one hash are decoded alike, but for the tags that are not in it.
             key = page.hash, page.jpegtables, str(page.nodata)
             kind = kinds.setdefault(key, len(kinds))
             if kind == len(found.pages):

@@ -2,7 +2,6 @@
 
 import json
 from datetime import datetime, timedelta
-from functools import partial
 from importlib.metadata import version
 
 import h5py
@@ -90,6 +89,20 @@ def test_everything_is_noted(tmp_path, scan, output):
     }
 
 
+def test_dark_and_flip(tmp_path, scan):
+    """A region is one of flipped frames, of which rows may be more than those in the file."""
+    np.save(tmp_path / "dark.npy", FRAMES[0])
+    chosen = "--dark", tmp_path / "dark.npy", "--flip", "t"
+    compute("max", scan, "-o", tmp_path / "x.tif", *chosen, "--region", "20:40,0:10")
+    found = read_notes(tmp_path / "x.tif")
+    assert (found["dark"], found["flip"]) == (str(tmp_path / "dark.npy"), "t")
+    assert found["region"] == "20:40,0:10"
+    assert "fill_value" not in found
+    compute("max", scan, "-o", tmp_path / "y.tif", *chosen, "--fill-value", 0)
+    found = read_notes(tmp_path / "y.tif")
+    assert (found["region"], found["fill_value"]) == ("0:40,0:30", "0")
+
+
 @pytest.mark.parametrize("suffix", [".edf", ".fits"])
 def test_headers_of_text(tmp_path, scan, suffix):
     path = tmp_path / f"x{suffix}"
@@ -164,7 +177,7 @@ def test_frames_that_a_name_selects(tmp_path, scan):
 @pytest.mark.parametrize("output", [*OUTPUTS, "x.png", "x.npy"])
 def test_same_arguments_same_file(tmp_path, scan, output, monkeypatch):
     """Apart from the date."""
-    monkeypatch.setattr(recording, "Notes", partial(Notes, date="2026-11-28T20:55:16+00:00"))
+    monkeypatch.setattr(notes_module, "now", lambda: "2026-11-28T20:55:16+00:00")
     contents = []
     for _ in range(2):
         compute("average", scan, "-o", tmp_path / output, "--force")

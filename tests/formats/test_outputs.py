@@ -427,9 +427,10 @@ def test_what_is_no_image(tmp_path, dtype):
         outputs.save(np.zeros((2, 2), dtype), tmp_path / "image.npy")
 
 
-def test_picture_of_planes_is_refused(tmp_path):
+@pytest.mark.parametrize("suffix", [".png", ".cbf"])
+def test_planes_that_a_format_has_no_room_for_are_refused_before_computing(tmp_path, suffix):
     with pytest.raises(ValueError, match=r"2-D image only: use \.npy, \.zarr, \.h5 or \.tif"):
-        outputs.save(np.zeros((2, 2, 2)), tmp_path / "image.png")
+        outputs.check_output(tmp_path / f"image{suffix}", ndim=3)
 
 
 def test_picture_contrast(tmp_path):
