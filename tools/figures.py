@@ -24,9 +24,11 @@ FACTS = {
     "FRAMES_IN_HALVES": "sums of that many 8-bit values fit in 16 bits",
     "HUGE": "bytes of a huge page of the system",
     "LINE": "bytes of a cache line",
+    "LOCAL_HEADER": "bytes of the header of a member of a zip archive",
     "MEBI": "a unit",
     "NOT_IN_TILE": "the largest value of the bits of a tile",
     "NETWORK": "the optimal sorting network of its size",
+    "SPE_HEADER": "bytes of the header of the format",
     "REFLECTIONS": "sums of squares of the indices that a face-centred cubic crystal reflects",
 }
 

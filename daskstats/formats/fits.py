@@ -18,13 +18,12 @@ from .placed import (
     naming_damage,
     only_image,
     open_file,
+    several,
 )
 from .writing import OutputFile
 
 if TYPE_CHECKING:
     from astropy.io import fits
-
-MOST_LISTED = 10
 
 
 class FitsSource(ReopenedSource):
@@ -112,12 +111,8 @@ def _is_image(hdu: Any) -> bool:
 
 def _listed(file: fits.HDUList, images: list[int], path: Path) -> str:
     """Return at most ten images, as the text that names each."""
-    texts = [
-        f"{path.name}::{index} ({' x '.join(map(str, file[index].shape))} {_dtype(file[index])})"
-        for index in images[:MOST_LISTED]
-    ]
-    more = len(images) - len(texts)
-    return f"name one as {', '.join(texts)}" + (f", and {more} more" if more else "")
+    shapes = {index: " x ".join(map(str, file[index].shape)) for index in images}
+    return several(path, {str(i): f"{text} {_dtype(file[i])}" for i, text in shapes.items()})
 
 
 def _dtype(hdu: Any) -> np.dtype:
