@@ -29,14 +29,11 @@ FACTS = {
     "LOCAL_HEADER": "bytes of the header of the format",
     "MOST_LISTED": "choices in a sentence",
     "LINE": "bytes of a cache line",
-    "MOST_OPEN": "a quarter of the lowest default limit of open files, that of macOS",
+    "LOCAL_HEADER": "bytes of the header of a member of a zip archive",
     "MEBI": "a unit",
     "NOT_IN_TILE": "the largest value of the bits of a tile",
     "NETWORK": "the optimal sorting network of its size",
-    "SAMPLE": "the inputs of the sorting network",
-    "SATURATION": "the largest count of 20 bits",
     "SPE_HEADER": "bytes of the header of the format",
-    "VERSION": "of the format",
     "REFLECTIONS": "sums of squares of the indices that a face-centred cubic crystal reflects",
 }
 

@@ -4,12 +4,15 @@ fabio finds the format of a file by its first bytes. Frames that are not encoded
 the others are decoded by an image that is opened for each read, so that threads share nothing.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +22,9 @@ from .complaints import collected
 from .notes import NONE, Facts, lines
 from .placed import OPENERS, PlacedSource, naming_damage, only_image, open_file
 from .writing import OutputFile, exactly, write_with
+
+if TYPE_CHECKING:
+    from fabio.fabioimage import FabioImage
 
 # Shape of a frame, its dtype in the byte order of the file, the first byte of each frame.
 Places = tuple[tuple[int, int], np.dtype, Sequence[int]]
@@ -78,16 +84,16 @@ class FabioSource(PlacedSource):
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Any]:
-    """Give fabio; an error that it raises or logs names the file."""
+def reading(path: Path) -> Iterator[ModuleType]:
+    """Give fabio; an error that it raises or logs becomes one that names the file."""
     fabio = require("fabio", path)
     with collected("fabio") as errors, naming_damage(path, "a file that fabio reads"):
         yield fabio
-    if errors:  # fabio goes on, and fills the rest with zeros
+    if errors:  # fabio goes on, and puts zeros for missing bytes
         raise ValueError(f"{path} is damaged or cut off: {errors[0]}")
 
 
-def _header(fabio: Any, path: Path) -> Any:
+def _header(fabio: ModuleType, path: Path) -> FabioImage:
     """Return the image of a file of which only the header has been read."""
     if ".spe" in (suffix.lower() for suffix in path.suffixes[-2:]):
         # The first bytes of some are those of a GE file.
@@ -97,7 +103,7 @@ def _header(fabio: Any, path: Path) -> Any:
     return fabio.openheader(str(path))
 
 
-def _decoded_layout(fabio: Any, path: Path) -> tuple[tuple[int, ...], np.dtype]:
+def _decoded_layout(fabio: ModuleType, path: Path) -> tuple[tuple[int, ...], np.dtype]:
     """Return shape and dtype of all frames, given the first, which has to be decoded."""
     with fabio.open(str(path)) as image:
         shape = image.data.shape
@@ -134,14 +140,14 @@ def _cbf_layout(path: Path) -> tuple[tuple[int, ...], np.dtype]:
     return (1, rows, cols), np.dtype(types.get(name, "int32"))
 
 
-def _frame(image: Any, index: int) -> np.ndarray:
+def _frame(image: FabioImage, index: int) -> np.ndarray:
     return np.asarray(image.data if image.nframes == 1 else image.get_frame(index).data)
 
 
 # ---------------------------------------------------------------------- frames in place
 
 
-def _edf_places(header: Any, path: Path) -> Places | None:
+def _edf_places(header: FabioImage, path: Path) -> Places | None:
     """Return the places of the frames of an EDF file, None if they are encoded, or elsewhere."""
     with load("fabio").open(str(path)) as image:
         if image.incomplete_file:
@@ -168,8 +174,8 @@ def _edf_places(header: Any, path: Path) -> Places | None:
     return (shape[-2], shape[-1]), dtype.newbyteorder(">" if orders.pop() else "<"), offsets
 
 
-def _ge_places(header: Any, path: Path) -> Places:
-    """Return the places of the frames of a GE file, which must have the size of its frames."""
+def _ge_places(header: FabioImage, path: Path) -> Places:
+    """Return the places of the frames of a GE file, which must end with the last one."""
     text = header.header
     rows, cols = int(text["NumberOfRowsInFrame"]), int(text["NumberOfColsInFrame"])
     begin = int(text["StandardHeaderSizeInBytes"]) + int(text["UserHeaderSizeInBytes"])
@@ -179,7 +185,7 @@ def _ge_places(header: Any, path: Path) -> Places:
     return (rows, cols), dtype.newbyteorder("<"), range(begin, begin + count * nbytes, nbytes)
 
 
-def _spe_places(header: Any, path: Path) -> Places:
+def _spe_places(header: FabioImage, path: Path) -> Places:
     """Return the places of the frames of a Princeton file; fabio itself reads the first only."""
     text = header.header
     rows, cols, count = (int(text[name]) for name in ("y_dim", "x_dim", "num_frames"))

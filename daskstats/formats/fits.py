@@ -21,16 +21,12 @@ from .placed import (
     naming_damage,
     only_image,
     open_file,
+    several,
 )
 from .writing import OutputFile
 
 if TYPE_CHECKING:
     from astropy.io import fits
-
-# The decoder of this compression keeps its place in variables that all threads share.
-ONE_AT_A_TIME = {"HCOMPRESS_1"}
-
-_decoding = Lock()
 
 
 class FitsSource(ReopenedSource):
@@ -119,11 +115,8 @@ def _is_image(hdu: Any) -> bool:
 
 def _listed(file: fits.HDUList, images: list[int], path: Path) -> str:
     """Return at most ten images, as the text that names each."""
-    texts = [
-        f"{path.name}::{index} ({' x '.join(map(str, file[index].shape))} {_dtype(file[index])})"
-        for index in images
-    ]
-    return f"name one as {listed(texts)}"
+    shapes = {index: " x ".join(map(str, file[index].shape)) for index in images}
+    return several(path, {str(i): f"{text} {_dtype(file[i])}" for i, text in shapes.items()})
 
 
 def _dtype(hdu: Any) -> np.dtype:

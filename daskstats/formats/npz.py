@@ -13,8 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .choosing import listed
-from .placed import PlacedSource, only_image, open_file
+from .placed import PlacedSource, only_image, open_file, several
 
 # Errors of reading a damaged archive, or a member that is no array.
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, struct.error, NotImplementedError)
@@ -127,14 +126,11 @@ def _chosen(members: list[Member], name: str, path: Path) -> Member:
         named = named if len(named) == 1 else []
     if named:
         return named[0]
-    texts = [
-        f"{path.name}::{member.name} ({' x '.join(map(str, member.shape))} {member.dtype})"
-        for member in images
-    ]
-    if not texts:
+    if not images:
         raise ValueError(f"{path} has no array of two or three dimensions and numbers")
+    listed = {each.name: f"{' x '.join(map(str, each.shape))} {each.dtype}" for each in images}
     which = f"no array {name}" if name else f"{len(images)} arrays"
-    raise ValueError(f"{path} has {which}: name one as {listed(texts)}")
+    raise ValueError(f"{path} has {which}: {several(path, listed)}")
 
 
 def read_image(path: Path, dataset: str = "") -> np.ndarray:

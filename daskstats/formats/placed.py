@@ -1,4 +1,4 @@
-"""Series in files that are open only while they are read, and frames that are read in place.
+"""Series that open their file only to read it, and frames that are read in place.
 
 A folder may have hundreds of thousands of files: nothing but numbers is kept of each.
 """
@@ -8,7 +8,7 @@ import errno
 import gzip
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,11 +19,14 @@ from ..series.base import Source
 from ..series.files import FileSource, naming_place
 
 # How a file that is compressed as a whole is opened; a seek reads and skips.
-OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
+OPENERS: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open}
+
+
+MOST_LISTED = 10
 
 
 class ReopenedSource(FileSource):
-    """A series in a file that is opened for each read, and closed after it."""
+    """A series that opens its file for each read, and closes it after that."""
 
     def __init__(self, path: str | os.PathLike, **parameters: Any) -> None:
         super().__init__(path, **parameters)
@@ -64,7 +67,7 @@ class PlacedSource(ReopenedSource):
         shape: tuple[int, int],
         stored: np.dtype,
         offsets: Iterable[int],
-        what: str = "frame",
+        noun: str = "frame",
         check: bool = True,
     ) -> None:
         """Set the layout of frames, given the first byte of each; refuse a file that is cut off.
@@ -77,7 +80,7 @@ class PlacedSource(ReopenedSource):
             Of the pixels, in the byte order of the file.
         offsets : iterable of int
             Of the first byte of each frame.
-        what : str
+        noun : str
             Name of a frame in errors, such as "page".
         check : bool
             Whether the frames must lie within the size of the file: not where it is compressed.
@@ -91,7 +94,7 @@ class PlacedSource(ReopenedSource):
         for index, offset in enumerate(self._offsets):
             if offset + nbytes > size:
                 raise ValueError(
-                    f"{self.path} is cut off: {what} {index} of {len(self)} ends at byte "
+                    f"{self.path} is cut off: {noun} {index} of {len(self)} ends at byte "
                     f"{offset + nbytes} of {size}"
                 )
 
@@ -148,14 +151,14 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def naming_damage(path: Path, what: str) -> Iterator[None]:
+def naming_damage(path: Path, noun: str) -> Iterator[None]:
     """Turn an error of a library about the content of a file into one that names the file.
 
     Parameters
     ----------
     path : Path
         Of the file.
-    what : str
+    noun : str
         Its format with an article, such as "an MRC file".
     """
     try:
@@ -167,7 +170,7 @@ def naming_damage(path: Path, what: str) -> Iterator[None]:
         named = isinstance(error, ValueError) and str(path) in str(error)
         if system or named or isinstance(error, MemoryError | ImportError):
             raise
-        raise ValueError(f"{path} is not {what}, or is cut off: {error}") from error
+        raise ValueError(f"{path} is not {noun}, or is cut off: {error}") from error
 
 
 def fill(file: BinaryIO, out: np.ndarray, offset: int, fault: str) -> None:
@@ -199,3 +202,16 @@ def only_image(source: Source) -> np.ndarray:
         raise ValueError(f"{name} has {len(source)} images, expected one")
     rows = source.shape[0]
     return next(source.pieces(0, 1, 0, rows, 1))[0][0]
+
+
+def several(path: Path, images: dict[str, str]) -> str:
+    """Return at most ten images of a file, each with the text that names it.
+
+    >>> several(Path("a.npz"), {"x": "2 x 3 uint16", "y": "4 x 5 uint8"})
+    'name one as a.npz::x (2 x 3 uint16), a.npz::y (4 x 5 uint8)'
+    """
+    texts = [f"{path.name}::{name} ({text})" for name, text in images.items()]
+    more = len(texts) - MOST_LISTED
+    return f"name one as {', '.join(texts[:MOST_LISTED])}" + (
+        f", and {more} more" if more > 0 else ""
+    )

@@ -1,8 +1,8 @@
 """The table of formats: for each suffix, how series and images are read and written.
 
 A new format is one module, which reads and writes files, and one row here. A reader of series is a
-subclass of `FileSource`; the other columns are functions. A file of another suffix is known
-by its first bytes, and an HDF5 file always is.
+subclass of `FileSource`; the other columns are functions. A file with a suffix that is not in the
+table is known by its first bytes, and an HDF5 file always is.
 """
 
 import stat

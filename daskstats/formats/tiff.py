@@ -5,6 +5,8 @@ places of the pixels are read once, and frames are read from there with a file h
 tifffile's decoders are functions, and may be shared.
 """
 
+from __future__ import annotations
+
 import os
 import struct
 from array import array
@@ -13,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -24,6 +26,9 @@ from .complaints import collected
 from .notes import NONE, Facts, as_json
 from .placed import PlacedSource, fill, open_file
 from .writing import OutputFile
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 
 @dataclass
@@ -70,7 +75,7 @@ class TiffSource(PlacedSource):
         """Set the layout, and return the places of the segments of all pages."""
         found, kinds = Segments(), {}  # type: Segments, dict[tuple, int]
         for page in pages:
-            # Pages of one hash are decoded alike, but for the tags that are not in it.
+            # Pages of one hash are decoded alike, but for the things that are not in it.
             key = page.hash, page.jpegtables, str(page.nodata)
             kind = kinds.setdefault(key, len(kinds))
             if kind == len(found.pages):
@@ -142,7 +147,7 @@ class TiffSource(PlacedSource):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[TiffFile]:
     """Open a TIFF file with tifffile; an error of its structure names the file."""
     tifffile = require("tifffile", path)
     damaged = tifffile.TiffFileError, ValueError, IndexError, struct.error, ZeroDivisionError
@@ -172,7 +177,7 @@ class Refused(Exception):
         self.reason = reason
 
 
-def _check_complete(file: Any, pages: list) -> None:
+def _check_complete(file: TiffFile, pages: list) -> None:
     """Refuse a file that lacks pixels, or a page that follows the last one that was found."""
     handle, form = file.filehandle, file.tiff
     handle.seek(pages[-1].offset)
@@ -187,7 +192,7 @@ def _check_complete(file: Any, pages: list) -> None:
             raise ValueError(f"{name} is incomplete")
 
 
-def _frames(file: Any, path: Path) -> tuple[list, Sequence[int] | None]:
+def _frames(file: TiffFile, path: Path) -> tuple[list, Sequence[int] | None]:
     """Return the page of each frame, or one page and the first byte of each frame.
 
     The frames of a series are in the order of its axes; pages that belong to no common series are
@@ -212,7 +217,7 @@ def _frames(file: Any, path: Path) -> tuple[list, Sequence[int] | None]:
         raise Refused(type(error)(f"{path}: {error}")) from None
 
 
-def _frames_of_series(series: Any, pages: list) -> tuple[list, range | None]:
+def _frames_of_series(series: TiffPageSeries, pages: list) -> tuple[list, range | None]:
     """Return the frames of the only series in a file, in the order of its axes."""
     lengths = dict(zip(series.axes, series.shape, strict=True))
     channels = lengths.pop("C", 1)
@@ -240,7 +245,7 @@ def _frames_of_series(series: Any, pages: list) -> tuple[list, range | None]:
     return found, None
 
 
-def _decoder(page: Any) -> tuple[Callable, Any]:
+def _decoder(page: TiffPage) -> tuple[Callable, float]:
     """Return the function that decodes segments of pages like this one, and the fill value."""
     tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
     given = {name: value for name, value in tables.items() if value is not None}
