@@ -26,9 +26,10 @@ from .run.progress import Progress
 from .run.scheduler import Scheduler, current_scheduler
 from .run.stream import Stream
 from .scratch import location
-from .series.base import Source, layout, warn_about_missing
+from .series.base import Source, layout
 from .series.corrected import correct, mark_of
 from .series.flat import flattened
+from .series.missing import warn_about_missing
 from .series.opening import as_series
 from .series.selection import select
 from .statistics import STATISTICS, Statistic, as_statistic, check_validity

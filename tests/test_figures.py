@@ -14,12 +14,11 @@ REACHED = {
     "function body, lines: median / p90 / max": (5, 15, 39),
     "arguments of a function: p90 / max": (4, 8),
     "longest file / second longest, lines": (527, 398),
-    "tuned numeric constants": (90,),
+    "tuned numeric constants": (88,),
     "Any per 1000 lines": (9.3,),
     "'what' / 'who', 'whose' per 10,000 words of prose": (1.2, 2.7),
     "files that ask for the kind of scheduler": (1,),
     "rooms that the series of `median` passes / returns": (6, 0),
-    "lines of code without docstrings and comments": (12265,),
 }
 
 # Each new format and each new option adds lines: their number is printed, and not bound.

@@ -19,22 +19,24 @@ PACKAGE = Path(__file__).resolve().parents[1] / "daskstats"
 # Numbers that nobody could tune, with the reason: facts of a file format, of integers, of crystals.
 # Each name is given a number once in the package, so that no other number is exempt with it.
 FACTS = {
-    "CBF_HEADER": "bytes within which the header of the format ends",
     "BLOSC_HEADER": "bytes of the header of the format",
-    "FEWEST_BITS": "the narrowest counters of DECTRIS that mark pixels by two values",
+    "CBF_HEADER": "bytes within which the header of the format ends",
     "FRAMES_IN_32_BITS": "sums of that many 16-bit values fit",
     "FRAMES_IN_HALVES": "sums of that many 8-bit values fit in 16 bits",
-    "HUGE": "bytes of a huge page of the system",
     "HEADER": "bytes of the largest header of Pilatus files",
-    "LOCAL_HEADER": "bytes of the header of the format",
-    "MOST_LISTED": "choices in a sentence",
+    "HUGE": "bytes of a huge page of the system",
     "LINE": "bytes of a cache line",
     "LOCAL_HEADER": "bytes of the header of a member of a zip archive",
     "MEBI": "a unit",
-    "NOT_IN_TILE": "the largest value of the bits of a tile",
+    "MOST_LISTED": "choices in a sentence",
+    "MOST_OPEN": "a quarter of the lowest default limit of open files, that of macOS",
     "NETWORK": "the optimal sorting network of its size",
-    "SPE_HEADER": "bytes of the header of the format",
+    "NOT_IN_TILE": "the largest value of the bits of a tile",
     "REFLECTIONS": "sums of squares of the indices that a face-centred cubic crystal reflects",
+    "SAMPLE": "the inputs of the sorting network",
+    "SATURATION": "the largest count of 20 bits",
+    "SPE_HEADER": "bytes of the header of the format",
+    "VERSION": "of the format",
 }
 
 # The functions that dask runs tasks with; to compare with one is to ask for the kind of scheduler.

@@ -13,9 +13,10 @@ from ..formats.files import open_files
 from ..formats.headers import cutoffs
 from ..run.scheduler import current_scheduler
 from ..scratch import location
-from ..series.base import DerivedSource, Source, describe_missing
+from ..series.base import DerivedSource, Source
 from ..series.corrected import correct
 from ..series.joined import JoinedSource
+from ..series.missing import describe_missing
 from ..series.selection import select
 from .clusters import chosen_scheduler
 from .computing import load_images, plan_reduction

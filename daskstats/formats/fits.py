@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..packages import load, require
-from .choosing import listed
 from .notes import NONE, Facts, lines
 from .placed import (
     OPENERS,
@@ -27,6 +26,11 @@ from .writing import OutputFile
 
 if TYPE_CHECKING:
     from astropy.io import fits
+
+# The decoder of this compression keeps its place in variables that all threads share.
+ONE_AT_A_TIME = {"HCOMPRESS_1"}
+
+_decoding = Lock()
 
 
 class FitsSource(ReopenedSource):

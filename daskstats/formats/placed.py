@@ -17,12 +17,10 @@ import numpy as np
 
 from ..series.base import Source
 from ..series.files import FileSource, naming_place
+from .choosing import listed
 
 # How a file that is compressed as a whole is opened; a seek reads and skips.
 OPENERS: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open}
-
-
-MOST_LISTED = 10
 
 
 class ReopenedSource(FileSource):
@@ -211,7 +209,4 @@ def several(path: Path, images: dict[str, str]) -> str:
     'name one as a.npz::x (2 x 3 uint16), a.npz::y (4 x 5 uint8)'
     """
     texts = [f"{path.name}::{name} ({text})" for name, text in images.items()]
-    more = len(texts) - MOST_LISTED
-    return f"name one as {', '.join(texts[:MOST_LISTED])}" + (
-        f", and {more} more" if more > 0 else ""
-    )
+    return f"name one as {listed(texts)}"

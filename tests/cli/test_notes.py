@@ -12,7 +12,6 @@ import zarr
 from programs import run
 
 from daskstats.arguments import frames_text
-from daskstats.cli import recording
 from daskstats.formats import notes as notes_module
 from daskstats.formats import outputs
 from daskstats.formats.notes import Notes, as_json, lines

@@ -17,6 +17,7 @@ from daskstats.formats.table import suffixes
 from daskstats.series import base
 from daskstats.series.base import Source
 from daskstats.series.files import FileSource, fingerprint
+from daskstats.series.missing import warn_about_missing
 from daskstats.series.opening import open_source
 
 
@@ -340,9 +341,9 @@ class Sparse(Recorded):
 )
 def test_frames_without_data_are_told(missing, nframes, text):
     with pytest.warns(UserWarning, match=text):
-        base.warn_about_missing(Sparse(missing), nframes)
+        warn_about_missing(Sparse(missing), nframes)
 
 
 @pytest.mark.parametrize(("missing", "nframes"), [([], None), ([7, 8], 7)])
 def test_no_warning_where_all_frames_have_data(missing, nframes):
-    base.warn_about_missing(Sparse(missing), nframes)
+    warn_about_missing(Sparse(missing), nframes)
