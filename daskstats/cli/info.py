@@ -24,6 +24,9 @@ from .first_frame import suspects, suspects_text
 from .options import Given
 from .program import reported_errors
 
+Facts = dict[str, Any]
+"""about a series, as in JSON"""
+
 
 def print_info(*, input: tuple[str, ...], as_json: bool, **options: object) -> None:  # noqa: A002
     """Print the properties of a series, and its plans."""
@@ -36,7 +39,7 @@ def print_info(*, input: tuple[str, ...], as_json: bool, **options: object) -> N
         click.echo(f"{name:10}  {value}")
 
 
-def _facts(names: tuple[str, ...], options: Given) -> dict[str, Any]:
+def _facts(names: tuple[str, ...], options: Given) -> Facts:
     """Return everything about a series, in numbers where it is one; absent: None, or empty."""
     load_images(options)
     whole = open_files(names, opener=options["raw"])
@@ -68,7 +71,7 @@ def _facts(names: tuple[str, ...], options: Given) -> dict[str, Any]:
     }
 
 
-def _describe_files(whole: Source) -> dict[str, Any]:
+def _describe_files(whole: Source) -> Facts:
     """Return the files of a series in their order, and how the first holds its frames."""
     files, first = whole.files(), _first_part(whole)
     names, why = getattr(first, "choice", ((), ""))
@@ -91,7 +94,7 @@ def _first_part(source: Source) -> Source:
     return source
 
 
-def _texts(facts: dict[str, Any]) -> dict[str, object]:
+def _texts(facts: Facts) -> dict[str, object]:
     """Return the lines for people."""
     frames, total = facts["frames"], facts["frames_of_all"]
     shape, whole = (f"{rows} x {cols}" for rows, cols in (facts["shape"], facts["shape_of_all"]))
