@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..formats import inputs, outputs
 from ..formats.files import open_files
+from ..formats.notes import Notes
 from ..reduction import Reduction, reduce
 from ..run.progress import Progress
 from ..series.base import Source
@@ -67,10 +69,29 @@ def write_result(
             shape = reduction.images[0].rows, reduction.images[0].cols
             notes = notes_on(series, statistic, noted, shape)
             stage.compute()
-            output.save(last_image(reduction, name, options["quiet"]), notes)
+            save(output, last_image(reduction, name, options["quiet"]), notes)
         if not options["quiet"]:
             size = reduction.plan.layout.nframes, *shape
             print_closing_line(name, size, reduction.series.dtype, began, output.path)
+
+
+def save(output: Output, result: np.ndarray | dict[str, np.ndarray], notes: Notes | None) -> None:
+    """Write a result; where the format cannot hold its values, it is kept in one that can."""
+    try:
+        output.save(result, notes)
+    except ValueError as error:
+        if isinstance(result, dict):
+            outputs.save_all(result, kept := new_name(Path(output.path), ".npz"))
+        else:
+            outputs.save(result, kept := new_name(Path(output.path), ".npy"))
+        error.add_note(f"the result is kept in {kept}")
+        raise
+
+
+def new_name(path: Path, suffix: str) -> Path:
+    """Return the name of a file beside another one that does not exist yet."""
+    names = (path.with_name(f"{path.stem}{n or ''}{suffix}") for n in count())
+    return next(name for name in names if not name.exists())
 
 
 def load_images(options: Given) -> list[Path]:

@@ -100,3 +100,14 @@ def test_raw_files_that_do_not_fit(tmp_path, value, text):
     (tmp_path / "scan.bin").write_bytes(bytes(21))
     result = run("max", tmp_path / "scan.bin", "-o", tmp_path / "image.npy", "--raw", value)
     check_error(result, 2, text)
+
+
+def test_result_that_a_format_cannot_hold_is_kept(tmp_path, scan):
+    folder, frames = scan
+    (tmp_path / "flat.npy").write_bytes(b"another file")
+    result = run("average", folder, "-o", tmp_path / "flat.cbf")
+    check_error(result, 1, "a .cbf file holds int32", f"the result is kept in {tmp_path}/flat1.npy")
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "flat1.npy"), frames.mean(axis=0).astype("f4"), strict=True
+    )
+    assert not (tmp_path / "flat.cbf").exists()
