@@ -169,7 +169,7 @@ def test_import_is_light():
     assert result.stdout.strip() == "[]"
 
 
-GUIDES = ["README.md", "docs/memory.md", "docs/statistics.md"]
+GUIDES = ["README.md", "docs/files.md", "docs/memory.md", "docs/statistics.md"]
 
 
 def blocks(guide, language):
