@@ -330,7 +330,7 @@ def test_damaged_input(tmp_path, suffix):
 def test_notes_are_in_the_line(tmp_path, scan, monkeypatch, scheduler):
     error = ValueError("the detector\nwas off")
     ims = FakeSeries(Filled((3, 4)), 5, on_read=Fail({3: 1}, error))
-    monkeypatch.setattr(computing, "open_files", lambda names, without: open_source(ims))
+    monkeypatch.setattr(computing, "open_files", lambda names, **_: open_source(ims))
     arguments = "--chunks", 5, "--scheduler", scheduler
     with dask.config.set(num_workers=1):
         result = run("max", scan, "-o", tmp_path / "image.npy", *arguments)

@@ -183,7 +183,7 @@ def test_cbf_refuses_other_values(tmp_path, dtype, value):
 
 
 def test_cbf_refuses_planes(tmp_path):
-    with pytest.raises(ValueError, match=r"holds a 2-D image only, got shape \(2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"a CBF file .* holds a 2-D image only"):
         outputs.save(np.zeros((2, 3, 4)), tmp_path / "image.cbf")
 
 

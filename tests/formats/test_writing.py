@@ -42,7 +42,8 @@ series = [f"scan{suffix}" for suffix in simulate.FORMATS]
 def save(name, images):
     if name.startswith("x"):
         # The dtypes that these formats keep exactly.
-        dtype = {"x.cbf": "i4", "x.mrc": "f4"}.get(name, "f8")
+        narrow = dict.fromkeys(("x.mrc", "x.tif", "x.tiff"), "f4")
+        dtype = {"x.cbf": "i4", **narrow}.get(name, "f8")
         save_one((1000 * images["max"]).astype(dtype), name, force=True)
     elif name.startswith("scan"):
         simulate.simulate(name, 1 if images is small else 40, (300, 300), force=True)
