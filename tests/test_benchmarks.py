@@ -48,7 +48,14 @@ def check(result, expected):
     assert str(BENCHMARKS.parent) not in result.stdout
 
 
-@pytest.mark.parametrize("script", CASES)
+# These take a minute each.
+LONG = {"cluster.py", "memory.py"}
+
+
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(case, marks=[pytest.mark.nightly] * (case in LONG)) for case in CASES],
+)
 def test_it_prints_its_tables(script, tmp_path):
     options, expected = CASES[script]
     result = run(script, "--tiny", "--json", tmp_path / "result.json", *options)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,8 +87,8 @@ def _free_name(name: str, taken: Container[str]) -> str:
     >>> _free_name("entry", {"entry"})
     'entry_1'
     """
-    names = (name, *(f"{name}_{number}" for number in range(1, 1_000_000)))
-    return next(name for name in names if name not in taken)
+    names = chain([name], (f"{name}_{number}" for number in count(1)))
+    return next(each for each in names if each not in taken)
 
 
 def _new_group(parent: h5py.Group, name: str, kind: str) -> h5py.Group:
