@@ -43,7 +43,14 @@ def check_kills(client, log, seed):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("seeds", [range(start, start + 5) for start in range(0, 20, 5)], ids=str)
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        range(10),
+        pytest.param(range(10, 20), marks=pytest.mark.nightly),  # takes as long
+    ],
+    ids=str,
+)
 def test_killed_workers_cost_their_own_work(tmp_path, seeds):
     """The image is the same, bit for bit, and little is read again."""
     with local_cluster() as client:
