@@ -6,11 +6,13 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import chain
 from multiprocessing import get_context
 
+import dask
 import numpy as np
 import pytest
 from files import KINDS, written
 from helpers import check_series
 
+import daskstats as stats
 from daskstats.formats.inputs import read_image
 from daskstats.formats.placed import ReopenedSource
 from daskstats.formats.table import FORMATS, suffixes
@@ -81,6 +83,15 @@ def test_another_process(tmp_path):
         found = list(pool.map(_read, [open_source(path) for path, _ in files]))
     for (path, frames), block in zip(files, found, strict=True):
         assert np.array_equal(block, frames[:, 1:9]), path
+
+
+def test_a_cluster_of_two(tmp_path, client):
+    for suffix in sorted(KINDS):
+        (tmp_path / suffix).mkdir()
+        path, frames = written(suffix, tmp_path / suffix)
+        with dask.config.set(scheduler=client):
+            found = stats.wrap(path).compute()
+        np.testing.assert_array_equal(found, frames, err_msg=suffix)
 
 
 @pytest.mark.parametrize("suffix", sorted({*WAYS} - {".npy", ".h5", ".zarr"}))
