@@ -112,7 +112,8 @@ def raw(text: str) -> Opener:
     shape, dtype, *places = text.split(",")
     if len(places) > 2:
         raise ValueError(text)
-    return raw_opener(frame_shape(shape), np.dtype(dtype.strip()), *map(int, places))
+    opener = raw_opener(frame_shape(shape), np.dtype(dtype.strip()), *map(int, places))
+    return opener._replace(description=text)
 
 
 def scheduler(text: str) -> str:

@@ -69,6 +69,8 @@ def _common(series: Source, options: Given, shape: tuple[int, int]) -> Facts:
     }
     facts |= {key: _absolute(options[key]) for key in IMAGES if options.get(key) is not None}
     facts |= {key: _text(options[key]) for key in NOTED if _is_given(options.get(key))}
+    if options["raw"] is not None:
+        facts["raw"] = options["raw"].description
     origins = series.origins()
     if origins:
         facts["sources"] = tuple(f"{place}, frames {frames_text(f)}" for place, f in origins)

@@ -39,6 +39,8 @@ class Opener(NamedTuple):
     open: Callable[[Name], Source] = open_file
     suffix_of: SuffixOf = partial(known_suffix, column="series")
     """returns the suffix of a file name, None if it is unknown"""
+    description: str = ""
+    """of the files, where they do not describe themselves"""
 
 
 def open_files(

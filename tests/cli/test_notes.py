@@ -270,3 +270,9 @@ def test_silx_and_nexusformat_show_the_picture_at_once(tmp_path, scan, command):
         np.testing.assert_array_equal(found, FRAMES.max(axis=0), strict=True)
         (process,) = root.entry.NXprocess
         assert str(process.program) == "daskstats"
+
+
+def test_raw_files_are_noted(tmp_path):
+    FRAMES.tofile(tmp_path / "scan.bin")
+    compute("max", tmp_path / "scan.bin", "--raw", "30x40,uint16", "-o", tmp_path / "x.tif")
+    assert read_notes(tmp_path / "x.tif")["raw"] == "30x40,uint16"
