@@ -65,7 +65,7 @@ class EigerStreamSource(ReopenedSource):
             raise ValueError(f"{self.path} has no frames in /data")
         dtype = np.dtype("f8") if len(self._images) == 2 else first.dtype
         self.set_layout((nframes, *first.shape), dtype)
-        # Each image compressed and decoded, beside the frame.
+        # Each image compressed and decoded, in addition to the frame.
         self.buffers = 2.0 * len(self._images)
 
     def _encoded(self, file: h5py.File, index: int) -> list[Encoded]:

@@ -72,7 +72,7 @@ def open_files(
     if not given:
         raise ValueError("the list of files is empty")
     opener = opener or Opener()
-    output = None if without is None else Path(without)
+    output = Path(without) if without is not None and Path(without).exists() else None
     every = [(text, expand(parse(text), opener.suffix_of, output)) for text in given]
     every = _without_output(every, output) if len(every) > 1 else every
     many = sum(len(found) for _, found in every) > MOST_OPEN
@@ -166,7 +166,7 @@ def _selected(name: Name, opener: Callable[[Name], Source], many: bool) -> Sourc
 def _without_shown(parts: list[tuple[str, Source]], chosen: set[str]) -> list[Source]:
     """Leave out files with frames that another one shows already: they would count twice.
 
-    The master file of a detector refers to its data files, which lie beside it.
+    The master file of a detector refers to its data files, which are in the same directory.
     """
     shown = {file.resolve(): part.files()[0] for _, part in parts for file in part.files()[1:]}
     left, kept = [], []

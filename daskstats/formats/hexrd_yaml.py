@@ -147,7 +147,7 @@ def _raw_image(content: dict, path: Path) -> Source:
 
 
 def _frame_cache(content: dict, path: Path) -> Source:
-    """Open a frame cache, which lies beside the YAML file, and compare the facts of both."""
+    """Open the frame cache that a YAML file names, and compare the facts of both."""
     from .files import open_file  # which finds this module in the table
     from .paths import Name
 
@@ -196,7 +196,8 @@ def _count(entry: dict, name: str, path: Path) -> int:
 def _place(text: str, path: Path) -> Path:
     """Return a file or directory, which HEXRD looks for from the working directory.
 
-    One that is not there may lie beside the YAML file. With one in both places, neither is taken.
+    One that is not there is looked for in the directory of the YAML file. With one in both places,
+    neither is taken.
     """
     here, beside = Path(text).absolute(), path.parent / text
     if here.exists() and beside.exists() and not here.samefile(beside):

@@ -48,9 +48,9 @@ def parse(text: str) -> Name:
     >>> parse("silx:scan.h5?path=/entry/data&slice=0:10")
     Name(file='scan.h5', dataset='/entry/data', frames=slice(0, 10, None))
     """
-    if Path(text).exists() or is_url(SCHEMES.sub("", text)):
-        return Name(text)
     bare = SCHEMES.sub("", text)
+    if Path(text).exists() or is_url(bare):
+        return Name(text)
     file, _, query = bare.partition("?")
     if "=" not in query:  # the question mark, if any, is part of a pattern
         file, _, dataset = bare.partition("::")
@@ -148,7 +148,5 @@ def _is_input(entry: Path) -> bool:
 
 
 def same_file(path: Path, other: Path | None) -> bool:
-    """Whether two paths are one file that exists."""
-    if other is None or not other.exists() or not path.exists():
-        return False
-    return path.samefile(other)
+    """Whether a path is the same file as another one, if there is another; that one exists."""
+    return other is not None and path.exists() and path.samefile(other)

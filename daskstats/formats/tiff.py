@@ -88,7 +88,7 @@ class TiffSource(PlacedSource):
         unit = pages[0].tilelength if pages[0].is_tiled else pages[0].rowsperstrip
         same = len(kinds) == 1 and unit < self.shape[0]
         self.row_unit = int(unit) if same else None
-        self.buffers = 1  # the compressed bytes, or a decoded segment beside the frame
+        self.buffers = 1  # the compressed bytes or a decoded segment, in addition to the frame
         return found
 
     def layout(self) -> tuple:
