@@ -24,7 +24,6 @@ from report import Report
 
 import daskstats as stats
 from daskstats.formats.raw import RawSource
-from daskstats.series.opening import open_source
 
 SHAPE = (200, 1024, 1024)
 SKIP = 8192
@@ -125,23 +124,7 @@ def maximum(path: Path, frames: np.ndarray) -> Callable[[], Any]:
     """Return the call under test: opening the file, and the maximum of its frames."""
     if path.suffix == ".raw":
         return lambda: stats.max(RawSource(path, frames.shape[1:], frames.dtype, SKIP)).compute()
-    if path.is_dir():
-        return lambda: maximum_of_files(path, len(frames))
     return lambda: stats.max(path).compute()
-
-
-def maximum_of_files(path: Path, count: int) -> np.ndarray:
-    """Return the maximum of the frames of single files, each opened as a series of its own."""
-
-    def fold(numbers: Sequence[int]) -> np.ndarray:
-        best = None
-        for number in numbers:
-            source = open_source(path / f"{number:05}.cbf")
-            (block,) = source.read(0, 1, 0, source.shape[0])
-            best = block[0].copy() if best is None else np.maximum(best, block[0], out=best)
-        return best
-
-    return np.maximum.reduce(in_threads(fold, count))
 
 
 def in_threads(function: Callable[[Sequence[int]], Any], count: int) -> list[Any]:
