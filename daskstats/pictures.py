@@ -15,14 +15,14 @@ import numpy as np
 
 from .packages import load
 
-# Pixels along an edge at most, and those to which the longer edge of a small image is enlarged.
-SIZE, ENLARGED = 512, 256
+# Pixels along an edge, at most; a small image is enlarged to half of them.
+SIZE = 512
 
 # Percentiles of the pixels with the darkest and the brightest colour.
 CONTRAST = (1.0, 99.5)
 
 # Pixels that limits and histogram are taken from: sorting 20,000 takes a third of a millisecond.
-SAMPLE = 20_000
+SAMPLED = 20_000
 
 # Bars of a histogram.
 BARS = 60
@@ -60,7 +60,7 @@ class Picture:
     def html(self, name: str = "") -> str:
         """Return the picture as an HTML figure with name, shape, limits and histogram."""
         rows, cols = self.shape
-        width = self.size[1] * max(1, ENLARGED // max(self.size))
+        width = self.size[1] * max(1, SIZE // 2 // max(self.size))
         text, source = html.escape(name), base64.b64encode(self.png).decode()
         limits = f"{self.low:.4g} … {self.high:.4g}" if self.bars.size else "no values yet"
         return (
@@ -168,7 +168,7 @@ def _block_sums(image: np.ndarray, step: int) -> np.ndarray:
 def sorted_sample(means: np.ndarray) -> np.ndarray:
     """Return some of the finite values in order."""
     flat = means.ravel()
-    sample = flat[:: max(1, flat.size // SAMPLE)]
+    sample = flat[:: max(1, flat.size // SAMPLED)]
     return np.sort(sample[np.isfinite(sample)])
 
 
