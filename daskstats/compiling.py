@@ -18,9 +18,6 @@ from .packages import load
 
 logger = logging.getLogger("daskstats")
 
-# Seconds from which a compilation is worth a remark in the command line.
-NOTABLE = 1.0
-
 
 @dataclass
 class Subject:
@@ -43,8 +40,8 @@ class Subject:
 
     @property
     def notable(self) -> bool:
-        """Whether it takes long, as far as is known."""
-        return self.estimate is None or self.estimate >= NOTABLE
+        """Whether it takes a second or more, as far as is known."""
+        return self.estimate is None or self.estimate >= 1
 
 
 _lock = threading.Lock()

@@ -11,7 +11,7 @@ import dask
 import numpy as np
 from dask.array import Array
 
-from .arguments import count_chunks, count_frames, shown, warn
+from .arguments import count_chunks, count_frames, warn
 from .formats.inputs import read_image, read_mask
 from .graph import reducing
 from .graph.build import Work
@@ -36,6 +36,7 @@ from .statistics import STATISTICS, Statistic, as_statistic, check_validity
 from .statistics.fusion import FusedStatistic, fuse
 from .statistics.shared import check_jit
 from .statistics.validity import Validity, left_out, without_effect
+from .texts import shown
 
 T = TypeVar("T")
 

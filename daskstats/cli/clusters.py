@@ -4,7 +4,6 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 
 import click
 import dask
@@ -25,10 +24,6 @@ CLOSE_TIMEOUT = 4
 @contextmanager
 def chosen_scheduler(options: Given) -> Iterator[None]:
     """Run everything inside on the scheduler or cluster that the options name."""
-    given = [name for name in ("scheduler", "scheduler_file", "workers") if options[name]]
-    if len(given) > 1:
-        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise click.UsageError(f"{names} exclude each other", click.get_current_context())
     if options["workers"] or options["scheduler"] == "processes":
         ending.shield_children()
     ignore_interrupts = dask.config.set({"multiprocessing.initializer": _ignore_interrupts})
@@ -40,11 +35,7 @@ def _scheduler(options: Given) -> AbstractContextManager:
     if options["workers"]:
         return _local_cluster(options["workers"], options.get("quiet", False))
     if options["scheduler_file"]:
-        file = options["scheduler_file"]
-        # distributed would wait for the file.
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"there is no scheduler file {file}")
-        return _client(scheduler_file=file)
+        return _client(scheduler_file=options["scheduler_file"])
     scheduler = options["scheduler"]
     if scheduler is None:
         return nullcontext()

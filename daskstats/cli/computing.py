@@ -15,11 +15,11 @@ import numpy as np
 from ..formats import inputs, outputs
 from ..formats.files import open_files
 from ..formats.notes import Notes
-from ..reduction import Reduction, reduce
+from ..reduction import Reduction, named, reduce
 from ..run.progress import Progress
 from ..series.base import Source
 from .clusters import chosen_scheduler
-from .options import SELECTION, Given
+from .options import SELECTION, Given, files_of
 from .program import reported_errors
 from .recording import notes_on
 
@@ -28,8 +28,8 @@ from .recording import notes_on
 STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
 MORE_READS = 1.1
 
-# The options that name the file of an image, and the functions that read it.
-IMAGES: dict[str, Callable[[str], np.ndarray]] = {
+# The functions that read the images that options name.
+READERS: dict[str, Callable[[str], np.ndarray]] = {
     "mask": inputs.read_mask,
     "dark": partial(inputs.read_image, role="dark"),
 }
@@ -48,6 +48,42 @@ class Output(NamedTuple):
     """writes an image, or a dict of images, with notes on them"""
 
 
+def write_image(
+    name: str,
+    statistic: str | tuple,
+    ndim: int,
+    inputs: tuple[str, ...],
+    output: str,
+    options: Given,
+) -> None:
+    """Compute one statistic and write its image, which has two or three dimensions."""
+    force = bool(options["force"])
+    target = Output(
+        output,
+        check=lambda inputs: outputs.check_output(output, inputs, force, ndim=ndim),
+        save=lambda image, notes: outputs.save(image, output, force, notes),
+    )
+    write_result(name, statistic, inputs, target, options)
+
+
+def write_images(
+    statistics: list, inputs: tuple[str, ...], output: str, form: str | None, options: Given
+) -> None:
+    """Compute several statistics in one pass and write their images."""
+    force = bool(options["force"])
+
+    def check(inputs: list[str]) -> None:
+        keys, members = named(statistics)
+        planes = [member.planes for member in members]
+        ndims = {key: 2 if n is None else 3 for key, n in zip(keys, planes, strict=True)}
+        outputs.check_outputs(output, ndims, inputs, force, form)
+
+    def save(images: dict, notes: Notes | None) -> None:
+        outputs.save_all(images, output, force, form, notes)
+
+    write_result("aggregate", statistics, inputs, Output(output, check, save), options)
+
+
 def write_result(
     name: str, statistic: object, names: tuple[str, ...], output: Output, options: Given
 ) -> None:
@@ -55,10 +91,7 @@ def write_result(
     with reported_errors(options["traceback"]) as stage:
         began = time.perf_counter()
         noted = dict(options)  # with the names of images, which are read below
-        # Of several inputs, and of a folder, one that is the output is left out.
-        single = names[0] if len(names) == 1 and not Path(names[0]).is_dir() else None
-        given = single, *(options[name] for name in IMAGES)
-        output.check([file.partition("::")[0] for file in given if file])
+        output.check(files_of(names, options))
         image_files = load_images(options)
         with chosen_scheduler(options):
             file, _ = outputs.split_dataset(output.path)
@@ -97,7 +130,7 @@ def new_name(path: Path, suffix: str) -> Path:
 def load_images(options: Given) -> list[Path]:
     """Read the images that the options name; return the files that they come from."""
     files: list[Path] = []
-    for option, read in IMAGES.items():
+    for option, read in READERS.items():
         name = options[option]
         if name is not None:
             options[option] = read(name)

@@ -265,7 +265,7 @@ def test_existing_output(tmp_path, scan):
         (["max", "IN", "-o", "OUT", "--memory-limit", "1 kB"], ["the memory limit is"]),
         (["max", "IN", "-o", "OUT", "--scheduler", "slurm"], ["slurm", "an address"]),
         (["max", "missing.npy", "-o", "OUT"], ["there is no file missing.npy"]),
-        (["max", "scan.txt", "-o", "OUT"], ["scan.txt has no known suffix"]),
+        (["max", "scan.txt", "-o", "OUT"], ["there is no file scan.txt"]),
         (["max", "IN", "-o", "image.jpg"], ["image.jpg has no known suffix"]),
         (["max", "IN", "-o", "nowhere/image.npy"], ["there is no directory"]),
         (["max", "IN", "-o", "IN", "--force"], ["is the input"]),
@@ -494,6 +494,7 @@ def test_bad_masks(tmp_path, scan):
     np.save(tmp_path / "mask.npy", np.ones((30, 40), bool))
     outputs.save(np.zeros((2, 30, 40), "u1"), tmp_path / "two.h5")
     (tmp_path / "text.npy").write_text("no array")
+    (tmp_path / "mask.txt").write_text("no image")
     for file, *words in (
         ("missing.npy", "there is no mask"),
         ("mask.txt", "no known suffix"),
