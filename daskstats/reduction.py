@@ -1,5 +1,6 @@
 """One call as a value: a frozen `Reduction`, with checked arguments and a plan."""
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -39,6 +40,8 @@ from .statistics.validity import Validity, left_out, without_effect
 from .texts import shown
 
 T = TypeVar("T")
+
+logger = logging.getLogger("daskstats")
 
 
 class Options(TypedDict, total=False):
@@ -110,7 +113,15 @@ class Reduction:
         reservation = MemoryReservation(self.plan.nbytes, self.limit)
         reservation.reserve()
         length = execution.writing + len(self.plan.steps)
+        logger.info("%s", self)
         return Stream(execution, progress, view, length, reservation)
+
+    def __str__(self) -> str:
+        rows, cols = self.images[0].rows, self.images[0].cols
+        return (
+            f"{', '.join(self.names)} of {self.plan.layout.nframes} frames of {rows} x {cols} "
+            f"{self.series.dtype}, {len(self.plan.steps)} steps: {self.plan}"
+        )
 
     @property
     def _work(self) -> Work:
@@ -186,7 +197,11 @@ def reduce(
     if plan.disk is not None:
         location.find_location()  # refuses a directory that is not there
     several = isinstance(statistics, list)
-    return Reduction(series, statistic, tuple(names), tuple(specs), plan, scheduler, limit, several)
+    found = Reduction(
+        series, statistic, tuple(names), tuple(specs), plan, scheduler, limit, several
+    )
+    logger.debug("planned: %s", found)
+    return found
 
 
 def fused(specs: list[ImageSpec], frames: np.dtype) -> tuple[list[ImageSpec], Statistic]:

@@ -187,7 +187,7 @@ add_command(
         ),
         shown_option("--seed", None, "Same seed, same frames.", default=0),
         *opts.output_flags("Replace an existing file."),
-        opts.traceback_flag(),
+        *opts.diagnostic_options(),
     ],
     "Write a simulated scan, to try things on.",
     "Write a simulated scan: background, rings and spots, dead and hot pixels.\n\n"

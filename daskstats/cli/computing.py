@@ -1,9 +1,7 @@
 """One computation of the program: its plan, its progress bar, its output, its closing line."""
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -21,6 +19,7 @@ from ..series.base import Source
 from .clusters import chosen_scheduler
 from .options import SELECTION, Given, files_of
 from .program import reported_errors
+from .progress import Count, displayed
 from .recording import notes_on
 
 # Numbers of intermediate images, which are progress steps, to try if none is given: the largest
@@ -34,7 +33,7 @@ READERS: dict[str, Callable[[str], np.ndarray]] = {
     "dark": partial(inputs.read_image, role="dark"),
 }
 
-# The remark behind the progress bar in each phase of a call.
+# The remark on the progress in each phase of a call.
 REMARKS = {"spool": "writing frames to disk", "reduce": ""}
 
 
@@ -102,7 +101,7 @@ def write_result(
             shape = reduction.images[0].rows, reduction.images[0].cols
             notes = notes_on(series, statistic, noted, shape)
             stage.compute()
-            save(output, last_image(reduction, name, options["quiet"]), notes)
+            save(output, last_image(reduction, name, options), notes)
         if not options["quiet"]:
             size = reduction.plan.layout.nframes, *shape
             print_closing_line(name, size, reduction.series.dtype, began, output.path)
@@ -170,33 +169,21 @@ def reduction_of(
     )
 
 
-def last_image(reduction: Reduction, name: str, quiet: bool) -> np.ndarray | dict[str, np.ndarray]:
-    """Return the last image, or dict of images; the earlier ones only move the progress bar."""
-    image = None
-    stream = reduction.stream(Progress.snapshot, writing=True)
-    with stream as snapshots, progress_bar(len(snapshots), name, quiet) as move:
+def last_image(
+    reduction: Reduction, name: str, options: Given
+) -> np.ndarray | dict[str, np.ndarray]:
+    """Return the last image, or dict of images; the earlier ones only show the progress."""
+    image, plan, along = None, reduction.plan, reduction.statistic.along
+    stream, start = reduction.stream(Progress.snapshot, writing=True), Count(0, plan.total, along)
+    shown = {"quiet": options["quiet"], "log": options["verbose"] > 0}
+    nbytes = plan.layout.nbytes
+    with stream as snapshots, displayed(name, len(snapshots), start, nbytes, **shown) as display:
         for snapshot in snapshots:
-            image = snapshot.image
-            move(1, REMARKS[snapshot.phase])
+            image, remark = snapshot.image, REMARKS[snapshot.phase]
+            unit = "frames" if remark else along
+            display.move(1, Count(snapshot.done, snapshot.total, unit), remark)
     assert image is not None
     return image
-
-
-@contextmanager
-def progress_bar(length: int, label: str, quiet: bool) -> Iterator[Callable]:
-    """Yield a function of a number of steps, and a remark, that moves a progress bar on stderr."""
-    if quiet:
-        yield lambda steps, remark="": None
-        return
-    with click.progressbar(
-        length=length, label=label, show_pos=True, item_show_func=_remark, file=sys.stderr
-    ) as bar:
-        yield bar.update
-
-
-def _remark(remark: str | None) -> str | None:
-    """Return the text behind a progress bar; there is none before the first step."""
-    return remark
 
 
 def print_closing_line(

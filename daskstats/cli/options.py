@@ -1,5 +1,6 @@
 """Options of the commands: from text to values, without any package that takes long to import."""
 
+import logging
 from collections.abc import Callable
 from math import isinf
 from pathlib import Path
@@ -10,6 +11,7 @@ import click
 from ..packages import load
 from ..series.flips import FLIPS, check_flip
 from ..texts import shown
+from .logs import logged
 
 if TYPE_CHECKING:
     from ..formats.files import Opener
@@ -217,7 +219,7 @@ def series_options() -> list[click.Option]:
         option("--scheduler", "NAME", f"{', '.join(SCHEDULERS)}, {address}", SCHEDULER),
         option("--scheduler-file", "FILE", file),
         option("--workers", "N", workers, type=click.IntRange(1)),
-        traceback_flag(),
+        *diagnostic_options(),
     ]
 
 
@@ -256,8 +258,20 @@ def output_flags(force: str) -> list[click.Option]:
     return [flag("--force", force), flag("--quiet", "Show no progress and no closing line.")]
 
 
-def traceback_flag() -> click.Option:
-    return flag("--traceback", "Show the traceback of an error.")
+def diagnostic_options() -> list[click.Option]:
+    """Return the options that tell more about a run, or about its error."""
+    text = "Log the plan, the run and compilations to stderr; -vv: more. There is no progress bar."
+    return [
+        option("-v --verbose", None, text, _start_log, count=True),
+        flag("--traceback", "Show the traceback of an error."),
+    ]
+
+
+def _start_log(ctx: click.Context, param: click.Parameter, value: int) -> int:
+    """Log until the command has ended: from INFO on, or from DEBUG on."""
+    if value:
+        ctx.with_resource(logged(logging.INFO if value == 1 else logging.DEBUG))
+    return value
 
 
 def files_of(inputs: tuple[str, ...], options: Given) -> list[str]:
