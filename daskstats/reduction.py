@@ -1,5 +1,6 @@
 """One call as a value: a frozen `Reduction`, with checked arguments and a plan."""
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,7 +12,7 @@ import dask
 import numpy as np
 from dask.array import Array
 
-from .arguments import count_chunks, count_frames, shown, warn
+from .arguments import count_chunks, count_frames, warn
 from .formats.inputs import read_image, read_mask
 from .graph import reducing
 from .graph.build import Work
@@ -36,6 +37,7 @@ from .statistics import STATISTICS, Statistic, as_statistic, check_validity
 from .statistics.fusion import FusedStatistic, fuse
 from .statistics.shared import check_jit
 from .statistics.validity import Validity, left_out, without_effect
+from .texts import shown
 
 T = TypeVar("T")
 
@@ -43,6 +45,8 @@ T = TypeVar("T")
 # frames at most a tenth more often than a single step is used.
 STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
 MORE_READS = 1.1
+
+logger = logging.getLogger("daskstats")
 
 
 class Options(TypedDict, total=False):
@@ -84,6 +88,9 @@ class Reduction:
     several: bool = False
     """whether the caller has given a list of statistics"""
 
+    def __post_init__(self) -> None:
+        logger.debug("planned: %s", self)
+
     def lazy_image(self) -> Array:
         """Return the lazy image of one statistic."""
         return next(iter(self.lazy_images().values()))
@@ -113,7 +120,15 @@ class Reduction:
         reservation = MemoryReservation(self.plan.nbytes, self.limit)
         reservation.reserve()
         length = len(execution.reading) + len(self.plan.steps)
+        logger.info("%s", self)
         return Stream(execution, progress, view, length, reservation)
+
+    def __str__(self) -> str:
+        rows, cols = self.images[0].rows, self.images[0].cols
+        return (
+            f"{', '.join(self.names)} of {self.plan.layout.nframes} frames of {rows} x {cols} "
+            f"{self.series.dtype}, {len(self.plan.steps)} steps: {self.plan}"
+        )
 
     @property
     def _work(self) -> Work:
