@@ -90,6 +90,9 @@ class Parameters:
         (rows, cols) as in the file: subtracted from each frame, in a dtype that cannot wrap
         (integers of uint16 less integers are int32). ``invalid`` and ``saturation`` are of the
         values in the file.
+    dim : str or sequence of str, optional
+        The dimension of the frames of an `xarray.DataArray`, or several; by default all before the
+        last two. Its images are DataArrays, too.
     flip : str, optional
         "v" reverses the columns and "h" the rows, "hv" both; "t" transposes, "r90" and "r270" turn
         counterclockwise and clockwise: the names of HEXRD. The dark is subtracted before;

@@ -73,7 +73,7 @@ def test_public_names_are_documented(name):
 def test_signatures_name_every_keyword():
     common = {"dtype": None, "memory_limit": None, "lock": False, "frames": None, "region": None}
     common |= {"mask": None, "invalid": None, "saturation": None, "skipna": False}
-    common |= {"fill_value": None, "dark": None, "flip": None}
+    common |= {"fill_value": None, "dark": None, "flip": None, "dim": None}
     for name in set(PUBLIC) - {"wrap", "memory_limit", "frames_from_raw"}:
         if inspect.isfunction(getattr(stats, name)):
             *own, _ = inspect.signature(getattr(stats.api, name).__wrapped__).parameters
