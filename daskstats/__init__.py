@@ -26,13 +26,11 @@ from .api import (
     clipped_average,
     count,
     count_above,
-    max,
     max_iter,
     maximum,
     maximum_iter,
     median,
     median_iter,
-    min,
     min_iter,
     minimum,
     minimum_iter,
@@ -40,17 +38,27 @@ from .api import (
     percentile,
     percentile_iter,
     plan,
-    range,
     snapshots,
     snr,
     snr_iter,
     std,
     std_iter,
-    sum,
     sum_iter,
     var,
     var_iter,
     wrap,
+)
+from .api import (
+    max as max,
+)
+from .api import (
+    min as min,
+)
+from .api import (
+    range as range,
+)
+from .api import (
+    sum as sum,
 )
 from .formats.files import frames_from_raw
 from .memory.available import memory_limit
