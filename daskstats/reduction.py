@@ -41,6 +41,11 @@ from .xarray import Labels, values_of, without_labels
 
 T = TypeVar("T")
 
+# Numbers of intermediate images to try, where they only show the progress: the largest that reads
+# frames at most a tenth more often than a single step is used.
+STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
+MORE_READS = 1.1
+
 
 class Options(TypedDict, total=False):
     """The keywords that every public function takes; `api` documents them."""
@@ -102,23 +107,22 @@ class Reduction:
     def _lazy_images(self) -> list[Array]:
         return reducing.lazy_images(self._work, self._lazy_reservation())
 
-    def stream(self, view: Callable[[Progress], T], *, writing: bool = False) -> Stream[T]:
+    def stream(self, view: Callable[[Progress], T], *, reading: bool = False) -> Stream[T]:
         """Return an iterator over views of the progress, one for each step.
 
         Parameters
         ----------
         view : function
             `Progress.image`, `Progress.image_dict` or `Progress.snapshot`.
-        writing : bool
-            Whether steps that write frames to disk are views too.
+        reading : bool
+            Whether there are views while all frames are read before the first row is reduced.
         """
         work = self._work
-        execution = self.scheduler.execution(work, writing)
-        names = self.names if self.several else ()
-        progress = Progress(work, names, execution.absorb, execution.writing)
+        execution = self.scheduler.execution(work, reading)
+        progress = Progress(work, self.names, self.several, execution.absorb, execution.reading)
         reservation = MemoryReservation(self.plan.nbytes, self.limit)
         reservation.reserve()
-        length = execution.writing + len(self.plan.steps)
+        length = len(execution.reading) + len(self.plan.steps)
         return Stream(execution, progress, view, length, reservation)
 
     @property
@@ -220,6 +224,29 @@ def unlabelled(ims: Any, dim: object) -> tuple[Any, Labels | None]:
             f"{called(type(ims))}: leave it out"
         )
     return ims, None
+
+
+def with_most_steps(make: Callable[[int], Reduction], most: int) -> Reduction:
+    """Return a reduction with many intermediate images that reads hardly more than with one.
+
+    A source whose frames are decoded together, or that is read again for each band of rows, is read
+    more often if steps cut across these units.
+
+    Parameters
+    ----------
+    make : function
+        Makes the reduction with a number of intermediate images.
+    most : int
+        Intermediate images, at most.
+    """
+    once = make(1)
+    most = min(most, once.plan.total)
+    tried = {*STEPS, most, len(once.plan.blocks)}
+    for steps in sorted((steps for steps in tried if steps <= most), reverse=True):
+        reduction = make(steps)
+        if reduction.plan.reads <= MORE_READS * once.plan.reads:
+            return reduction
+    return once
 
 
 def fused(specs: list[ImageSpec], frames: np.dtype) -> tuple[list[ImageSpec], Statistic]:
