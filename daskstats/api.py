@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Unpack
+from typing import Unpack, overload
 
 import numpy as np
 from dask.array import Array
@@ -432,6 +432,26 @@ def partials(
     return _running(ims, statistic, nchunk, nframes, **options).stack()
 
 
+@overload
+def snapshots(
+    ims: ImageSeries,
+    statistic: NamedStatistic,
+    nchunk: int,
+    nframes: int = 0,
+    *,
+    use_buffer: bool = True,
+    **options: Unpack[Options],
+) -> Stream[Snapshot[np.ndarray]]: ...
+@overload
+def snapshots(
+    ims: ImageSeries,
+    statistic: list,
+    nchunk: int,
+    nframes: int = 0,
+    *,
+    use_buffer: bool = True,
+    **options: Unpack[Options],
+) -> Stream[Snapshot[dict[str, np.ndarray]]]: ...
 @public(OF_STATISTIC, see="partials, aggregate_iter")
 def snapshots(
     ims: ImageSeries,

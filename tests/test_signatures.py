@@ -29,6 +29,8 @@ TYPES = {
     "stats.aggregate(frames, ['max', ('percentile', 95)])": "dict[str, Array]",
     "stats.std_iter(frames, 3, ddof=1, lock=True)": "Stream[ndarray]",
     "stats.aggregate_iter(frames, ['max'], 3)": "Stream[dict[str, ndarray]]",
+    "stats.snapshots(frames, ('percentile', 95), 3)": "Stream[Snapshot[ndarray]]",
+    "next(stats.snapshots(series, ['max', 'sum'], nchunk=3)).image": "dict[str, ndarray]",
     "stats.plan('scan.npy', 'median', memory_limit='1 GiB')": "Plan",
     "eager.max(frames)": "ndarray",
     "eager.aggregate(frames, ['max'])": "dict[str, ndarray]",
