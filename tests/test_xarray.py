@@ -75,6 +75,7 @@ def test_iterators_and_plans_are_those_of_arrays(series):
     for image in stats.max_iter(turned, 3, dim="time"):
         assert type(image) is np.ndarray
     np.testing.assert_array_equal(image, FRAMES.max(axis=0))
+    np.testing.assert_array_equal(stats.watch(turned, "max", dim="time"), image)
     *_, shot = stats.snapshots(series, ["max", "average"], 3)
     np.testing.assert_array_equal(shot.image["max"], FRAMES.max(axis=0))
     plans = [stats.plan(ims, "median", memory_limit="1 GiB") for ims in (series, FRAMES)]
