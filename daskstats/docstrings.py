@@ -14,8 +14,8 @@ class Parameters:
     wrap.ims : path, array, list of 2-D arrays, or HEXRD-like image series
         Anything with ``len(ims)``, ``ims[i]`` (a 2-D array for a Python int ``i``), ``.shape`` (of
         a frame) and ``.dtype``; a numpy, zarr, h5py or dask array (frames, rows, cols); a list of
-        2-D arrays; an `xarray.DataArray`; the path of a ``.npy``, ``.npz`` (HEXRD frame cache), ``.zarr`` or HDF5 file,
-        with ``file.h5::/path/to/dataset`` to name one of several datasets.
+        2-D arrays; an `xarray.DataArray`; the path of a ``.npy``, ``.npz`` (HEXRD frame cache),
+        ``.zarr`` or HDF5 file, with ``file.h5::/path/to/dataset`` to name one of several datasets.
     along : "frames" or "rows"
         Whether blocks hold whole frames, or all frames of a band of rows.
     pctl : float or sequence of float
