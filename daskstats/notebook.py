@@ -14,6 +14,7 @@ from .pictures import CONTRAST, SIZE, draw, palette
 from .reduction import STEPS, Options, reduce, with_most_steps
 from .run.progress import Progress, Snapshot
 from .run.stream import Stream
+from .series.foreign import is_data_array
 from .series.opening import as_series
 from .status import Status
 from .views import View, current_view
@@ -288,8 +289,9 @@ def watch(
         if options or (statistic, nchunk) != ("average", STEPS[0]):
             raise TypeError("watch takes no arguments for the images of an iterator")
         return Watched(ims, look)
-    series = as_series(ims, options.pop("lock", False))
-    make = partial(reduce, series, statistic, 0, chunk_name="nchunk", running=True, **options)
+    if not is_data_array(ims):  # the labels of a DataArray put its mask in order
+        ims = as_series(ims, options.pop("lock", False))
+    make = partial(reduce, ims, statistic, 0, chunk_name="nchunk", running=True, **options)
     watched = Watched(with_most_steps(make, nchunk).stream(Progress.itself, reading=True), look)
     for _ in watched:
         pass
