@@ -114,6 +114,7 @@ class ClusterRunner:
         # From workers that were started here states come directly, and not by way of the scheduler.
         local = isinstance(client.cluster, distributed.LocalCluster)
         self._fetch = partial(client.gather, direct=local or None, asynchronous=True)
+        load("daskstats.run.dashboard").show_progress(client, graph)
         _leave_worker_pool()
 
     def next(self) -> Iterator[Any]:
