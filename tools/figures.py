@@ -19,8 +19,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "daskstats"
 # Numbers that nobody could tune, with the reason: facts of a file format, of integers, of crystals.
 # Each name is given a number once in the package, so that no other number is exempt with it.
 FACTS = {
+    "BARS": "of a histogram, for looking",
     "BLOSC_HEADER": "bytes of the header of the format",
     "CBF_HEADER": "bytes within which the header of the format ends",
+    "DECADES": "of a logarithmic scale, for looking",
     "FRAMES_IN_32_BITS": "sums of that many 16-bit values fit",
     "FRAMES_IN_HALVES": "sums of that many 8-bit values fit in 16 bits",
     "HEADER": "bytes of the largest header of Pilatus files",
@@ -34,7 +36,9 @@ FACTS = {
     "NOT_IN_TILE": "the largest value of the bits of a tile",
     "REFLECTIONS": "sums of squares of the indices that a face-centred cubic crystal reflects",
     "SAMPLE": "the inputs of the sorting network",
+    "SAMPLED": "pixels that give limits of colours to a percent",
     "SATURATION": "the largest count of 20 bits",
+    "SIZE": "pixels of a picture, for looking",
     "SPE_HEADER": "bytes of the header of the format",
     "VERSION": "of the format",
 }
