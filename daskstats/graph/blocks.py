@@ -24,6 +24,10 @@ class SourceBlocks:
     last: int
     count: int
 
+    @property
+    def dtype(self) -> np.dtype:
+        return self.series.dtype
+
     def __iter__(self) -> Iterator[Piece]:
         return self.series.pieces(self.start, self.stop, self.first, self.last, self.count)
 
@@ -33,6 +37,7 @@ class ResidentBlocks:
     """Rows of frames that other tasks have read."""
 
     loads: Sequence[list[np.ndarray]]
+    dtype: np.dtype
     first: int
     last: int
 
@@ -78,9 +83,16 @@ class ScratchBlocks:
     band: int
     """its number"""
 
+    @property
+    def dtype(self) -> np.dtype:
+        return self.spool.dtype
+
     def __iter__(self) -> Iterator[Piece]:
         try:
             yield Piece([self.spool.read(self.band, self.written)])
         except DamagedScratchError:
             self.spool.remove()
             raise
+
+
+Blocks = SourceBlocks | ResidentBlocks | DaskBlocks | ScratchBlocks

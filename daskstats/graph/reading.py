@@ -106,7 +106,8 @@ class Reader:
         if self.array is not None:
             return self._blocks((0, self.plan.layout.nframes), (first, last))
         if self.plan.strategy == "resident":
-            return Task(None, ResidentBlocks, List(*self._resident), first, last)
+            dtype = self.series.dtype
+            return Task(None, ResidentBlocks, List(*self._resident), dtype, first, last)
         return self._pixels(0, self.plan.layout.nframes, first, last)
 
     def _pixels(self, start: int, stop: int, first: int, last: int) -> Any:

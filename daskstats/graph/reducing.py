@@ -31,7 +31,7 @@ from ..planning.values import Range
 from .build import Key, Tasks, Work
 from .reading import Reader, description
 from .row_parallel import StepImages, reduce_steps
-from .tasks import advance, chunk_to_send, combine_all, finish, one_plane, rows_of
+from .tasks import advance, combine_all, finish, fold, fold_to_send, one_plane, rows_of
 
 # Tasks of a range of rows, at most, so that dask's callbacks see the progress, and bytes of frames
 # that each of them should have: to schedule a task takes some 0.1 ms of a core.
@@ -197,7 +197,7 @@ class States:
         }
         if plan.chains:
             return [self._chains(layer, keys, step, reader) for step in plan.steps]
-        chunk = partial(chunk_to_send, statistic) if plan.processes else statistic.chunk
+        chunk = partial(fold_to_send if plan.processes else fold, statistic)
         read = reader.frames if in_frames else reader.band
         for block, key in keys.items():
             layer[key] = reader.task(key, chunk, read(*block), block[0])

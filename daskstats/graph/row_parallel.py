@@ -11,10 +11,11 @@ from threading import Lock
 
 import numpy as np
 
+from ..compiling import compiled_for
 from ..images import ImageSpec
 from ..planning.values import Plan, Range
 from ..series.base import Source
-from ..statistics import State, Statistic
+from ..statistics import State, Statistic, compile_seconds
 from ..statistics.base import copy_state
 from .blocks import SourceBlocks
 
@@ -87,10 +88,13 @@ def reduce_steps(
     for batch in batches(steps, images.batch):
         images.wait_for_step(batch[-1])
         rows = [images.rows(step, first, last) for step in batch]
-        if images.is_state:
-            state = _fold_batch(statistic, state, view, [plan.steps[step] for step in batch], rows)
-        else:
-            state = _fold_step(statistic, state, view, plan.steps[batch[0]], plan.piece)
+        with compiled_for(statistic.name, view.dtype, compile_seconds(statistic)):
+            parts = [plan.steps[step] for step in batch]
+            if images.is_state:
+                state = _fold_batch(statistic, state, view, parts, rows)
+            else:
+                state = _fold_step(statistic, state, view, parts[0], plan.piece)
+        if not images.is_state:
             for spec, own, image in zip(images.specs, statistic.split(state), *rows, strict=True):
                 spec.write(own, image, first)
         for step in batch:

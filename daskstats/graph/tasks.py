@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from ..compiling import compiled_for
 from ..images import ImageSpec
 from ..memory import computations
 from ..memory.available import worker_budget
 from ..memory.reservation import MemoryReservation
 from ..planning.values import MemoryLimitError, mebibytes
 from ..scratch.store import GroupManifest, ScratchStore
-from ..statistics import State, Statistic
+from ..statistics import State, Statistic, compile_seconds
 from ..statistics.base import copy_state
-from .blocks import SourceBlocks
+from .blocks import Blocks, SourceBlocks
 
 
 def working(reservation: MemoryReservation, function: Callable, *arguments: Any) -> Any:
@@ -96,9 +97,15 @@ def read_block(pixels: SourceBlocks) -> np.ndarray:
     return block
 
 
-def advance(statistic: Statistic, state: State | None, pixels: Any, start: int) -> State:
+def fold(statistic: Statistic, pixels: Blocks, start: int) -> State:
+    """Fold frames into a state."""
+    return advance(statistic, None, pixels, start)
+
+
+def advance(statistic: Statistic, state: State | None, pixels: Blocks, start: int) -> State:
     """Fold more frames into a copy of the state of another task."""
-    return statistic.advance(pixels, start, copy_state(state))
+    with compiled_for(statistic.name, pixels.dtype, compile_seconds(statistic)):
+        return statistic.advance(pixels, start, copy_state(state))
 
 
 def rows_of(state: State, first: int, last: int) -> State:
@@ -110,9 +117,9 @@ def rows_of(state: State, first: int, last: int) -> State:
     return cut
 
 
-def chunk_to_send(statistic: Statistic, pixels: Any, start: int) -> State:
+def fold_to_send(statistic: Statistic, pixels: Blocks, start: int) -> State:
     """Fold frames into a state that is sent to another process."""
-    return statistic.packed(statistic.chunk(pixels, start))
+    return statistic.packed(fold(statistic, pixels, start))
 
 
 def combine_all(statistic: Statistic, states: Sequence[State], sent: bool) -> State:

@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .. import compiling
 from ..packages import load
 from .base import Piece, State
 from .validity import Validity
@@ -18,6 +19,7 @@ def compiled() -> ModuleType:
     """Import the compiled code: half a second that only calls that compute should take."""
     load("numba")  # which a file may have configured
     check_jit()
+    compiling.listen()
     return load(f"{__package__.rpartition('.')[0]}.kernels")
 
 
