@@ -85,7 +85,7 @@ class Reduction:
 
     def lazy_images(self) -> dict[str, Array]:
         """Return the lazy images; computed together, they read the series once."""
-        images = reducing.lazy_images(self._work, self._lazy_reservation())
+        images = reducing.lazy_images(self._work, self.names, self._lazy_reservation())
         return dict(zip(self.names, images, strict=True))
 
     def stack(self) -> Array:

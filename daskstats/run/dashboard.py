@@ -1,9 +1,9 @@
 """Progress bars of dask's dashboard for a run of which the scheduler has a few tasks at a time.
 
 A run submits a window of its tasks and releases those that are done, and the scheduler forgets
-them: its bars would show the window, "6 / 6" all the time. To leave all tasks there would cost 2 KB
-for each of them, and none could be held back. So the counts that the bars are drawn from get the
-numbers of the other tasks as well::
+them: its bars would show the window, "6 / 6" all the time. To submit all tasks at the start would
+take 7 KB for each of them, and none could be held back. So the counts that the bars are drawn from
+get the numbers of the other tasks as well::
 
     average-partial    forgotten    on the scheduler    not yet submitted
                        406          6                   612                   412 / 1024
@@ -47,7 +47,7 @@ class ProgressBars(SchedulerPlugin):
         self._forgotten: Counter[str] = Counter()
         self._added: dict[str, tuple[Any, int, int]] = {}
 
-    def start(self, scheduler: Any) -> None:  # type: ignore[override]
+    def start(self, scheduler: Any) -> None:
         """Note the scheduler, before it gets the first task."""
         self._scheduler = scheduler
 
@@ -69,14 +69,14 @@ class ProgressBars(SchedulerPlugin):
 
     def _show(self, group: Any) -> None:
         known = sum(count for state, count in group.states.items() if state != "forgotten")
-        # A task that has failed is submitted again.
-        gone = min(self._forgotten[group.name], self.total[group.name] - known)
-        self._add(group.name, group.prefix, max(0, gone), self.total[group.name] - known - gone)
+        others = max(0, self.total[group.name] - known)
+        # A task that failed with its worker is submitted again.
+        gone = min(self._forgotten[group.name], others)
+        self._add(group.name, group.prefix, gone, others - gone)
 
     def _add(self, name: str, prefix: Any, released: int, waiting: int) -> None:
         """Have the bar of a prefix count some tasks of a group that are over, and some to come."""
         _, before, after = self._added.get(name, (prefix, 0, 0))
-        waiting = max(0, waiting)
         prefix.states["released"] += released - before
         prefix.states["waiting"] += waiting - after
         self._added[name] = prefix, released, waiting
