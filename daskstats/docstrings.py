@@ -46,8 +46,8 @@ class Parameters:
     partials.nchunk : int
         Number of intermediate images.
     snapshots.nchunk : int
-        Number of intermediate images. If the frames do not fit into memory and are first written
-        to disk, additional snapshots of phase "spool" come before them.
+        Number of intermediate images. If all frames are read before the first row is reduced,
+        additional snapshots of phase "read" come before them, at most 50.
     plan.nchunk : int, optional
         Number of intermediate images of an iterator; by default the plain call is planned.
     nframes : int

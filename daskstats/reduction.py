@@ -92,23 +92,22 @@ class Reduction:
         """Return the lazy stack of the images of all steps."""
         return reducing.stack(self._work, self._lazy_reservation())
 
-    def stream(self, view: Callable[[Progress], T], *, writing: bool = False) -> Stream[T]:
+    def stream(self, view: Callable[[Progress], T], *, reading: bool = False) -> Stream[T]:
         """Return an iterator over views of the progress, one for each step.
 
         Parameters
         ----------
         view : function
             `Progress.image`, `Progress.image_dict` or `Progress.snapshot`.
-        writing : bool
-            Whether steps that write frames to disk are views too.
+        reading : bool
+            Whether there are views while all frames are read before the first row is reduced.
         """
         work = self._work
-        execution = self.scheduler.execution(work, writing)
-        names = self.names if self.several else ()
-        progress = Progress(work, names, execution.absorb, execution.writing)
+        execution = self.scheduler.execution(work, reading)
+        progress = Progress(work, self.names, self.several, execution.absorb, execution.reading)
         reservation = MemoryReservation(self.plan.nbytes, self.limit)
         reservation.reserve()
-        length = execution.writing + len(self.plan.steps)
+        length = len(execution.reading) + len(self.plan.steps)
         return Stream(execution, progress, view, length, reservation)
 
     @property

@@ -35,7 +35,7 @@ IMAGES: dict[str, Callable[[str], np.ndarray]] = {
 }
 
 # The remark behind the progress bar in each phase of a call.
-REMARKS = {"spool": "writing frames to disk", "reduce": ""}
+REMARKS = {"read": "reading frames", "compute": ""}
 
 
 class Output(NamedTuple):
@@ -140,7 +140,7 @@ def reduction_of(
 def last_image(reduction: Reduction, name: str, quiet: bool) -> np.ndarray | dict[str, np.ndarray]:
     """Return the last image, or dict of images; the earlier ones only move the progress bar."""
     image = None
-    stream = reduction.stream(Progress.snapshot, writing=True)
+    stream = reduction.stream(Progress.snapshot, reading=True)
     with stream as snapshots, progress_bar(len(snapshots), name, quiet) as move:
         for snapshot in snapshots:
             image = snapshot.image
