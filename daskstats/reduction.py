@@ -15,6 +15,7 @@ from .arguments import count_chunks, count_frames, shown, warn
 from .formats.inputs import read_image, read_mask
 from .graph import reducing
 from .graph.build import Work
+from .graph.lazy_images import LazyImages
 from .graph.reading import wrapped
 from .images import ImageSpec, value_if_empty
 from .memory.reservation import MemoryReservation, unreserved
@@ -83,10 +84,10 @@ class Reduction:
         """Return the lazy image of one statistic."""
         return next(iter(self.lazy_images().values()))
 
-    def lazy_images(self) -> dict[str, Array]:
+    def lazy_images(self) -> LazyImages:
         """Return the lazy images; computed together, they read the series once."""
         images = reducing.lazy_images(self._work, self.names, self._lazy_reservation())
-        return dict(zip(self.names, images, strict=True))
+        return LazyImages(zip(self.names, images, strict=True))
 
     def stack(self) -> Array:
         """Return the lazy stack of the images of all steps."""
