@@ -94,7 +94,9 @@ class Reader:
             key = (name, len(layer), description("frames", start, stop))
             pixels = self.frames(start, stop)
             layer[key] = self.task(key, write_frames, TaskRef(scratch), pixels, start, stop)
-        self._tasks.reads = [(key, stop) for key, (_, stop) in zip(layer, self.plan.groups, strict=True)]
+        self._tasks.reads = [
+            (key, stop) for key, (_, stop) in zip(layer, self.plan.groups, strict=True)
+        ]
         every = List(*(TaskRef(key) for key in layer))
         self._tasks.add(written, [name])[written] = Task(written, list, every)
         self._written = TaskRef(scratch), TaskRef(written)
@@ -105,7 +107,9 @@ class Reader:
         assert self.array is not None
         ends = np.cumsum(self.array.chunks[0]).tolist()
         keys = self.array.__dask_keys__()
-        return [(key, end) for frames, end in zip(keys, ends, strict=True) for key in flatten(frames)]
+        return [
+            (key, end) for frames, end in zip(keys, ends, strict=True) for key in flatten(frames)
+        ]
 
     def frames(self, start: int, stop: int) -> Any:
         """Return the argument of a task for all rows of some frames."""

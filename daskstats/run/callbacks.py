@@ -44,9 +44,12 @@ class BoundedQueue(Generic[T]):
         """Tell the consumer that nothing follows, or which error ended the producer."""
         self._items.put((None, error or StopIteration()))
 
-    def get(self) -> T:
-        """Wait for the next item; raise the producer's error, or StopIteration, after the last."""
-        item, error = self._items.get()
+    def get(self, take: Callable = SimpleQueue.get) -> T:
+        """Wait for the next item; raise the producer's error, or StopIteration, after the last.
+
+        ``take`` is the function that waits for an item of a queue.
+        """
+        item, error = take(self._items)
         if error is not None:
             raise error
         self._places.put(None)
@@ -84,7 +87,7 @@ class CallbackRunner(BackgroundRunner):
 
     def next(self) -> list[Any]:
         """Return the result of the next key."""
-        return [self._queue.get()]
+        return [self._queue.get(self._take)]
 
     def stop(self) -> None:
         """Start no more tasks, and wait for those that are running."""

@@ -119,6 +119,9 @@ class ClusterRunner:
         self._compilations = subscribe(client)
         _leave_worker_pool()
 
+    on_wait: Callable[[], object] | None = None
+    """called now and then by `next` while it waits"""
+
     def next(self) -> Iterator[Any]:
         """Return the partial states of the next step, each gathered as it is taken."""
         count = self._steps.popleft()
@@ -135,6 +138,10 @@ class ClusterRunner:
     def compiling(self) -> bool:
         """Whether a worker is compiling code now."""
         return self._compilations.running()
+
+    def compiling(self) -> bool:
+        """Whether the workers compile, which is not known here."""
+        return False
 
     # ------------------------------------------------------------------ submitting
 
@@ -208,6 +215,8 @@ class ClusterRunner:
             with suppress(TimeoutError):
                 # This waits as `distributed.wait` does, which asks the default client.
                 future.exception(timeout=POLL)
+            if self.on_wait is not None:
+                self.on_wait()
             if time.monotonic() - self._looked > POLL:
                 self._inspect_workers()
         if future.status == "error":

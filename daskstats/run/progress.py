@@ -10,7 +10,6 @@ import numpy as np
 from ..graph.build import Work
 from ..statistics import State
 
-
 ImageT = TypeVar("ImageT", np.ndarray, dict[str, np.ndarray])
 
 

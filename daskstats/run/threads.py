@@ -213,7 +213,7 @@ class ThreadRunner(BackgroundRunner):
         """Return the results of the next step."""
         values = self._early[self._step]
         while len(values) < self._sizes[self._step]:
-            step, value = self._results.get()
+            step, value = self._take(self._results)
             if isinstance(value, BaseException):
                 raise value
             self._early[step].append(value)
