@@ -6,9 +6,10 @@ are NaN or not computed yet, are transparent: a page shows hatching through them
 
 import base64
 import html
+import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,9 @@ CONTRAST = (1.0, 99.5)
 
 # Pixels that limits and histogram are taken from: sorting 20,000 takes a third of a millisecond.
 SAMPLED = 20_000
+
+# Pictures side by side, at most.
+MOST = 16
 
 # Bars of a histogram.
 BARS = 60
@@ -130,6 +134,26 @@ def draw(
         _png(lines, palette(cmap)), (rows, cols), (height, width), low, high,
         histogram(sample, low, high),
     )  # fmt: skip
+
+
+def side_by_side(images: Mapping[str, np.ndarray], seen: int | None = None) -> str:
+    """Return an HTML line of pictures of named images, all together no larger than one picture.
+
+    Planes of an image are numbered. Of more than 16 pictures the first 16 are shown.
+
+    >>> side_by_side({"max": np.zeros((3, 4)), "both": np.zeros((2, 3, 4))}).count("<figure")
+    3
+    """
+    every = [
+        (f"{name} {plane}" if image.ndim > 2 else name, part)
+        for name, image in images.items()
+        for plane, part in enumerate(image.reshape(-1, *image.shape[-2:]))
+    ]
+    shown = every[:MOST]
+    size = SIZE // (1 + math.isqrt(len(shown) - 1))
+    figures = "".join(draw(image, seen, size=size).html(name) for name, image in shown)
+    more = f"<p>and {len(every) - MOST} more</p>" if len(every) > MOST else ""
+    return f'<div style="display:flex;flex-wrap:wrap">{figures}</div>{more}'
 
 
 def block_means(image: np.ndarray, step: int) -> np.ndarray:

@@ -19,6 +19,15 @@ def table(title: str, rows: Iterable[Sequence[object]], head: Sequence[str] = ()
     return f"<table><caption>{_text(title)}</caption>{top}<tbody>{lines}</tbody></table>"
 
 
+def described(shape: Sequence[int], dtype: object) -> str:
+    """Return shape and dtype of an image in words.
+
+    >>> described((512, 1024), "uint16")
+    '512 x 1024 uint16'
+    """
+    return f"{' x '.join(map(str, shape))} {dtype}"
+
+
 def _heading(value: object) -> str:
     return f"<th>{_text(value)}</th>"
 

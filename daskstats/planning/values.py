@@ -69,6 +69,10 @@ class Layout:
     width: int = 1
     """pixels of a row of the frames if the rows of this layout are single pixels, else 1"""
 
+    def __str__(self) -> str:
+        rows = self.rows // self.width
+        return f"{self.nframes} frames of {rows} x {self.cols * self.width}"
+
     def in_pixels(self) -> "Layout":
         """Return the layout of the frames as columns of pixels, for bands that are parts of rows.
 

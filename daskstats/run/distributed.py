@@ -139,10 +139,6 @@ class ClusterRunner:
         """Whether a worker is compiling code now."""
         return self._compilations.running()
 
-    def compiling(self) -> bool:
-        """Whether the workers compile, which is not known here."""
-        return False
-
     # ------------------------------------------------------------------ submitting
 
     def _fill(self) -> None:
