@@ -8,6 +8,7 @@ from dask.array.optimization import optimize
 from dask.base import DaskMethodsMixin, is_dask_collection
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
+from dask.optimization import cull
 from dask.threaded import get
 from dask.utils import format_bytes
 
@@ -77,8 +78,8 @@ def _persisted(graph: Any, images: dict, how: dict, **rename: Any) -> LazyImages
     """Return images of the tasks of a graph, or of the results of tasks."""
     found = LazyImages(images)
     for name, (keys, rebuild, args) in how.items():
-        # Of results an image keeps its own alive only.
+        # Of results of tasks an image keeps its own alive only.
         whole = isinstance(graph, HighLevelGraph)
-        own = graph if whole else {key: graph[key] for key in flatten(keys)}
+        own = graph if whole else cull(graph, list(flatten(keys)))[0]
         found[name] = rebuild(own, *args, **rename)
     return found
