@@ -40,6 +40,11 @@ from .statistics.validity import Validity, left_out, without_effect
 
 T = TypeVar("T")
 
+# Numbers of intermediate images to try, where they only show the progress: the largest that reads
+# frames at most a tenth more often than a single step is used.
+STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
+MORE_READS = 1.1
+
 
 class Options(TypedDict, total=False):
     """The keywords that every public function takes; `api` documents them."""
@@ -186,6 +191,29 @@ def reduce(
         location.find_location()  # refuses a directory that is not there
     several = isinstance(statistics, list)
     return Reduction(series, statistic, tuple(names), tuple(specs), plan, scheduler, limit, several)
+
+
+def with_most_steps(make: Callable[[int], Reduction], most: int) -> Reduction:
+    """Return a reduction with many intermediate images that reads hardly more than with one.
+
+    A source whose frames are decoded together, or that is read again for each band of rows, is read
+    more often if steps cut across these units.
+
+    Parameters
+    ----------
+    make : function
+        Makes the reduction with a number of intermediate images.
+    most : int
+        Intermediate images, at most.
+    """
+    once = make(1)
+    most = min(most, once.plan.total)
+    tried = {*STEPS, most, len(once.plan.blocks)}
+    for steps in sorted((steps for steps in tried if steps <= most), reverse=True):
+        reduction = make(steps)
+        if reduction.plan.reads <= MORE_READS * once.plan.reads:
+            return reduction
+    return once
 
 
 def fused(specs: list[ImageSpec], frames: np.dtype) -> tuple[list[ImageSpec], Statistic]:

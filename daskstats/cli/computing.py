@@ -15,18 +15,13 @@ import numpy as np
 from ..formats import inputs, outputs
 from ..formats.files import open_files
 from ..formats.notes import Notes
-from ..reduction import Reduction, reduce
+from ..reduction import STEPS, Reduction, reduce, with_most_steps
 from ..run.progress import Progress
 from ..series.base import Source
 from .clusters import chosen_scheduler
 from .options import SELECTION, Given
 from .program import reported_errors
 from .recording import notes_on
-
-# Numbers of intermediate images, which are progress steps, to try if none is given: the largest
-# that reads frames at most a tenth more often than a single step is used.
-STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
-MORE_READS = 1.1
 
 # The options that name the file of an image, and the functions that read it.
 IMAGES: dict[str, Callable[[str], np.ndarray]] = {
@@ -106,19 +101,11 @@ def load_images(options: Given) -> list[Path]:
 
 
 def plan_reduction(source: Source, statistic: object, options: Given) -> Reduction:
-    """Plan with the given number of intermediate images, or with the best of `STEPS`."""
+    """Plan with the given number of intermediate images, or with the most that cost little."""
     make = partial(reduction_of, source, statistic, options)
     if options.get("chunks") is not None:
         return make(options["chunks"], "--chunks")
-    once = make(1)
-    # A source whose frames are decoded together, or that is read again for each band of rows, is
-    # read more often if steps cut across these units.
-    most = min(STEPS[0], once.plan.total)
-    for steps in sorted({*STEPS, most, len(once.plan.blocks)}, reverse=True):
-        reduction = make(steps) if steps <= most else None
-        if reduction is not None and reduction.plan.reads <= MORE_READS * once.plan.reads:
-            return reduction
-    return once
+    return with_most_steps(make, STEPS[0])
 
 
 def reduction_of(

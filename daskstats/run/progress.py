@@ -2,7 +2,7 @@
 
 import html
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -115,6 +115,8 @@ class Progress:
         """the last step that is done, those that only read frames included"""
         self.state: State | None = None
         """of the frames, or rows, that are done"""
+        self.whole = True
+        """whether the state is that of whole steps: not where an error has ended `advance`"""
         self._made: list[np.ndarray] | None = None
         # Rows that are done stay as they are: images are copies of these, which fill up.
         self._rows = [np.zeros(s.shape, s.dtype) for s in work.images] if self._by_rows else None
@@ -124,8 +126,15 @@ class Progress:
         if self.step + 1 < len(self._reading):
             deque(results, maxlen=0)  # a cluster's are waited for as they are taken
         else:
-            self._absorb(self, results)
+            self._absorb(self, self._begun(results))
         self.step += 1
+        self.whole = True
+
+    def _begun(self, results: Iterable) -> Iterator:
+        """Yield results, and note that the first of them has been taken."""
+        for result in results:
+            self.whole = False
+            yield result
 
     def add_partials(self, states: Iterable[State]) -> None:
         """Combine the state so far with the partial states of the next step, one by one."""
@@ -249,7 +258,12 @@ class Progress:
         """Return the image or, for a list of statistics, the dict of images."""
         return self.image_dict() if self.several else self.image()
 
-    def snapshot(self) -> Snapshot:
-        """Return the result so far, and the part of the series that it covers."""
+    def snapshot(self, result: np.ndarray | dict[str, np.ndarray] | None = None) -> Snapshot:
+        """Return the result so far, or a given one, and the part of the series that it covers."""
         facts = self.phase, self.unit, self.statistic, self.nbytes
-        return Snapshot(self.result(), self.done, self.total, self.seen, *facts)
+        image = self.result() if result is None else result
+        return Snapshot(image, self.done, self.total, self.seen, *facts)
+
+    def itself(self) -> "Progress":
+        """Return the progress, for a consumer that makes images only now and then."""
+        return self
