@@ -9,8 +9,9 @@ import html
 import math
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -24,9 +25,6 @@ CONTRAST = (1.0, 99.5)
 
 # Pixels that limits and histogram are taken from: sorting 20,000 takes a third of a millisecond.
 SAMPLED = 20_000
-
-# Pictures side by side, at most.
-MOST = 16
 
 # Bars of a histogram.
 BARS = 60
@@ -136,24 +134,36 @@ def draw(
     )  # fmt: skip
 
 
-def side_by_side(images: Mapping[str, np.ndarray], seen: int | None = None) -> str:
-    """Return an HTML line of pictures of named images, all together no larger than one picture.
+def side_by_side(images: dict[str, np.ndarray], seen: int | None = None, most: int = 16) -> str:
+    """Return pictures of images as an HTML line, which takes no more bytes than a single picture.
 
-    Planes of an image are numbered. Of more than 16 pictures the first 16 are shown.
+    The first ``most`` pictures are shown, and the number of the others.
 
     >>> side_by_side({"max": np.zeros((3, 4)), "both": np.zeros((2, 3, 4))}).count("<figure")
     3
     """
-    every = [
-        (f"{name} {plane}" if image.ndim > 2 else name, part)
-        for name, image in images.items()
-        for plane, part in enumerate(image.reshape(-1, *image.shape[-2:]))
-    ]
-    shown = every[:MOST]
-    size = SIZE // (1 + math.isqrt(len(shown) - 1))
+    every = planes(images)
+    count = min(most, len(every))
+    size = SIZE // (1 + math.isqrt(count - 1))
+    shown = islice(every.items(), count)
     figures = "".join(draw(image, seen, size=size).html(name) for name, image in shown)
-    more = f"<p>and {len(every) - MOST} more</p>" if len(every) > MOST else ""
+    more = f"<p>and {len(every) - count} more</p>" if len(every) > count else ""
     return f'<div style="display:flex;flex-wrap:wrap">{figures}</div>{more}'
+
+
+def planes(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the planes of images, each with a name.
+
+    >>> list(planes({"max": np.zeros((2, 3)), "percentile_5_95": np.zeros((2, 2, 3))}))
+    ['max', 'percentile_5_95 [0]', 'percentile_5_95 [1]']
+    """
+    found = {}
+    for name, image in images.items():
+        if image.ndim == 2:
+            found[name] = image
+        else:
+            found |= {f"{name} [{number}]": plane for number, plane in enumerate(image)}
+    return found
 
 
 def block_means(image: np.ndarray, step: int) -> np.ndarray:
