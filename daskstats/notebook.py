@@ -162,7 +162,7 @@ class TerminalView:
 
     def __init__(self, status: Status) -> None:
         self._bar = click.progressbar(
-            length=len(status.stream), file=sys.stderr, show_eta=False, item_show_func=shown_line
+            length=len(status.stream), file=sys.stderr, show_eta=False, item_show_func=_or_nothing
         )
         self._bar.__enter__()
 
@@ -379,6 +379,8 @@ def watch(
     """
     look = Look(log, contrast, cmap, size).check()
     if isinstance(ims, Stream):
+        if options or (statistic, nchunk, nframes) != ("average", STEPS[0], 0):
+            raise TypeError("watch takes no arguments for the images of an iterator")
         return Watched(ims, look)
     series = as_series(ims, options.pop("lock", False))
     make = partial(reduce, series, statistic, nframes, chunk_name="nchunk", running=True, **options)

@@ -62,7 +62,7 @@ class Picture:
     def html(self, name: str = "") -> str:
         """Return the picture as an HTML figure with name, shape, limits and histogram."""
         rows, cols = self.shape
-        width = self.size[1] * max(1, SIZE // 2 // max(self.size))
+        width = round(self.size[1] * max(1, SIZE / 2 / max(self.size)))
         text, source = html.escape(name), base64.b64encode(self.png).decode()
         limits = f"{self.low:.4g} … {self.high:.4g}" if self.bars.size else "no values yet"
         return (

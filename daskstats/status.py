@@ -105,4 +105,5 @@ class Status:
         seconds = 0 if self._data_began is None else now - self._data_began
         if not self.progress.nbytes or seconds < SETTLED:
             return []
-        return [f"{self.progress.nbytes / seconds / 1e9:.3g} GB/s"]
+        speed = self.progress.nbytes / seconds
+        return [f"{speed / 1e9:.3g} GB/s" if speed >= 1e8 else f"{speed / 1e6:.3g} MB/s"]

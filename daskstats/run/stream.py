@@ -93,7 +93,10 @@ class Stream(Iterator[T]):
                 self._stop()
                 raise StopIteration
         runner.on_wait = self.on_wait
-        self.progress.advance(runner.next())
+        try:
+            self.progress.advance(runner.next())
+        finally:
+            runner.on_wait = None  # it may refer to this stream
         return self._view(self.progress)
 
     def _start(self) -> Runner:
