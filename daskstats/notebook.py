@@ -10,7 +10,7 @@ import numpy as np
 
 from .api import OF_STATISTIC, NamedStatistic, public
 from .arguments import ImageSeries
-from .pictures import CONTRAST, SIZE, draw, palette
+from .pictures import CONTRAST, SIZE, draw, palette, planes
 from .reduction import STEPS, Options, reduce, with_most_steps
 from .run.progress import Progress, Snapshot
 from .run.stream import Stream
@@ -88,21 +88,6 @@ class Look:
             draw(image, seen, size=size, **facts).html(name)  # type: ignore[arg-type]
             for name, image in images.items()
         )
-
-
-def planes(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the planes of images, each with a name.
-
-    >>> list(planes({"max": np.zeros((2, 3)), "percentile_5_95": np.zeros((2, 2, 3))}))
-    ['max', 'percentile_5_95 [0]', 'percentile_5_95 [1]']
-    """
-    found = {}
-    for name, image in images.items():
-        if image.ndim == 2:
-            found[name] = image
-        else:
-            found |= {f"{name} [{number}]": plane for number, plane in enumerate(image)}
-    return found
 
 
 # ---------------------------------------------------------------------- looking on

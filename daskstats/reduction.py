@@ -16,6 +16,7 @@ from .arguments import count_chunks, count_frames, warn
 from .formats.inputs import read_image, read_mask
 from .graph import reducing
 from .graph.build import Work
+from .graph.lazy_images import LazyImages
 from .graph.reading import wrapped
 from .images import ImageSpec, value_if_empty
 from .memory.reservation import MemoryReservation, unreserved
@@ -101,9 +102,9 @@ class Reduction:
         (image,) = self._lazy_images()
         return image if self.labels is None else self.labels.labelled(image)
 
-    def lazy_images(self) -> dict[str, Array]:
+    def lazy_images(self) -> LazyImages:
         """Return the lazy images; computed together, they read the series once."""
-        images = dict(zip(self.names, self._lazy_images(), strict=True))
+        images = LazyImages(zip(self.names, self._lazy_images(), strict=True))
         return images if self.labels is None else self.labels.dataset(images)
 
     def stack(self) -> Array:
@@ -112,7 +113,7 @@ class Reduction:
         return stack if self.labels is None else self.labels.labelled(stack, leading={"step": None})
 
     def _lazy_images(self) -> list[Array]:
-        return reducing.lazy_images(self._work, self._lazy_reservation())
+        return reducing.lazy_images(self._work, self.names, self._lazy_reservation())
 
     def stream(self, view: Callable[[Progress], T], *, reading: bool = False) -> Stream[T]:
         """Return an iterator over views of the progress, one for each step.
