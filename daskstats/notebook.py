@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar, Unpack, overload
+from typing import Generic, TypeVar, Unpack, overload
 
 import numpy as np
 
@@ -244,8 +244,8 @@ def watch(
 
 @public(OF_STATISTIC, see="last_watched, snapshots")
 def watch(
-    ims: Any,
-    statistic: Any = "average",
+    ims: object,
+    statistic: object = "average",
     nchunk: int = STEPS[0],
     *,
     log: bool = False,
@@ -253,7 +253,7 @@ def watch(
     cmap: str = "gray",
     size: int | None = None,
     **options: Unpack[Options],
-) -> Any:
+) -> object:
     """Compute images, and show them while they form.
 
     In a notebook, the images and a progress bar are one output of the cell, and stay in it. In a

@@ -49,7 +49,7 @@ class ProgressBars(SchedulerPlugin):
         self.total = Counter(map(key_split_group, keys))
         """of each group of tasks: those that have the first part of their keys in common"""
         self._forgotten: Counter[str] = Counter()
-        self._added: "dict[str, tuple[TaskPrefix, int, int]]" = {}
+        self._added: dict[str, tuple[TaskPrefix, int, int]] = {}
 
     def start(self, scheduler: "Scheduler") -> None:
         """Note the scheduler, before it gets the first task."""
