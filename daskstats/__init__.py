@@ -68,6 +68,7 @@ if _typing.TYPE_CHECKING:
     from .planning.values import MemoryLimitError, Plan
     from .run.progress import Snapshot
     from .statistics import Statistic
+    from .warming import warm
 
     __version__: str
 
@@ -108,6 +109,7 @@ __all__ = [
     "sum_iter",
     "var",
     "var_iter",
+    "warm",
     "wrap",
 ]
 
@@ -121,6 +123,7 @@ _HOMES = {
     "Statistic": "statistics",
     "frames_from_raw": "formats.files",
     "memory_limit": "memory.available",
+    "warm": "warming",
 }
 
 if not _ending.is_program():

@@ -33,6 +33,7 @@ from .memory.available import memory_limit
 from .planning.values import MemoryLimitError, Plan
 from .run.progress import Snapshot
 from .statistics import Statistic
+from .warming import warm
 
 P = ParamSpec("P")
 
@@ -118,5 +119,6 @@ __all__ = [
     "sum_iter",
     "var",
     "var_iter",
+    "warm",
     "wrap",
 ]

@@ -83,6 +83,9 @@ class Reduction:
     several: bool = False
     """whether the caller has given a list of statistics"""
 
+    def __post_init__(self) -> None:
+        logger.debug("planned: %s", self)
+
     def lazy_image(self) -> Array:
         """Return the lazy image of one statistic."""
         return next(iter(self.lazy_images().values()))
@@ -197,11 +200,7 @@ def reduce(
     if plan.disk is not None:
         location.find_location()  # refuses a directory that is not there
     several = isinstance(statistics, list)
-    found = Reduction(
-        series, statistic, tuple(names), tuple(specs), plan, scheduler, limit, several
-    )
-    logger.debug("planned: %s", found)
-    return found
+    return Reduction(series, statistic, tuple(names), tuple(specs), plan, scheduler, limit, several)
 
 
 def fused(specs: list[ImageSpec], frames: np.dtype) -> tuple[list[ImageSpec], Statistic]:
