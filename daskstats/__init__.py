@@ -65,6 +65,7 @@ if _typing.TYPE_CHECKING:
     )
     from .formats.files import frames_from_raw
     from .memory.available import memory_limit
+    from .notebook import last_watched, watch
     from .planning.values import MemoryLimitError, Plan
     from .run.progress import Snapshot
     from .statistics import Statistic
@@ -88,6 +89,7 @@ __all__ = [
     "count",
     "count_above",
     "frames_from_raw",
+    "last_watched",
     "max_iter",
     "maximum",
     "maximum_iter",
@@ -110,6 +112,7 @@ __all__ = [
     "var",
     "var_iter",
     "warm",
+    "watch",
     "wrap",
 ]
 
@@ -122,8 +125,10 @@ _HOMES = {
     "Snapshot": "run.progress",
     "Statistic": "statistics",
     "frames_from_raw": "formats.files",
+    "last_watched": "notebook",
     "memory_limit": "memory.available",
     "warm": "warming",
+    "watch": "notebook",
 }
 
 if not _ending.is_program():

@@ -482,7 +482,7 @@ def snapshots(
     4 of 4 [[4 8]]
     """
     running = _running(ims, statistic, nchunk, nframes, use_buffer=use_buffer, **options)
-    return running.stream(Progress.snapshot, writing=True)
+    return running.stream(Progress.snapshot, reading=True)
 
 
 @public(OF_STATISTIC, see="memory_limit")

@@ -49,7 +49,6 @@ _subjects: dict[str, Subject] = {}
 _last: Subject | None = None
 _running = 0
 _listening = False
-_observers: list[Callable[[str], object]] = []
 
 
 class _Thread(threading.local):
@@ -73,6 +72,17 @@ def compiling() -> bool:
     return _running > 0
 
 
+def remark() -> str:
+    """Return a remark on the statistic whose code is being compiled, "" if there is none.
+
+    >>> remark()
+    ''
+    """
+    with _lock:
+        running = [str(subject) for subject in _subjects.values() if subject.running]
+    return running[0] if running else ""
+
+
 @contextmanager
 def compiled_for(statistic: str, dtype: object, estimate: float | None = None) -> Iterator[Subject]:
     """Say which statistic this thread folds, and how many seconds compiling its code takes."""
@@ -86,19 +96,6 @@ def compiled_for(statistic: str, dtype: object, estimate: float | None = None) -
     finally:
         _thread.subject = outer
         _finish(subject)
-
-
-@contextmanager
-def observed(observer: Callable[[str], object]) -> Iterator[None]:
-    """Have a function called with a remark as each longer compilation begins, and "" at its end.
-
-    It is called in the thread that compiles.
-    """
-    _observers.append(observer)
-    try:
-        yield
-    finally:
-        _observers.remove(observer)
 
 
 def listen() -> None:
@@ -131,8 +128,6 @@ def _begin(function: Callable) -> None:
             subject.begun = True
     if first:
         logger.info("%s", subject)
-    if not _thread.begun:
-        _tell(subject, str(subject))
     _thread.begun.append((time.perf_counter(), subject))
 
 
@@ -148,7 +143,6 @@ def _end(function: Callable) -> None:
             subject.seconds += 0 if _thread.begun else seconds
     if subject is not None and not _thread.begun:
         logger.debug("compiled %s for the %s: %.1f s", function.__name__, subject.name, seconds)
-        _tell(subject, "")
 
 
 def _finish(subject: Subject) -> None:
@@ -158,9 +152,3 @@ def _finish(subject: Subject) -> None:
         subject.finished |= finished
     if finished:
         logger.info("compiled the %s in %.1f s", subject.name, subject.seconds)
-
-
-def _tell(subject: Subject | None, remark: str) -> None:
-    if subject is not None and subject.notable:
-        for observer in list(_observers):
-            observer(remark)

@@ -35,6 +35,20 @@ class Parameters:
     snapshots.statistic : str, tuple, Statistic, or a list of them
         A name, or a name with its parameter: ``("percentile", 95)``. For a list, the image of a
         snapshot is a dict, as in `aggregate_iter`.
+    watch.ims : path, array, list of 2-D arrays, HEXRD-like image series, or iterator
+        Frames of shape (rows, cols); `wrap` lists every accepted form. Or an iterator of this
+        package, such as that of `snapshots`, which takes neither ``statistic`` nor ``nchunk``.
+    watch.nchunk : int
+        Number of intermediate images, at most: there are fewer where the frames are fewer, or would
+        have to be read more often.
+    log : bool
+        Whether colours follow the logarithm of the values.
+    contrast : tuple of float
+        Percentiles of the pixels that get the darkest and the brightest colour.
+    cmap : str
+        "gray", "viridis" or "inferno", or another colour map of matplotlib if it is installed.
+    size : int, optional
+        Pixels of a picture along an edge, at most; by default 512, and 320 for several pictures.
     nchunk : int
         Number of images. Image k covers the first k of ``nchunk`` nearly equal chunks of frames;
         the last image is the result.
@@ -46,8 +60,8 @@ class Parameters:
     partials.nchunk : int
         Number of intermediate images.
     snapshots.nchunk : int
-        Number of intermediate images. If the frames do not fit into memory and are first written
-        to disk, additional snapshots of phase "spool" come before them.
+        Number of intermediate images. If all frames are read before the first row is reduced,
+        additional snapshots of phase "read" come before them, at most 50.
     plan.nchunk : int, optional
         Number of intermediate images of an iterator; by default the plain call is planned.
     nframes : int
@@ -134,6 +148,9 @@ class Returns:
         Sized iterator of dicts of numpy arrays; each array belongs to the caller.
     snapshots : Stream
         Sized iterator of `Snapshot`.
+    watch : numpy.ndarray, dict or iterator
+        The last image (rows, cols), for a list of statistics a dict of images, and for an iterator
+        a sized iterator over the same items.
     """
 
 

@@ -41,6 +41,11 @@ from .texts import shown
 
 T = TypeVar("T")
 
+# Numbers of intermediate images to try, where they only show the progress: the largest that reads
+# frames at most a tenth more often than a single step is used.
+STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
+MORE_READS = 1.1
+
 logger = logging.getLogger("daskstats")
 
 
@@ -99,23 +104,22 @@ class Reduction:
         """Return the lazy stack of the images of all steps."""
         return reducing.stack(self._work, self._lazy_reservation())
 
-    def stream(self, view: Callable[[Progress], T], *, writing: bool = False) -> Stream[T]:
+    def stream(self, view: Callable[[Progress], T], *, reading: bool = False) -> Stream[T]:
         """Return an iterator over views of the progress, one for each step.
 
         Parameters
         ----------
         view : function
             `Progress.image`, `Progress.image_dict` or `Progress.snapshot`.
-        writing : bool
-            Whether steps that write frames to disk are views too.
+        reading : bool
+            Whether there are views while all frames are read before the first row is reduced.
         """
         work = self._work
-        execution = self.scheduler.execution(work, writing)
-        names = self.names if self.several else ()
-        progress = Progress(work, names, execution.absorb, execution.writing)
+        execution = self.scheduler.execution(work, reading)
+        progress = Progress(work, self.names, self.several, execution.absorb, execution.reading)
         reservation = MemoryReservation(self.plan.nbytes, self.limit)
         reservation.reserve()
-        length = execution.writing + len(self.plan.steps)
+        length = len(execution.reading) + len(self.plan.steps)
         logger.info("%s", self)
         return Stream(execution, progress, view, length, reservation)
 
@@ -201,6 +205,29 @@ def reduce(
         location.find_location()  # refuses a directory that is not there
     several = isinstance(statistics, list)
     return Reduction(series, statistic, tuple(names), tuple(specs), plan, scheduler, limit, several)
+
+
+def with_most_steps(make: Callable[[int], Reduction], most: int) -> Reduction:
+    """Return a reduction with many intermediate images that reads hardly more than with one.
+
+    A source whose frames are decoded together, or that is read again for each band of rows, is read
+    more often if steps cut across these units.
+
+    Parameters
+    ----------
+    make : function
+        Makes the reduction with a number of intermediate images.
+    most : int
+        Intermediate images, at most.
+    """
+    once = make(1)
+    most = min(most, once.plan.total)
+    tried = {*STEPS, most, len(once.plan.blocks)}
+    for steps in sorted((steps for steps in tried if steps <= most), reverse=True):
+        reduction = make(steps)
+        if reduction.plan.reads <= MORE_READS * once.plan.reads:
+            return reduction
+    return once
 
 
 def fused(specs: list[ImageSpec], frames: np.dtype) -> tuple[list[ImageSpec], Statistic]:

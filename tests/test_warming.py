@@ -58,10 +58,8 @@ def test_nothing_is_compiled_afterwards(tmp_path):
 
 
 def test_workers_compile_for_their_host(client):
-    assert list(stats.warm(["uint16"], ["max", ["max", "average"]])) == [
-        "max of uint16",
-        "max, average of uint16",
-    ]
+    found = stats.warm(["uint16"], ["max", ["max", "average"]])
+    assert found.keys() == {"max of uint16", "max, average of uint16"}
 
 
 def test_every_name_and_numbers_only():

@@ -124,7 +124,7 @@ def call(kind: str, ims: Any, name: str, steps: int, some: list, options: dict) 
     every = stats.aggregate_iter(ims, some, steps, **options)
     if kind == "snapshots":
         found = stats.snapshots(ims, some, steps, **options)
-        every = (shot.image for shot in found if shot.phase == "reduce")
+        every = (shot.image for shot in found if shot.phase == "compute")
     return {f"{step} {n}": image for step, shot in enumerate(every) for n, image in shot.items()}
 
 

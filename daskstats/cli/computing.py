@@ -1,5 +1,6 @@
 """One computation of the program: its plan, its progress bar, its output, its closing line."""
 
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,28 +14,22 @@ import numpy as np
 from ..formats import inputs, outputs
 from ..formats.files import open_files
 from ..formats.notes import Notes
-from ..reduction import Reduction, named, reduce
+from ..notebook import Look, Watched
+from ..reduction import STEPS, Reduction, named, reduce, with_most_steps
 from ..run.progress import Progress
 from ..series.base import Source
+from ..status import Status
+from ..views import HiddenView, LogView, TerminalView, View
 from .clusters import chosen_scheduler
 from .options import SELECTION, Given, files_of
 from .program import reported_errors
-from .progress import Count, displayed
 from .recording import notes_on
-
-# Numbers of intermediate images, which are progress steps, to try if none is given: the largest
-# that reads frames at most a tenth more often than a single step is used.
-STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
-MORE_READS = 1.1
 
 # The functions that read the images that options name.
 READERS: dict[str, Callable[[str], np.ndarray]] = {
     "mask": inputs.read_mask,
     "dark": partial(inputs.read_image, role="dark"),
 }
-
-# The remark on the progress in each phase of a call.
-REMARKS = {"spool": "writing frames to disk", "reduce": ""}
 
 
 class Output(NamedTuple):
@@ -101,7 +96,7 @@ def write_result(
             shape = reduction.images[0].rows, reduction.images[0].cols
             notes = notes_on(series, statistic, noted, shape)
             stage.compute()
-            save(output, last_image(reduction, name, options), notes)
+            save(output, last_image(reduction, options), notes)
         if not options["quiet"]:
             size = reduction.plan.layout.nframes, *shape
             print_closing_line(name, size, reduction.series.dtype, began, output.path)
@@ -138,19 +133,11 @@ def load_images(options: Given) -> list[Path]:
 
 
 def plan_reduction(source: Source, statistic: object, options: Given) -> Reduction:
-    """Plan with the given number of intermediate images, or with the best of `STEPS`."""
+    """Plan with the given number of intermediate images, or with the most that cost little."""
     make = partial(reduction_of, source, statistic, options)
     if options.get("chunks") is not None:
         return make(options["chunks"], "--chunks")
-    once = make(1)
-    # A source whose frames are decoded together, or that is read again for each band of rows, is
-    # read more often if steps cut across these units.
-    most = min(STEPS[0], once.plan.total)
-    for steps in sorted({*STEPS, most, len(once.plan.blocks)}, reverse=True):
-        reduction = make(steps) if steps <= most else None
-        if reduction is not None and reduction.plan.reads <= MORE_READS * once.plan.reads:
-            return reduction
-    return once
+    return with_most_steps(make, STEPS[0])
 
 
 def reduction_of(
@@ -169,21 +156,22 @@ def reduction_of(
     )
 
 
-def last_image(
-    reduction: Reduction, name: str, options: Given
-) -> np.ndarray | dict[str, np.ndarray]:
-    """Return the last image, or dict of images; the earlier ones only show the progress."""
-    image, plan, along = None, reduction.plan, reduction.statistic.along
-    stream, start = reduction.stream(Progress.snapshot, writing=True), Count(0, plan.total, along)
-    shown = {"quiet": options["quiet"], "log": options["verbose"] > 0}
-    nbytes = plan.layout.nbytes
-    with stream as snapshots, displayed(name, len(snapshots), start, nbytes, **shown) as display:
-        for snapshot in snapshots:
-            image, remark = snapshot.image, REMARKS[snapshot.phase]
-            unit = "frames" if remark else along
-            display.move(1, Count(snapshot.done, snapshot.total, unit), remark)
-    assert image is not None
-    return image
+def view_of(options: Given) -> Callable[[Status], View]:
+    """Return where a command shows its progress: bars would tear the lines of a log."""
+    if options["quiet"]:
+        return HiddenView
+    if sys.stderr.isatty() and not options["verbose"]:
+        return TerminalView
+    return partial(LogView, closing=False)  # the command has a closing line of its own
+
+
+def last_image(reduction: Reduction, options: Given) -> np.ndarray | dict[str, np.ndarray]:
+    """Return the last image, or dict of images; the earlier ones only move the progress bar."""
+    stream = reduction.stream(Progress.itself, reading=True)
+    with Watched(stream, Look(), view_of(options)) as steps:
+        for _ in steps:
+            pass
+    return steps.image
 
 
 def print_closing_line(

@@ -1,15 +1,14 @@
 """The command ``simulate``."""
 
+import sys
 import time
-from math import prod
 from typing import Any
 
-import numpy as np
+import click
 
 from ..simulate import check_arguments, simulate
 from .computing import print_closing_line
 from .program import reported_errors
-from .progress import Count, displayed
 
 
 def write_scan(
@@ -28,19 +27,10 @@ def write_scan(
         began = time.perf_counter()
         check_arguments(output, nframes, shape, dtype, **options)
         stage.compute()
-        start, nbytes = (
-            Count(0, nframes, "frames"),
-            prod(shape) * nframes * np.dtype(dtype).itemsize,
-        )
-        shown = {"quiet": quiet, "log": verbose > 0}
-        with displayed("simulate", nframes, start, nbytes, **shown) as display:
-            written = 0
-
-            def move(more: int) -> None:
-                nonlocal written
-                written += more
-                display.move(more, Count(written, nframes, "frames"))
-
-            simulate(output, nframes, shape, dtype, **options, progress=move)
+        hidden = quiet or verbose > 0 or not sys.stderr.isatty()
+        with click.progressbar(
+            length=nframes, label="simulate", file=sys.stderr, hidden=hidden
+        ) as bar:
+            simulate(output, nframes, shape, dtype, **options, progress=bar.update)
         if not quiet:
             print_closing_line("simulate", (nframes, *shape), dtype, began, output)

@@ -5,11 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from ..packages import load
+from ..pictures import CONTRAST
 from .notes import NONE, Facts
 from .writing import OutputFile
-
-# Percentiles of the finite pixels that come out black and white.
-CONTRAST = (1, 99.5)
 
 
 def read_image(path: Path, dataset: str = "") -> np.ndarray:

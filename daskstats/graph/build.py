@@ -68,8 +68,9 @@ class Tasks:
     """of a lazy image, which each run begins anew; that of a stream begins with the stream"""
     store: ScratchStore | None = None
     """its directories are made when the tasks run"""
-    writers: list[Key] = field(default_factory=list)
-    """keys of the tasks that write frames to it"""
+    reads: list[tuple[Key, int]] = field(default_factory=list)
+    """keys of the tasks that read all frames before the first row is reduced, in order, and for
+    each the frames that are read with it; none where each task reads its own"""
 
     def add(self, name: str, after: Iterable[str] = ()) -> dict:
         """Return a new, empty layer."""

@@ -10,6 +10,7 @@ import numpy as np
 from dask._task_spec import DataNode, List, Task, TaskRef
 from dask.array import Array
 from dask.base import tokenize
+from dask.core import flatten
 
 from ..memory.reservation import MemoryReservation
 from ..planning.cuts import cut, ranges
@@ -47,6 +48,8 @@ class Reader:
             self._reserve(f"share-{token}", tasks.reservation)
         if plan.strategy == "resident" and not isinstance(series, DaskSource):
             self._keep_frames(f"read-frames-{token}")
+        elif plan.strategy == "resident":
+            tasks.reads = self._chunks()
         elif plan.strategy == "scratch":
             self._write_to_disk(token)
 
@@ -73,6 +76,7 @@ class Reader:
                 if self._working
                 else Task(key, read_frames, pixels)
             )
+            self._tasks.reads.append((key, stop))
         self._resident = [TaskRef(key) for key in layer]
         self.after = [name, *self._reservations]
 
@@ -87,11 +91,22 @@ class Reader:
             key = (name, len(layer), description("frames", start, stop))
             pixels = self.frames(start, stop)
             layer[key] = self.task(key, write_frames, TaskRef(scratch), pixels, start, stop)
-        self._tasks.writers = list(layer)
+        self._tasks.reads = [
+            (key, stop) for key, (_, stop) in zip(layer, self.plan.groups, strict=True)
+        ]
         every = List(*(TaskRef(key) for key in layer))
         self._tasks.add(written, [name])[written] = Task(written, list, every)
         self._written = TaskRef(scratch), TaskRef(written)
         self.after = [scratch, written, *self._reservations]
+
+    def _chunks(self) -> list[tuple[Key, int]]:
+        """Return the chunks of a dask array that stay in memory, and the end of each."""
+        assert self.array is not None
+        ends = np.cumsum(self.array.chunks[0]).tolist()
+        keys = self.array.__dask_keys__()
+        return [
+            (key, end) for frames, end in zip(keys, ends, strict=True) for key in flatten(frames)
+        ]
 
     def frames(self, start: int, stop: int) -> Any:
         """Return the argument of a task for all rows of some frames."""

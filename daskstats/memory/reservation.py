@@ -92,8 +92,10 @@ class MemoryReservation:
         with _changed:
             _entries.add(self._entry)
 
-    def begin(self) -> None:
+    def begin(self, on_wait: Callable[[], object] | None = None) -> None:
         """Wait until the run fits; this thread consumes its images.
+
+        ``on_wait`` is called now and then while it waits.
 
         Raises
         ------
@@ -103,7 +105,7 @@ class MemoryReservation:
         """
         self.caller = self._entry.thread = threading.get_ident()
         with _changed:
-            self._wait()
+            self._wait(on_wait=on_wait)
             self._take()
 
     @contextmanager
@@ -150,7 +152,11 @@ class MemoryReservation:
         self._entry.begun, self._entry.worked = True, time.monotonic()
         _entries.add(self._entry)
 
-    def _wait(self, calls: frozenset[Call] = frozenset()) -> None:
+    def _wait(
+        self,
+        calls: frozenset[Call] = frozenset(),
+        on_wait: Callable[[], object] | None = None,
+    ) -> None:
         """Wait, with the lock held, until the run fits, or until the calls of a task have ended."""
         began = time.monotonic()
         # A failed computation stays listed as long as its traceback is kept.
@@ -164,6 +170,9 @@ class MemoryReservation:
                 self._told = True
                 log.warning("%s", self._needs("waiting for them to end", others))
             _changed.wait(PATIENCE / 4)
+            if on_wait is not None:
+                with _unlocked():
+                    on_wait()
 
     def _others(self) -> list[ReservationEntry]:
         """Return the entries of the other runs that have begun."""
@@ -212,6 +221,16 @@ class MemoryReservation:
     def __reduce__(self) -> tuple:
         # Another process has memory of its own, and -1 is none of its threads.
         return MemoryReservation, (self.nbytes, self.limit, -1)
+
+
+@contextmanager
+def _unlocked() -> Iterator[None]:
+    """Release the lock, which this thread holds, for other runs."""
+    _changed.release()
+    try:
+        yield
+    finally:
+        _changed.acquire()
 
 
 def _idle(others: list[ReservationEntry]) -> bool:

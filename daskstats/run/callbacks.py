@@ -1,6 +1,7 @@
 """The runner for any local scheduler of dask: results are taken from its callbacks."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -43,9 +44,12 @@ class BoundedQueue(Generic[T]):
         """Tell the consumer that nothing follows, or which error ended the producer."""
         self._items.put((None, error or StopIteration()))
 
-    def get(self) -> T:
-        """Wait for the next item; raise the producer's error, or StopIteration, after the last."""
-        item, error = self._items.get()
+    def get(self, take: Callable = SimpleQueue.get) -> T:
+        """Wait for the next item; raise the producer's error, or StopIteration, after the last.
+
+        ``take`` is the function that waits for an item of a queue.
+        """
+        item, error = take(self._items)
         if error is not None:
             raise error
         self._places.put(None)
@@ -67,18 +71,23 @@ class CallbackRunner(BackgroundRunner):
     graph : dict
     keys : list
         Of the steps, in order.
+    reads : list of lists
+        Keys of the steps before these that read frames for them: no results are handed over.
     """
 
-    def __init__(self, get: Callable, graph: dict, keys: list) -> None:
+    def __init__(self, get: Callable, graph: dict, keys: list, reads: Sequence[list] = ()) -> None:
         super().__init__(graph, self._posttask, self._pretask)
         self._queue: BoundedQueue = BoundedQueue(WAITING)
         self._get, self._keys = get, keys
         self._wanted = set(keys)
+        self._reads = {key for group in reads for key in group}
+        # The keys that are still to be read in each step, whichever they are.
+        self._unread = deque(len(group) for group in reads)
         self._thread.start()
 
     def next(self) -> list[Any]:
         """Return the result of the next key."""
-        return [self._queue.get()]
+        return [self._queue.get(self._take)]
 
     def stop(self) -> None:
         """Start no more tasks, and wait for those that are running."""
@@ -89,6 +98,11 @@ class CallbackRunner(BackgroundRunner):
         self._queue.check()
 
     def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
+        if key in self._reads:
+            self._unread[0] -= 1
+            if not self._unread[0]:
+                self._unread.popleft()
+                self._queue.put(None)
         if key in self._wanted:
             self._queue.put(value)
 

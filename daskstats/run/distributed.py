@@ -116,6 +116,9 @@ class ClusterRunner:
         self._fetch = partial(client.gather, direct=local or None, asynchronous=True)
         _leave_worker_pool()
 
+    on_wait: Callable[[], object] | None = None
+    """called now and then by `next` while it waits"""
+
     def next(self) -> Iterator[Any]:
         """Return the partial states of the next step, each gathered as it is taken."""
         count = self._steps.popleft()
@@ -127,6 +130,10 @@ class ClusterRunner:
         self._flying.clear()
         self._graph = {}
         self._release(list(self._futures))
+
+    def compiling(self) -> bool:
+        """Whether the workers compile, which is not known here."""
+        return False
 
     # ------------------------------------------------------------------ submitting
 
@@ -200,6 +207,8 @@ class ClusterRunner:
             with suppress(TimeoutError):
                 # This waits as `distributed.wait` does, which asks the default client.
                 future.exception(timeout=POLL)
+            if self.on_wait is not None:
+                self.on_wait()
             if time.monotonic() - self._looked > POLL:
                 self._inspect_workers()
         if future.status == "error":

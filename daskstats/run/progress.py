@@ -1,30 +1,39 @@
 """The state of a running reduction so far: the one place that combines its partial results."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from ..graph.build import Work
 from ..statistics import State
 
+ImageT = TypeVar("ImageT", np.ndarray, dict[str, np.ndarray])
+
 
 @dataclass(frozen=True)
-class Snapshot:
-    """An intermediate image, and the part of the series that it covers."""
+class Snapshot(Generic[ImageT]):
+    """An intermediate image, or a dict of them, and the part of the series that it covers."""
 
-    image: np.ndarray
-    """the statistic so far; the caller's own array"""
+    image: ImageT
+    """the statistic so far, the caller's own array; a dict of arrays for a list of statistics"""
     done: int
-    """frames (or, for percentiles, rows) that the image covers"""
+    """frames (or, for percentiles, rows) that the image covers, or that have been read"""
     total: int
-    """frames (or rows) that the last image will cover"""
+    """frames (or rows) of the last snapshot of this phase"""
     seen: np.ndarray
     """(rows, cols) bool, read-only: pixels with a value (row-wise images fill up)"""
-    phase: str = "reduce"
-    """"reduce", or "spool" while frames that do not fit into memory are written to disk: then the
-    image is zero, and ``done`` and ``total`` are frames"""
+    phase: str = "compute"
+    """"compute", or "read" while all frames are read before the first row is reduced: then the
+    image is zero"""
+    unit: str = "frames"
+    """"frames" or "rows", of ``done`` and ``total``"""
+    statistic: str = ""
+    """name of the statistic; several are separated by commas"""
+    nbytes: int = 0
+    """bytes of frames that have been read so far, those that are read again included"""
 
 
 class Progress:
@@ -37,13 +46,15 @@ class Progress:
     ----------
     work : Work
         The reduction: statistic, images and plan.
-    names : sequence of str, optional
-        Of the images in a dict; none if a plain image was asked for.
+    names : sequence of str
+        Of the statistics.
+    several : bool
+        Whether a dict of images was asked for.
     absorb : function
         `add_partials`, `replace_state` or `take_images`: the method that takes the results of a
         step, which depends on the scheduler.
-    writing : int
-        Leading steps that write frames to disk.
+    reading : sequence of int
+        For each leading step that reads frames only: the frames that are read after it.
 
     Examples
     --------
@@ -69,28 +80,38 @@ class Progress:
         self,
         work: Work,
         names: Sequence[str] = (),
+        several: bool = False,
         absorb: "Callable[[Progress, Iterable], None] | None" = None,
-        writing: int = 0,
+        reading: Sequence[int] = (),
     ) -> None:
         self._statistic, self._specs, self._plan = work.statistic, work.images, work.plan
-        self._names, self._writing = names, writing
+        self.names, self.several, self._reading = tuple(names), several, reading
         self._by_rows = work.statistic.along == "rows"
         self._absorb = absorb or Progress.add_partials
         self.step = -1
-        """the last step that is done, those that write frames to disk included"""
+        """the last step that is done, those that only read frames included"""
         self.state: State | None = None
         """of the frames, or rows, that are done"""
+        self.whole = True
+        """whether the state is that of whole steps: not where an error has ended `advance`"""
         self._made: list[np.ndarray] | None = None
         # Rows that are done stay as they are: images are copies of these, which fill up.
         self._rows = [np.zeros(s.shape, s.dtype) for s in work.images] if self._by_rows else None
 
     def advance(self, results: Iterable) -> None:
         """Take the results of the next step."""
-        if self.step + 1 < self._writing:
+        if self.step + 1 < len(self._reading):
             deque(results, maxlen=0)  # a cluster's are waited for as they are taken
         else:
-            self._absorb(self, results)
+            self._absorb(self, self._begun(results))
         self.step += 1
+        self.whole = True
+
+    def _begun(self, results: Iterable) -> Iterator:
+        """Yield results, and note that the first of them has been taken."""
+        for result in results:
+            self.whole = False
+            yield result
 
     def add_partials(self, states: Iterable[State]) -> None:
         """Combine the state so far with the partial states of the next step, one by one."""
@@ -122,29 +143,62 @@ class Progress:
 
     @property
     def phase(self) -> str:
-        """ "spool" while frames are written to disk, then "reduce"."""
-        return "spool" if self.step < self._writing else "reduce"
+        """ "read" while all frames are read before the first row is reduced, then "compute"."""
+        return "read" if self.step < len(self._reading) else "compute"
+
+    @property
+    def next_phase(self) -> str:
+        """The phase of the step that is under way."""
+        return "read" if self.step + 1 < len(self._reading) else "compute"
 
     @property
     def done(self) -> int:
-        """Frames (row-wise: rows) that the state covers, or that are written to disk."""
-        if self.phase == "spool":
-            return self._plan.groups[self.step][1]
-        last = self._plan.steps[self.step - self._writing][-1]
+        """Frames (row-wise: rows) that the state covers, or that have been read."""
+        if self.step < 0:
+            return 0
+        if self.phase == "read":
+            return self._reading[self.step]
+        last = self._plan.steps[self.step - len(self._reading)][-1]
         return last[1] // self._plan.layout.width
 
     @property
     def total(self) -> int:
         """Frames (or rows) of the last step of this phase."""
-        return self._plan.total if self.phase == "reduce" else self._plan.layout.nframes
+        return self._plan.total if self.phase == "compute" else self._plan.layout.nframes
+
+    @property
+    def unit(self) -> str:
+        """ "frames" or "rows": the unit of `done` and `total`."""
+        return "frames" if self.phase == "read" else self._plan.along
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of frames that have been read, as many times as the plan reads them."""
+        layout = self._plan.layout
+        if self.phase == "read":
+            return self.done * layout.frame_nbytes
+        if self._plan.strategy in ("fold", "direct", "reread"):
+            return int(self._plan.reads * layout.nbytes * self.done / self.total)
+        return layout.nbytes if self.step >= 0 else 0
+
+    @property
+    def statistic(self) -> str:
+        """Name of the statistic; several are separated by commas."""
+        return ", ".join(self.names)
+
+    @property
+    def rows_seen(self) -> int:
+        """Leading rows with values."""
+        if self.step < 0 or self.phase == "read":
+            return 0
+        return self.done if self._by_rows else self._specs[0].rows
 
     @property
     def seen(self) -> np.ndarray:
         """(rows, cols) bool, read-only: pixels with a value."""
         rows, cols = self._specs[0].rows, self._specs[0].cols
         seen = np.zeros((rows, 1), bool)
-        if self.phase == "reduce":
-            seen[: self.done if self._by_rows else rows] = True
+        seen[: self.rows_seen] = True
         return np.broadcast_to(seen, (rows, cols))
 
     def images(self) -> list[np.ndarray]:
@@ -152,7 +206,7 @@ class Progress:
 
         Images that came finished are given away once.
         """
-        if self.phase == "spool":
+        if self.phase == "read":
             return [spec.blank() for spec in self._specs]
         if self._made is not None:
             made, self._made = self._made, None
@@ -170,9 +224,18 @@ class Progress:
 
     def image_dict(self) -> dict[str, np.ndarray]:
         """Return the images by the names of their statistics."""
-        return dict(zip(self._names, self.images(), strict=True))
+        return dict(zip(self.names, self.images(), strict=True))
 
-    def snapshot(self) -> Snapshot:
-        """Return the image, or the dict of images, and the part of the series that it covers."""
-        image = self.image_dict() if self._names else self.image()
-        return Snapshot(image, self.done, self.total, self.seen, self.phase)  # type: ignore[arg-type]
+    def result(self) -> np.ndarray | dict[str, np.ndarray]:
+        """Return the image or, for a list of statistics, the dict of images."""
+        return self.image_dict() if self.several else self.image()
+
+    def snapshot(self, result: np.ndarray | dict[str, np.ndarray] | None = None) -> Snapshot:
+        """Return the result so far, or a given one, and the part of the series that it covers."""
+        facts = self.phase, self.unit, self.statistic, self.nbytes
+        image = self.result() if result is None else result
+        return Snapshot(image, self.done, self.total, self.seen, *facts)
+
+    def itself(self) -> "Progress":
+        """Return the progress, for a consumer that makes images only now and then."""
+        return self

@@ -9,14 +9,24 @@ import atexit
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import count
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from dask.callbacks import Callback
 
+from ..compiling import compiling
+
+# Seconds between two calls of `Runner.on_wait`: a person sees a delay from here on.
+TICK = 0.2
+
 
 class Runner(Protocol):
     """Executes one graph, step by step."""
+
+    on_wait: Callable[[], object] | None
+    """called now and then by `next` while it waits, in the thread of the consumer"""
 
     def next(self) -> Iterable[Any]:
         """Wait for the next step, and return the results of its keys.
@@ -32,12 +42,18 @@ class Runner(Protocol):
     def stop(self) -> None:
         """Start no more tasks, and wait for those that are running."""
 
+    def compiling(self) -> bool:
+        """Whether the tasks wait for code that is being compiled, as far as is known."""
+
 
 class BackgroundRunner:
     """Executes a graph under one of dask's local schedulers, in a thread.
 
     The names of all threads of a runner begin with the name of that thread.
     """
+
+    on_wait: Callable[[], object] | None = None
+    """called now and then by `next` while it waits"""
 
     _numbers = count()
 
@@ -53,6 +69,18 @@ class BackgroundRunner:
     def stop(self) -> None:
         """Start no more tasks, and wait for those that are running."""
         raise NotImplementedError
+
+    def compiling(self) -> bool:
+        """Whether code is being compiled in this process."""
+        return compiling()
+
+    def _take(self, queue: SimpleQueue) -> Any:
+        """Take the next item of a queue, and call `on_wait` meanwhile."""
+        while self.on_wait is not None:
+            with suppress(Empty):
+                return queue.get(timeout=TICK)
+            self.on_wait()
+        return queue.get()
 
     def _execute(self) -> None:
         raise NotImplementedError

@@ -32,6 +32,7 @@ from ..graph import reducing
 from ..graph.build import Key, Tasks, Work
 from ..memory import available
 from ..memory.reservation import MemoryReservation
+from ..planning.cuts import ranges, split
 from ..planning.frame_wise import plan_frame_wise
 from ..planning.request import Request
 from ..planning.row_wise import plan_row_wise
@@ -47,6 +48,12 @@ from .runner import Runner
 from .threads import RowParallelRunner, ThreadRunner
 from .workers import Workers
 
+# Steps in which frames are read before the first row is reduced, at most: one for each snapshot.
+READ_STEPS = 50
+
+# The tasks of a shuffle of distributed that send the blocks of the series to other workers.
+TRANSFER_NAME = "rechunk-transfer-"
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -57,8 +64,8 @@ class Execution:
     """starts the tasks; returns their runner"""
     absorb: Callable[[Progress, Iterable], None]
     """the method of `Progress` that takes the results of a step"""
-    writing: int = 0
-    """leading steps that write frames to disk"""
+    reading: tuple[int, ...] = ()
+    """for each leading step that reads frames only: the frames that are read after it"""
 
 
 class Scheduler:
@@ -91,14 +98,14 @@ class Scheduler:
         """Return the reservation that each run of a lazy image begins, where memory is shared."""
         return MemoryReservation(nbytes, limit) if self.shares_memory else None
 
-    def execution(self, work: Work, writing: bool) -> Execution:
+    def execution(self, work: Work, reading: bool) -> Execution:
         """Build the tasks of a running reduction.
 
         Parameters
         ----------
         work : Work
-        writing : bool
-            Whether tasks that write frames to disk are steps as well.
+        reading : bool
+            Whether there are steps for the tasks that read all frames before the first row.
         """
         raise NotImplementedError
 
@@ -120,7 +127,7 @@ class ThreadScheduler(LocalScheduler):
 
     workers: int
 
-    def execution(self, work: Work, writing: bool) -> Execution:
+    def execution(self, work: Work, reading: bool) -> Execution:
         """Build the partial states of all steps, or the tasks of each range of rows."""
         if work.statistic.along == "frames" and work.series.view(0, 1, 0, 1) is not None:
             tasks, keys, images = reducing.row_parallel(work)
@@ -130,10 +137,12 @@ class ThreadScheduler(LocalScheduler):
             )
             return Execution(tasks, start, Progress.take_images)
         tasks, last = reducing.step_partials(work, token=uuid4().hex)
-        keys, writers = _with_writers(tasks, [[key] for key in last], writing)
+        reads, frames = read_steps(tasks.reads if reading else [])
+        keys = [*reads, *([key] for key in last)]
         sizes = [len(group) for group in keys]
-        start = partial(ThreadRunner, self.workers, tasks.runnable(keys), keys, sizes)
-        return Execution(tasks, start, Progress.add_partials, writers)
+        graph = tasks.runnable(keys)
+        start = partial(ThreadRunner, self.workers, graph, keys, sizes, reading=len(reads))
+        return Execution(tasks, start, Progress.add_partials, frames)
 
 
 @dataclass(frozen=True)
@@ -152,13 +161,13 @@ class CallbackScheduler(LocalScheduler):
             workers.check_sent(series, *([] if statistic is None else [statistic]))
         return layout, 1
 
-    def execution(self, work: Work, writing: bool) -> Execution:
+    def execution(self, work: Work, reading: bool) -> Execution:
         """Build a chain of the states of all steps: dask keeps no other results."""
         tasks, steps = reducing.running_states(work)
-        writers = list(tasks.writers) if writing else []
-        keys = [*writers, *steps]
-        start = partial(CallbackRunner, self.get, tasks.runnable(keys), keys)
-        return Execution(tasks, start, Progress.replace_state, len(writers))
+        reads, frames = read_steps(tasks.reads if reading else [])
+        graph = tasks.runnable([*reads, *steps])
+        start = partial(CallbackRunner, self.get, graph, steps, reads)
+        return Execution(tasks, start, Progress.replace_state, frames)
 
 
 @dataclass(frozen=True)
@@ -220,21 +229,34 @@ class ClusterScheduler(Scheduler):
         except MemoryLimitError as error:
             raise MemoryLimitError(f"{error} ({self.found})") from None
 
-    def execution(self, work: Work, writing: bool) -> Execution:
+    def execution(self, work: Work, reading: bool) -> Execution:
         """Build the states of a few blocks each, which the client combines."""
         tasks, keys = reducing.per_step_partials(work)
-        keys, writers = _with_writers(tasks, keys, writing)
-        graph = tasks.runnable(keys)
-        start = partial(ClusterRunner, self.client, graph, keys, tasks.shuffles)
-        return Execution(tasks, start, Progress.add_partials, writers)
+        graph = tasks.runnable([*keys, *(key for key, _ in tasks.reads)])
+        every = tasks.reads or transfers(graph, work.plan.layout.nframes)
+        reads, frames = read_steps(every if reading else [])
+        start = partial(ClusterRunner, self.client, graph, [*reads, *keys], tasks.shuffles)
+        return Execution(tasks, start, Progress.add_partials, frames)
 
 
-def _with_writers(
-    tasks: Tasks, keys: list[list[Key]], writing: bool
-) -> tuple[list[list[Key]], int]:
-    """Return the keys of all steps, those that write frames to disk first, and their number."""
-    writers = [[key] for key in tasks.writers] if writing else []
-    return [*writers, *keys], len(writers)
+def read_steps(reads: list[tuple[Key, int]]) -> tuple[list[list[Key]], tuple[int, ...]]:
+    """Return the keys of each step that reads frames, and the frames that are read after it.
+
+    >>> read_steps([(("read", 0), 8), (("read", 1), 12)])
+    ([[('read', 0)], [('read', 1)]], (8, 12))
+    """
+    parts = ranges(split(len(reads), min(READ_STEPS, len(reads)))) if reads else []
+    keys = [[key for key, _ in reads[first:last]] for first, last in parts]
+    return keys, tuple(reads[last - 1][1] for _, last in parts)
+
+
+def transfers(graph: dict, nframes: int) -> list[tuple[Key, int]]:
+    """Return the tasks that send frames from worker to worker, and the frames that are sent then.
+
+    Each of them sends about as many.
+    """
+    keys = [key for key in graph if isinstance(key, tuple) and key[0].startswith(TRANSFER_NAME)]
+    return [(key, nframes * done // len(keys)) for done, key in enumerate(keys, start=1)]
 
 
 def current_scheduler() -> Scheduler:

@@ -34,6 +34,8 @@ class Stream(Iterator[T]):
         self._execution, self._reservation = execution, reservation
         self.progress = progress
         """the state so far"""
+        self.on_wait: Callable[[], object] | None = None
+        """called several times a second, by `next`, while it waits"""
         self._view, self._length = view, length
         self._runner: Runner | None = None
         self._closed = False
@@ -71,15 +73,33 @@ class Stream(Iterator[T]):
             if self._closed:  # by another thread, while this one waited for memory
                 self._stop()
                 raise StopIteration
-        self.progress.advance(runner.next())
+        runner.on_wait = self.on_wait
+        try:
+            self.progress.advance(runner.next())
+        finally:
+            runner.on_wait = None  # it may refer to this stream
         return self._view(self.progress)
 
     def _start(self) -> Runner:
         try:
-            self._reservation.begin()
+            self._reservation.begin(self.on_wait)
         except MemoryError as error:
             raise MemoryLimitError(str(error)) from None
         return self._execution.start()
+
+    @property
+    def phase(self) -> str:
+        """The activity of the run now, which any thread may ask for.
+
+        "wait" (for its start, or for memory of other calls), "compile", "read" (all frames are
+        read before the first row is reduced), "compute", or "end".
+        """
+        runner = self._runner
+        if self._closed:
+            return "end"
+        if runner is None:
+            return "wait"
+        return "compile" if runner.compiling() else self.progress.next_phase
 
     def close(self) -> None:
         """Stop the tasks, and release their memory and scratch data. Further calls do nothing."""

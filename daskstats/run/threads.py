@@ -184,13 +184,21 @@ class ThreadRunner(BackgroundRunner):
         Number of results of each step.
     waiting : int
         Steps that may be finished before the consumer takes the first of them.
+    reading : int
+        Leading steps that read frames for the others: their results are not handed over.
     """
 
     def __init__(
-        self, workers: int, graph: dict, keys: list, steps: list[int], waiting: int = WAITING
+        self,
+        workers: int,
+        graph: dict,
+        keys: list,
+        steps: list[int],
+        waiting: int = WAITING,
+        reading: int = 0,
     ) -> None:
         super().__init__(graph, self._posttask)
-        self._sizes = steps
+        self._sizes, self._reading = steps, reading
         self._wanted = {key: step for step, group in enumerate(keys) for key in group}
         needed = {key for task in graph.values() for key in task.dependencies}
         self._last = self._wanted.keys() - needed
@@ -205,7 +213,7 @@ class ThreadRunner(BackgroundRunner):
         """Return the results of the next step."""
         values = self._early[self._step]
         while len(values) < self._sizes[self._step]:
-            step, value = self._results.get()
+            step, value = self._take(self._results)
             if isinstance(value, BaseException):
                 raise value
             self._early[step].append(value)
@@ -222,7 +230,8 @@ class ThreadRunner(BackgroundRunner):
     def _posttask(self, key: Any, value: Any, graph: Any, state: Any, worker: Any) -> None:
         self._executor.note_seen(key)
         if key in self._wanted:
-            self._results.put((self._wanted[key], value))
+            step = self._wanted[key]
+            self._results.put((step, None if step < self._reading else value))
             if key in self._last:
                 # The scheduler would keep it until the graph has ended.
                 state["cache"][key] = None

@@ -6,9 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import click
 import dask
@@ -26,6 +24,7 @@ from daskstats.scratch import location
 from daskstats.series.opening import open_source
 from daskstats.simulate import simulate
 from daskstats.statistics import STATISTICS
+from daskstats.views import HiddenView
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FRAMES = np.random.default_rng(0).integers(0, 1000, (12, 30, 40)).astype("u2")
@@ -195,18 +194,27 @@ def test_cluster_that_does_not_answer(tmp_path, scan, monkeypatch):
 
 @pytest.mark.parametrize(("chunks", "steps"), [(["--chunks", "5"], 5), ([], 12)])
 def test_progress_is_fed_by_intermediate_images(tmp_path, scan, monkeypatch, chunks, steps):
-    moves = []
-
-    @contextmanager
-    def displayed(label, length, start, nbytes, **shown):
-        assert (length, label, nbytes) == (steps, "max", 12 * 30 * 40 * 2)
-        assert shown == {"quiet": False, "log": False}
-        yield SimpleNamespace(move=lambda *move: moves.append(move))
-
-    monkeypatch.setattr(computing, "displayed", displayed)
+    shown = recorded(monkeypatch)
     assert run("max", scan, "-o", tmp_path / "image.npy", *chunks).exit_code == 0
-    assert [steps for steps, *_ in moves] == [1] * steps
-    assert moves[-1][1] == (12, 12, "frames")
+    assert len({done for _, done, _ in shown}) == steps
+    assert shown[-1] == ("compute", 12, 12)
+
+
+def recorded(monkeypatch):
+    """Return a list that gets phase, done and total whenever a command may show its progress."""
+    shown = []
+
+    class Recorded(HiddenView):
+        def show(self, status, figures):
+            progress = status.progress
+            if progress.step >= 0:
+                shown.append((progress.phase, progress.done, progress.total))
+
+    monkeypatch.setattr("daskstats.notebook.FIRST_PICTURE", 0)
+    monkeypatch.setattr("daskstats.notebook.SHORTEST", 0)
+    monkeypatch.setattr("daskstats.notebook.BUDGET", 1e9)
+    monkeypatch.setattr(computing, "view_of", lambda options: Recorded)
+    return shown
 
 
 @pytest.mark.parametrize(
@@ -670,23 +678,17 @@ def large(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", ["median", "aggregate --stats max,median"])
 def test_progress_while_frames_are_written_to_disk(tmp_path, large, monkeypatch, command):
     path, frames = large
-    moves = []
-
-    @contextmanager
-    def displayed(label, length, *_, **shown):
-        moves.append(length)
-        yield SimpleNamespace(move=lambda steps, count, remark: moves.append(remark))
-
-    monkeypatch.setattr(computing, "displayed", displayed)
+    shown = recorded(monkeypatch)
     # Whatever the machine: a RAM disk is not used.
     monkeypatch.setattr("daskstats.scratch.location.RAM_DISKS", ())
     output = tmp_path / "image.npz" if "stats" in command else tmp_path / "image.npy"
     name, *arguments = command.split()
     ended(run(name, path, *arguments, "-o", output, "--memory-limit", "16 MiB"))
-    length, *remarks = moves
-    spooling = remarks.count("writing frames to disk")
-    assert spooling > 5
-    assert remarks == ["writing frames to disk"] * spooling + [""] * (length - spooling)
+    reads = [done for phase, done, total in shown if phase == "read" and total == 300]
+    assert reads == sorted(reads)
+    assert len(set(reads)) > 5
+    assert [phase for phase, *_ in shown[len(reads) :]] == ["compute"] * (len(shown) - len(reads))
+    assert shown[-1] == ("compute", 128, 128)
     found = np.load(output)
     image = found["median"] if "stats" in command else found
     np.testing.assert_array_equal(image, expected("median", frames))

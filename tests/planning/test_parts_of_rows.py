@@ -90,7 +90,7 @@ def test_images_fill_up_by_rows(series, expected, kind, scheduler):
         assert plan.in_pixels
         assert "pixel" in str(plan)
         shots = list(stats.snapshots(series[kind], "median", 3, memory_limit=limit))
-    shots = [shot for shot in shots if shot.phase == "reduce"]
+    shots = [shot for shot in shots if shot.phase == "compute"]
     assert [(shot.done, shot.total) for shot in shots] == [(1, 3), (2, 3), (3, 3)]
     for rows, shot in enumerate(shots, start=1):
         assert np.array_equal(shot.image[:rows], median[:rows])

@@ -390,8 +390,8 @@ def test_snapshots_and_several_statistics_by_scratch(client, tmp_path, shared):
     scan = whole_frames(tmp_path / "log")
     plan = reduction.reduce(scan, "median", 0, 5, memory_limit=LITTLE).plan
     found = list(stats.snapshots(scan, "median", 5, memory_limit=LITTLE))
-    assert [s.done for s in found if s.phase == "spool"] == [stop for _, stop in plan.groups]
-    assert [s.phase for s in found[-5:]] == ["reduce"] * 5
+    assert [s.done for s in found if s.phase == "read"] == [stop for _, stop in plan.groups]
+    assert [s.phase for s in found[-5:]] == ["compute"] * 5
     assert set(scan.logged().values()) == {1}
     array = da.from_array(scan.stack(), chunks=(9, 64, 512))
     *_, images = stats.aggregate_iter(array, ["median", "max"], 4, memory_limit=LITTLE)

@@ -242,8 +242,8 @@ def test_snapshots_say_that_frames_are_spooled(place, whole, scheduler):
         stream = stats.snapshots(ims, "median", 5, memory_limit=LIMIT)
         found = list(stream)
     assert len(found) == len(stream)
-    spooled = [s for s in found if s.phase == "spool"]
-    reduced = [s for s in found if s.phase == "reduce"]
+    spooled = [s for s in found if s.phase == "read"]
+    reduced = [s for s in found if s.phase == "compute"]
     assert found == spooled + reduced
     assert len(reduced) == 5
     assert [s.total for s in spooled] == [len(ims)] * len(spooled)

@@ -1,0 +1,296 @@
+"""Watching images form: in a notebook, a terminal, or the log of a batch job."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar, Unpack, overload
+
+import numpy as np
+
+from .api import OF_STATISTIC, NamedStatistic, public
+from .arguments import ImageSeries
+from .pictures import CONTRAST, SIZE, draw, palette
+from .reduction import STEPS, Options, reduce, with_most_steps
+from .run.progress import Progress, Snapshot
+from .run.stream import Stream
+from .series.opening import as_series
+from .status import Status
+from .views import View, current_view
+
+T = TypeVar("T")
+
+# The part of the time that looking may take; seconds between two draws, and before the first.
+BUDGET, SHORTEST, LONGEST, FIRST_PICTURE = 0.03, 0.1, 1.0, 0.3
+
+_last: Snapshot | None = None
+
+
+def last_watched() -> Snapshot | None:
+    """Return the newest snapshot that `watch` has shown, that of an interrupted run included.
+
+    Returns
+    -------
+    Snapshot or None
+        Its ``image`` is a dict for a list of statistics; None before the first one.
+
+    Examples
+    --------
+    >>> import numpy as np, daskstats as stats
+    >>> image = stats.watch(np.zeros((3, 4, 5), "u2"), "max")
+    >>> stats.last_watched().image is image
+    True
+    """
+    return _last
+
+
+@dataclass(frozen=True)
+class Look:
+    """How pictures look."""
+
+    log: bool = False
+    """whether colours follow the logarithm of the values"""
+    contrast: tuple[float, float] = CONTRAST
+    """percentiles of the pixels with the darkest and the brightest colour"""
+    cmap: str = "gray"
+    """name of the colours"""
+    size: int | None = None
+    """pixels along an edge, at most; by default fewer for several images"""
+
+    def check(self) -> "Look":
+        """Refuse values that no picture can have.
+
+        Raises
+        ------
+        ValueError
+            If contrast, cmap or size are none.
+        """
+        try:
+            low, high = map(float, self.contrast)
+            good = 0 <= low < high <= 100
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            raise ValueError(
+                f"contrast must be two percentiles, the lower one first, got {self.contrast!r}"
+            )
+        if self.size is not None and not 1 <= self.size <= 4 * SIZE:
+            raise ValueError(f"size must be 1 to {4 * SIZE} pixels, got {self.size!r}")
+        palette(self.cmap)
+        return self
+
+    def figures(self, images: dict[str, np.ndarray], seen: int) -> str:
+        """Return the pictures of some images as HTML."""
+        size = self.size or (SIZE if len(images) == 1 else SIZE * 5 // 8)
+        facts = {"log": self.log, "contrast": self.contrast, "cmap": self.cmap}
+        return "".join(
+            draw(image, seen, size=size, **facts).html(name)  # type: ignore[arg-type]
+            for name, image in images.items()
+        )
+
+
+def planes(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the planes of images, each with a name.
+
+    >>> list(planes({"max": np.zeros((2, 3)), "percentile_5_95": np.zeros((2, 2, 3))}))
+    ['max', 'percentile_5_95 [0]', 'percentile_5_95 [1]']
+    """
+    found = {}
+    for name, image in images.items():
+        if image.ndim == 2:
+            found[name] = image
+        else:
+            found |= {f"{name} [{number}]": plane for number, plane in enumerate(image)}
+    return found
+
+
+# ---------------------------------------------------------------------- looking on
+
+
+class Watched(Iterator[T], Generic[T]):
+    """Iterates over a stream, and shows its images and its progress meanwhile.
+
+    Images are drawn so seldom that they take a small part of the time, and only the newest.
+    ``len`` is that of the stream. Leaving it early closes the stream.
+    """
+
+    def __init__(
+        self, stream: Stream[T], look: Look, view: Callable[[Status], View] | None = None
+    ) -> None:
+        self._stream, self._look = stream, look
+        self._status = Status(stream)
+        self._view = (view or current_view())(self._status)
+        self._figures = ""
+        self._cost, self._drawn, self._item_shown = 0.0, -LONGEST, True
+        self._item: T | None = None
+        self._ended = False
+        self.last: Snapshot | None = None
+        """the newest that was shown, and at the end that of the last whole step"""
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def __next__(self) -> T:
+        if self._ended:
+            raise StopIteration
+        self._stream.on_wait = self._look_on
+        try:
+            self._item, self._item_shown = next(self._stream), False
+            self._look_on()
+        except BaseException as error:
+            self._end(state_of(error))
+            raise
+        finally:
+            # A stream that refers to this object would not be closed when it is deleted.
+            self._stream.on_wait = None
+        if self._stream.progress.step + 1 == len(self._stream):
+            self._end("done")
+        return self._item
+
+    @property
+    def image(self) -> np.ndarray | dict[str, np.ndarray]:
+        """The newest image that was shown, or dict of images."""
+        assert self.last is not None, "no image has been shown"
+        return self.last.image
+
+    def close(self) -> None:
+        """Stop the tasks, and leave the last picture."""
+        self._end("stopped")
+
+    def __enter__(self) -> "Watched[T]":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._end("stopped" if error is None else state_of(error))
+
+    def __del__(self) -> None:
+        if not getattr(self, "_ended", True):
+            self.close()
+
+    def _look_on(self) -> None:
+        """Show the newest image and the progress, if it is time for it."""
+        now, elapsed = time.perf_counter(), self._status.elapsed
+        pause = min(LONGEST, max(SHORTEST, self._cost / BUDGET))
+        if now - self._drawn < pause or elapsed < FIRST_PICTURE:
+            return
+        began = time.thread_time()
+        if self._view.pictures:
+            self._draw()
+        self._view.show(self._status, self._figures)
+        self._cost, self._drawn = time.thread_time() - began, time.perf_counter()
+
+    def _draw(self) -> None:
+        """Make pictures of the newest images, unless they have been made."""
+        global _last
+        if self._item_shown or not self._stream.progress.whole:
+            return
+        self.last = _last = self._snapshot()
+        self._item_shown = True
+        if self._view.pictures:
+            image = self.last.image
+            images = image if isinstance(image, dict) else {self.last.statistic: image}
+            self._figures = self._look.figures(planes(images), self._stream.progress.rows_seen)
+
+    def _snapshot(self) -> Snapshot:
+        item = self._item
+        if isinstance(item, Progress):
+            return item.snapshot()
+        if isinstance(item, Snapshot):
+            return item
+        return self._stream.progress.snapshot(item)  # type: ignore[arg-type]
+
+    def _end(self, state: str) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            self._stream.close()
+        finally:
+            self._draw()
+            self._view.end(self._status, self._figures, state)
+
+
+def state_of(error: BaseException) -> str:
+    """Return the state of a run that an error has ended."""
+    if isinstance(error, StopIteration):
+        return "done"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+
+
+@overload
+def watch(  # type: ignore[overload-overlap]
+    ims: Stream[T],
+    *,
+    log: bool = False,
+    contrast: tuple[float, float] = CONTRAST,
+    cmap: str = "gray",
+    size: int | None = None,
+) -> Watched[T]: ...
+
+
+@overload
+def watch(
+    ims: ImageSeries,
+    statistic: list,
+    nchunk: int = STEPS[0],
+    *,
+    log: bool = False,
+    contrast: tuple[float, float] = CONTRAST,
+    cmap: str = "gray",
+    size: int | None = None,
+    **options: Unpack[Options],
+) -> dict[str, np.ndarray]: ...
+
+
+@overload
+def watch(
+    ims: ImageSeries,
+    statistic: NamedStatistic = "average",
+    nchunk: int = STEPS[0],
+    *,
+    log: bool = False,
+    contrast: tuple[float, float] = CONTRAST,
+    cmap: str = "gray",
+    size: int | None = None,
+    **options: Unpack[Options],
+) -> np.ndarray: ...
+
+
+@public(OF_STATISTIC, see="last_watched, snapshots")
+def watch(
+    ims: Any,
+    statistic: Any = "average",
+    nchunk: int = STEPS[0],
+    *,
+    log: bool = False,
+    contrast: tuple[float, float] = CONTRAST,
+    cmap: str = "gray",
+    size: int | None = None,
+    **options: Unpack[Options],
+) -> Any:
+    """Compute images, and show them while they form.
+
+    In a notebook, the images and a progress bar are one output of the cell, and stay in it. In a
+    terminal there is a progress bar, elsewhere a line of the log every 30 seconds. The pictures are
+    drawn in at most 3 % of the time of a run of two seconds or more. If the cell is interrupted,
+    the tasks end, the picture stays, and `last_watched` has the image so far.
+
+    An iterator is watched as it goes: ``for shot in watch(snapshots(...))``.
+
+    >>> watch(frames, "max")
+    array([[4, 8]], dtype=uint16)
+    >>> from daskstats import snapshots
+    >>> [shot.done for shot in watch(snapshots(frames, "max", 2))]
+    [2, 4]
+    """
+    look = Look(log, contrast, cmap, size).check()
+    if isinstance(ims, Stream):
+        if options or (statistic, nchunk) != ("average", STEPS[0]):
+            raise TypeError("watch takes no arguments for the images of an iterator")
+        return Watched(ims, look)
+    series = as_series(ims, options.pop("lock", False))
+    make = partial(reduce, series, statistic, 0, chunk_name="nchunk", running=True, **options)
+    watched = Watched(with_most_steps(make, nchunk).stream(Progress.itself, reading=True), look)
+    for _ in watched:
+        pass
+    return watched.image

@@ -1,0 +1,142 @@
+"""Small pictures: block means, limits, colours and the PNG, compared with naive ones."""
+
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from daskstats import pictures
+
+RNG = np.random.default_rng(18)
+
+
+def naive_means(image, step):
+    rows, cols = image.shape
+    means = np.full((-(-rows // step), -(-cols // step)), np.nan)
+    for i, j in np.ndindex(means.shape):
+        block = image[i * step : (i + 1) * step, j * step : (j + 1) * step].astype("f8")
+        if not np.isnan(block).all():
+            means[i, j] = np.nanmean(block)
+    return means
+
+
+def decoded(picture):
+    """Return the palette indices of a picture, and its colours."""
+    image = Image.open(io.BytesIO(picture.png))
+    assert image.mode == "P"
+    assert image.info["transparency"] in (0, b"\0")
+    return np.asarray(image), np.array(image.getpalette()).reshape(-1, 3)
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "i2", "u8", "f2", "f4", "f8"])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (12, 8), (1, 40), (33, 2)])
+def test_block_means(dtype, shape):
+    image = (RNG.random(shape) * 100).astype(dtype)
+    if image.dtype.kind == "f":
+        image[RNG.random(shape) < 0.5] = np.nan
+    for step in (1, 2, 3, 50):
+        found = pictures.block_means(image, step)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, naive_means(image, step), rtol=1e-3)
+
+
+def test_rows_not_seen_and_nan_are_transparent_and_do_not_count():
+    image = RNG.integers(100, 200, (40, 30)).astype("f4")
+    image[3, 4], image[20:] = np.nan, 0
+    picture = pictures.draw(image, seen=20)
+    index, _ = decoded(picture)
+    known = np.zeros((40, 30), bool)
+    known[:20] = True
+    known[3, 4] = False
+    assert np.array_equal(index > 0, known)
+    assert 100 <= picture.low < picture.high <= 199  # no zero of the rows that are not there yet
+    assert picture.bars.sum() <= 20 * 30
+
+
+def test_limits_are_percentiles_of_the_pixels():
+    image = RNG.normal(0, 1, (300, 200))
+    picture = pictures.draw(image, contrast=(10, 90))
+    low, high = np.percentile(image, (10, 90))
+    assert picture.low == pytest.approx(low, abs=0.02)
+    assert picture.high == pytest.approx(high, abs=0.02)
+    index, _ = decoded(picture)
+    assert np.array_equal(index == 1, image <= image[index == 1].max())  # colours keep the order
+    assert index[np.unravel_index(image.argmax(), image.shape)] == 255
+
+
+@pytest.mark.parametrize("shape", [(2048, 100), (700, 1500), (513, 512), (10, 3)])
+def test_size(shape):
+    picture = pictures.draw(np.zeros(shape, "u2"), size=256)
+    assert max(picture.size) <= 256
+    index, _ = decoded(picture)
+    assert index.shape == picture.size
+    assert picture.shape == shape
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.full((4, 4), np.nan),
+        np.full((4, 4), 7),
+        np.full((4, 4), np.inf),
+        np.array([[np.inf, -np.inf], [np.nan, 1]]),
+        np.array([[1e300, -1e300], [0, 1]]),
+        np.array([[2**64 - 1, 0]], "u8"),
+        np.zeros((3, 3), bool),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("log", [False, True])
+def test_images_without_contrast_or_with_infinities(image, log):
+    picture = pictures.draw(image, log=log)
+    index, _ = decoded(picture)
+    assert np.array_equal(index == 0, np.isnan(image.astype("f8")))
+    assert "<img" in picture.html("x")
+    if np.isinf(image.astype("f8")).any() and image[0, 0] != image[0, 1]:
+        assert index[0, 0] == 255
+        assert index[0, 1] == 1
+    assert pictures.draw(image, seen=0).html("x").count("no values yet") == 1
+
+
+def test_logarithmic_colours_spread_small_values():
+    image = np.geomspace(1, 1000, 100).reshape(10, 10)
+    plain, _ = decoded(pictures.draw(image, contrast=(0, 100)))
+    log, _ = decoded(pictures.draw(image, contrast=(0, 100), log=True))
+    assert np.median(log) > 2 * np.median(plain)
+    assert plain.max() == log.max() == 255
+
+
+def test_palettes():
+    _, gray = decoded(pictures.draw(np.arange(4.0).reshape(2, 2)))
+    assert gray[1].tolist() == [0, 0, 0]
+    assert gray[255].tolist() == [255, 255, 255]
+    _, viridis = decoded(pictures.draw(np.arange(4.0).reshape(2, 2), cmap="viridis"))
+    assert viridis[1].tolist() == [68, 1, 84]
+    assert viridis[255].tolist() == [253, 231, 37]
+    with pytest.raises(ValueError, match="'nothing'"):
+        pictures.draw(np.zeros((2, 2)), cmap="nothing")
+
+
+class Figures(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.images, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.images.append(dict(attrs))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_html_names_the_image_and_escapes_its_name():
+    picture = pictures.draw(np.arange(12.0).reshape(3, 4), contrast=(0, 100))
+    figure = Figures(picture.html("<b>max & min"))
+    assert figure.images[0]["alt"] == "<b>max & min"
+    assert figure.images[0]["src"].startswith("data:image/png;base64,")
+    assert "3 x 4" in figure.text
+    assert "0 … 11" in figure.text
