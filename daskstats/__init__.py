@@ -69,6 +69,7 @@ if _typing.TYPE_CHECKING:
     from .planning.values import MemoryLimitError, Plan
     from .run.progress import Snapshot
     from .statistics import Statistic
+    from .warming import warm
 
     __version__: str
 
@@ -110,6 +111,7 @@ __all__ = [
     "sum_iter",
     "var",
     "var_iter",
+    "warm",
     "watch",
     "wrap",
 ]
@@ -125,6 +127,7 @@ _HOMES = {
     "frames_from_raw": "formats.files",
     "last_watched": "notebook",
     "memory_limit": "memory.available",
+    "warm": "warming",
     "watch": "notebook",
 }
 

@@ -85,7 +85,7 @@ def remark() -> str:
 
 
 @contextmanager
-def compiled_for(statistic: str, dtype: object, estimate: float | None = None) -> Iterator[None]:
+def compiled_for(statistic: str, dtype: object, estimate: float | None = None) -> Iterator[Subject]:
     """Say which statistic this thread folds, and how many seconds compiling its code takes."""
     global _last
     name = f"{statistic.replace('-', ', ')} of {dtype}"
@@ -93,7 +93,7 @@ def compiled_for(statistic: str, dtype: object, estimate: float | None = None) -
         subject = _last = _subjects.setdefault(name, Subject(name, estimate))
     outer, _thread.subject = _thread.subject, subject
     try:
-        yield
+        yield subject
     finally:
         _thread.subject = outer
         _finish(subject)

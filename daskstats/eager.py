@@ -35,6 +35,7 @@ from .planning.values import MemoryLimitError, Plan
 from .run.progress import Snapshot
 from .signatures import ImageFunction, ImagesFunction
 from .statistics import Statistic
+from .warming import warm
 
 P = ParamSpec("P")
 
@@ -121,6 +122,7 @@ __all__ = [
     "sum_iter",
     "var",
     "var_iter",
+    "warm",
     "watch",
     "wrap",
 ]

@@ -25,7 +25,7 @@ CLOSE_TIMEOUT = 4
 @contextmanager
 def chosen_scheduler(options: Given) -> Iterator[None]:
     """Run everything inside on the scheduler or cluster that the options name."""
-    if options["workers"] or options["scheduler"] == "processes":
+    if options.get("workers") or options["scheduler"] == "processes":
         ending.shield_children()
     ignore_interrupts = dask.config.set({"multiprocessing.initializer": _ignore_interrupts})
     with _scheduler(options), ignore_interrupts:
@@ -34,7 +34,7 @@ def chosen_scheduler(options: Given) -> Iterator[None]:
 
 def _scheduler(options: Given) -> AbstractContextManager:
     quiet = options.get("quiet", False)
-    if options["workers"]:
+    if options.get("workers"):
         return _local_cluster(options["workers"], quiet)
     if options["scheduler_file"]:
         return _client(quiet, scheduler_file=options["scheduler_file"])

@@ -104,6 +104,14 @@ def run_statistics(
     heavy("computing").write_images(stats, input, output, format, options)
 
 
+def run_warm(**options: Any) -> None:
+    """Compile the code of statistics beforehand."""
+    with reported_errors(options["traceback"]):
+        early.check_statistics(options["stats"] or [])
+        early.check_arguments([], options)
+    heavy("warm").print_warming(options)
+
+
 def run_info(*, input: tuple[str, ...], **options: Any) -> None:  # noqa: A002
     """Print the properties of a series, and its plans."""
     with reported_errors(options["traceback"]):
@@ -172,6 +180,26 @@ add_command(
     "values of the first frame that stand for no count, and the plan of a frame-wise statistic "
     f"(max, min, sum, average) and of a row-wise one (percentile, median).\n\n{INPUTS}",
     "scan.h5 --memory-limit '2 GiB'",
+)
+
+every = "Compile also for one pass of `aggregate` over all these statistics."
+left_out = "Compile also for calls with --invalid, --saturation or --skipna; takes much longer."
+dtypes = "Dtypes of frames [uint16,uint32,int32,float32]."
+add_command(
+    "warm",
+    run_warm,
+    [
+        option("--dtypes", "DTYPE,...", dtypes, opts.NAMES),
+        option("--stats", "NAME,...", f"{NAMES} [the common ones]", opts.STATS),
+        opts.flag("--aggregate", every),
+        opts.flag("--invalid", left_out),
+        *opts.scheduler_options(),
+        *opts.diagnostic_options(),
+    ],
+    "Compile code beforehand.",
+    "Compile the code of statistics, once for each dtype, and keep it on disk: in an image of a "
+    "container, in an environment that many people share, or on every host of a cluster.",
+    "--dtypes uint16,float32 --stats median,max",
 )
 
 shown_option = partial(option, show_default=True)

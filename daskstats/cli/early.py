@@ -15,7 +15,7 @@ NOT_PLAIN = re.compile(r"://|[?*\[]|^\w\w+:(?!:)")
 
 def check_arguments(inputs: Iterable[str], options: Given) -> None:
     """Refuse schedulers that exclude each other, and files that are missing."""
-    given = [name for name in ("scheduler", "scheduler_file", "workers") if options[name]]
+    given = [name for name in ("scheduler", "scheduler_file", "workers") if options.get(name)]
     if len(given) > 1:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise click.UsageError(f"{names} exclude each other", click.get_current_context())
@@ -24,7 +24,7 @@ def check_arguments(inputs: Iterable[str], options: Given) -> None:
     if file and not Path(file).is_file():
         raise FileNotFoundError(f"there is no scheduler file {file}")
     for name in IMAGES:
-        if options[name] is not None:
+        if options.get(name) is not None:
             check_file(options[name], name)
     for text in inputs:
         check_file(text, "file")

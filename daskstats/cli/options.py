@@ -193,6 +193,7 @@ FLIPPED = parsed(flip_name, f"one of {', '.join(FLIPS)}")
 REGION = parsed(box, "R0:R1,C0:C1, such as 0:512,1024:2048")
 RAW = parsed(raw, "ROWSxCOLS,DTYPE[,SKIP[,GAP]], such as 2048x2048,uint16,8192")
 SHAPE = parsed(frame_shape, "ROWSxCOLS, such as 1024x1024")
+NAMES = parsed(lambda text: [part.strip() for part in text.split(",")], "names")
 STATS = parsed(statistics_list, "names, with numbers after colons: max,percentile:5:95")
 SCHEDULER = parsed(scheduler, f"one of {', '.join(SCHEDULERS)} nor an address")
 
@@ -207,8 +208,6 @@ counterclockwise, r270 clockwise, as in HEXRD. --region and --mask are of flippe
 def series_options() -> list[click.Option]:
     """Return the options that select frames, memory and scheduler."""
     limit = 'Maximum memory to use, such as "4 GiB" [half of the available memory].'
-    address = "or the address of a dask scheduler (tcp://host:8786) [threads]."
-    file = "Use the cluster whose scheduler wrote this file (dask scheduler --scheduler-file)."
     flat = "Read flat files: shape and dtype of frames, bytes before them, and between them."
     workers = "Start a cluster of N processes on this machine, with a dashboard."
     return [
@@ -216,10 +215,19 @@ def series_options() -> list[click.Option]:
         option("--nframes", "N", "Use the first N frames [all].", default=0),
         *selection_options(),
         option("--memory-limit", "SIZE", limit),
-        option("--scheduler", "NAME", f"{', '.join(SCHEDULERS)}, {address}", SCHEDULER),
-        option("--scheduler-file", "FILE", file),
+        *scheduler_options(),
         option("--workers", "N", workers, type=click.IntRange(1)),
         *diagnostic_options(),
+    ]
+
+
+def scheduler_options() -> list[click.Option]:
+    """Return the options that name a scheduler."""
+    address = "or the address of a dask scheduler (tcp://host:8786) [threads]."
+    file = "Use the cluster whose scheduler wrote this file (dask scheduler --scheduler-file)."
+    return [
+        option("--scheduler", "NAME", f"{', '.join(SCHEDULERS)}, {address}", SCHEDULER),
+        option("--scheduler-file", "FILE", file),
     ]
 
 
