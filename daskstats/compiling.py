@@ -18,9 +18,6 @@ from .packages import load
 
 logger = logging.getLogger("daskstats")
 
-# Seconds from which a compilation is worth a remark in the command line.
-NOTABLE = 1.0
-
 
 @dataclass
 class Subject:
@@ -43,8 +40,8 @@ class Subject:
 
     @property
     def notable(self) -> bool:
-        """Whether it takes long, as far as is known."""
-        return self.estimate is None or self.estimate >= NOTABLE
+        """Whether it takes a second or more, as far as is known."""
+        return self.estimate is None or self.estimate >= 1
 
 
 _lock = threading.Lock()
@@ -52,7 +49,6 @@ _subjects: dict[str, Subject] = {}
 _last: Subject | None = None
 _running = 0
 _listening = False
-_observers: list[Callable[[str], object]] = []
 
 
 class _Thread(threading.local):
@@ -76,6 +72,17 @@ def compiling() -> bool:
     return _running > 0
 
 
+def remark() -> str:
+    """Return a remark on the statistic whose code is being compiled, "" if there is none.
+
+    >>> remark()
+    ''
+    """
+    with _lock:
+        running = [str(subject) for subject in _subjects.values() if subject.running]
+    return running[0] if running else ""
+
+
 @contextmanager
 def compiled_for(statistic: str, dtype: object, estimate: float | None = None) -> Iterator[None]:
     """Say which statistic this thread folds, and how many seconds compiling its code takes."""
@@ -89,19 +96,6 @@ def compiled_for(statistic: str, dtype: object, estimate: float | None = None) -
     finally:
         _thread.subject = outer
         _finish(subject)
-
-
-@contextmanager
-def observed(observer: Callable[[str], object]) -> Iterator[None]:
-    """Have a function called with a remark as each longer compilation begins, and "" at its end.
-
-    It is called in the thread that compiles.
-    """
-    _observers.append(observer)
-    try:
-        yield
-    finally:
-        _observers.remove(observer)
 
 
 def listen() -> None:
@@ -134,8 +128,6 @@ def _begin(function: Callable) -> None:
             subject.begun = True
     if first:
         logger.info("%s", subject)
-    if not _thread.begun:
-        _tell(subject, str(subject))
     _thread.begun.append((time.perf_counter(), subject))
 
 
@@ -151,7 +143,6 @@ def _end(function: Callable) -> None:
             subject.seconds += 0 if _thread.begun else seconds
     if subject is not None and not _thread.begun:
         logger.debug("compiled %s for the %s: %.1f s", function.__name__, subject.name, seconds)
-        _tell(subject, "")
 
 
 def _finish(subject: Subject) -> None:
@@ -161,9 +152,3 @@ def _finish(subject: Subject) -> None:
         subject.finished |= finished
     if finished:
         logger.info("compiled the %s in %.1f s", subject.name, subject.seconds)
-
-
-def _tell(subject: Subject | None, remark: str) -> None:
-    if subject is not None and subject.notable:
-        for observer in list(_observers):
-            observer(remark)

@@ -37,7 +37,7 @@ class Parameters:
         snapshot is a dict, as in `aggregate_iter`.
     watch.ims : path, array, list of 2-D arrays, HEXRD-like image series, or iterator
         Frames of shape (rows, cols); `wrap` lists every accepted form. Or an iterator of this
-        package, such as that of `snapshots`, which takes none of the arguments up to ``nframes``.
+        package, such as that of `snapshots`, which takes neither ``statistic`` nor ``nchunk``.
     watch.nchunk : int
         Number of intermediate images, at most: there are fewer where the frames are fewer, or would
         have to be read more often.

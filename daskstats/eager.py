@@ -30,6 +30,7 @@ from .api import (
 )
 from .formats.files import frames_from_raw
 from .memory.available import memory_limit
+from .notebook import last_watched, watch
 from .planning.values import MemoryLimitError, Plan
 from .run.progress import Snapshot
 from .signatures import ImageFunction, ImagesFunction
@@ -98,6 +99,7 @@ __all__ = [
     "count",
     "count_above",
     "frames_from_raw",
+    "last_watched",
     "max_iter",
     "maximum",
     "maximum_iter",
@@ -119,5 +121,6 @@ __all__ = [
     "sum_iter",
     "var",
     "var_iter",
+    "watch",
     "wrap",
 ]

@@ -1,5 +1,6 @@
 """One call as a value: a frozen `Reduction`, with checked arguments and a plan."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +12,7 @@ import dask
 import numpy as np
 from dask.array import Array
 
-from .arguments import count_chunks, count_frames, shown, warn
+from .arguments import count_chunks, count_frames, warn
 from .formats.inputs import read_image, read_mask
 from .graph import reducing
 from .graph.build import Work
@@ -33,8 +34,9 @@ from .series.foreign import called, is_data_array
 from .series.missing import warn_about_missing
 from .series.opening import as_series
 from .series.selection import select
-from .statistics import STATISTICS, Statistic, as_statistic, check_validity
+from .statistics import STATISTICS, Statistic, check_validity
 from .statistics.fusion import FusedStatistic, fuse
+from .statistics.naming import named
 from .statistics.shared import check_jit
 from .statistics.validity import Validity, left_out, without_effect
 from .xarray import Labels, values_of, without_labels
@@ -45,6 +47,8 @@ T = TypeVar("T")
 # frames at most a tenth more often than a single step is used.
 STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
 MORE_READS = 1.1
+
+logger = logging.getLogger("daskstats")
 
 
 class Options(TypedDict, total=False):
@@ -89,6 +93,9 @@ class Reduction:
     labels: Labels | None = None
     """of the images, if the series is a DataArray: then lazy results are DataArrays too"""
 
+    def __post_init__(self) -> None:
+        logger.debug("planned: %s", self)
+
     def lazy_image(self) -> Array:
         """Return the lazy image of one statistic."""
         (image,) = self._lazy_images()
@@ -123,7 +130,15 @@ class Reduction:
         reservation = MemoryReservation(self.plan.nbytes, self.limit)
         reservation.reserve()
         length = len(execution.reading) + len(self.plan.steps)
+        logger.info("%s", self)
         return Stream(execution, progress, view, length, reservation)
+
+    def __str__(self) -> str:
+        rows, cols = self.images[0].rows, self.images[0].cols
+        return (
+            f"{', '.join(self.names)} of {self.plan.layout.nframes} frames of {rows} x {cols} "
+            f"{self.series.dtype}, {len(self.plan.steps)} steps: {self.plan}"
+        )
 
     @property
     def _work(self) -> Work:
@@ -309,37 +324,6 @@ def wrap_series(
     reservation = scheduler.lazy_reservation(plan.nbytes, limit)
     frames = wrapped(series, replace(plan, replicas=replicas), reservation)
     return frames if labels is None else labels.frames(frames)
-
-
-def named(statistics: Any) -> tuple[list[str], list[Statistic]]:
-    """Return the name of each statistic in the result, and the statistics.
-
-    >>> named(["max", ("percentile", [5, 95]), ("percentile", 50)])[0]
-    ['max', 'percentile_5_95', 'percentile_50']
-    """
-    every = statistics if isinstance(statistics, list) else [statistics]
-    if not every:
-        raise ValueError("there are no statistics in the list")
-    members = [as_statistic(statistic) for statistic in every]
-    keys = [_key(given, found) for given, found in zip(every, members, strict=True)]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
-    if twice:
-        raise ValueError(f"the statistics have names more than once: {', '.join(twice)}")
-    return keys, members
-
-
-def _key(given: Any, statistic: Statistic) -> str:
-    if not isinstance(given, tuple):
-        return statistic.name
-    name, *parameters = given
-    values = [value for parameter in parameters for value in np.atleast_1d(parameter)]
-    return "_".join([name, *map(_text, values)])
-
-
-def _text(value: Any) -> str:
-    """Return a parameter as it is written: 95.0 as 95, and all digits of 1000001."""
-    whole = isinstance(value, float) and value.is_integer()
-    return shown(int(value)) if whole or isinstance(value, int) else str(value)
 
 
 def image_specs(

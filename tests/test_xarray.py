@@ -8,7 +8,7 @@ from helpers import check_series
 import daskstats as stats
 from daskstats import eager
 from daskstats.formats.xarray_variable import VariableSource, stays_in_file
-from daskstats.series.corrected import FLIPS
+from daskstats.series.flips import FLIPS
 
 xarray = pytest.importorskip("xarray")
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from inspect import signature
 
+from ..names import check_statistic
 from . import framewise, ranks
 from .base import State, Statistic
 from .framewise import average, count_above, maximum, moments, std
@@ -69,9 +70,7 @@ def as_statistic(statistic: object) -> Statistic:
     if isinstance(statistic, Statistic):
         return statistic
     name, *parameters = statistic if isinstance(statistic, tuple) and statistic else (statistic,)
-    if not isinstance(name, str) or name not in STATISTICS:
-        raise ValueError(f"there is no statistic {name!r}: choose from {', '.join(STATISTICS)}")
-    found = STATISTICS[name]
+    found = STATISTICS[check_statistic(name)]
     if isinstance(found, Statistic):
         if parameters:
             raise TypeError(f"{name} takes no parameter, got {parameters}")
