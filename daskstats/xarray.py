@@ -79,7 +79,7 @@ class Labels:
         return self._made(array, ("frame",))
 
     def _made(self, data: Array, leading: tuple[str, ...]) -> Any:
-        image = self.image
+        image = self.image.drop_vars(leading, errors="ignore")
         dims = *leading, *image.dims
         made = load("xarray").DataArray(data, image.coords, dims, attrs=image.attrs)
         return made.rename(image.name)  # for no name it takes that of the dask array
