@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arguments import shown
 from .memory.pool import BufferPool
 from .reprs import described
 from .statistics import State, Statistic
 from .statistics.base import finish_rows
 from .statistics.fusion import band_pool
 from .statistics.validity import can_hold
+from .texts import shown
 
 # Buffers of images that the caller has released, at most 64 MB.
 _images = BufferPool(pieces=8, largest=8 << 20)

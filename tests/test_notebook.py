@@ -66,7 +66,7 @@ def test_the_last_image_is_returned_and_kept(views, statistic):
 
 
 def test_several_statistics_are_a_dict_and_a_picture_each(views):
-    images = stats.watch(FRAMES, ["max", "average"], 7, 20, dtype="f8", frames=slice(5, 35))
+    images = stats.watch(FRAMES, ["max", "average"], 7, dtype="f8", frames=slice(5, 25))
     np.testing.assert_array_equal(images["max"], FRAMES[5:25].max(axis=0))
     assert images["average"].dtype == np.float64
     assert views[0].figures[-1].count("<img") == 2
@@ -90,7 +90,7 @@ def test_iterators_are_watched_as_they_go(views, kind):
 
 
 def test_pictures_show_the_rows_that_are_seen_and_no_more(views, monkeypatch):
-    monkeypatch.setattr(notebook, "FIRST", 0)
+    monkeypatch.setattr(notebook, "FIRST_PICTURE", 0)
     seen, draw = [], pictures.draw
     monkeypatch.setattr(notebook, "draw", lambda image, rows, **o: seen.append(rows) or draw(image))
     monkeypatch.setattr(notebook, "SHORTEST", 0)
@@ -254,7 +254,7 @@ def test_in_a_terminal_there_is_a_bar(monkeypatch, capsys):
 
 
 def test_elsewhere_there_is_a_line_now_and_then(monkeypatch, capsys, caplog):
-    monkeypatch.setattr(notebook, "LOG_INTERVAL", 0.2)
+    monkeypatch.setattr("daskstats.views.LOG_INTERVAL", 0.2)
     stats.watch(FakeSeries(FRAMES, delay=0.02), "max")
     lines = capsys.readouterr().err.splitlines()
     assert 2 <= len(lines) < 40

@@ -74,7 +74,7 @@ def _computed(results: Sequence, images: dict, how: dict) -> dict:
     return images | {name: call(finished[name], *args) for name, (call, args) in how.items()}
 
 
-def _persisted(graph: Any, images: dict, how: dict, **rename: Any) -> LazyImages:
+def _persisted(graph: HighLevelGraph, images: dict, how: dict, **rename: object) -> LazyImages:
     """Return images of the tasks of a graph, or of the results of tasks."""
     found = LazyImages(images)
     for name, (keys, rebuild, args) in how.items():

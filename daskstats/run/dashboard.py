@@ -15,11 +15,15 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.utils import key_split_group
+
+if TYPE_CHECKING:
+    from distributed import Client, Scheduler
+    from distributed.scheduler import TaskGroup, TaskPrefix
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +49,15 @@ class ProgressBars(SchedulerPlugin):
         self.total = Counter(map(key_split_group, keys))
         """of each group of tasks: those that have the first part of their keys in common"""
         self._forgotten: Counter[str] = Counter()
-        self._added: dict[str, tuple[Any, int, int]] = {}
+        self._added: dict[str, tuple[TaskPrefix, int, int]] = {}
 
-    def start(self, scheduler: Any) -> None:
+    def start(self, scheduler: "Scheduler") -> None:
         """Note the scheduler, before it gets the first task."""
         self._scheduler = scheduler
 
-    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
+    def transition(
+        self, key: object, start: str, finish: str, *args: object, **kwargs: object
+    ) -> None:
         """Count a task that has been submitted or forgotten."""
         group = self._scheduler.tasks[key].group
         if group.name not in self.total:
@@ -63,23 +69,23 @@ class ProgressBars(SchedulerPlugin):
         if gone and not self._is_running():
             self._leave()
 
-    def remove_client(self, scheduler: Any, client: str) -> None:
+    def remove_client(self, scheduler: "Scheduler", client: str) -> None:
         """Leave, if the run ended before it had submitted a task."""
         if not self._is_running():
             self._leave()
 
-    def restart(self, scheduler: Any) -> None:
+    def restart(self, scheduler: "Scheduler") -> None:
         """Leave a scheduler that forgets everything."""
         self._leave()
 
-    def _show(self, group: Any) -> None:
+    def _show(self, group: "TaskGroup") -> None:
         known = sum(count for state, count in group.states.items() if state != "forgotten")
         others = max(0, self.total[group.name] - known)
         # A task that failed with its worker is submitted again.
         gone = min(self._forgotten[group.name], others)
         self._add(group.name, group.prefix, gone, others - gone)
 
-    def _add(self, name: str, prefix: Any, released: int, waiting: int) -> None:
+    def _add(self, name: str, prefix: "TaskPrefix", released: int, waiting: int) -> None:
         """Have the bar of a prefix count some tasks of a group that are over, and some to come."""
         _, before, after = self._added.get(name, (prefix, 0, 0))
         prefix.states["released"] += released - before
@@ -102,7 +108,7 @@ class ProgressBars(SchedulerPlugin):
             self._scheduler.remove_plugin(self.name)
 
 
-def show_progress(client: Any, keys: Iterable) -> None:
+def show_progress(client: "Client", keys: Iterable) -> None:
     """Have the bars of a cluster's dashboard count all tasks of a run, if its scheduler can."""
     try:
         client.register_plugin(ProgressBars(keys))
