@@ -185,6 +185,7 @@ def test_an_interrupt_leaves_the_picture_and_nothing_else(views, tmp_path, stati
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads")
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 def test_an_interrupt_on_a_cluster(views, client, tmp_path):
+    *_, _ = stats.average_iter(FakeSeries(Ramp(), 4), 2)  # numba is imported, on the client too
     scan = FakeSeries(Ramp(), 200, delay=0.01, log=tmp_path / "log")
     thread = interrupt_when(lambda: scan.logged().total() > 20)
     with pytest.raises(KeyboardInterrupt):
