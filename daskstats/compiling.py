@@ -49,6 +49,7 @@ _subjects: dict[str, Subject] = {}
 _last: Subject | None = None
 _running = 0
 _listening = False
+_observers: list[Callable[[str], object]] = []
 
 
 class _Thread(threading.local):
@@ -98,6 +99,19 @@ def compiled_for(statistic: str, dtype: object, estimate: float | None = None) -
         _finish(subject)
 
 
+@contextmanager
+def observed(observer: Callable[[str], object]) -> Iterator[None]:
+    """Have a function called with a remark as each compilation begins, and with "" at its end.
+
+    It is called in the thread that compiles.
+    """
+    _observers.append(observer)
+    try:
+        yield
+    finally:
+        _observers.remove(observer)
+
+
 def listen() -> None:
     """Note the compilations of numba from now on."""
     global _listening
@@ -128,6 +142,8 @@ def _begin(function: Callable) -> None:
             subject.begun = True
     if first:
         logger.info("%s", subject)
+    if not _thread.begun:
+        _tell(subject, str(subject))
     _thread.begun.append((time.perf_counter(), subject))
 
 
@@ -143,6 +159,7 @@ def _end(function: Callable) -> None:
             subject.seconds += 0 if _thread.begun else seconds
     if subject is not None and not _thread.begun:
         logger.debug("compiled %s for the %s: %.1f s", function.__name__, subject.name, seconds)
+        _tell(subject, "")
 
 
 def _finish(subject: Subject) -> None:
@@ -152,3 +169,9 @@ def _finish(subject: Subject) -> None:
         subject.finished |= finished
     if finished:
         logger.info("compiled the %s in %.1f s", subject.name, subject.seconds)
+
+
+def _tell(subject: Subject | None, text: str) -> None:
+    if subject is not None:
+        for observer in list(_observers):
+            observer(text)

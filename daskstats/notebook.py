@@ -4,16 +4,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar, Unpack, overload
+from typing import Generic, TypeVar, Unpack, overload
 
 import numpy as np
 
 from .api import OF_STATISTIC, NamedStatistic, public
 from .arguments import ImageSeries
-from .pictures import CONTRAST, SIZE, draw, palette
+from .pictures import CONTRAST, SIZE, draw, palette, planes
 from .reduction import STEPS, Options, reduce, with_most_steps
 from .run.progress import Progress, Snapshot
 from .run.stream import Stream
+from .series.foreign import is_data_array
 from .series.opening import as_series
 from .status import Status
 from .views import View, current_view
@@ -87,21 +88,6 @@ class Look:
             draw(image, seen, size=size, **facts).html(name)  # type: ignore[arg-type]
             for name, image in images.items()
         )
-
-
-def planes(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the planes of images, each with a name.
-
-    >>> list(planes({"max": np.zeros((2, 3)), "percentile_5_95": np.zeros((2, 2, 3))}))
-    ['max', 'percentile_5_95 [0]', 'percentile_5_95 [1]']
-    """
-    found = {}
-    for name, image in images.items():
-        if image.ndim == 2:
-            found[name] = image
-        else:
-            found |= {f"{name} [{number}]": plane for number, plane in enumerate(image)}
-    return found
 
 
 # ---------------------------------------------------------------------- looking on
@@ -258,8 +244,8 @@ def watch(
 
 @public(OF_STATISTIC, see="last_watched, snapshots")
 def watch(
-    ims: Any,
-    statistic: Any = "average",
+    ims: object,
+    statistic: object = "average",
     nchunk: int = STEPS[0],
     *,
     log: bool = False,
@@ -267,7 +253,7 @@ def watch(
     cmap: str = "gray",
     size: int | None = None,
     **options: Unpack[Options],
-) -> Any:
+) -> object:
     """Compute images, and show them while they form.
 
     In a notebook, the images and a progress bar are one output of the cell, and stay in it. In a
@@ -288,8 +274,9 @@ def watch(
         if options or (statistic, nchunk) != ("average", STEPS[0]):
             raise TypeError("watch takes no arguments for the images of an iterator")
         return Watched(ims, look)
-    series = as_series(ims, options.pop("lock", False))
-    make = partial(reduce, series, statistic, 0, chunk_name="nchunk", running=True, **options)
+    if not is_data_array(ims):  # the labels of a DataArray put its mask in order
+        ims = as_series(ims, options.pop("lock", False))
+    make = partial(reduce, ims, statistic, 0, chunk_name="nchunk", running=True, **options)
     watched = Watched(with_most_steps(make, nchunk).stream(Progress.itself, reading=True), look)
     for _ in watched:
         pass

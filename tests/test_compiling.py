@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from daskstats import compiling
-from daskstats.compiling import Subject, compiled_for
+from daskstats.compiling import Subject, compiled_for, observed
 
 
 @pytest.fixture(autouse=True)
@@ -58,12 +58,15 @@ def test_a_failure_to_compile_ends_the_compilation() -> None:
     assert not compiling.compiling()
 
 
-def test_a_remark_tells_of_the_compilation_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    remarks: list[str] = []
-    end = compiling._end
-    monkeypatch.setattr(compiling, "_end", lambda f: remarks.append(compiling.remark()) or end(f))
-    with compiled_for("median", "uint16", 5):
+def test_a_remark_tells_of_the_compilation_that_runs() -> None:
+    remarks: list[tuple[str, str, bool]] = []
+
+    def observe(text: str) -> None:
+        remarks.append((text, compiling.remark(), compiling.compiling()))
+
+    with observed(observe), compiled_for("median", "uint16", 5):
         numba.njit(lambda x: x + 2)(1)
-    assert remarks == ["compiling the median of uint16, once: about 5 s"]
+    text = "compiling the median of uint16, once: about 5 s"
+    assert remarks == [(text, text, True), ("", "", False)]
     assert compiling.remark() == ""
     assert str(Subject("max, sum of int8")) == "compiling the max, sum of int8, once"

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import dask
 import numpy as np
 import pytest
 
@@ -54,11 +55,13 @@ def test_the_time_left_is_that_of_the_phase(run):
     )
 
 
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
 @pytest.mark.parametrize("limit", ["1 GiB", "11 MiB"], ids=["resident", "scratch"])
-def test_phases_of_a_real_run(tmp_path, limit):
+def test_phases_of_a_real_run(limit, scheduler):
     """All frames are read, in order, and then rows are computed; bytes never grow less."""
     frames = np.random.default_rng(1).integers(0, 99, (100, 256, 256)).astype("u2")
-    stream = stats.snapshots(Whole(frames), "median", 8, memory_limit=limit)
+    with dask.config.set(scheduler=scheduler):
+        stream = stats.snapshots(Whole(frames), "median", 8, memory_limit=limit)
     status, seen = Status(stream), []
     for shot in stream:
         assert (shot.done, shot.total) == (stream.progress.done, stream.progress.total)

@@ -15,9 +15,10 @@ from ..formats import inputs, outputs
 from ..formats.files import open_files
 from ..formats.notes import Notes
 from ..notebook import Look, Watched
-from ..reduction import STEPS, Reduction, named, reduce, with_most_steps
+from ..reduction import STEPS, Reduction, reduce, with_most_steps
 from ..run.progress import Progress
 from ..series.base import Source
+from ..statistics.naming import named
 from ..status import Status
 from ..views import HiddenView, LogView, TerminalView, View
 from .clusters import chosen_scheduler

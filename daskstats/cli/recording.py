@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ..arguments import count_frames, frames_text
 from ..formats.notes import Facts, Notes, Text
-from ..reduction import named
 from ..series.base import Source
 from ..statistics import STATISTICS
+from ..statistics.naming import named
 from ..texts import shown
 from .options import IMAGES, Given
 
