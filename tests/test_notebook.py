@@ -177,7 +177,7 @@ def test_an_interrupt_leaves_the_picture_and_nothing_else(views, tmp_path, stati
         assert unreserved(HUGE) == HUGE
         assert list(tmp_path.iterdir()) == []
         shot = stats.last_watched()
-        if shot.phase == "compute" and statistic == "average" and shot.done < 40:
+        if shot is not None and shot.phase == "compute" and statistic == "average":
             expected = FRAMES[: shot.done].mean(axis=0, dtype="f8").astype("f4")
             np.testing.assert_array_equal(shot.image, expected)
 

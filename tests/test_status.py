@@ -45,7 +45,8 @@ def test_the_time_left_is_that_of_the_phase(run):
     set_progress(run, 100, "read", **values)
     line = set_progress(run, 110, "read", step=3, done=50, nbytes=50_000_000)
     assert line == "median: reading, 50 of 100 frames, 10 s, 5 MB/s, about 10 s left"
-    set_progress(run, 120, "compute", step=7, done=100, next_phase="compute")
+    line = set_progress(run, 120, "compute", step=7, done=100, next_phase="compute")
+    assert line == "median: computing, 20 s, 2.5 MB/s"
     values = {"phase": "compute", "unit": "rows", "total": 10}
     line = set_progress(run, 124, "compute", step=8, done=2, nbytes=100_000_000, **values)
     assert line == "median: computing, 2 of 10 rows, 24 s, 4.17 MB/s, about 16 s left"
