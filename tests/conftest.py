@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import gc
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -49,6 +50,14 @@ def inside() -> Iterator[Any]:
 
     with local_cluster(1, 2, processes=False) as client:
         yield client
+
+
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C interrupt; a shell has it ignored in what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True, scope="module")
