@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.threaded
 import numpy as np
 import pytest
+from forking import start_method
 
 from daskstats.memory import reservation
 
@@ -58,6 +60,13 @@ def _ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _pools_are_forked() -> Iterator[None]:
+    """Fork the processes of dask's scheduler "processes", which by default import everything."""
+    with dask.config.set({"multiprocessing.context": start_method()}):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")
