@@ -94,7 +94,7 @@ LOADED = """
 import sys, dask.array
 before = set(sys.modules)
 import daskstats
-heavy = {"numba", "distributed", "zarr", "matplotlib", "h5py", "pandas", "scipy"}
+heavy = {"numba", "distributed", "zarr", "matplotlib", "h5py", "xarray", "pandas", "scipy"}
 print(*sorted(heavy & set(sys.modules) - before))
 """
 FIRST_CALL = """
@@ -119,11 +119,15 @@ def fresh(code: str, count: int) -> list[list[str]]:
 
 
 def start_up(tiny: bool) -> Iterator[list[Any]]:
-    """Yield medians of several fresh processes: imports, and the first call of a small series."""
+    """Yield times of fresh processes: imports, help, and the first call of a small series."""
     count = 1 if tiny else 10
     runs = fresh(IMPORT.format(before="dask.array", after="daskstats"), count)
     yield ["import dask.array", middle(runs, 0)]
     yield ["import daskstats, after dask.array", middle(runs, 1)]
+    empty = least([sys.executable, "-c", "pass"], count)
+    for arguments in ("--help", "--version", "max --help", "max no_such_file.h5 -o image.npy"):
+        taken = least([sys.executable, "-m", "daskstats", *arguments.split()], count)
+        yield [f"daskstats {arguments}, more than an empty Python", taken - empty]
     loaded = " ".join(fresh(LOADED, 1)[0])
     yield [f"also imported then: {loaded or 'nothing heavy'}", None]
     for statistic in ("max",) if tiny else ("max", "average", "std", "median"):
@@ -131,6 +135,16 @@ def start_up(tiny: bool) -> Iterator[list[Any]]:
             runs = fresh(FIRST_CALL.format(statistic=statistic), count)
             yield [f"{statistic} of 10 x 64 x 64, first call", middle(runs, 0)]
             yield [f"{statistic} of 10 x 64 x 64, second call", middle(runs, 1)]
+
+
+def least(command: list[str], count: int) -> float:
+    """Return the shortest time of a program in milliseconds."""
+    times = []
+    for _ in range(count):
+        start = time.perf_counter()
+        subprocess.run(command, capture_output=True, env=common.environment())
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times)
 
 
 def middle(runs: list[list[str]], index: int) -> float:

@@ -1,60 +1,28 @@
 """The public functions: a signature, a sentence and an example each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import wraps
-from typing import TypeVar, Unpack
+from typing import Unpack, overload
 
 import numpy as np
 from dask.array import Array
 
-from . import docstrings
 from .arguments import ImageSeries, check_list
 from .planning.values import Plan
 from .reduction import Options, Reduction, reduce, wrap_series
 from .run.progress import Progress, Snapshot
 from .run.stream import Stream
+from .signatures import public, public_image, public_images
 from .statistics import Statistic, moments
 from .statistics import percentile as percentile_statistic
 
 # In this module max, min, sum and range are the public functions, never the built-ins.
 
-F = TypeVar("F", bound=Callable[..., object])
-
 NamedStatistic = str | tuple | Statistic
 """a name, a name with its parameters, or a statistic of the caller"""
 
-DEFAULTS = {**dict.fromkeys(Options.__annotations__), "lock": False, "skipna": False}
-
 # The default dtype of an image that has no dtype by itself.
 OF_FRAMES, OF_STATISTIC = "that of the frames", "that of the function of the statistic"
-
-
-def public(dtype: str = "", *, see: str) -> Callable[[F], F]:
-    """Give a function its whole docstring, and a signature with the common keywords.
-
-    Type checkers see the keywords of `Options`; `inspect.signature` and help list them by name.
-    """
-
-    def publish(function: F) -> F:
-        name = function.__name__
-        signature = docstrings.common_signature(function, DEFAULTS)
-
-        @wraps(function)
-        def call(*args: object, **options: object) -> object:
-            unknown = options.keys() - signature.parameters.keys()
-            if unknown:
-                raise TypeError(f"{name}() has no keyword argument {', '.join(sorted(unknown))}")
-            return function(*args, **options)
-
-        if function.__doc__:  # python -OO leaves out all docstrings
-            call.__doc__ = docstrings.compose(
-                name, function.__doc__, signature.parameters, dtype=dtype, see=see
-            )
-        call.__signature__ = signature  # type: ignore[attr-defined]
-        return call  # type: ignore[return-value]
-
-    return publish
 
 
 def _running(
@@ -73,7 +41,7 @@ def _running(
     )
 
 
-@public(OF_FRAMES, see="max_iter, argmax, range")
+@public_image(OF_FRAMES, see="max_iter, argmax, range")
 def max(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the maximum of each pixel over the frames; NaN propagates.
 
@@ -83,7 +51,7 @@ def max(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array
     return reduce(ims, "max", nframes, **options).lazy_image()
 
 
-@public(OF_FRAMES, see="min_iter, argmin, range")
+@public_image(OF_FRAMES, see="min_iter, argmin, range")
 def min(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the minimum of each pixel over the frames; NaN propagates.
 
@@ -93,7 +61,7 @@ def min(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array
     return reduce(ims, "min", nframes, **options).lazy_image()
 
 
-@public("float64", see="sum_iter, average")
+@public_image("float64", see="sum_iter, average")
 def sum(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the sum of each pixel over the frames, exact for integers.
 
@@ -106,7 +74,7 @@ def sum(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array
     return reduce(ims, "sum", nframes, **options).lazy_image()
 
 
-@public("float32", see="average_iter, clipped_average")
+@public_image("float32", see="average_iter, clipped_average")
 def average(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the mean of each pixel over the frames: the exact `sum`, divided in float64.
 
@@ -116,7 +84,7 @@ def average(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> A
     return reduce(ims, "average", nframes, **options).lazy_image()
 
 
-@public("float32", see="std_iter, var")
+@public_image("float32", see="std_iter, var")
 def std(
     ims: ImageSeries, nframes: int = 0, *, ddof: float = 0, **options: Unpack[Options]
 ) -> Array:
@@ -132,7 +100,7 @@ def std(
     return reduce(ims, moments("std", ddof), nframes, **options).lazy_image()
 
 
-@public("float32", see="var_iter, std")
+@public_image("float32", see="var_iter, std")
 def var(
     ims: ImageSeries, nframes: int = 0, *, ddof: float = 0, **options: Unpack[Options]
 ) -> Array:
@@ -148,7 +116,7 @@ def var(
     return reduce(ims, moments("var", ddof), nframes, **options).lazy_image()
 
 
-@public("float32", see="snr_iter, average, std")
+@public_image("float32", see="snr_iter, average, std")
 def snr(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the signal-to-noise ratio of each pixel over the frames: `average` over `std`.
 
@@ -160,7 +128,7 @@ def snr(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array
     return reduce(ims, "snr", nframes, **options).lazy_image()
 
 
-@public("float32", see="percentile_iter, median")
+@public_image("float32", see="percentile_iter, median")
 def percentile(
     ims: ImageSeries,
     pctl: float | Sequence[float],
@@ -183,7 +151,7 @@ def percentile(
     return reduce(ims, statistic, nframes, use_buffer=use_buffer, **options).lazy_image()
 
 
-@public("float32", see="median_iter, percentile, clipped_average")
+@public_image("float32", see="median_iter, percentile, clipped_average")
 def median(
     ims: ImageSeries, nframes: int = 0, *, use_buffer: bool = True, **options: Unpack[Options]
 ) -> Array:
@@ -321,7 +289,7 @@ def median_iter(
     return running.stream(Progress.image)
 
 
-@public("float64", see="max, min")
+@public_image("float64", see="max, min")
 def range(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the difference of the maximum and the minimum of each pixel over the frames.
 
@@ -331,7 +299,7 @@ def range(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Arr
     return reduce(ims, "range", nframes, **options).lazy_image()
 
 
-@public("int64", see="argmin, max")
+@public_image("int64", see="argmin, max")
 def argmax(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the index of the frame with the maximum of each pixel, the first of equal ones.
 
@@ -343,7 +311,7 @@ def argmax(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Ar
     return reduce(ims, "argmax", nframes, **options).lazy_image()
 
 
-@public("int64", see="argmax, min")
+@public_image("int64", see="argmax, min")
 def argmin(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the index of the frame with the minimum of each pixel, the first of equal ones.
 
@@ -355,7 +323,7 @@ def argmin(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Ar
     return reduce(ims, "argmin", nframes, **options).lazy_image()
 
 
-@public("int64", see="count_above")
+@public_image("int64", see="count_above")
 def count(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Array:
     """Return the number of frames that count at each pixel; 0 where everything is left out.
 
@@ -365,7 +333,7 @@ def count(ims: ImageSeries, nframes: int = 0, **options: Unpack[Options]) -> Arr
     return reduce(ims, "count", nframes, **options).lazy_image()
 
 
-@public("int64", see="count")
+@public_image("int64", see="count")
 def count_above(
     ims: ImageSeries, threshold: float, nframes: int = 0, **options: Unpack[Options]
 ) -> Array:
@@ -377,7 +345,7 @@ def count_above(
     return reduce(ims, ("count_above", threshold), nframes, **options).lazy_image()
 
 
-@public("float32", see="average, median")
+@public_image("float32", see="average, median")
 def clipped_average(
     ims: ImageSeries,
     sigma: float = 3,
@@ -400,7 +368,7 @@ def clipped_average(
     return reduce(ims, statistic, nframes, use_buffer=use_buffer, **options).lazy_image()
 
 
-@public(OF_STATISTIC, see="aggregate_iter")
+@public_images(OF_STATISTIC, see="aggregate_iter")
 def aggregate(
     ims: ImageSeries,
     statistics: Sequence[NamedStatistic],
@@ -446,7 +414,7 @@ def aggregate_iter(
     return running.stream(Progress.image_dict)
 
 
-@public(OF_STATISTIC, see="snapshots, max_iter")
+@public_image(OF_STATISTIC, see="snapshots, max_iter")
 def partials(
     ims: ImageSeries,
     statistic: NamedStatistic,
@@ -464,6 +432,26 @@ def partials(
     return _running(ims, statistic, nchunk, nframes, **options).stack()
 
 
+@overload
+def snapshots(
+    ims: ImageSeries,
+    statistic: NamedStatistic,
+    nchunk: int,
+    nframes: int = 0,
+    *,
+    use_buffer: bool = True,
+    **options: Unpack[Options],
+) -> Stream[Snapshot[np.ndarray]]: ...
+@overload
+def snapshots(
+    ims: ImageSeries,
+    statistic: list,
+    nchunk: int,
+    nframes: int = 0,
+    *,
+    use_buffer: bool = True,
+    **options: Unpack[Options],
+) -> Stream[Snapshot[dict[str, np.ndarray]]]: ...
 @public(OF_STATISTIC, see="partials, aggregate_iter")
 def snapshots(
     ims: ImageSeries,
@@ -505,7 +493,7 @@ def plan(
     return _running(ims, statistic, nchunk, nframes, use_buffer=use_buffer, **options).plan
 
 
-@public(see="plan")
+@public_image(see="plan")
 def wrap(
     ims: ImageSeries,
     along: str = "frames",
@@ -513,6 +501,7 @@ def wrap(
     memory_limit: int | str | None = None,
     *,
     lock: bool | AbstractContextManager = False,
+    dim: str | Sequence[str] | None = None,
 ) -> Array:
     """Return an image series as a lazily chunked dask array.
 
@@ -520,7 +509,7 @@ def wrap(
     >>> array.shape, array.chunks, array.dtype
     ((3, 4, 5), ((3,), (4,), (5,)), dtype('uint16'))
     """
-    return wrap_series(ims, along, nframes, memory_limit, lock)
+    return wrap_series(ims, along, nframes, memory_limit, lock, dim)
 
 
 maximum, maximum_iter = max, max_iter

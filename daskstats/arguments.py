@@ -1,4 +1,4 @@
-"""Arguments of calls: their types, their checks, how errors show them, and warnings."""
+"""Arguments of calls: their types, their checks, and warnings."""
 
 import operator
 import os
@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
-from math import inf, isinf, log10
+from math import inf, isinf
 from numbers import Integral, Real
 from typing import Protocol
 
 import numpy as np
+
+from .texts import shown
 
 
 class FrameSeries(Protocol):
@@ -40,9 +42,6 @@ MOST_FRAMES = int(np.iinfo(np.uint32).max)
 
 # The most frames in a selection: their indices, of 8 bytes each, are kept in memory.
 MOST_SELECTED = 1 << 28
-
-# The longest text of a value in an error message, in characters.
-MOST_TEXT = 100
 
 
 def check_list(statistics: object) -> list:
@@ -239,22 +238,6 @@ def check_maxiters(maxiters: object) -> int | None:
     if maxiters < 1:
         raise ValueError(f"maxiters must be at least 1, or None, got {shown(maxiters)}")
     return min(int(maxiters), MOST_FRAMES)
-
-
-def shown(value: object) -> str:
-    """Return a value as one short line, an integer of many digits by its size.
-
-    >>> shown(2.5), shown(-(10**400)), shown(np.float32(3))
-    ('2.5', 'an integer of about -10^400', 'np.float32(3.0)')
-    """
-    if isinstance(value, int) and value.bit_length() * log10(2) > MOST_TEXT:
-        sign = "-" if value < 0 else ""
-        return f"an integer of about {sign}10^{round(value.bit_length() * log10(2))}"
-    try:
-        text = repr(value)
-    except ValueError:
-        return f"a {type(value).__name__} of too many digits"
-    return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}..."
 
 
 def warn(message: str) -> None:

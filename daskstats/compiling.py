@@ -18,9 +18,6 @@ from .packages import load
 
 logger = logging.getLogger("daskstats")
 
-# Seconds from which a compilation is worth a remark in the command line.
-NOTABLE = 1.0
-
 
 @dataclass
 class Subject:
@@ -43,8 +40,8 @@ class Subject:
 
     @property
     def notable(self) -> bool:
-        """Whether it takes long, as far as is known."""
-        return self.estimate is None or self.estimate >= NOTABLE
+        """Whether it takes a second or more, as far as is known."""
+        return self.estimate is None or self.estimate >= 1
 
 
 _lock = threading.Lock()
@@ -76,8 +73,19 @@ def compiling() -> bool:
     return _running > 0
 
 
+def remark() -> str:
+    """Return a remark on the statistic whose code is being compiled, "" if there is none.
+
+    >>> remark()
+    ''
+    """
+    with _lock:
+        running = [str(subject) for subject in _subjects.values() if subject.running]
+    return running[0] if running else ""
+
+
 @contextmanager
-def compiled_for(statistic: str, dtype: object, estimate: float | None = None) -> Iterator[None]:
+def compiled_for(statistic: str, dtype: object, estimate: float | None = None) -> Iterator[Subject]:
     """Say which statistic this thread folds, and how many seconds compiling its code takes."""
     global _last
     name = f"{statistic.replace('-', ', ')} of {dtype}"
@@ -85,7 +93,7 @@ def compiled_for(statistic: str, dtype: object, estimate: float | None = None) -
         subject = _last = _subjects.setdefault(name, Subject(name, estimate))
     outer, _thread.subject = _thread.subject, subject
     try:
-        yield
+        yield subject
     finally:
         _thread.subject = outer
         _finish(subject)
@@ -93,7 +101,7 @@ def compiled_for(statistic: str, dtype: object, estimate: float | None = None) -
 
 @contextmanager
 def observed(observer: Callable[[str], object]) -> Iterator[None]:
-    """Have a function called with a remark as each longer compilation begins, and "" at its end.
+    """Have a function called with a remark as each compilation begins, and with "" at its end.
 
     It is called in the thread that compiles.
     """
@@ -163,7 +171,7 @@ def _finish(subject: Subject) -> None:
         logger.info("compiled the %s in %.1f s", subject.name, subject.seconds)
 
 
-def _tell(subject: Subject | None, remark: str) -> None:
-    if subject is not None and subject.notable:
+def _tell(subject: Subject | None, text: str) -> None:
+    if subject is not None:
         for observer in list(_observers):
-            observer(remark)
+            observer(text)

@@ -10,7 +10,7 @@ import dask
 import yaml
 from dask.utils import parse_bytes, parse_timedelta
 
-from .arguments import shown
+from .texts import shown
 
 COMPRESSIONS = ("lz4", "zstd", "none")
 

@@ -14,8 +14,8 @@ class Parameters:
     wrap.ims : path, array, list of 2-D arrays, or HEXRD-like image series
         Anything with ``len(ims)``, ``ims[i]`` (a 2-D array for a Python int ``i``), ``.shape`` (of
         a frame) and ``.dtype``; a numpy, zarr, h5py or dask array (frames, rows, cols); a list of
-        2-D arrays; the path of a ``.npy``, ``.npz`` (HEXRD frame cache), ``.zarr`` or HDF5 file,
-        with ``file.h5::/path/to/dataset`` to name one of several datasets.
+        2-D arrays; an `xarray.DataArray`; the path of a ``.npy``, ``.npz`` (HEXRD frame cache),
+        ``.zarr`` or HDF5 file, with ``file.h5::/path/to/dataset`` to name one of several datasets.
     along : "frames" or "rows"
         Whether blocks hold whole frames, or all frames of a band of rows.
     pctl : float or sequence of float
@@ -37,7 +37,7 @@ class Parameters:
         snapshot is a dict, as in `aggregate_iter`.
     watch.ims : path, array, list of 2-D arrays, HEXRD-like image series, or iterator
         Frames of shape (rows, cols); `wrap` lists every accepted form. Or an iterator of this
-        package, such as that of `snapshots`, which takes none of the arguments up to ``nframes``.
+        package, such as that of `snapshots`, which takes neither ``statistic`` nor ``nchunk``.
     watch.nchunk : int
         Number of intermediate images, at most: there are fewer where the frames are fewer, or would
         have to be read more often.
@@ -104,6 +104,9 @@ class Parameters:
         (rows, cols) as in the file: subtracted from each frame, in a dtype that cannot wrap
         (integers of uint16 less integers are int32). ``invalid`` and ``saturation`` are of the
         values in the file.
+    dim : str or sequence of str, optional
+        The dimension of the frames of an `xarray.DataArray`, or several; by default all before the
+        last two. An image is a DataArray then, and several are a Dataset.
     flip : str, optional
         "v" reverses the columns and "h" the rows, "hv" both; "t" transposes, "r90" and "r270" turn
         counterclockwise and clockwise: the names of HEXRD. The dark is subtracted before;

@@ -30,19 +30,22 @@ from .api import (
 )
 from .formats.files import frames_from_raw
 from .memory.available import memory_limit
+from .notebook import last_watched, watch
 from .planning.values import MemoryLimitError, Plan
 from .run.progress import Snapshot
+from .signatures import ImageFunction, ImagesFunction
 from .statistics import Statistic
+from .warming import warm
 
 P = ParamSpec("P")
 
 
-def one(function: Callable[P, Array]) -> Callable[P, np.ndarray]:
+def one(function: ImageFunction[P, Array]) -> ImageFunction[P, np.ndarray]:
     """Return a public function that computes its image."""
     return _computed(function)
 
 
-def several(function: Callable[P, dict[str, Array]]) -> Callable[P, dict[str, np.ndarray]]:
+def several(function: ImagesFunction[P, Array]) -> ImagesFunction[P, np.ndarray]:
     """Return a public function that computes its images, in one pass."""
     return _computed(function)
 
@@ -97,6 +100,7 @@ __all__ = [
     "count",
     "count_above",
     "frames_from_raw",
+    "last_watched",
     "max_iter",
     "maximum",
     "maximum_iter",
@@ -118,5 +122,7 @@ __all__ = [
     "sum_iter",
     "var",
     "var_iter",
+    "warm",
+    "watch",
     "wrap",
 ]

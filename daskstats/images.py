@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arguments import shown
 from .memory.pool import BufferPool
+from .reprs import described
 from .statistics import State, Statistic
 from .statistics.base import finish_rows
 from .statistics.fusion import band_pool
 from .statistics.validity import can_hold
+from .texts import shown
 
 # Buffers of images that the caller has released, at most 64 MB.
 _images = BufferPool(pieces=8, largest=8 << 20)
@@ -37,6 +38,10 @@ class ImageSpec:
     def shape(self) -> tuple[int, ...]:
         """Of an image; several percentiles are planes before the rows."""
         return self.statistic.image_shape(self.rows, self.cols)
+
+    def __repr__(self) -> str:
+        masked = "" if self.mask is None else f", {np.count_nonzero(self.mask)} pixels masked"
+        return f"<ImageSpec {self.statistic.name}: {described(self.shape, self.dtype)}{masked}>"
 
     def is_state(self, frames: np.dtype) -> bool:
         """Whether an image can be the one array of a state folded from frames of a dtype."""

@@ -1,39 +1,28 @@
 """Watching images form: in a notebook, a terminal, or the log of a batch job."""
 
-import html
-import logging
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar, Unpack, overload
+from typing import Generic, TypeVar, Unpack, overload
 
-import click
 import numpy as np
 
 from .api import OF_STATISTIC, NamedStatistic, public
 from .arguments import ImageSeries
-from .packages import load, loaded
-from .pictures import CONTRAST, SIZE, draw, palette
+from .pictures import CONTRAST, SIZE, draw, palette, planes
 from .reduction import STEPS, Options, reduce, with_most_steps
 from .run.progress import Progress, Snapshot
 from .run.stream import Stream
+from .series.foreign import is_data_array
 from .series.opening import as_series
 from .status import Status
+from .views import View, current_view
 
 T = TypeVar("T")
 
 # The part of the time that looking may take; seconds between two draws, and before the first.
-BUDGET, SHORTEST, LONGEST, FIRST = 0.03, 0.1, 1.0, 0.3
-
-# Seconds between two lines where there is neither a notebook nor a terminal.
-LOG_INTERVAL = 30
-
-COLOURS = {"running": "#1976d2", "done": "#388e3c"}
-FAILED = "#d32f2f"
-
-log = logging.getLogger("daskstats")
+BUDGET, SHORTEST, LONGEST, FIRST_PICTURE = 0.03, 0.1, 1.0, 0.3
 
 _last: Snapshot | None = None
 
@@ -101,131 +90,6 @@ class Look:
         )
 
 
-def planes(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the planes of images, each with a name.
-
-    >>> list(planes({"max": np.zeros((2, 3)), "percentile_5_95": np.zeros((2, 2, 3))}))
-    ['max', 'percentile_5_95 [0]', 'percentile_5_95 [1]']
-    """
-    found = {}
-    for name, image in images.items():
-        if image.ndim == 2:
-            found[name] = image
-        else:
-            found |= {f"{name} [{number}]": plane for number, plane in enumerate(image)}
-    return found
-
-
-# ---------------------------------------------------------------------- places to show
-
-
-class View(Protocol):
-    """A place where progress is shown."""
-
-    pictures: bool
-    """whether it shows images"""
-
-    def show(self, status: Status, figures: str) -> None:
-        """Show how far the run is."""
-
-    def end(self, status: Status, figures: str, state: str) -> None:
-        """Show how the run has ended."""
-
-
-class Page:
-    """HTML, and the same as text."""
-
-    def __init__(self, markup: str, text: str) -> None:
-        self.markup, self.text = markup, text
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
-        return {"text/html": self.markup, "text/plain": self.text}
-
-
-class NotebookView:
-    """One output of a notebook cell, replaced in place."""
-
-    pictures = True
-
-    def __init__(self, status: Status) -> None:
-        display = load("IPython.display").display
-        self._handle = display(self._page(status.line(), 0, "running", ""), display_id=True)
-
-    def show(self, status: Status, figures: str) -> None:
-        self._handle.update(self._page(status.line(), status.fraction, "running", figures))
-
-    def end(self, status: Status, figures: str, state: str) -> None:
-        text = status.closing_line(state)
-        self._handle.update(self._page(text, status.fraction, state, figures))
-
-    def _page(self, text: str, fraction: float, state: str, figures: str) -> Page:
-        bar = f"width:{100 * fraction:.1f}%;height:6px;background:{COLOURS.get(state, FAILED)}"
-        return Page(
-            f'<div class="daskstats-watch" data-state="{html.escape(state)}" '
-            f'style="font:13px sans-serif;max-width:1200px">'
-            f'<div style="background:#e0e0e0;height:6px;margin:4px 0"><div style="{bar}"></div>'
-            f'</div><div style="margin:4px 0">{html.escape(text)}</div>'
-            f'<div style="display:flex;flex-wrap:wrap">{figures}</div></div>',
-            text,
-        )
-
-
-class TerminalView:
-    """A progress bar on stderr."""
-
-    pictures = False
-
-    def __init__(self, status: Status) -> None:
-        self._bar = click.progressbar(
-            length=len(status.stream), file=sys.stderr, show_eta=False, item_show_func=shown_line
-        )
-        self._bar.__enter__()
-
-    def show(self, status: Status, figures: str) -> None:
-        self._bar.update(status.progress.step + 1 - self._bar.pos, status.line())
-
-    def end(self, status: Status, figures: str, state: str) -> None:
-        done = status.progress.step + 1 - self._bar.pos
-        self._bar.update(done, status.closing_line(state))
-        self._bar.__exit__(None, None, None)
-
-
-def _or_nothing(line: str | None) -> str:
-    """Return the text behind a progress bar; there is none before the first update."""
-    return line or ""
-
-
-class LogView:
-    """Lines in the log, or on stderr where nobody has configured the log."""
-
-    pictures = False
-
-    def __init__(self, status: Status) -> None:
-        self._next = time.monotonic() + LOG_INTERVAL
-
-    def show(self, status: Status, figures: str) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + LOG_INTERVAL
-            self._write(status.line())
-
-    def end(self, status: Status, figures: str, state: str) -> None:
-        self._write(status.closing_line(state))
-
-    def _write(self, line: str) -> None:
-        if log.isEnabledFor(logging.INFO):
-            log.info("%s", line)
-        else:
-            print(line, file=sys.stderr)
-
-
-def current_view() -> type[NotebookView] | type[TerminalView] | type[LogView]:
-    """Return the kind of view for this process: notebook, terminal, or log."""
-    get_ipython = loaded("IPython", "get_ipython")
-    if get_ipython is not None and getattr(get_ipython(), "kernel", None) is not None:
-        return NotebookView
-    return TerminalView if sys.stderr.isatty() else LogView
-
-
 # ---------------------------------------------------------------------- looking on
 
 
@@ -236,14 +100,18 @@ class Watched(Iterator[T], Generic[T]):
     ``len`` is that of the stream. Leaving it early closes the stream.
     """
 
-    def __init__(self, stream: Stream[T], look: Look) -> None:
+    def __init__(
+        self, stream: Stream[T], look: Look, view: Callable[[Status], View] | None = None
+    ) -> None:
         self._stream, self._look = stream, look
         self._status = Status(stream)
-        self._view: View = current_view()(self._status)
+        self._view = (view or current_view())(self._status)
         self._figures = ""
         self._cost, self._drawn, self._item_shown = 0.0, -LONGEST, True
         self._item: T | None = None
         self._ended = False
+        self.last: Snapshot | None = None
+        """the newest that was shown, and at the end that of the last whole step"""
 
     def __len__(self) -> int:
         return len(self._stream)
@@ -265,9 +133,21 @@ class Watched(Iterator[T], Generic[T]):
             self._end("done")
         return self._item
 
+    @property
+    def image(self) -> np.ndarray | dict[str, np.ndarray]:
+        """The newest image that was shown, or dict of images."""
+        assert self.last is not None, "no image has been shown"
+        return self.last.image
+
     def close(self) -> None:
         """Stop the tasks, and leave the last picture."""
         self._end("stopped")
+
+    def __enter__(self) -> "Watched[T]":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._end("stopped" if error is None else state_of(error))
 
     def __del__(self) -> None:
         if not getattr(self, "_ended", True):
@@ -277,7 +157,7 @@ class Watched(Iterator[T], Generic[T]):
         """Show the newest image and the progress, if it is time for it."""
         now, elapsed = time.perf_counter(), self._status.elapsed
         pause = min(LONGEST, max(SHORTEST, self._cost / BUDGET))
-        if now - self._drawn < pause or elapsed < FIRST:
+        if now - self._drawn < pause or elapsed < FIRST_PICTURE:
             return
         began = time.thread_time()
         if self._view.pictures:
@@ -290,11 +170,11 @@ class Watched(Iterator[T], Generic[T]):
         global _last
         if self._item_shown or not self._stream.progress.whole:
             return
-        _last = self._snapshot()
+        self.last = _last = self._snapshot()
         self._item_shown = True
         if self._view.pictures:
-            one = not isinstance(_last.image, dict)
-            images = {_last.statistic: _last.image} if one else _last.image
+            image = self.last.image
+            images = image if isinstance(image, dict) else {self.last.statistic: image}
             self._figures = self._look.figures(planes(images), self._stream.progress.rows_seen)
 
     def _snapshot(self) -> Snapshot:
@@ -339,7 +219,6 @@ def watch(
     ims: ImageSeries,
     statistic: list,
     nchunk: int = STEPS[0],
-    nframes: int = 0,
     *,
     log: bool = False,
     contrast: tuple[float, float] = CONTRAST,
@@ -354,7 +233,6 @@ def watch(
     ims: ImageSeries,
     statistic: NamedStatistic = "average",
     nchunk: int = STEPS[0],
-    nframes: int = 0,
     *,
     log: bool = False,
     contrast: tuple[float, float] = CONTRAST,
@@ -366,17 +244,16 @@ def watch(
 
 @public(OF_STATISTIC, see="last_watched, snapshots")
 def watch(
-    ims: Any,
-    statistic: Any = "average",
+    ims: object,
+    statistic: object = "average",
     nchunk: int = STEPS[0],
-    nframes: int = 0,
     *,
     log: bool = False,
     contrast: tuple[float, float] = CONTRAST,
     cmap: str = "gray",
     size: int | None = None,
     **options: Unpack[Options],
-) -> Any:
+) -> object:
     """Compute images, and show them while they form.
 
     In a notebook, the images and a progress bar are one output of the cell, and stay in it. In a
@@ -394,11 +271,13 @@ def watch(
     """
     look = Look(log, contrast, cmap, size).check()
     if isinstance(ims, Stream):
+        if options or (statistic, nchunk) != ("average", STEPS[0]):
+            raise TypeError("watch takes no arguments for the images of an iterator")
         return Watched(ims, look)
-    series = as_series(ims, options.pop("lock", False))
-    make = partial(reduce, series, statistic, nframes, chunk_name="nchunk", running=True, **options)
+    if not is_data_array(ims):  # the labels of a DataArray put its mask in order
+        ims = as_series(ims, options.pop("lock", False))
+    make = partial(reduce, ims, statistic, 0, chunk_name="nchunk", running=True, **options)
     watched = Watched(with_most_steps(make, nchunk).stream(Progress.itself, reading=True), look)
     for _ in watched:
         pass
-    assert _last is not None, "the last image has been shown"
-    return _last.image
+    return watched.image

@@ -6,10 +6,12 @@ are NaN or not computed yet, are transparent: a page shows hatching through them
 
 import base64
 import html
+import math
 import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -60,7 +62,7 @@ class Picture:
     def html(self, name: str = "") -> str:
         """Return the picture as an HTML figure with name, shape, limits and histogram."""
         rows, cols = self.shape
-        width = self.size[1] * max(1, SIZE // 2 // max(self.size))
+        width = round(self.size[1] * max(1, SIZE / 2 / max(self.size)))
         text, source = html.escape(name), base64.b64encode(self.png).decode()
         limits = f"{self.low:.4g} … {self.high:.4g}" if self.bars.size else "no values yet"
         return (
@@ -130,6 +132,38 @@ def draw(
         _png(lines, palette(cmap)), (rows, cols), (height, width), low, high,
         histogram(sample, low, high),
     )  # fmt: skip
+
+
+def side_by_side(images: dict[str, np.ndarray], seen: int | None = None, most: int = 16) -> str:
+    """Return pictures of images as an HTML line, which takes no more bytes than a single picture.
+
+    The first ``most`` pictures are shown, and the number of the others.
+
+    >>> side_by_side({"max": np.zeros((3, 4)), "both": np.zeros((2, 3, 4))}).count("<figure")
+    3
+    """
+    every = planes(images)
+    count = min(most, len(every))
+    size = SIZE // (1 + math.isqrt(count - 1))
+    shown = islice(every.items(), count)
+    figures = "".join(draw(image, seen, size=size).html(name) for name, image in shown)
+    more = f"<p>and {len(every) - count} more</p>" if len(every) > count else ""
+    return f'<div style="display:flex;flex-wrap:wrap">{figures}</div>{more}'
+
+
+def planes(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the planes of images, each with a name.
+
+    >>> list(planes({"max": np.zeros((2, 3)), "percentile_5_95": np.zeros((2, 2, 3))}))
+    ['max', 'percentile_5_95 [0]', 'percentile_5_95 [1]']
+    """
+    found = {}
+    for name, image in images.items():
+        if image.ndim == 2:
+            found[name] = image
+        else:
+            found |= {f"{name} [{number}]": plane for number, plane in enumerate(image)}
+    return found
 
 
 def block_means(image: np.ndarray, step: int) -> np.ndarray:

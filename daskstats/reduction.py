@@ -1,7 +1,8 @@
 """One call as a value: a frozen `Reduction`, with checked arguments and a plan."""
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,10 +12,11 @@ import dask
 import numpy as np
 from dask.array import Array
 
-from .arguments import count_chunks, count_frames, shown, warn
+from .arguments import count_chunks, count_frames, warn
 from .formats.inputs import read_image, read_mask
 from .graph import reducing
 from .graph.build import Work
+from .graph.lazy_images import LazyImages
 from .graph.reading import wrapped
 from .images import ImageSpec, value_if_empty
 from .memory.reservation import MemoryReservation, unreserved
@@ -29,13 +31,16 @@ from .scratch import location
 from .series.base import Source, layout
 from .series.corrected import correct, mark_of
 from .series.flat import flattened
+from .series.foreign import called, is_data_array
 from .series.missing import warn_about_missing
 from .series.opening import as_series
 from .series.selection import select
-from .statistics import STATISTICS, Statistic, as_statistic, check_validity
+from .statistics import STATISTICS, Statistic, check_validity
 from .statistics.fusion import FusedStatistic, fuse
+from .statistics.naming import named
 from .statistics.shared import check_jit
 from .statistics.validity import Validity, left_out, without_effect
+from .xarray import Labels, values_of, without_labels
 
 T = TypeVar("T")
 
@@ -43,6 +48,8 @@ T = TypeVar("T")
 # frames at most a tenth more often than a single step is used.
 STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
 MORE_READS = 1.1
+
+logger = logging.getLogger("daskstats")
 
 
 class Options(TypedDict, total=False):
@@ -60,6 +67,7 @@ class Options(TypedDict, total=False):
     fill_value: Any
     dark: Any
     flip: str | None
+    dim: str | Sequence[str] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,19 +91,29 @@ class Reduction:
     """bytes that all calls of this process may use together"""
     several: bool = False
     """whether the caller has given a list of statistics"""
+    labels: Labels | None = None
+    """of the images, if the series is a DataArray: then lazy results are DataArrays too"""
+
+    def __post_init__(self) -> None:
+        logger.debug("planned: %s", self)
 
     def lazy_image(self) -> Array:
         """Return the lazy image of one statistic."""
-        return next(iter(self.lazy_images().values()))
+        (image,) = self._lazy_images()
+        return image if self.labels is None else self.labels.labelled(image)
 
-    def lazy_images(self) -> dict[str, Array]:
+    def lazy_images(self) -> LazyImages:
         """Return the lazy images; computed together, they read the series once."""
-        images = reducing.lazy_images(self._work, self._lazy_reservation())
-        return dict(zip(self.names, images, strict=True))
+        images = LazyImages(zip(self.names, self._lazy_images(), strict=True))
+        return images if self.labels is None else self.labels.dataset(images)
 
     def stack(self) -> Array:
         """Return the lazy stack of the images of all steps."""
-        return reducing.stack(self._work, self._lazy_reservation())
+        stack = reducing.stack(self._work, self._lazy_reservation())
+        return stack if self.labels is None else self.labels.labelled(stack, leading={"step": None})
+
+    def _lazy_images(self) -> list[Array]:
+        return reducing.lazy_images(self._work, self.names, self._lazy_reservation())
 
     def stream(self, view: Callable[[Progress], T], *, reading: bool = False) -> Stream[T]:
         """Return an iterator over views of the progress, one for each step.
@@ -113,7 +131,15 @@ class Reduction:
         reservation = MemoryReservation(self.plan.nbytes, self.limit)
         reservation.reserve()
         length = len(execution.reading) + len(self.plan.steps)
+        logger.info("%s", self)
         return Stream(execution, progress, view, length, reservation)
+
+    def __str__(self) -> str:
+        rows, cols = self.images[0].rows, self.images[0].cols
+        return (
+            f"{', '.join(self.names)} of {self.plan.layout.nframes} frames of {rows} x {cols} "
+            f"{self.series.dtype}, {len(self.plan.steps)} steps: {self.plan}"
+        )
 
     @property
     def _work(self) -> Work:
@@ -166,12 +192,9 @@ def reduce(
     names, members = named(statistics)
     if any(member.name in STATISTICS for member in members):
         check_jit()
-    whole, validity = corrected(as_series(ims, options.get("lock", False)), options)
-    region = options.get("region")
-    series = select(whole, options.get("frames"), region)
+    series, mask, validity, labels = opened(ims, members, options)
     shape = layout(series, count_frames(nframes, len(series)))
     warn_about_missing(series, shape.nframes)
-    mask = check_mask(options.get("mask"), whole, series, region)
     specs = image_specs(members, shape, series.dtype, mask, validity, options)
     specs, statistic = fused(specs, series.dtype)
     total = shape.rows if statistic.along == "rows" else shape.nframes
@@ -189,7 +212,34 @@ def reduce(
     if plan.disk is not None:
         location.find_location()  # refuses a directory that is not there
     several = isinstance(statistics, list)
-    return Reduction(series, statistic, tuple(names), tuple(specs), plan, scheduler, limit, several)
+    images = tuple(names), tuple(specs)
+    return Reduction(series, statistic, *images, plan, scheduler, limit, several, labels)
+
+
+def opened(
+    ims: Any, members: list[Statistic], options: Options
+) -> tuple[Source, np.ndarray | None, Validity, Labels | None]:
+    """Return the frames of a call, their mask, which values count, and the labels of images."""
+    ims, labels = unlabelled(ims, options.get("dim"))
+    options["dark"] = values_of(options.get("dark"), labels)
+    whole, validity = corrected(as_series(ims, options.get("lock", False)), options)
+    region = options.get("region")
+    series = select(whole, values_of(options.get("frames")), region)
+    labels = labels and labels.of_call(members, options.get("flip"), region)
+    mask = check_mask(values_of(options.get("mask"), labels), whole, series, region)
+    return series, mask, validity, labels
+
+
+def unlabelled(ims: Any, dim: object) -> tuple[Any, Labels | None]:
+    """Return the series in a DataArray, and its labels; of any other object no labels."""
+    if is_data_array(ims):
+        return without_labels(ims, dim)
+    if dim is not None:
+        raise TypeError(
+            f"dim names the frames of an xarray.DataArray, and the series is of type "
+            f"{called(type(ims))}: leave it out"
+        )
+    return ims, None
 
 
 def with_most_steps(make: Callable[[int], Reduction], most: int) -> Reduction:
@@ -252,11 +302,13 @@ def wrap_series(
     nframes: int,
     memory_limit: int | str | None,
     lock: bool | AbstractContextManager,
+    dim: str | Sequence[str] | None = None,
 ) -> Array:
     """Return a series as a lazily chunked dask array; see `api.wrap`."""
     check_query_planning()
     if along not in ("frames", "rows"):
         raise ValueError(f'along must be "frames" or "rows", got {along!r}')
+    ims, labels = unlabelled(ims, dim)
     series = as_series(ims, lock)
     shape = layout(series, count_frames(nframes, len(series)))
     warn_about_missing(series, shape.nframes)
@@ -271,38 +323,8 @@ def wrap_series(
             f"not fit in {mebibytes(limit)}: raise memory_limit, or wrap along frames"
         )
     reservation = scheduler.lazy_reservation(plan.nbytes, limit)
-    return wrapped(series, replace(plan, replicas=replicas), reservation)
-
-
-def named(statistics: Any) -> tuple[list[str], list[Statistic]]:
-    """Return the name of each statistic in the result, and the statistics.
-
-    >>> named(["max", ("percentile", [5, 95]), ("percentile", 50)])[0]
-    ['max', 'percentile_5_95', 'percentile_50']
-    """
-    every = statistics if isinstance(statistics, list) else [statistics]
-    if not every:
-        raise ValueError("there are no statistics in the list")
-    members = [as_statistic(statistic) for statistic in every]
-    keys = [_key(given, found) for given, found in zip(every, members, strict=True)]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
-    if twice:
-        raise ValueError(f"the statistics have names more than once: {', '.join(twice)}")
-    return keys, members
-
-
-def _key(given: Any, statistic: Statistic) -> str:
-    if not isinstance(given, tuple):
-        return statistic.name
-    name, *parameters = given
-    values = [value for parameter in parameters for value in np.atleast_1d(parameter)]
-    return "_".join([name, *map(_text, values)])
-
-
-def _text(value: Any) -> str:
-    """Return a parameter as it is written: 95.0 as 95, and all digits of 1000001."""
-    whole = isinstance(value, float) and value.is_integer()
-    return shown(int(value)) if whole or isinstance(value, int) else str(value)
+    frames = wrapped(series, replace(plan, replicas=replicas), reservation)
+    return frames if labels is None else labels.frames(frames)
 
 
 def image_specs(

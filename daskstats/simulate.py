@@ -15,10 +15,10 @@ from numpy.typing import DTypeLike
 from . import ending
 from .arguments import integer
 from .formats import nexus, npy, outputs
+from .formats.places import check_place
 from .formats.writing import OutputFile, check_room
+from .names import DTYPES
 from .packages import load, require
-
-DTYPES = ("uint8", "uint16", "uint32", "int32", "float32")
 
 # Bytes of the frames that are simulated and written together, which are a chunk of a zarr array.
 BLOCK = 8 << 20
@@ -114,7 +114,7 @@ def check_arguments(
     force: bool = False,
 ) -> tuple[int, tuple[int, int], np.dtype, int]:
     """Return nframes, shape, dtype and seed as `simulate` takes them, or refuse a wrong one."""
-    suffix = outputs.check_place(path, FORMATS, (), force)
+    suffix = check_place(path, FORMATS, (), force)
     require(FORMATS[suffix][1], path)
     shape = _check_shape(shape, suffix)
     return _count(nframes, "nframes", 1), shape, _check_dtype(dtype), _count(seed, "seed", 0)

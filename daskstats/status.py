@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from .compiling import remark
 from .run.stream import Stream
 
 # The words for the phases of a stream.
@@ -61,7 +62,8 @@ class Status:
     def line(self) -> str:
         """Return the activity, the steps that are done, the time, the speed, and the time left."""
         phase, now = self._look()
-        parts = [f"{self.progress.statistic}: {ACTIVITIES[phase]}"]
+        activity = remark() if phase == "compile" else ""
+        parts = [f"{self.progress.statistic}: {activity or ACTIVITIES[phase]}"]
         if self.progress.step >= 0:
             parts.append(self._counted())
         if phase != "wait":
@@ -105,4 +107,5 @@ class Status:
         seconds = 0 if self._data_began is None else now - self._data_began
         if not self.progress.nbytes or seconds < SETTLED:
             return []
-        return [f"{self.progress.nbytes / seconds / 1e9:.3g} GB/s"]
+        speed = self.progress.nbytes / seconds
+        return [f"{speed / 1e9:.3g} GB/s" if speed >= 1e8 else f"{speed / 1e6:.3g} MB/s"]

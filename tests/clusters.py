@@ -168,6 +168,9 @@ def find_browser() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
+DASHBOARD_READY = "typeof Bokeh != 'undefined' && Bokeh.documents.length > 0"
+
+
 class Browser:
     """A Chromium without a window, controlled through its debugging port on loopback."""
 
@@ -234,16 +237,25 @@ class Browser:
             if answer.get("id") == number:
                 return answer["result"]
 
-    def open(self, url: str) -> None:
-        """Go to a page, and wait until it has its data."""
+    def open(self, url: str, ready: str = DASHBOARD_READY) -> None:
+        """Go to a page, and wait until an expression says that it has its data."""
         self._ask("Page.navigate", url=url)
-        deadline = time.monotonic() + 60
-        ready = "typeof Bokeh != 'undefined' && Bokeh.documents.length > 0"
-        while not self._evaluate(ready) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        self.wait_until(ready)
 
-    def _evaluate(self, expression: str) -> Any:
-        return self._ask("Runtime.evaluate", expression=expression)["result"].get("value")
+    def wait_until(self, expression: str, seconds: float = 60) -> None:
+        """Wait until an expression is true."""
+        deadline = time.monotonic() + seconds
+        while not self.evaluate(expression):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{expression} is not true after {seconds} s")
+            time.sleep(0.05)
+
+    def evaluate(self, expression: str) -> Any:
+        """Return the value of an expression, of a promise its result."""
+        answer = self._ask(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
+        return answer["result"].get("value")
 
     def values(self, url: str, expression: str, wanted: str) -> list:
         """Return the list that an expression gives as JSON once it holds a value."""
@@ -251,7 +263,7 @@ class Browser:
             self.open(url)
         deadline = time.monotonic() + 60
         while True:
-            found = json.loads(self._evaluate(expression) or "[]")
+            found = json.loads(self.evaluate(expression) or "[]")
             if wanted in found or time.monotonic() > deadline:
                 return found
             time.sleep(0.1)

@@ -27,6 +27,7 @@ CASES = {
     ),
     "formats.py": ([], ["| format ", "| cbf files ", "| stack.mrc ", "| ratio "]),
     "steps.py": ([], ["| series ", "| of the plain call |", "| first image after "]),
+    "watch.py": ([], ["| run ", "| watch ", "| four statistics ", "| average, two workers "]),
     "aggregate.py": ([], ["### Several", "| zarr zstd | all ", "### Values", "| astropy "]),
     "memory.py": (["--only", "max,median"], ["| projected / peak |", "| generated | median "]),
     "cluster.py": ([], ["### Two workers", "### Streams", "### Scheduling", "| sleeping "]),
@@ -49,7 +50,7 @@ def check(result, expected):
 
 
 # These take a minute each.
-LONG = {"cluster.py", "memory.py"}
+LONG = {"cluster.py", "memory.py", "watch.py"}
 
 
 @pytest.mark.parametrize(

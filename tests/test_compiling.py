@@ -34,25 +34,14 @@ def test_a_compilation_is_announced_once_and_its_end_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "daskstats")
-    seen: list[tuple[str, bool]] = []
-    with observed(lambda text: seen.append((text, compiling.compiling()))):
-        for value in (1, 2, 1.5):  # of two types, the function that it calls included
-            with compiled_for("median", np.dtype("u2"), 4.9):
-                outer(value)
-    assert seen == 2 * [("compiling the median of uint16, once: about 4.9 s", True), ("", False)]
+    for value in (1, 2, 1.5):  # of two types, the function that it calls included
+        with compiled_for("median", np.dtype("u2"), 4.9):
+            outer(value)
     begin, end = caplog.messages
     assert begin == "compiling the median of uint16, once: about 4.9 s"
     assert end.startswith("compiled the median of uint16 in ")
     outer(1)
     assert len(caplog.messages) == 2
-
-
-def test_short_compilations_are_logged_only() -> None:
-    seen: list[str] = []
-    with observed(seen.append), compiled_for("count", "uint16", 0.2):
-        numba.njit(lambda x: x)(1)
-    assert not seen
-    assert str(Subject("max, sum of int8")) == "compiling the max, sum of int8, once"
 
 
 def test_code_of_other_packages_belongs_to_no_statistic(caplog: pytest.LogCaptureFixture) -> None:
@@ -67,3 +56,17 @@ def test_a_failure_to_compile_ends_the_compilation() -> None:
     with compiled_for("median", "uint16"), pytest.raises(numba.TypingError):
         numba.njit(lambda x: x.nothing)(1)
     assert not compiling.compiling()
+
+
+def test_a_remark_tells_of_the_compilation_that_runs() -> None:
+    remarks: list[tuple[str, str, bool]] = []
+
+    def observe(text: str) -> None:
+        remarks.append((text, compiling.remark(), compiling.compiling()))
+
+    with observed(observe), compiled_for("median", "uint16", 5):
+        numba.njit(lambda x: x + 2)(1)
+    text = "compiling the median of uint16, once: about 5 s"
+    assert remarks == [(text, text, True), ("", "", False)]
+    assert compiling.remark() == ""
+    assert str(Subject("max, sum of int8")) == "compiling the max, sum of int8, once"

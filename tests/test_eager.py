@@ -2,9 +2,6 @@
 
 import inspect
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import dask
 import dask.array as da
@@ -15,7 +12,6 @@ from fakes import FakeSeries
 import daskstats as stats
 from daskstats import eager
 
-ROOT = Path(__file__).parent.parent
 PUBLIC = [*stats.__all__, "max", "min", "sum", "range"]
 ARGUMENTS = {
     "percentile": ([5, 95],),
@@ -130,33 +126,6 @@ def test_computes_on_the_scheduler_in_use(frames):
     with dask.config.set(scheduler=get):
         eager.aggregate(frames, ["max", "median"])
     assert len(seen) == 1, "several images are computed in one pass"
-
-
-CALLS = """\
-import numpy as np
-from daskstats import eager as stats
-
-frames = np.zeros((3, 4, 5), "u2")
-reveal_type(stats.median(frames, use_buffer=False, nframes=2, region=((0, 2), (0, 3))))
-reveal_type(stats.aggregate(frames, ["max"]))
-stats.median(frames, regions=None)
-stats.max(frames, skipna="no")
-stats.sum(3)
-stats.max(frames).compute()
-"""
-
-
-def test_type_checkers_see_arrays(tmp_path):
-    (tmp_path / "calls.py").write_text(CALLS)
-    command = [sys.executable, "-m", "mypy", "--no-pretty", tmp_path / "calls.py"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    lines = result.stdout.splitlines()
-    assert "ndarray" in lines[0]
-    assert "dict[" in lines[1]
-    assert "ndarray" in lines[1]
-    assert [line.rpartition("[")[2] for line in lines[2:6]] == [
-        *("call-arg]", "arg-type]", "arg-type]", "attr-defined]")
-    ], result.stdout + result.stderr
 
 
 def test_lazy_functions_stay_lazy(frames):

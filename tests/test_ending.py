@@ -45,7 +45,7 @@ def data(tmp_path_factory):
 
 
 def check(program, name):
-    """The program ends by a signal, with one line after the label of the bar and the address."""
+    """The program ends by a signal, with one line after that of the log and the address."""
     code, lines = program.ended()
     number = getattr(signal, name)
     assert code == ending.exit_code(number), lines
@@ -66,10 +66,9 @@ def test_while_packages_are_imported(tmp_path, data, name, delay):
 
 
 def test_while_kernels_are_compiled(tmp_path, data):
-    arguments = "std", data / "long.npy", "-o", "x.npy"
+    arguments = "std", data / "long.npy", "-o", "x.npy", "-v"
     with running(tmp_path, *arguments, NUMBA_CACHE_DIR=str(tmp_path / "scratch")) as program:
-        program.wait_for_line("std")
-        time.sleep(0.3)
+        program.wait_for_line("daskstats: compiling the std of ")
         program.send(signal.SIGINT)
         code, lines = program.process.wait(30), program.process.stderr.read().splitlines()
         assert (code, lines) == (130, [INTERRUPTED])
@@ -108,9 +107,9 @@ def test_a_second_signal(tmp_path, data, pause):
     ],
 )
 def test_while_frames_are_reduced(tmp_path, data, name, scheduler):
-    arguments = "average", data / "long.npy", "-o", "x.npy", "--scheduler", scheduler
+    arguments = "average", data / "long.npy", "-o", "x.npy", "--scheduler", scheduler, "-v"
     with running(tmp_path, *arguments) as program:
-        program.wait_for_line("average")
+        program.wait_for_line("daskstats: average of ")
         time.sleep(0.3)
         program.send(signal.Signals[name])
         check(program, name)
@@ -118,9 +117,9 @@ def test_while_frames_are_reduced(tmp_path, data, name, scheduler):
 
 def test_a_signal_that_reaches_the_children_first(tmp_path, data):
     """The end of their processes is not the error to report."""
-    arguments = "average", data / "long.npy", "-o", "x.npy", "--scheduler", "processes"
+    arguments = "average", data / "long.npy", "-o", "x.npy", "--scheduler", "processes", "-v"
     with running(tmp_path, *arguments) as program:
-        program.wait_for_line("average")
+        program.wait_for_line("daskstats: average of ")
         program.wait_for(lambda: len(program.family()) > 1)
         for child in program.family():
             child.terminate()
@@ -173,9 +172,9 @@ def test_while_workers_compute(tmp_path, data, name, group):
     spill.mkdir()
     # Through dask's own exchange, which writes to the disks of the workers.
     settings = {"DASK_TEMPORARY_DIRECTORY": str(spill), "DASK_DASKSTATS__SCRATCH_DIRECTORY": "None"}
-    arguments = "median", data / "whole.zarr", "-o", "x.npy", "--workers", 2
+    arguments = "median", data / "whole.zarr", "-o", "x.npy", "--workers", 2, "-v"
     with running(tmp_path, *arguments, **settings) as program:
-        program.wait_for_line("median")
+        program.wait_for_line("daskstats: median of ")
         time.sleep(0.2)
         program.send(signal.Signals[name], group)
         check(program, name)
@@ -186,9 +185,9 @@ def test_while_workers_compute(tmp_path, data, name, group):
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
 def test_a_signal_that_is_ignored_stays_so(tmp_path, data, name):
     """`nohup` ignores the first, and a shell the second in the background."""
-    arguments = "max", data / "whole.zarr", "-o", "x.npy"
+    arguments = "max", data / "whole.zarr", "-o", "x.npy", "-v"
     with running(tmp_path, *arguments, ignored=(name,)) as program:
-        program.wait_for_line("max")
+        program.wait_for_line("daskstats: max of ")
         program.send(signal.Signals[name], group=False)
         _, errors = program.process.communicate(timeout=60)
         assert program.process.returncode == 0, errors

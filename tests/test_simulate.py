@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from daskstats import simulate as module
+from daskstats.names import DTYPES
 from daskstats.series.opening import open_source
-from daskstats.simulate import DTYPES, FORMATS, Scene, simulate
+from daskstats.simulate import FORMATS, Scene, simulate
 
 SHAPE = (60, 80)
 

@@ -4,7 +4,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
+from typing import Any
 
 import click
 import dask
@@ -25,11 +25,7 @@ CLOSE_TIMEOUT = 4
 @contextmanager
 def chosen_scheduler(options: Given) -> Iterator[None]:
     """Run everything inside on the scheduler or cluster that the options name."""
-    given = [name for name in ("scheduler", "scheduler_file", "workers") if options[name]]
-    if len(given) > 1:
-        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise click.UsageError(f"{names} exclude each other", click.get_current_context())
-    if options["workers"] or options["scheduler"] == "processes":
+    if options.get("workers") or options["scheduler"] == "processes":
         ending.shield_children()
     ignore_interrupts = dask.config.set({"multiprocessing.initializer": _ignore_interrupts})
     with _scheduler(options), ignore_interrupts:
@@ -37,23 +33,26 @@ def chosen_scheduler(options: Given) -> Iterator[None]:
 
 
 def _scheduler(options: Given) -> AbstractContextManager:
-    if options["workers"]:
-        return _local_cluster(options["workers"], options.get("quiet", False))
+    quiet = options.get("quiet", False)
+    if options.get("workers"):
+        return _local_cluster(options["workers"], quiet)
     if options["scheduler_file"]:
-        file = options["scheduler_file"]
-        # distributed would wait for the file.
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"there is no scheduler file {file}")
-        return _client(scheduler_file=file)
+        return _client(quiet, scheduler_file=options["scheduler_file"])
     scheduler = options["scheduler"]
     if scheduler is None:
         return nullcontext()
-    return dask.config.set(scheduler=scheduler) if scheduler in SCHEDULERS else _client(scheduler)
+    if scheduler in SCHEDULERS:
+        return dask.config.set(scheduler=scheduler)
+    return _client(quiet, address=scheduler)
 
 
-def _client(address: str | None = None, **where: str) -> AbstractContextManager:
-    """Return the client of a cluster that is running already."""
-    return load("distributed").Client(address, **where, timeout=CONNECT_TIMEOUT)
+@contextmanager
+def _client(quiet: bool, **where: str) -> Iterator[None]:
+    """Use a cluster that is running already."""
+    with load("distributed").Client(**where, timeout=CONNECT_TIMEOUT) as client:
+        if "dashboard" in client.scheduler_info(n_workers=0)["services"]:
+            _print_dashboard(client, quiet)
+        yield
 
 
 @contextmanager
@@ -65,9 +64,13 @@ def _local_cluster(count: int, quiet: bool) -> Iterator[None]:
         workers.local_cluster(count, str(directory)) as client,
         ending.closing(lambda: client.cluster.close(timeout=CLOSE_TIMEOUT)),
     ):
-        if not quiet:
-            click.echo(f"dashboard: {client.dashboard_link}", err=True)
+        _print_dashboard(client, quiet)
         yield
+
+
+def _print_dashboard(client: Any, quiet: bool) -> None:
+    if not quiet:
+        click.echo(f"dashboard: {client.dashboard_link}", err=True)
 
 
 def _ignore_interrupts() -> None:

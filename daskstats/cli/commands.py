@@ -1,44 +1,39 @@
-"""The commands: one for each statistic, and ``aggregate``, ``info`` and ``simulate``."""
+"""The commands: one for each statistic, and ``aggregate``, ``info`` and ``simulate``.
 
-import time
+Help and errors of usage take no package but click: the rest is imported when a command begins.
+"""
+
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import click
 
-from ..formats import outputs
-from ..formats.notes import Notes
-from ..formats.table import suffixes
-from ..reduction import named
-from ..simulate import DTYPES, check_arguments, simulate
-from ..statistics import STATISTICS
+from ..formats import places
+from ..names import DTYPES, SIMULATED, STATISTICS, WRITTEN
+from ..packages import load
+from . import early
 from . import options as opts
-from .computing import Output, print_closing_line, progress_bar, write_result
-from .info import print_info
 from .options import option
 from .program import Program, reported_errors
 
-# For each statistic the value of a pixel, and the arguments of an example.
+# For each statistic the arguments of an example.
 COMMANDS = {
-    "max": ("maximum over all frames", "scan.h5 -o peaks.tif"),
-    "min": ("minimum over all frames", "scan.zarr -o floor.npy"),
-    "sum": ("sum over all frames", "scan.h5::/entry/data/data -o exposure.h5"),
-    "average": ("average over all frames", "scan.npz -o average.png"),
-    "std": ("standard deviation over all frames", "scan.zarr -o noise.h5"),
-    "var": ("variance over all frames", "scan.zarr -o variance.npy"),
-    "snr": ("average over standard deviation", "scan.h5 -o quality.tif"),
-    "percentile": ("percentile over all frames", "scan.npz --pctl 5,50,95 -o levels.npy"),
-    "median": ("median over all frames", "scan.zarr -o dark.npy"),
-    "range": ("maximum less the minimum over all frames", "scan.zarr -o swing.npy"),
-    "argmax": ("frame number of the maximum", "scan.h5 -o brightest.npy"),
-    "argmin": ("frame number of the minimum", "scan.h5 -o darkest.npy"),
-    "count": ("number of frames that count", "scan.h5 --invalid 65535 -o exposures.npy"),
-    "count_above": ("number of frames above a threshold", "scan.h5 --threshold 1000 -o lit.npy"),
-    "clipped_average": (
-        "average without outliers (sigma-clipped)",
-        "scan.zarr --sigma 3 -o flat.tif",
-    ),
+    "max": "scan.h5 -o peaks.tif",
+    "min": "scan.zarr -o floor.npy",
+    "sum": "scan.h5::/entry/data/data -o exposure.h5",
+    "average": "scan.npz -o average.png",
+    "std": "scan.zarr -o noise.h5",
+    "var": "scan.zarr -o variance.npy",
+    "snr": "scan.h5 -o quality.tif",
+    "percentile": "scan.npz --pctl 5,50,95 -o levels.npy",
+    "median": "scan.zarr -o dark.npy",
+    "range": "scan.zarr -o swing.npy",
+    "argmax": "scan.h5 -o brightest.npy",
+    "argmin": "scan.h5 -o darkest.npy",
+    "count": "scan.h5 --invalid 65535 -o exposures.npy",
+    "count_above": "scan.h5 --threshold 1000 -o lit.npy",
+    "clipped_average": "scan.zarr --sigma 3 -o flat.tif",
 }
 
 INPUTS = """INPUT is a file with a series of images, a folder of such files, or a pattern in quotes
@@ -81,18 +76,16 @@ def run_statistic(
     *,
     input: tuple[str, ...],  # noqa: A002
     output: str,
-    **options: object,
+    **options: Any,
 ) -> None:
     """Compute one statistic and write its image."""
     parameters = [options.pop(str(each.name)) for each in opts.PARAMETERS.get(name, [])]
-    planes = any(isinstance(each, tuple) for each in parameters)
-    ndim, force = 3 if planes else 2, bool(options["force"])
-    target = Output(
-        output,
-        check=lambda inputs: outputs.check_output(output, inputs, force, ndim=ndim),
-        save=lambda image, notes: outputs.save(image, output, force, notes),
-    )
-    write_result(name, (name, *parameters) if parameters else name, input, target, options)
+    ndim = 3 if any(isinstance(each, tuple) for each in parameters) else 2
+    with reported_errors(options["traceback"]):
+        early.check_arguments(input, options)
+        places.check_output(output, opts.files_of(input, options), options["force"], ndim)
+    statistic = (name, *parameters) if parameters else name
+    heavy("computing").write_image(name, statistic, ndim, input, output, options)
 
 
 def run_statistics(
@@ -101,42 +94,41 @@ def run_statistics(
     output: str,
     stats: list,
     format: str | None,  # noqa: A002
-    **options: object,
-) -> None:
-    """Compute several statistics in one pass and write their images."""
-    force = bool(options["force"])
-
-    def check(inputs: list[str]) -> None:
-        keys, members = named(stats)
-        planes = [member.planes for member in members]
-        ndims = {key: 2 if n is None else 3 for key, n in zip(keys, planes, strict=True)}
-        outputs.check_outputs(output, ndims, inputs, force, format)
-
-    def save(images: dict, notes: Notes | None) -> None:
-        outputs.save_all(images, output, force, format, notes)
-
-    write_result("aggregate", stats, input, Output(output, check, save), options)
-
-
-def run_simulate(
-    output: str,
-    *,
-    nframes: int,
-    shape: tuple[int, int],
-    dtype: str,
-    quiet: bool,
-    traceback: bool,
     **options: Any,
 ) -> None:
+    """Compute several statistics in one pass and write their images."""
+    with reported_errors(options["traceback"]):
+        early.check_statistics(stats)
+        early.check_arguments(input, options)
+        places.check_collection(output, format)
+    heavy("computing").write_images(stats, input, output, format, options)
+
+
+def run_warm(**options: Any) -> None:
+    """Compile the code of statistics beforehand."""
+    with reported_errors(options["traceback"]):
+        early.check_statistics(options["stats"] or [])
+        early.check_arguments([], options)
+    heavy("warm").print_warming(options)
+
+
+def run_info(*, input: tuple[str, ...], **options: Any) -> None:  # noqa: A002
+    """Print the properties of a series, and its plans."""
+    with reported_errors(options["traceback"]):
+        early.check_arguments(input, options)
+    heavy("info").print_info(input, **options)
+
+
+def run_simulate(output: str, **options: Any) -> None:
     """Write a simulated scan."""
-    with reported_errors(traceback) as stage:
-        began = time.perf_counter()
-        check_arguments(output, nframes, shape, dtype, **options)
-        stage.compute()
-        with progress_bar(nframes, "simulate", quiet) as move:
-            simulate(output, nframes, shape, dtype, **options, progress=move)
-        if not quiet:
-            print_closing_line("simulate", (nframes, *shape), dtype, began, output)
+    with reported_errors(options["traceback"]):
+        places.check_place(output, SIMULATED, (), options["force"])
+    heavy("simulating").write_scan(output, **options)
+
+
+def heavy(module: str) -> Any:
+    """Import a module of this room that imports everything that computes."""
+    return load(f"{__package__}.{module}")
 
 
 def add_command(
@@ -150,7 +142,7 @@ def add_command(
 
 
 for _name in STATISTICS:
-    _value, _example = COMMANDS[_name]
+    _value, _example = STATISTICS[_name], COMMANDS[_name]
     _text = f"Write the {_value}, at each pixel, as an image.\n\n{INPUTS}\n\n{OUTPUTS}"
     _params = [opts.input_argument(), *opts.PARAMETERS.get(_name, [])]
     _params += [*opts.output_options(), *opts.series_options()]
@@ -158,7 +150,7 @@ for _name in STATISTICS:
     add_command(_name, _callback, _params, f"The {_value}, at each pixel.", _text, _example)
 
 NAMES = f"Statistics: {', '.join(STATISTICS)}."
-FORMATS = click.Choice([suffix[1:] for suffix in suffixes("write")])
+FORMATS = click.Choice([suffix[1:] for suffix in WRITTEN])
 add_command(
     "aggregate",
     run_statistics,
@@ -177,7 +169,7 @@ add_command(
 
 add_command(
     "info",
-    print_info,
+    run_info,
     [
         opts.input_argument(),
         option("--json as_json", None, "Print a JSON object, for programs.", is_flag=True),
@@ -188,6 +180,26 @@ add_command(
     "values of the first frame that stand for no count, and the plan of a frame-wise statistic "
     f"(max, min, sum, average) and of a row-wise one (percentile, median).\n\n{INPUTS}",
     "scan.h5 --memory-limit '2 GiB'",
+)
+
+every = "Compile also for one pass of `aggregate` over all these statistics."
+left_out = "Compile also for calls with --invalid, --saturation or --skipna; takes much longer."
+dtypes = "Dtypes of frames [uint16,uint32,int32,float32]."
+add_command(
+    "warm",
+    run_warm,
+    [
+        option("--dtypes", "DTYPE,...", dtypes, opts.NAMES),
+        option("--stats", "NAME,...", f"{NAMES} [the common ones]", opts.STATS),
+        opts.flag("--aggregate", every),
+        opts.flag("--invalid", left_out),
+        *opts.scheduler_options(),
+        *opts.diagnostic_options(),
+    ],
+    "Compile code beforehand.",
+    "Compile the code of statistics, once for each dtype, and keep it on disk: in an image of a "
+    "container, in an environment that many people share, or on every host of a cluster.",
+    "--dtypes uint16,float32 --stats median,max",
 )
 
 shown_option = partial(option, show_default=True)
@@ -203,7 +215,7 @@ add_command(
         ),
         shown_option("--seed", None, "Same seed, same frames.", default=0),
         *opts.output_flags("Replace an existing file."),
-        opts.traceback_flag(),
+        *opts.diagnostic_options(),
     ],
     "Write a simulated scan, to try things on.",
     "Write a simulated scan: background, rings and spots, dead and hot pixels.\n\n"

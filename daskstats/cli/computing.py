@@ -2,8 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -15,22 +14,23 @@ import numpy as np
 from ..formats import inputs, outputs
 from ..formats.files import open_files
 from ..formats.notes import Notes
+from ..notebook import Look, Watched
 from ..reduction import STEPS, Reduction, reduce, with_most_steps
 from ..run.progress import Progress
 from ..series.base import Source
+from ..statistics.naming import named
+from ..status import Status
+from ..views import HiddenView, LogView, TerminalView, View
 from .clusters import chosen_scheduler
-from .options import SELECTION, Given
+from .options import SELECTION, Given, files_of
 from .program import reported_errors
 from .recording import notes_on
 
-# The options that name the file of an image, and the functions that read it.
-IMAGES: dict[str, Callable[[str], np.ndarray]] = {
+# The functions that read the images that options name.
+READERS: dict[str, Callable[[str], np.ndarray]] = {
     "mask": inputs.read_mask,
     "dark": partial(inputs.read_image, role="dark"),
 }
-
-# The remark behind the progress bar in each phase of a call.
-REMARKS = {"read": "reading frames", "compute": ""}
 
 
 class Output(NamedTuple):
@@ -43,6 +43,42 @@ class Output(NamedTuple):
     """writes an image, or a dict of images, with notes on them"""
 
 
+def write_image(
+    name: str,
+    statistic: str | tuple,
+    ndim: int,
+    inputs: tuple[str, ...],
+    output: str,
+    options: Given,
+) -> None:
+    """Compute one statistic and write its image, which has two or three dimensions."""
+    force = bool(options["force"])
+    target = Output(
+        output,
+        check=lambda inputs: outputs.check_output(output, inputs, force, ndim=ndim),
+        save=lambda image, notes: outputs.save(image, output, force, notes),
+    )
+    write_result(name, statistic, inputs, target, options)
+
+
+def write_images(
+    statistics: list, inputs: tuple[str, ...], output: str, form: str | None, options: Given
+) -> None:
+    """Compute several statistics in one pass and write their images."""
+    force = bool(options["force"])
+
+    def check(inputs: list[str]) -> None:
+        keys, members = named(statistics)
+        planes = [member.planes for member in members]
+        ndims = {key: 2 if n is None else 3 for key, n in zip(keys, planes, strict=True)}
+        outputs.check_outputs(output, ndims, inputs, force, form)
+
+    def save(images: dict, notes: Notes | None) -> None:
+        outputs.save_all(images, output, force, form, notes)
+
+    write_result("aggregate", statistics, inputs, Output(output, check, save), options)
+
+
 def write_result(
     name: str, statistic: object, names: tuple[str, ...], output: Output, options: Given
 ) -> None:
@@ -50,10 +86,7 @@ def write_result(
     with reported_errors(options["traceback"]) as stage:
         began = time.perf_counter()
         noted = dict(options)  # with the names of images, which are read below
-        # Of several inputs, and of a folder, one that is the output is left out.
-        single = names[0] if len(names) == 1 and not Path(names[0]).is_dir() else None
-        given = single, *(options[name] for name in IMAGES)
-        output.check([file.partition("::")[0] for file in given if file])
+        output.check(files_of(names, options))
         image_files = load_images(options)
         with chosen_scheduler(options):
             file, _ = outputs.split_dataset(output.path)
@@ -64,7 +97,7 @@ def write_result(
             shape = reduction.images[0].rows, reduction.images[0].cols
             notes = notes_on(series, statistic, noted, shape)
             stage.compute()
-            save(output, last_image(reduction, name, options["quiet"]), notes)
+            save(output, last_image(reduction, options), notes)
         if not options["quiet"]:
             size = reduction.plan.layout.nframes, *shape
             print_closing_line(name, size, reduction.series.dtype, began, output.path)
@@ -92,7 +125,7 @@ def new_name(path: Path, suffix: str) -> Path:
 def load_images(options: Given) -> list[Path]:
     """Read the images that the options name; return the files that they come from."""
     files: list[Path] = []
-    for option, read in IMAGES.items():
+    for option, read in READERS.items():
         name = options[option]
         if name is not None:
             options[option] = read(name)
@@ -124,33 +157,22 @@ def reduction_of(
     )
 
 
-def last_image(reduction: Reduction, name: str, quiet: bool) -> np.ndarray | dict[str, np.ndarray]:
+def view_of(options: Given) -> Callable[[Status], View]:
+    """Return where a command shows its progress: bars would tear the lines of a log."""
+    if options["quiet"]:
+        return HiddenView
+    if sys.stderr.isatty() and not options["verbose"]:
+        return TerminalView
+    return partial(LogView, closing=False)  # the command has a closing line of its own
+
+
+def last_image(reduction: Reduction, options: Given) -> np.ndarray | dict[str, np.ndarray]:
     """Return the last image, or dict of images; the earlier ones only move the progress bar."""
-    image = None
-    stream = reduction.stream(Progress.snapshot, reading=True)
-    with stream as snapshots, progress_bar(len(snapshots), name, quiet) as move:
-        for snapshot in snapshots:
-            image = snapshot.image
-            move(1, REMARKS[snapshot.phase])
-    assert image is not None
-    return image
-
-
-@contextmanager
-def progress_bar(length: int, label: str, quiet: bool) -> Iterator[Callable]:
-    """Yield a function of a number of steps, and a remark, that moves a progress bar on stderr."""
-    if quiet:
-        yield lambda steps, remark="": None
-        return
-    with click.progressbar(
-        length=length, label=label, show_pos=True, item_show_func=_remark, file=sys.stderr
-    ) as bar:
-        yield bar.update
-
-
-def _remark(remark: str | None) -> str | None:
-    """Return the text behind a progress bar; there is none before the first step."""
-    return remark
+    stream = reduction.stream(Progress.itself, reading=True)
+    with Watched(stream, Look(), view_of(options)) as steps:
+        for _ in steps:
+            pass
+    return steps.image
 
 
 def print_closing_line(

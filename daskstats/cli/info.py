@@ -28,10 +28,10 @@ Facts = dict[str, Any]
 """about a series, as in JSON"""
 
 
-def print_info(*, input: tuple[str, ...], as_json: bool, **options: object) -> None:  # noqa: A002
+def print_info(names: tuple[str, ...], *, as_json: bool, **options: object) -> None:
     """Print the properties of a series, and its plans."""
     with reported_errors(bool(options["traceback"])), chosen_scheduler(options):
-        facts = _facts(input, options)
+        facts = _facts(names, options)
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return

@@ -1,21 +1,28 @@
-"""Options of the commands: from text to values."""
+"""Options of the commands: from text to values, without any package that takes long to import."""
 
+import logging
 from collections.abc import Callable
 from math import isinf
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
-from ..arguments import shown
-from ..formats.files import Opener, raw_opener
-from ..formats.table import suffixes
-from ..series.corrected import FLIPS, check_flip
+from ..packages import load
+from ..series.flips import FLIPS, check_flip
+from ..texts import shown
+from .logs import logged
+
+if TYPE_CHECKING:
+    from ..formats.files import Opener
 
 Given = dict[str, Any]
 """the values of options, under their names"""
 
 SCHEDULERS = ("threads", "synchronous", "processes")
+
+# The options that name the file of an image.
+IMAGES = ("mask", "dark")
 
 # The options that select frames, pixels and values.
 SELECTION = (
@@ -107,12 +114,14 @@ def frame_shape(text: str) -> tuple[int, int]:
     return rows, cols
 
 
-def raw(text: str) -> Opener:
+def raw(text: str) -> "Opener":
     """Return the opener of flat files for ROWSxCOLS,DTYPE[,SKIP[,GAP]]."""
     shape, dtype, *places = text.split(",")
     if len(places) > 2:
         raise ValueError(text)
-    opener = raw_opener(frame_shape(shape), np.dtype(dtype.strip()), *map(int, places))
+    size, edges = frame_shape(shape), map(int, places)
+    pixels = load("numpy").dtype(dtype.strip())
+    opener: Opener = load("daskstats.formats.files").raw_opener(size, pixels, *edges)
     return opener._replace(description=text)
 
 
@@ -184,11 +193,12 @@ FLIPPED = parsed(flip_name, f"one of {', '.join(FLIPS)}")
 REGION = parsed(box, "R0:R1,C0:C1, such as 0:512,1024:2048")
 RAW = parsed(raw, "ROWSxCOLS,DTYPE[,SKIP[,GAP]], such as 2048x2048,uint16,8192")
 SHAPE = parsed(frame_shape, "ROWSxCOLS, such as 1024x1024")
+NAMES = parsed(lambda text: [part.strip() for part in text.split(",")], "names")
 STATS = parsed(statistics_list, "names, with numbers after colons: max,percentile:5:95")
 SCHEDULER = parsed(scheduler, f"one of {', '.join(SCHEDULERS)} nor an address")
 
-MASK = f"""Leave out the pixels that are not zero in this image of bool or integers:
-{", ".join(suffixes("read"))} [none]."""
+MASK = """Leave out the pixels that are not zero in this image of bool or integers: .npy, .tif,
+.png, .edf, .cbf, .h5, .zarr and others [none]."""
 
 DARK = "Subtract this image from each frame; --invalid and --saturation are of the values before."
 FLIP = """Flip frames, after --dark: v reverses columns, h rows, hv both; t transposes, r90 turns
@@ -198,8 +208,6 @@ counterclockwise, r270 clockwise, as in HEXRD. --region and --mask are of flippe
 def series_options() -> list[click.Option]:
     """Return the options that select frames, memory and scheduler."""
     limit = 'Maximum memory to use, such as "4 GiB" [half of the available memory].'
-    address = "or the address of a dask scheduler (tcp://host:8786) [threads]."
-    file = "Use the cluster whose scheduler wrote this file (dask scheduler --scheduler-file)."
     flat = "Read flat files: shape and dtype of frames, bytes before them, and between them."
     workers = "Start a cluster of N processes on this machine, with a dashboard."
     return [
@@ -207,10 +215,19 @@ def series_options() -> list[click.Option]:
         option("--nframes", "N", "Use the first N frames [all].", default=0),
         *selection_options(),
         option("--memory-limit", "SIZE", limit),
+        *scheduler_options(),
+        option("--workers", "N", workers, type=click.IntRange(1)),
+        *diagnostic_options(),
+    ]
+
+
+def scheduler_options() -> list[click.Option]:
+    """Return the options that name a scheduler."""
+    address = "or the address of a dask scheduler (tcp://host:8786) [threads]."
+    file = "Use the cluster whose scheduler wrote this file (dask scheduler --scheduler-file)."
+    return [
         option("--scheduler", "NAME", f"{', '.join(SCHEDULERS)}, {address}", SCHEDULER),
         option("--scheduler-file", "FILE", file),
-        option("--workers", "N", workers, type=click.IntRange(1)),
-        traceback_flag(),
     ]
 
 
@@ -249,5 +266,27 @@ def output_flags(force: str) -> list[click.Option]:
     return [flag("--force", force), flag("--quiet", "Show no progress and no closing line.")]
 
 
-def traceback_flag() -> click.Option:
-    return flag("--traceback", "Show the traceback of an error.")
+def diagnostic_options() -> list[click.Option]:
+    """Return the options that tell more about a run, or about its error."""
+    text = "Log the plan, the run and compilations to stderr; -vv: more. There is no progress bar."
+    return [
+        option("-v --verbose", None, text, _start_log, count=True),
+        flag("--traceback", "Show the traceback of an error."),
+    ]
+
+
+def _start_log(ctx: click.Context, param: click.Parameter, value: int) -> int:
+    """Log until the command has ended: from INFO on, or from DEBUG on."""
+    if value:
+        ctx.with_resource(logged(logging.INFO if value == 1 else logging.DEBUG))
+    return value
+
+
+def files_of(inputs: tuple[str, ...], options: Given) -> list[str]:
+    """Return the files that a call reads, as far as its arguments tell.
+
+    Of several inputs, and of a folder, one that is the output is left out.
+    """
+    single = inputs[0] if len(inputs) == 1 and not Path(inputs[0]).is_dir() else None
+    given = single, *(options[name] for name in IMAGES)
+    return [file.partition("::")[0] for file in given if file]

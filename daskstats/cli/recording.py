@@ -3,18 +3,16 @@
 from inspect import signature
 from pathlib import Path
 
-from ..arguments import count_frames, frames_text, shown
+from ..arguments import count_frames, frames_text
 from ..formats.notes import Facts, Notes, Text
-from ..reduction import named
 from ..series.base import Source
 from ..statistics import STATISTICS
-from .options import Given
+from ..statistics.naming import named
+from ..texts import shown
+from .options import IMAGES, Given
 
 # Options that are noted as they were given, if they were.
 NOTED = ("invalid", "saturation", "skipna", "fill_value", "flip")
-
-# Options that name the file of an image.
-IMAGES = ("mask", "dark")
 
 
 def notes_on(

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ..arguments import integer, shown
+from ..arguments import integer
 from ..series.base import CutSource, Origins, Source, check_native
 from ..series.files import FileSource
 from ..series.joined import MOST_OPEN, JoinedSource
 from ..series.selection import select
+from ..texts import shown
 from .raw import RawSource
 
 # The options of image files, and their defaults.

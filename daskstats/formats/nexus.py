@@ -23,6 +23,7 @@ from ..packages import load
 from .hdf5_files import open_file
 from .hdf5_lock import hdf5_lock
 from .notes import NONE, Facts
+from .places import split_name
 from .writing import OutputFile
 
 if TYPE_CHECKING:
@@ -67,18 +68,6 @@ def write_dataset(image: np.ndarray, path: Path, notes: Facts, name: str) -> Non
         else:
             parent.attrs.update({"NX_class": "NXdata", "signal": last})
         _add_process(entry, _free_name("process", inside), notes)
-
-
-def split_name(name: str) -> list[str]:
-    """Return the parts of the name of a dataset, or refuse a name that HDF5 cannot have.
-
-    >>> split_name("/entry/dark")
-    ['entry', 'dark']
-    """
-    parts = name.strip("/").split("/")
-    if not all(parts) or {".", ".."}.intersection(parts):
-        raise ValueError(f"{name!r} is not the name of a dataset, such as /entry/dark")
-    return parts
 
 
 def _free_name(name: str, taken: Container[str]) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
-from ..arguments import shown, warn
+from ..arguments import warn
+from ..texts import shown
 from .natural import natural
 from .zarr_files import is_store
 from .zarr_search import find_store

@@ -23,6 +23,9 @@ from .blocks import DaskBlocks, ResidentBlocks, ScratchBlocks, SourceBlocks
 from .build import Key, Tasks
 from .tasks import keep_frames, open_store, read_block, read_frames, working, write_frames
 
+# Names of the tasks that make a directory, write frames there, and wait until all are written.
+SCRATCH_TASKS = "scratch", "write-frames", "frames-written"
+
 
 class Reader:
     """Gives tasks the arguments by which they read their blocks."""
@@ -45,7 +48,7 @@ class Reader:
             self._sources = cycle(_source_nodes(tasks, series, name, plan.replicas))
             self.after.append(name)
         if tasks.reservation is not None:
-            self._reserve(f"share-{token}", tasks.reservation)
+            self._reserve(f"reserve-memory-{token}", tasks.reservation)
         if plan.strategy == "resident" and not isinstance(series, DaskSource):
             self._keep_frames(f"read-frames-{token}")
         elif plan.strategy == "resident":
@@ -81,7 +84,7 @@ class Reader:
         self.after = [name, *self._reservations]
 
     def _write_to_disk(self, token: str) -> None:
-        scratch, name, written = (f"{kind}-{token}" for kind in ("scratch", "spool", "spooled"))
+        scratch, name, written = (f"{kind}-{token}" for kind in SCRATCH_TASKS)
         store = self._tasks.store = _store(self.series, self.plan, token)
         self._tasks.add(scratch, self._reservations)[scratch] = Task(
             scratch, open_store, store, *(self._working[1:] or [None])

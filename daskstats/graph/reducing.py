@@ -38,8 +38,10 @@ from .tasks import advance, combine_all, finish, fold, fold_to_send, one_plane, 
 TASKS_PER_RANGE, RANGE_NBYTES = 16, 128 << 20
 
 
-def lazy_images(work: Work, reservation: MemoryReservation | None = None) -> list[Array]:
-    """Return the lazy images; computed together, they read the series once."""
+def lazy_images(
+    work: Work, names: Sequence[str], reservation: MemoryReservation | None = None
+) -> list[Array]:
+    """Return the lazy images, named as dask shows them; together they read the series once."""
     plan = work.plan
     states = States(work, _token(work, list(work.images)), reservation)
     (keys,) = states.partials()
@@ -47,8 +49,8 @@ def lazy_images(work: Work, reservation: MemoryReservation | None = None) -> lis
         # One block: parts of rows are no blocks of an image.
         keys = states.combined([keys])
     return [
-        _finished(states, keys, spec, index, f"{spec.statistic.name}-{states.token}")
-        for index, spec in enumerate(work.images)
+        _finished(states, keys, spec, index, f"{name}-{states.token}")
+        for index, (spec, name) in enumerate(zip(work.images, names, strict=True))
     ]
 
 
@@ -56,7 +58,6 @@ def _finished(states: "States", keys: list[Key], spec: ImageSpec, index: int, na
     """Return the lazy image of one statistic: a block for each band of rows, or for all."""
     plan, statistic = states.work.plan, states.work.statistic
     in_bands, planes = plan.along == "rows" and not plan.in_pixels, spec.shape[:-2]
-    name = f"{name}-{index}" if index else name
     tasks = Tasks({**states.tasks.layers}, {**states.tasks.dependencies})
     layer = tasks.add(name, {key[0] for key in keys})
     for number, state in enumerate(keys):

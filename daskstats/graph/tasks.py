@@ -1,12 +1,14 @@
 """The bodies of tasks: read, fold, combine, finish images. Nothing here knows dask."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import reduce
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 
-from ..compiling import compiled_for
+from ..compiling import compiled_for, observed
 from ..images import ImageSpec
 from ..memory import computations
 from ..memory.available import worker_budget
@@ -16,6 +18,9 @@ from ..scratch.store import GroupManifest, ScratchStore
 from ..statistics import State, Statistic, compile_seconds
 from ..statistics.base import copy_state
 from .blocks import Blocks, SourceBlocks
+
+# The topic of a cluster's events under which workers announce that they compile.
+COMPILATIONS = "daskstats-compilations"
 
 
 def working(reservation: MemoryReservation, function: Callable, *arguments: Any) -> Any:
@@ -119,7 +124,24 @@ def rows_of(state: State, first: int, last: int) -> State:
 
 def fold_to_send(statistic: Statistic, pixels: Blocks, start: int) -> State:
     """Fold frames into a state that is sent to another process."""
-    return statistic.packed(fold(statistic, pixels, start))
+    with announced_compilations():
+        return statistic.packed(fold(statistic, pixels, start))
+
+
+@contextmanager
+def announced_compilations() -> Iterator[None]:
+    """Tell the clients of a cluster when this task begins to compile code, and when it has."""
+    worker, own = computations.current_worker(), get_ident()
+    if worker is None:
+        yield
+        return
+
+    def tell(remark: str) -> None:
+        if get_ident() == own:  # it is called for every thread
+            worker.log_event(COMPILATIONS, [worker.address, 1 if remark else -1])
+
+    with observed(tell):
+        yield
 
 
 def combine_all(statistic: Statistic, states: Sequence[State], sent: bool) -> State:

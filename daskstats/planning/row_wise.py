@@ -14,14 +14,14 @@ The first strategy that fits the memory limit is taken.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import cuts, strategies
 from .cuts import Parts, chunks, cut, split, task_size
 from .margins import MOST_TASKS, check_tasks, fetched, with_losses
 from .request import Request
 from .strategies import CHUNKS_IN_FLIGHT, MOST_SMALL_CHUNKS, SMALLEST_CHUNK, RowStrategy
-from .values import PIECE, Disk, MemoryLimitError, Plan, mebibytes
+from .values import PIECE, STRATEGIES, Disk, Layout, MemoryLimitError, Plan, mebibytes
 
 # Rows of the lowest bands of scratch data that are made for the sake of more steps.
 SMALLEST_BAND = PIECE
@@ -99,20 +99,61 @@ class Storage:
 
 def best_plan(request: Request, storage: Storage) -> tuple[Plan | None, Plan | None]:
     """Return the best plan, and one that was refused because of its tiny chunks, if any."""
-    tiny = None
+    tiny, refused = None, strategies_without_place(request, storage)
     for strategy in possible_strategies(request, storage):
-        if strategy.highest and strategy.tasks <= MOST_TASKS:
+        reason = excess(strategy)
+        if not reason:
             plan = plan_bands(strategy, storage)
             if not has_tiny_chunks(plan):
-                return plan, tiny
-            tiny = plan
+                return replace(plan, refused=better_than(plan, refused)), tiny
+            tiny, reason = plan, "scratch data would be in too many small chunks"
+        refused.setdefault(strategy.name, reason)
     return None, tiny
+
+
+def strategies_without_place(request: Request, storage: Storage) -> dict[str, str]:
+    """Return the strategies that `possible_strategies` leaves out, and the reasons."""
+    layout, found = request.layout, {}
+    unwanted = "" if storage.memory else "frames may not be kept (use_buffer)"
+    if not reads_rows(layout):
+        found["direct"] = "the series cannot read rows without the rest of their frames"
+    if unwanted or request.processes:
+        found["resident"] = unwanted or "workers of a cluster keep no frames"
+    if storage.disk is None:
+        found["scratch"] = storage.note or unwanted or "there is no directory for scratch data"
+    if request.processes and not storage.shuffle:
+        found["p2p"] = unwanted
+    return found
+
+
+def excess(strategy: RowStrategy) -> str:
+    """Return the reason why a strategy does not fit even in its lowest bands; empty if it does."""
+    if not strategy.highest:
+        needed = with_losses(strategy.needed(strategy.least))
+        limit = mebibytes(strategy.request.limit)
+        return f"it needs {mebibytes(needed)} of memory at least, the limit is {limit}"
+    return f"it needs {strategy.tasks} tasks" if strategy.tasks > MOST_TASKS else ""
+
+
+def better_than(plan: Plan, refused: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the refused strategies that are better than that of a plan."""
+    names = list(STRATEGIES)
+    found = [(name, refused[name]) for name in names if name in refused]
+    found = [each for each in found if names.index(each[0]) < names.index(plan.strategy)]
+    if plan.in_pixels and plan.strategy in refused:
+        found.append(("whole rows", refused[plan.strategy]))
+    return tuple(found)
+
+
+def reads_rows(layout: Layout) -> bool:
+    """Whether a series reads some rows for less than whole frames."""
+    return layout.row_unit < layout.rows or layout.rows == layout.width
 
 
 def possible_strategies(request: Request, storage: Storage) -> list[RowStrategy]:
     """Return the strategies for bands of whole rows, best first, and then for parts of rows."""
     layout, processes, found = request.layout, request.processes, []
-    if layout.row_unit < layout.rows or layout.rows == layout.width:
+    if reads_rows(layout):
         found.append(strategies.direct(request))
     if storage.memory and not processes:
         found.append(strategies.resident(request))

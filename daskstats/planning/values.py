@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from ..reprs import table
+
 MEBI = 1 << 20
 
 # Frames that a fold reads at once from a source that has to fetch them: the partial state is then
@@ -20,6 +22,16 @@ WAITING = 2
 FAN_IN = 8
 
 Range = tuple[int, int]
+
+# How frames get to the tasks that reduce them: row-wise strategies from the best on.
+STRATEGIES = {
+    "fold": "blocks of frames are folded into partial states",
+    "direct": "bands of rows are read from the series",
+    "resident": "every frame is read once and kept in memory",
+    "scratch": "every frame is read once and written to disk, in row order",
+    "p2p": "every frame is read once, and the workers exchange bands of rows",
+    "reread": "every frame is read again for each band of rows",
+}
 
 
 class MemoryLimitError(MemoryError):
@@ -56,6 +68,10 @@ class Layout:
     """bytes of a pixel in the copies that folds of float16 make"""
     width: int = 1
     """pixels of a row of the frames if the rows of this layout are single pixels, else 1"""
+
+    def __str__(self) -> str:
+        rows = self.rows // self.width
+        return f"{self.nframes} frames of {rows} x {self.cols * self.width}"
 
     def in_pixels(self) -> "Layout":
         """Return the layout of the frames as columns of pixels, for bands that are parts of rows.
@@ -185,6 +201,8 @@ class Plan:
     """copies of the series itself, one for each worker of a cluster: each task uses one of them"""
     note: str = ""
     """the reason why a better strategy was not possible"""
+    refused: tuple[tuple[str, str], ...] = ()
+    """better strategies, each with the reason why it was not possible"""
 
     @property
     def along(self) -> str:
@@ -203,21 +221,52 @@ class Plan:
         return self.layout.width > 1
 
     def __str__(self) -> str:
-        sizes = {stop - start for start, stop in self.blocks}
-        units = "pixels" if self.in_pixels else self.along
-        unit = units if max(sizes) > 1 else units[:-1]
-        size = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
-        blocks = f"{len(self.blocks)} block{'' if len(self.blocks) == 1 else 's'}"
-        where = f" in each of {self.processes} processes" if self.processes > 1 else ""
-        times = f"{self.reads:.4g} time{'' if self.reads == 1 else 's'}"
         text = (
-            f"{self.strategy}: {blocks} of {size} {unit}, "
-            f"{self.workers} at once{where}; each frame read {times}; "
-            f"at most {mebibytes(self.nbytes)} of {mebibytes(self.limit)}"
+            f"{self.strategy}: {self._blocks}, {self._at_once}; each frame read {self._times}; "
+            f"{self._memory}"
         )
         if self.disk is not None:
             text += f", {mebibytes(self.disk_nbytes)} of scratch data in {self.disk.directory}"
         return text + (f" ({self.note})" if self.note else "")
+
+    def __repr__(self) -> str:
+        return f"<Plan {self}>"
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks, with the reasons against better strategies."""
+        rows = [
+            ("strategy", f"{self.strategy}: {STRATEGIES[self.strategy]}"),
+            *((f"not {name}", reason) for name, reason in self.refused),
+            ("tasks", f"{self._blocks}, {self._at_once}"),
+            ("reads", f"each frame {self._times}"),
+            ("memory", self._memory),
+        ]
+        if self.disk is not None:
+            rows.append(("scratch", f"{mebibytes(self.disk_nbytes)} in {self.disk.directory}"))
+        if len(self.steps) > 1:
+            rows.append(("images", str(len(self.steps))))
+        return table("Plan", rows)
+
+    @property
+    def _blocks(self) -> str:
+        sizes = {stop - start for start, stop in self.blocks}
+        units = "pixels" if self.in_pixels else self.along
+        unit = units if max(sizes) > 1 else units[:-1]
+        size = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
+        return f"{len(self.blocks)} block{'' if len(self.blocks) == 1 else 's'} of {size} {unit}"
+
+    @property
+    def _at_once(self) -> str:
+        where = f" in each of {self.processes} processes" if self.processes > 1 else ""
+        return f"{self.workers} at once{where}"
+
+    @property
+    def _times(self) -> str:
+        return f"{self.reads:.4g} time{'' if self.reads == 1 else 's'}"
+
+    @property
+    def _memory(self) -> str:
+        return f"at most {mebibytes(self.nbytes)} of {mebibytes(self.limit)}"
 
 
 def mebibytes(nbytes: int) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 from ..graph.reading import described
 from ..packages import load
+from .compilations import subscribe, unsubscribe
 from .workers import POLL, TRANSFER, inspect_workers, no_workers, worker_timeout
 
 # Tasks in flight for each thread of the cluster, and in addition: a finished state waits on its
@@ -114,6 +115,8 @@ class ClusterRunner:
         # From workers that were started here states come directly, and not by way of the scheduler.
         local = isinstance(client.cluster, distributed.LocalCluster)
         self._fetch = partial(client.gather, direct=local or None, asynchronous=True)
+        load("daskstats.run.dashboard").show_progress(client, graph)
+        self._compilations = subscribe(client)
         _leave_worker_pool()
 
     on_wait: Callable[[], object] | None = None
@@ -130,10 +133,11 @@ class ClusterRunner:
         self._flying.clear()
         self._graph = {}
         self._release(list(self._futures))
+        unsubscribe(self._client)
 
     def compiling(self) -> bool:
-        """Whether the workers compile, which is not known here."""
-        return False
+        """Whether a worker is compiling code now."""
+        return self._compilations.running()
 
     # ------------------------------------------------------------------ submitting
 
@@ -218,11 +222,12 @@ class ClusterRunner:
         """Adapt the window to the workers; raise an error if there have been none for long."""
         self._looked = time.monotonic()
         try:
-            threads = sum(self._client.nthreads().values())
+            workers = self._client.nthreads()
         except OSError as error:
             raise ConnectionError(f"the scheduler does not answer: {error}") from error
-        if threads:
-            self._threads, self._last_seen = threads, self._looked
+        self._compilations.keep(workers)
+        if workers:
+            self._threads, self._last_seen = sum(workers.values()), self._looked
             self._fill()
         elif self._looked - self._last_seen > worker_timeout():
             raise no_workers()

@@ -1,5 +1,6 @@
 """The state of a running reduction so far: the one place that combines its partial results."""
 
+import html
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,9 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from ..graph.build import Work
+from ..pictures import side_by_side
+from ..planning.values import mebibytes
+from ..reprs import described
 from ..statistics import State
 
 ImageT = TypeVar("ImageT", np.ndarray, dict[str, np.ndarray])
@@ -34,6 +38,25 @@ class Snapshot(Generic[ImageT]):
     """name of the statistic; several are separated by commas"""
     nbytes: int = 0
     """bytes of frames that have been read so far, those that are read again included"""
+
+    def __repr__(self) -> str:
+        every = (described(image.shape, image.dtype) for image in self._images.values())
+        return f"<Snapshot of {self._caption}, image of {', '.join(every)}>"
+
+    def _repr_html_(self) -> str:
+        """Return small pictures for notebooks; pixels that are not seen yet are hatched."""
+        rows = int(np.count_nonzero(self.seen[:, 0]))
+        caption = f"{self._caption}, {mebibytes(self.nbytes)} read ({self.phase})"
+        return f"<p>{html.escape(caption)}</p>{side_by_side(self._images, rows)}"
+
+    @property
+    def _images(self) -> dict[str, np.ndarray]:
+        image = self.image
+        return image if isinstance(image, dict) else {self.statistic: image}
+
+    @property
+    def _caption(self) -> str:
+        return f"{self.statistic}: {self.done} of {self.total} {self.unit}"
 
 
 class Progress:
@@ -185,6 +208,11 @@ class Progress:
     def statistic(self) -> str:
         """Name of the statistic; several are separated by commas."""
         return ", ".join(self.names)
+
+    @property
+    def series(self) -> str:
+        """The series in words."""
+        return str(self._plan.layout)
 
     @property
     def rows_seen(self) -> int:

@@ -51,7 +51,8 @@ from .workers import Workers
 # Steps in which frames are read before the first row is reduced, at most: one for each snapshot.
 READ_STEPS = 50
 
-# The tasks of a shuffle of distributed that send the blocks of the series to other workers.
+# The tasks of a shuffle of distributed that send the blocks of the series to other workers; dask may
+# put the name of another task that it has joined to it in front.
 TRANSFER_NAME = "rechunk-transfer-"
 
 
@@ -255,7 +256,7 @@ def transfers(graph: dict, nframes: int) -> list[tuple[Key, int]]:
 
     Each of them sends about as many.
     """
-    keys = [key for key in graph if isinstance(key, tuple) and key[0].startswith(TRANSFER_NAME)]
+    keys = [key for key in graph if isinstance(key, tuple) and TRANSFER_NAME in key[0]]
     return [(key, nframes * done // len(keys)) for done, key in enumerate(keys, start=1)]
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from ..memory.reservation import MemoryReservation
 from ..planning.values import MemoryLimitError
+from ..reprs import table
 from .progress import Progress
 from .runner import Runner
 from .scheduler import Execution
@@ -45,6 +46,24 @@ class Stream(Iterator[T]):
     def __len__(self) -> int:
         return self._length
 
+    def __repr__(self) -> str:
+        name, *facts = self._facts().values()
+        return f"<Stream of {name} of {', '.join(facts)}>"
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks."""
+        return table("Stream", self._facts().items())
+
+    def _facts(self) -> dict[str, str]:
+        progress = self.progress
+        return {
+            "statistic": progress.statistic,
+            "series": progress.series,
+            "images": f"{progress.step + 1} of {self._length} images",
+            "done": f"{progress.done} of {progress.total} {progress.unit}",
+            "phase": self.phase,
+        }
+
     def __next__(self) -> T:
         with self._lock:
             if self._closed or self.progress.step + 1 == self._length:
@@ -74,7 +93,10 @@ class Stream(Iterator[T]):
                 self._stop()
                 raise StopIteration
         runner.on_wait = self.on_wait
-        self.progress.advance(runner.next())
+        try:
+            self.progress.advance(runner.next())
+        finally:
+            runner.on_wait = None  # it may refer to this stream
         return self._view(self.progress)
 
     def _start(self) -> Runner:

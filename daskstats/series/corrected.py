@@ -3,56 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
 
 import numpy as np
 from dask.array import Array, from_array
 from dask.base import tokenize
 
-from ..arguments import shown
 from .base import Cut, CutSource, Source
 from .daskarrays import DaskSource
+from .flips import UNFLIPPED, Flip, check_flip
 from .foreign import is_plain, refusal
 from .selection import select
 
 LeftOut = Callable[[np.ndarray], np.ndarray]
 """(values of the file) to a bool array, True where a value does not count"""
-
-
-class Flip(NamedTuple):
-    """A flip of images: first transposed or not, then rows and columns reversed or not."""
-
-    turned: bool
-    up: bool
-    across: bool
-
-    def of(self, images: Any) -> Any:
-        """Return the flipped view of images (..., rows, cols), also of a dask array.
-
-        >>> FLIPS["r90"].of(np.array([[1, 2], [3, 4]])).tolist()
-        [[2, 4], [1, 3]]
-        """
-        images = images.swapaxes(-1, -2) if self.turned else images
-        return images[..., :: -1 if self.up else 1, :: -1 if self.across else 1]
-
-    def rows_of_file(self, first: int, last: int, rows: int) -> tuple[int, int]:
-        """Return the rows of the file that hold rows ``first:last`` of the flipped image."""
-        if self.turned:
-            return 0, rows
-        return (rows - last, rows - first) if self.up else (first, last)
-
-
-UNFLIPPED = Flip(False, False, False)
-
-# The names that HEXRD's ProcessedImageSeries knows. "v" reverses the columns, and "h" the rows.
-FLIPS = {
-    **dict.fromkeys(("v", "y"), Flip(False, False, True)),
-    **dict.fromkeys(("h", "x"), Flip(False, True, False)),
-    **dict.fromkeys(("hv", "vh", "r180"), Flip(False, True, True)),
-    **dict.fromkeys(("t", "T"), Flip(True, False, False)),
-    **dict.fromkeys(("r90", "ccw90"), Flip(True, True, False)),
-    **dict.fromkeys(("r270", "cw90"), Flip(True, False, True)),
-}
 
 # Columns of a frame that are copied at a time: the rows of the file that a turned frame has them
 # from stay in cache. Turning frames of 1024 x 1024 uint16 whole takes twice as long.
@@ -128,6 +91,7 @@ class CorrectedSource(CutSource):
     Examples
     --------
     >>> from .arrays import ArraySource
+    >>> from .flips import FLIPS
     >>> source = ArraySource(np.array([[[1, 2], [3, 4]]], "u1"))
     >>> dark = check_dark(np.array([[2, 0], [0, 0]]), source)
     >>> corrected = CorrectedSource(source, dark, FLIPS["h"])
@@ -237,13 +201,6 @@ def correct(
     if isinstance(source, DaskSource):
         return DaskSource(found.of(_difference(source.array, checked)))
     return CorrectedSource(source, checked, found)
-
-
-def check_flip(flip: object) -> Flip:
-    """Return the flip of a name."""
-    if not isinstance(flip, str) or flip not in FLIPS:
-        raise ValueError(f"flip must be one of {', '.join(FLIPS)}, got {shown(flip)}")
-    return FLIPS[flip]
 
 
 def check_dark(dark: object, source: Source, left_out: LeftOut | None = None) -> Dark:

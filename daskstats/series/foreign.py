@@ -7,6 +7,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from ..arguments import shown
+from ..packages import loaded
+
 _FILLED = (
     ".filled(value)",
     ", with a value that no pixel has, and give invalid=value (for floats .filled(numpy.nan) and "
@@ -25,8 +28,8 @@ ADVICE = {
     ("pint", "Quantity"): (".m_as(unit)", ", the same unit for all"),
     ("xarray", "DataArray"): _VALUES,
     ("xarray", "Variable"): _VALUES,
-    ("xarray", "Dataset"): ("[name].values", ", of one of its variables (or .data)"),
-    ("xarray", "DataTree"): ("[name].values", ", of one of its variables (or .data)"),
+    ("xarray", "Dataset"): ("[name]", ", of one of its variables"),
+    ("xarray", "DataTree"): ("[path]", ", of one of its variables"),
     ("pandas", "DataFrame"): (".to_numpy()", ""),
     ("pandas", "Series"): (".to_numpy()", ""),
     # Of spectra; of images `array_of` takes the data.
@@ -103,6 +106,24 @@ def called(kind: type) -> str:
 def advice_for(kind: type) -> tuple[str, str] | None:
     """Return how to make plain arrays of a type, and a remark; None if the type is unknown."""
     return _named_for(kind, ADVICE)
+
+
+def is_a(value: object, module: str, name: str) -> bool:
+    """Whether an object is of a class of a package, by its type: a test double claims any."""
+    kind = loaded(module, name)
+    return kind is not None and issubclass(type(value), kind)
+
+
+def is_data_array(ims: object) -> bool:
+    """Whether an object is a DataArray of xarray."""
+    return is_a(ims, "xarray", "DataArray")
+
+
+def variables_of(ims: object) -> str:
+    """Return the names of the variables of a Dataset, as the end of its refusal."""
+    if not is_a(ims, "xarray", "Dataset"):
+        return ""
+    return f": {shown(list(ims.data_vars))}"  # type: ignore[attr-defined]
 
 
 def array_of(ims: object) -> object:

@@ -88,7 +88,8 @@ def open_source(ims: Any) -> Source:
     if paths is not None:
         return _formats.open_files(paths)
     if advice_for(given) is not None and not issubclass(given, np.ndarray):
-        raise TypeError(refusal(given, "the image series", "an array (frames, rows, cols)"))
+        text = refusal(given, "the image series", "an array (frames, rows, cols)")
+        raise TypeError(text + foreign.variables_of(ims))
     # A test double may claim another class: only its type counts.
     kinds = _kinds() if ims.__class__ is given else []
     for kind in kinds:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from dask.utils import SerializableLock
 
-from ..packages import load, loaded
+from ..packages import load
 from .base import Source, check_count
-from .foreign import called, check_plain
+from .foreign import called, check_plain, is_a
 
 # Classes with a length and frames by their index, as (module, name).
 SEQUENCES = (
@@ -42,7 +42,7 @@ class ReaderSource(Source):
 
     @classmethod
     def accepts(cls, ims: object) -> bool:
-        return _is_fabio(ims) or any(_is_a(ims, *name) for name in SEQUENCES)
+        return _is_fabio(ims) or any(is_a(ims, *name) for name in SEQUENCES)
 
     def _frame(self, index: int) -> np.ndarray:
         with self._lock:
@@ -72,10 +72,4 @@ class ReaderSource(Source):
 
 
 def _is_fabio(ims: object) -> bool:
-    return _is_a(ims, *FABIO)
-
-
-def _is_a(ims: object, module: str, name: str) -> bool:
-    """Whether an object is of a class of a package, by its type: a test double claims any."""
-    kind = loaded(module, name)
-    return kind is not None and issubclass(type(ims), kind)
+    return is_a(ims, *FABIO)

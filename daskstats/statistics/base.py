@@ -25,8 +25,8 @@ import numpy as np
 from dask.base import tokenize
 from numpy.typing import DTypeLike
 
-from ..arguments import shown
 from ..series.piece import Piece
+from ..texts import shown
 from .validity import Validity, can_hold, fill_pixels
 
 State = dict[str, np.ndarray]

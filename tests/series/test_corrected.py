@@ -15,8 +15,9 @@ from helpers import check_series, make_frames, read_dense
 import daskstats as stats
 from daskstats.series.arrays import ArraySource
 from daskstats.series.base import layout
-from daskstats.series.corrected import FLIPS, CorrectedSource, correct, mark_of
+from daskstats.series.corrected import CorrectedSource, correct, mark_of
 from daskstats.series.daskarrays import DaskSource
+from daskstats.series.flips import FLIPS
 from daskstats.series.opening import as_series
 from daskstats.series.selection import select
 

@@ -1,0 +1,52 @@
+"""Faults of a call that are found before anything is imported that takes long."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from ..names import check_statistic
+from .options import IMAGES, Given
+
+# Addresses, patterns, and names as silx writes them; `formats.paths` reads these.
+NOT_PLAIN = re.compile(r"://|[?*\[]|^\w\w+:(?!:)")
+
+
+def check_arguments(inputs: Iterable[str], options: Given) -> None:
+    """Refuse schedulers that exclude each other, and files that are missing."""
+    given = [name for name in ("scheduler", "scheduler_file", "workers") if options.get(name)]
+    if len(given) > 1:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise click.UsageError(f"{names} exclude each other", click.get_current_context())
+    # distributed would wait for the file.
+    file = options["scheduler_file"]
+    if file and not Path(file).is_file():
+        raise FileNotFoundError(f"there is no scheduler file {file}")
+    for name in IMAGES:
+        if options.get(name) is not None:
+            check_file(options[name], name)
+    for text in inputs:
+        check_file(text, "file")
+
+
+def check_file(text: str, role: str) -> None:
+    """Refuse the name of a file that is not there; what else it may be is left to its opening.
+
+    >>> check_file("no_such.h5::/entry", "file")
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: there is no file no_such.h5::/entry
+    >>> check_file("no_such_*.h5", "file")
+    """
+    path = Path(text.partition("::")[0])
+    # An array in a zip file has a path that goes on behind that of the file.
+    inside = any(parent.is_file() for parent in path.parents)
+    if not (NOT_PLAIN.search(text) or path.exists() or inside):
+        raise FileNotFoundError(f"there is no {role} {text}")
+
+
+def check_statistics(statistics: Iterable[str | tuple]) -> None:
+    """Refuse a name that no statistic has."""
+    for statistic in statistics:
+        check_statistic(statistic if isinstance(statistic, str) else statistic[0])

@@ -1,0 +1,150 @@
+"""Places where the progress of a run is shown: a notebook, a terminal, the log of a batch job."""
+
+import html
+import logging
+import sys
+import time
+from typing import Protocol
+
+import click
+
+from .packages import load, loaded
+from .status import Status
+
+# Seconds between two lines where there is neither a notebook nor a terminal.
+LOG_INTERVAL = 30
+
+COLOURS = {"running": "#1976d2", "done": "#388e3c"}
+FAILED = "#d32f2f"
+
+log = logging.getLogger("daskstats")
+
+
+class View(Protocol):
+    """A place where progress is shown."""
+
+    pictures: bool
+    """whether it shows images"""
+
+    def show(self, status: Status, figures: str) -> None:
+        """Show how far the run is."""
+
+    def end(self, status: Status, figures: str, state: str) -> None:
+        """Show how the run has ended."""
+
+
+class Page:
+    """HTML, and the same as text."""
+
+    def __init__(self, markup: str, text: str) -> None:
+        self.markup, self.text = markup, text
+
+    def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
+        return {"text/html": self.markup, "text/plain": self.text}
+
+
+class NotebookView:
+    """One output of a notebook cell, replaced in place."""
+
+    pictures = True
+
+    def __init__(self, status: Status) -> None:
+        display = load("IPython.display").display
+        self._handle = display(self._page(status.line(), 0, "running", ""), display_id=True)
+
+    def show(self, status: Status, figures: str) -> None:
+        self._handle.update(self._page(status.line(), status.fraction, "running", figures))
+
+    def end(self, status: Status, figures: str, state: str) -> None:
+        text = status.closing_line(state)
+        self._handle.update(self._page(text, status.fraction, state, figures))
+
+    def _page(self, text: str, fraction: float, state: str, figures: str) -> Page:
+        bar = f"width:{100 * fraction:.1f}%;height:6px;background:{COLOURS.get(state, FAILED)}"
+        return Page(
+            f'<div class="daskstats-watch" data-state="{html.escape(state)}" '
+            f'style="font:13px sans-serif;max-width:1200px">'
+            f'<div style="background:#e0e0e0;height:6px;margin:4px 0"><div style="{bar}"></div>'
+            f'</div><div style="margin:4px 0">{html.escape(text)}</div>'
+            f'<div style="display:flex;flex-wrap:wrap">{figures}</div></div>',
+            text,
+        )
+
+
+class HiddenView:
+    """Nothing at all."""
+
+    pictures = False
+
+    def __init__(self, status: Status) -> None:
+        pass
+
+    def show(self, status: Status, figures: str) -> None:
+        pass
+
+    def end(self, status: Status, figures: str, state: str) -> None:
+        pass
+
+
+class TerminalView:
+    """A progress bar on stderr."""
+
+    pictures = False
+
+    def __init__(self, status: Status) -> None:
+        self._bar = click.progressbar(
+            length=len(status.stream), file=sys.stderr, show_eta=False, item_show_func=_or_nothing
+        )
+        self._bar.__enter__()
+
+    def show(self, status: Status, figures: str) -> None:
+        self._bar.update(status.progress.step + 1 - self._bar.pos, status.line())
+
+    def end(self, status: Status, figures: str, state: str) -> None:
+        done = status.progress.step + 1 - self._bar.pos
+        self._bar.update(done, status.closing_line(state))
+        self._bar.__exit__(None, None, None)
+
+
+def _or_nothing(line: str | None) -> str:
+    """Return the text behind a progress bar; there is none before the first update."""
+    return line or ""
+
+
+class LogView:
+    """Lines in the log, or on stderr where nobody has configured the log.
+
+    Parameters
+    ----------
+    status : Status
+    closing : bool
+        Whether there is a line at the end, also after a short time.
+    """
+
+    pictures = False
+
+    def __init__(self, status: Status, closing: bool = True) -> None:
+        self._next, self._closing = time.monotonic() + LOG_INTERVAL, closing
+
+    def show(self, status: Status, figures: str) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + LOG_INTERVAL
+            self._write(status.line())
+
+    def end(self, status: Status, figures: str, state: str) -> None:
+        if self._closing:
+            self._write(status.closing_line(state))
+
+    def _write(self, line: str) -> None:
+        if log.isEnabledFor(logging.INFO):
+            log.info("%s", line)
+        else:
+            print(line, file=sys.stderr)
+
+
+def current_view() -> type[NotebookView] | type[TerminalView] | type[LogView]:
+    """Return the kind of view for this process: notebook, terminal, or log."""
+    get_ipython = loaded("IPython", "get_ipython")
+    if get_ipython is not None and getattr(get_ipython(), "kernel", None) is not None:
+        return NotebookView
+    return TerminalView if sys.stderr.isatty() else LogView
