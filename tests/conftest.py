@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import gc
+import os
 import signal
 import threading
 import time
@@ -67,6 +68,15 @@ def _pools_are_forked() -> Iterator[None]:
     """Fork the processes of dask's scheduler "processes", which by default import everything."""
     with dask.config.set({"multiprocessing.context": start_method()}):
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _code_is_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of the processes of pytest-xdist let one compile code that the others need as well."""
+    if "PYTEST_XDIST_WORKER" in os.environ and os.name == "posix":
+        from turns import compile_in_turn
+
+        compile_in_turn(tmp_path_factory.getbasetemp().parent)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -27,7 +27,7 @@ LEAVING_OUT = {
     "i1": {"min"} | SQUARES,
     "i2": SUMS,
     "u4": {"argmax"} | RANKS,
-    "i4": {"max"} | SQUARES | RANKS,
+    "i4": {"max", "count"} | SUMS | SQUARES | RANKS,
     "u8": SUMS | SQUARES,
     "i8": {"min", "argmin"} | COUNTS,
     "f8": {"max"} | SUMS | SQUARES,

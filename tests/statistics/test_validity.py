@@ -138,7 +138,7 @@ def test_many_frames(name, dtype, rng):
 @pytest.mark.parametrize(("name", "dtype"), cut(["max", "count", "percentile"], DTYPES))
 def test_tiles_of_many_pixels(name, dtype, rng):
     """Several tiles of folds and of order statistics, the last ones not full."""
-    frames = frames_with_gaps(rng, (13, 5, 16411), dtype)
+    frames = frames_with_gaps(rng, (13, 3, 16411), dtype)
     validity = some_validity(dtype)[2]
     values = np.ma.array(frames, mask=left_out(frames, *numbers(validity)))
     if name == "max" and values.dtype.kind in "biu":
