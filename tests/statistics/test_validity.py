@@ -308,7 +308,7 @@ def test_clipping_leaves_out_what_is_invalid(rng):
     frames = rng.poisson(20, (50, 2, 300)).astype("u2")
     frames[rng.random(frames.shape) < 0.3] = 65535
     frames[:, 0, 0] = 65535
-    floats = np.where(frames == 65535, np.nan, frames.astype("f8"))
+    floats = np.where(frames == 65535, np.nan, frames.astype("f4"))
     valid = clipped_average().excluding(Validity((65535,)))
     image = reduce_cut(valid, frames, [1], "f8")
     np.testing.assert_array_equal(image, reduce_cut(clipped_average(), floats, [], "f8"))
