@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ import dask
 import distributed
 import numpy as np
 from fakes import FakeSeries, Ramp
+from forking import start_method
 
 from daskstats.run import workers
 
@@ -29,16 +29,11 @@ HERE = "127.0.0.1"
 
 @cache
 def worker_method() -> str:
-    """Return the method to start workers: forking a server that has imported their packages.
-
-    Each worker would take two seconds of a core to import them again.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return "spawn"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["distributed", "daskstats.kernels"])
-    forkserver.ensure_running()
-    return "forkserver"
+    """Return the method to start workers."""
+    method = start_method()
+    if method == "forkserver":
+        forkserver.ensure_running()
+    return method
 
 
 @contextmanager

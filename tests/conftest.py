@@ -1,15 +1,19 @@
 """Fixtures that every test may use."""
 
 import gc
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.threaded
 import numpy as np
 import pytest
+from forking import start_method
 
 from daskstats.memory import reservation
 
@@ -51,14 +55,41 @@ def inside() -> Iterator[Any]:
         yield client
 
 
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C interrupt; a shell has it ignored in what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _pools_are_forked() -> Iterator[None]:
+    """Fork the processes of dask's scheduler "processes", which by default import everything."""
+    with dask.config.set({"multiprocessing.context": start_method()}):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _code_is_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of the processes of pytest-xdist let one compile code that the others need as well."""
+    if "PYTEST_XDIST_WORKER" in os.environ and os.name == "posix":
+        from turns import compile_in_turn
+
+        compile_in_turn(tmp_path_factory.getbasetemp().parent)
+
+
 @pytest.fixture(autouse=True, scope="module")
-def _nothing_is_held() -> None:
+def _nothing_is_held() -> Iterator[None]:
     """Forget the memory reservations left by tests of another file.
 
     An error that was caught keeps its traceback, which keeps the failed computation.
     """
     gc.collect()
     reservation._entries.clear()
+    before = set(threading.enumerate())
+    yield
+    _wait_for_threads(before)
 
 
 @pytest.fixture(autouse=True)
@@ -66,20 +97,29 @@ def _no_thread_is_left() -> Iterator[None]:
     """Fail a test that leaves a thread of daskstats, or one that would keep the process alive."""
     before = set(threading.enumerate())
     yield
-    # A thread that was told to end may need a moment to do so.
+    # This does the work of one thread at once, which looks eight times a second: the end of the
+    # file waits for it, not each of thousands of tests.
+    reservation._end_finished()
+    _wait_for_threads(before, ("daskstats-watch",))
+
+
+def _wait_for_threads(before: set[threading.Thread], later: tuple[str, ...] = ()) -> None:
+    """Wait for the threads that were told to end."""
     deadline = time.monotonic() + 5
-    while (left := _threads_left(before)) and time.monotonic() < deadline:
+    while (left := _threads_left(before, later)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not left, f"threads left behind: {sorted(thread.name for thread in left)}"
 
 
-def _threads_left(before: set[threading.Thread]) -> set[threading.Thread]:
+def _threads_left(
+    before: set[threading.Thread], later: tuple[str, ...] = ()
+) -> set[threading.Thread]:
     pools = [dask.threaded.default_pool, *_values(dask.threaded.pools)]
     kept = {thread for pool in pools for thread in getattr(pool, "_threads", ())}
     return {
         thread
         for thread in set(threading.enumerate()) - before - kept
-        if thread.name.startswith("daskstats-")
+        if (thread.name.startswith("daskstats-") and thread.name not in later)
         or not (thread.daemon or thread.name.startswith(KEPT_BY_OTHERS))
     }
 

@@ -152,7 +152,12 @@ def test_while_a_series_is_simulated(tmp_path, suffix):
 
 @pytest.mark.parametrize(
     ("name", "group", "delay"),
-    [("SIGINT", True, 0), ("SIGINT", True, 0.6), ("SIGTERM", False, 0.3), ("SIGHUP", True, 0.9)],
+    [
+        ("SIGINT", True, 0.6),
+        ("SIGTERM", False, 0.3),
+        pytest.param("SIGINT", True, 0, marks=pytest.mark.nightly),
+        pytest.param("SIGHUP", True, 0.9, marks=pytest.mark.nightly),
+    ],
 )
 def test_while_a_cluster_starts(tmp_path, data, name, group, delay):
     """The workers are not there yet, but their processes are."""
@@ -165,7 +170,12 @@ def test_while_a_cluster_starts(tmp_path, data, name, group, delay):
 
 
 @pytest.mark.parametrize(
-    ("name", "group"), [("SIGINT", True), ("SIGTERM", True), ("SIGUSR1", False)]
+    ("name", "group"),
+    [
+        ("SIGINT", True),
+        pytest.param("SIGTERM", True, marks=pytest.mark.nightly),
+        pytest.param("SIGUSR1", False, marks=pytest.mark.nightly),
+    ],
 )
 def test_while_workers_compute(tmp_path, data, name, group):
     spill = tmp_path / "spill"
@@ -182,13 +192,13 @@ def test_while_workers_compute(tmp_path, data, name, group):
     assert not [path for path in spill.rglob("*") if path.name.startswith(("worker", "daskstats"))]
 
 
-@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
-def test_a_signal_that_is_ignored_stays_so(tmp_path, data, name):
+def test_signals_that_are_ignored_stay_so(tmp_path, data):
     """`nohup` ignores the first, and a shell the second in the background."""
-    arguments = "max", data / "whole.zarr", "-o", "x.npy", "-v"
-    with running(tmp_path, *arguments, ignored=(name,)) as program:
+    arguments, ignored = ("max", data / "whole.zarr", "-o", "x.npy", "-v"), ("SIGHUP", "SIGINT")
+    with running(tmp_path, *arguments, ignored=ignored) as program:
         program.wait_for_line("daskstats: max of ")
-        program.send(signal.Signals[name], group=False)
+        for name in ignored:
+            program.send(signal.Signals[name], group=False)
         _, errors = program.process.communicate(timeout=60)
         assert program.process.returncode == 0, errors
     assert (np.load(tmp_path / "x.npy") == np.arange(512) + 1).all()

@@ -91,15 +91,21 @@ def files(tmp_path_factory):
     return place
 
 
+# Each is a process that imports everything; every run has each kind of job once.
+JOBS = [
+    ["dataset=scan.h5", "series", "array", "path=scan.zarr"],
+    ["open_zarr=scan.zarr", "series", "path=scan.h5", "median=scan.zarr"],
+]
+MORE_JOBS = [
+    ["path=scan.h5", "series", "array"],
+    ["path=scan.zarr"],
+    ["median=scan.h5", "median=scan.zarr"],
+]
+
+
 @pytest.mark.parametrize(
     "jobs",
-    [
-        ["path=scan.h5", "series", "array"],
-        ["dataset=scan.h5", "series", "path=scan.zarr"],
-        ["open_zarr=scan.zarr", "series", "path=scan.h5", "median=scan.zarr"],
-        ["path=scan.zarr"],
-        ["median=scan.h5", "median=scan.zarr"],
-    ],
+    [*JOBS, *(pytest.param(jobs, marks=pytest.mark.nightly) for jobs in MORE_JOBS)],
     ids=" ".join,
 )
 def test_first_use_in_eight_threads(files, jobs):

@@ -52,6 +52,7 @@ def place(tmp_path: Path) -> Any:
         yield tmp_path
 
 
+@pytest.mark.usefixtures("_ctrl_c")
 @pytest.mark.parametrize("strategy", LIMITS)
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])

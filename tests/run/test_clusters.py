@@ -108,6 +108,7 @@ def test_work_in_flight_is_bounded_and_nothing_is_gathered_unasked(inside, tmp_p
 
 # Ctrl-C may come just when distributed has made a coroutine and not yet begun it.
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.usefixtures("_ctrl_c")
 @pytest.mark.parametrize("leave", ["close", "del", "raise", "fail", "interrupt"])
 def test_nothing_is_left_after_leaving(client, tmp_path, leave):
     """No task, key or future stays, and most frames are never read."""
@@ -132,6 +133,7 @@ def test_nothing_is_left_after_leaving(client, tmp_path, leave):
                 list(images)
         assert settle(client) == (0, 0, 0)
     assert sum(scan.logged().values()) < 250
+    images = None
     gc.collect()  # such a coroutine, or it would warn in a later test
 
 
@@ -151,8 +153,6 @@ def leave_by_failure(log):
 
 
 def interrupt_soon(delay=0.2):
-    # Where the tests run it may be ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     main = threading.main_thread().ident
     timer = threading.Timer(delay, signal.pthread_kill, (main, signal.SIGINT))
     timer.start()

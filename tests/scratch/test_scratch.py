@@ -219,9 +219,15 @@ def test_each_frame_is_read_once(place, whole):
         assert left(place) == []
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "sync"])
-@pytest.mark.parametrize("steps", [1, 7, 60, 96])
-def test_images_fill_up(place, whole, scheduler, steps):
+FILLED = [(1, "threads"), (7, "sync"), (60, "threads"), (96, "sync")]
+ALSO_FILLED = [(1, "sync"), (7, "threads"), (60, "sync"), (96, "threads")]
+
+
+@pytest.mark.parametrize(
+    ("steps", "scheduler"),
+    [*FILLED, *(pytest.param(*each, marks=pytest.mark.nightly) for each in ALSO_FILLED)],
+)
+def test_images_fill_up(place, whole, steps, scheduler):
     ims, median = whole
     ims.reads.clear()
     with dask.config.set(scheduler=scheduler):
@@ -594,7 +600,9 @@ def test_many_threads_share_a_place(place, whole):
         np.testing.assert_array_equal(image, median)
 
 
-@pytest.mark.parametrize("taken", [1, 3, 6])
+@pytest.mark.parametrize(
+    "taken", [3, *(pytest.param(steps, marks=pytest.mark.nightly) for steps in (1, 6))]
+)
 def test_an_iterator_that_is_open_at_exit(tmp_path, taken):
     script = f"""
         import sys

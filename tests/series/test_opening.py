@@ -339,18 +339,27 @@ def test_every_byte_but_0_is_true(kind, tmp_path):
     for name in ("max", "min", "sum", "average", "std", "median", "range", "argmax", "argmin"):
         image = getattr(stats, name)(ims).compute()
         assert image.tobytes() == getattr(stats, name)(right).compute().tobytes(), name
-    every = [("count_above", 0.5), ("clipped_average", 1), ("percentile", 30), "max", "min"]
-    for options in ({}, {"invalid": 1, "fill_value": 0}, {"saturation": 1, "fill_value": 0}):
-        images = dask.compute(stats.aggregate(ims, every, **options))[0]
-        wanted = dask.compute(stats.aggregate(right, every, **options))[0]
-        for name, image in images.items():
-            assert image.tobytes() == wanted[name].tobytes(), (name, options)
+    check_strange(ims, right, [("count_above", 0.5), ("percentile", 30), "max"])
     for name in ("max", "average", "median"):
         images = getattr(stats, f"{name}_iter")(ims, 3)
         assert [i.tobytes() for i in images] == [
             i.tobytes() for i in getattr(stats, f"{name}_iter")(right, 3)
         ]
     assert (before == STRANGE).all(), "the frames themselves have been changed"
+
+
+def check_strange(ims, right, every):
+    for options in ({}, {"invalid": 1, "fill_value": 0}, {"saturation": 1, "fill_value": 0}):
+        images = dask.compute(stats.aggregate(ims, every, **options))[0]
+        wanted = dask.compute(stats.aggregate(right, every, **options))[0]
+        for name, image in images.items():
+            assert image.tobytes() == wanted[name].tobytes(), (name, options)
+
+
+@pytest.mark.nightly
+def test_every_byte_but_0_is_true_in_more_statistics():
+    every = ["min", "sum", "std", ("clipped_average", 1), "argmax", "argmin"]
+    check_strange(STRANGE.view("?"), STRANGE != 0, every)
 
 
 def test_strange_bools_that_wait_on_disk(tmp_path):

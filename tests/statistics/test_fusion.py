@@ -6,6 +6,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from cuts import is_usual
 from fakes import FakeSeries
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,8 +34,29 @@ def frames(rng):
     return rng.poisson(50, (30, 17, 13)).astype("u2")
 
 
-@pytest.mark.parametrize("dtype", ["?", "u1", "i2", "u4", "i8", "f2", "f4", "f8", ">u2"])
-@pytest.mark.parametrize("statistics", [FRAMEWISE, ROWWISE, MIXED], ids=["frames", "rows", "mixed"])
+def fused(dtypes):
+    """Return each list of statistics with each dtype; those beyond the cut are nightly.
+
+    Each dtype is in the cut with one list at least, and each list with several.
+    """
+    also = {*(("frames", each) for each in ("?", "u1", "i2", "i8", "f8"))}
+    also |= {("mixed", "i1"), ("mixed", "u4")}
+    lists = {"frames": FRAMEWISE, "rows": ROWWISE, "mixed": MIXED}
+    every = [(kind, dtype) for kind in lists for dtype in dtypes]
+    usual = [(k, d) for k, d in every if (k, d) in also or is_usual("clipped_average", d)]
+    return [
+        pytest.param(
+            *(lists[kind], dtype),
+            id=f"{kind}-{dtype}",
+            marks=[] if (kind, dtype) in usual else pytest.mark.nightly,
+        )
+        for kind, dtype in every
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statistics", "dtype"), fused(["?", "u1", "i1", "i2", "u4", "i8", "f2", "f4", "f8", ">u2"])
+)
 def test_each_image_is_that_of_its_own_function(frames, dtype, statistics):
     ims = frames.astype(dtype)
     (images,) = dask.compute(stats.aggregate(ims, statistics))
