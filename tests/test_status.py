@@ -1,5 +1,6 @@
 """The line of progress: activity, steps, speed and the time left of a phase."""
 
+import logging
 from types import SimpleNamespace
 
 import dask
@@ -58,8 +59,9 @@ def test_the_time_left_is_that_of_the_phase(run):
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
 @pytest.mark.parametrize("limit", ["1 GiB", "11 MiB"], ids=["resident", "scratch"])
-def test_phases_of_a_real_run(limit, scheduler):
+def test_phases_of_a_real_run(limit, scheduler, caplog):
     """All frames are read, in order, and then rows are computed; bytes never grow less."""
+    caplog.set_level(logging.INFO, "daskstats")
     frames = np.random.default_rng(1).integers(0, 99, (100, 256, 256)).astype("u2")
     with dask.config.set(scheduler=scheduler):
         stream = stats.snapshots(Whole(frames), "median", 8, memory_limit=limit)
@@ -77,6 +79,8 @@ def test_phases_of_a_real_run(limit, scheduler):
     assert [each[1] for each in seen[len(reads) :]] == ["rows"] * 8
     assert seen[-1][2:] == (256, frames.nbytes)
     assert stream.phase == "end"
+    phases = [text for text in caplog.messages if text.startswith("median: ")]
+    assert phases == ["median: reading all frames", "median: computing"]
 
 
 class Whole:
