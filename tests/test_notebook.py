@@ -156,14 +156,15 @@ def interrupt_when(condition):
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads")
+@pytest.mark.parametrize("rounds", [5, pytest.param(50, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("statistic", ["average", "median"])
-def test_an_interrupt_leaves_the_picture_and_nothing_else(views, tmp_path, statistic):
+def test_an_interrupt_leaves_the_picture_and_nothing_else(views, tmp_path, statistic, rounds):
     """The image is that of the frames, or rows, that `last_watched` names."""
     import dask
 
-    for round_ in range(5):
+    for number in range(rounds):
         scan = FakeSeries(FRAMES, delay=0.01)
-        count = 4 + 5 * round_
+        count = 4 + 25 * number // rounds
         thread = interrupt_when(lambda scan=scan, count=count: len(scan.reads) > count)
         with (
             dask.config.set({"daskstats.scratch-directory": str(tmp_path)}),
