@@ -193,8 +193,8 @@ class Watched(Iterator[T], Generic[T]):
         self._ended = True
         try:
             self._stream.close()
-        finally:
             self._draw()
+        finally:  # also after an interrupt, which may come here
             self._view.end(self._status, self._figures, state)
 
 
@@ -280,6 +280,7 @@ def watch(
         ims = as_series(ims, options.pop("lock", False))
     make = partial(reduce, ims, statistic, 0, chunk_name="nchunk", running=True, **options)
     watched = Watched(with_most_steps(make, nchunk).stream(Progress.itself, reading=True), look)
-    for _ in watched:
-        pass
+    with watched:  # a traceback, which a notebook keeps, would keep the tasks of an open one
+        for _ in watched:
+            pass
     return watched.image
