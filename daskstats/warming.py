@@ -42,9 +42,9 @@ def warm(
 
     Parameters
     ----------
-    dtypes : sequence of dtype
+    dtypes : sequence of dtype, or the name of one
         Of the frames.
-    statistics : sequence
+    statistics : sequence, or a name
         Names, with parameters or without, which make no difference to the code; a list among them
         is compiled as `aggregate` computes it, in one pass.
     invalid : bool
@@ -74,6 +74,9 @@ def warming(
     dtypes: Sequence[DTypeLike], statistics: Sequence[Named | list], *, invalid: bool = False
 ) -> Iterator[tuple[str, float]]:
     """Compile as `warm` does; iterate over the names of statistics and dtypes, and the seconds."""
+    # A name alone would be taken for a sequence of letters.
+    dtypes = [dtypes] if isinstance(dtypes, str) else dtypes
+    statistics = [statistics] if isinstance(statistics, str) else statistics
     lists = [each if isinstance(each, list) else [each] for each in statistics]
     members = [[as_statistic(_with_parameters(one)) for one in each] for each in lists]
     calls: list[Call] = [(each, _check_dtype(dtype)) for dtype in dtypes for each in members]

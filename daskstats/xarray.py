@@ -3,7 +3,7 @@
 xarray is not imported here: where there is a DataArray, it has been imported.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,9 +64,14 @@ class Labels:
                 f"the percentiles {lists[0]} and {lists[1]} would share the dimension "
                 f'"percentile" of a Dataset: ask for all of them in one list'
             )
+        self._check_free(images)
         every = enumerate(images.items())
+        # A variable has no room beside a coordinate of its name.
         return load("xarray").Dataset(
-            {name: self.labelled(image, number) for number, (name, image) in every}
+            {
+                name: self.labelled(image, number).drop_vars(images, errors="ignore")
+                for number, (name, image) in every
+            }
         )
 
     def frames(self, array: Array) -> Any:
@@ -78,7 +83,17 @@ class Labels:
             return self.series[: array.shape[0]].copy(deep=False, data=array)
         return self._made(array, ("frame",))
 
+    def _check_free(self, names: Iterable[str]) -> None:
+        """Refuse names that a dimension of the frames has."""
+        for name in names:
+            if name in self.image.dims:
+                raise ValueError(
+                    f'the frames have a dimension "{name}", which the result needs for itself: '
+                    f"rename it"
+                )
+
     def _made(self, data: Array, leading: tuple[str, ...]) -> Any:
+        self._check_free(leading)
         image = self.image.drop_vars(leading, errors="ignore")
         dims = *leading, *image.dims
         made = load("xarray").DataArray(data, image.coords, dims, attrs=image.attrs)

@@ -66,6 +66,7 @@ def test_every_name_and_numbers_only():
     assert {name for name, made in STATISTICS.items() if callable(made)} >= set(PARAMETERS)
     names = [name for name in STATISTICS if name not in PARAMETERS]
     assert len({*names, *PARAMETERS}) == len(STATISTICS)
+    assert list(stats.warm("uint16", "max")) == ["max of uint16"]
     with pytest.raises(TypeError, match=r"dtype 'complex64': .* at most 64 bits"):
         warming(["complex64"], ["max"])
     with pytest.raises(TypeError, match="dtype 'no'"):

@@ -70,6 +70,22 @@ def test_results_of_several_images(series):
     assert len(next(stats.aggregate_iter(series, two, 5))) == 3
 
 
+def test_names_of_results_that_the_frames_have_too(series):
+    """A coordinate of the name leaves; a dimension is refused: it would be there twice."""
+    named = series.assign_coords(max=3, min=("y", np.arange(5)))
+    images = stats.aggregate(named, ["max", "min", "sum"])
+    assert list(images.data_vars) == ["max", "min", "sum"]
+    assert set(images.coords) == set(eager.max(series).coords)
+    for name, call in (
+        ("max", lambda ims: stats.aggregate(ims, ["max", "min"])),
+        ("percentile", lambda ims: stats.percentile(ims, [5, 95])),
+        ("step", lambda ims: stats.partials(ims, "max", 3)),
+        ("frame", lambda ims: stats.wrap(ims.expand_dims("run"))),
+    ):
+        with pytest.raises(ValueError, match=f'have a dimension "{name}".*rename it'):
+            call(series.rename(y=name))
+
+
 def test_iterators_and_plans_are_those_of_arrays(series):
     turned = series.transpose("x", "y", "time").transpose("y", "x", "time")
     for image in stats.max_iter(turned, 3, dim="time"):

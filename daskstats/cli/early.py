@@ -38,7 +38,13 @@ def check_file(text: str, role: str) -> None:
         ...
     FileNotFoundError: there is no file no_such.h5::/entry
     >>> check_file("no_such_*.h5", "file")
+    >>> check_file("", "mask")
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: the name of the mask is empty
     """
+    if not text:
+        raise FileNotFoundError(f"the name of the {role} is empty")
     path = Path(text.partition("::")[0])
     # An array in a zip file has a path that goes on behind that of the file.
     inside = any(parent.is_file() for parent in path.parents)
