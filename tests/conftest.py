@@ -23,6 +23,12 @@ REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 KEPT_BY_OTHERS = ("asyncio", "zarr", "Dask-Offload", "Dask-Callback")
 
 
+def pytest_collection_finish() -> None:
+    """Keep modules and thousands of tests out of garbage collections, of 0.3 s each otherwise."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Return random numbers that are the same in every run."""
