@@ -28,12 +28,12 @@ _last: Snapshot | None = None
 
 
 def last_watched() -> Snapshot | None:
-    """Return the newest snapshot that `watch` has shown, that of an interrupted run included.
+    """Return the newest snapshot of the last run that was watched, interrupted or not.
 
     Returns
     -------
     Snapshot or None
-        Its ``image`` is a dict for a list of statistics; None before the first one.
+        Its ``image`` is a dict for a list of statistics; None if the run had no image yet.
 
     Examples
     --------
@@ -103,6 +103,8 @@ class Watched(Iterator[T], Generic[T]):
     def __init__(
         self, stream: Stream[T], look: Look, view: Callable[[Status], View] | None = None
     ) -> None:
+        global _last
+        _last = None  # that of another run would be taken for one of this run
         self._stream, self._look = stream, look
         self._status = Status(stream)
         self._view = (view or current_view())(self._status)

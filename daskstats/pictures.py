@@ -66,7 +66,7 @@ class Picture:
         text, source = html.escape(name), base64.b64encode(self.png).decode()
         limits = f"{self.low:.4g} … {self.high:.4g}" if self.bars.size else "no values yet"
         return (
-            f'<figure style="margin:0 8px 0 0;flex:0 1 {width}px;min-width:120px">'
+            f'<figure style="margin:0 8px 0 0;flex:1 1 120px;max-width:{width}px">'
             f'<figcaption style="font:12px sans-serif"><b>{text}</b> {rows} x {cols} &nbsp; '
             f"{limits}</figcaption>"
             f'<img alt="{text}" style="width:100%;display:block;image-rendering:pixelated;'

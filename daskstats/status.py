@@ -64,12 +64,14 @@ class Status:
         phase, now = self._look()
         activity = remark() if phase == "compile" else ""
         parts = [f"{self.progress.statistic}: {activity or ACTIVITIES[phase]}"]
-        if self.progress.step >= 0:
+        # The steps of the phase before say nothing of one that has just begun.
+        begun = self.progress.step >= 0 and self.progress.phase == self.progress.next_phase
+        if begun:
             parts.append(self._counted())
         if phase != "wait":
             parts.append(f"{now - self._began:.0f} s")
         parts += self._speed(now)
-        left = self.seconds_left(now) if phase in ("read", "compute") else None
+        left = self.seconds_left(now) if begun and phase in ("read", "compute") else None
         return ", ".join(parts if left is None else [*parts, f"about {left:.0f} s left"])
 
     def closing_line(self, state: str) -> str:

@@ -126,7 +126,14 @@ def test_only_its_room_uses_the_graph_internals():
             assert "_task_spec" not in path.read_text()
 
 
-GUIDES = ["README.md", "docs/compiling.md", "docs/files.md", "docs/memory.md", "docs/statistics.md"]
+GUIDES = [
+    "README.md",
+    "docs/compiling.md",
+    "docs/files.md",
+    "docs/memory.md",
+    "docs/notebook.md",
+    "docs/statistics.md",
+]
 
 
 def blocks(guide, language):

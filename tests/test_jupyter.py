@@ -21,6 +21,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
+ROOT = Path(__file__).parent.parent
+
 # A series whose frames take a while; rows far below the others show the contrast.
 SERIES = """\
 import time
@@ -71,6 +73,11 @@ def cells():
             "    stats.watch(Scan(), 'average', 60)\n"
             "except KeyboardInterrupt:\n"
             "    print('interrupted at', stats.last_watched().done)",
+            "threading.Timer(0.6, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+            "try:\n"
+            "    stats.median(Scan()).compute()\n"
+            "except KeyboardInterrupt:\n"
+            "    time.sleep(1)  # for the tasks that were running",
             "from daskstats.memory.reservation import unreserved\n"
             "[t.name for t in threading.enumerate() if 'daskstats' in t.name], unreserved(1)",
         )
@@ -100,7 +107,11 @@ def test_an_interrupted_cell_keeps_its_picture_and_ends_red(cells):
     assert 'data-state="interrupted"' in shown[0].data["text/html"]
     assert "#d32f2f" in shown[0].data["text/html"]
     assert len(pictures(shown[0].data["text/html"])) == 1
-    assert cells[4].outputs[0].data["text/plain"] == "([], 1)"
+
+
+def test_nothing_is_left_of_interrupted_cells(cells):
+    """Neither of one that watches nor of a plain ``compute`` are there threads or memory."""
+    assert cells[5].outputs[0].data["text/plain"] == "([], 1)"
 
 
 def test_a_failing_cell_ends_red():
@@ -113,6 +124,21 @@ def test_a_failing_cell_ends_red():
     with pytest.raises(CellExecutionError, match="ValueError"):
         executed(book)
     assert 'data-state="ValueError"' in book.cells[1].outputs[0].data["text/html"]
+
+
+def test_the_two_lines_of_the_readme(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    (lines,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(lines.split("\n\n")) == 2
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["entry/data/data"] = np.arange(480, dtype="u2").reshape(5, 8, 12)
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(lines + "dark.tolist()")])
+    NotebookClient(
+        book, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    shown, result = book.cells[0].outputs
+    assert 'data-state="done"' in shown.data["text/html"]
+    assert result.data["text/plain"].startswith("[[192.0,")
 
 
 # ---------------------------------------------------------------------- JupyterLab
@@ -170,9 +196,10 @@ def lab(tmp_path_factory):
     directory = tmp_path_factory.mktemp("lab")
     one = "image = stats.watch(Scan(), 'average')"
     four = "images = stats.watch(Scan(), ['max', 'min', 'average', 'std'])"
-    books = {"one": (one, 0.03), "four": (four, 0.05), "stop": (one, 0.2)}
-    for name, (cell, delay) in books.items():
-        nbformat.write(notebook(cell, delay=delay), directory / f"{name}.ipynb")
+    books = {"one": ([one], 0.03), "four": ([four], 0.05), "stop": ([one], 0.2)}
+    books["cluster"] = [CLUSTER, "image = stats.watch(Scan(), 'average', 60)"], 0.5
+    for name, (cells, delay) in books.items():
+        nbformat.write(notebook(*cells, delay=delay), directory / f"{name}.ipynb")
     with jupyterlab(directory) as address, Browser(directory / "profile") as browser:
         yield directory, address, browser
 
@@ -217,6 +244,39 @@ def test_the_stop_button_of_jupyterlab(lab):
     browser.wait_until("document.body.innerText.includes('KeyboardInterrupt')")
     assert browser.evaluate(f"{PICTURES}.length") == 1
     save_picture(browser, "watch-stopped.png")
+
+
+# Starts a cluster, which stays until the kernel ends.
+CLUSTER = """\
+from distributed import Client, LocalCluster
+here = "127.0.0.1"
+cluster = LocalCluster(2, threads_per_worker=1, host=here, dashboard_address=f"{here}:0")
+client = Client(cluster)
+print("dashboard:", client.dashboard_link)"""
+
+# The bars that the dashboard draws: name, tasks that are done, and all tasks.
+BARS = """\
+Bokeh.documents.flatMap(document => [...document._all_models.values()])
+    .filter(model => model.type === "ColumnDataSource" && model.data.all && model.data.name)
+    .flatMap(({data}) => [...data.name].map(
+        (name, i) => [name, parseInt(data.done[i]), data.all[i]]))"""
+
+
+@pytest.mark.browser
+def test_the_dashboard_beside_a_notebook(lab):
+    """Its bars have the names of the guide, and count all tasks of the run."""
+    pytest.importorskip("bokeh")
+    browser = run_all(lab, "cluster")
+    text = browser.evaluate("document.body.innerText")
+    base = re.search(r"dashboard: (http://\S+)/status", text).group(1)
+    browser.open(f"{base}/individual-progress")
+    browser.wait_until(f"{BARS}.some(([name, done]) => name == 'average-partial' && done > 1)")
+    bars = {name: (done, total) for name, done, total in browser.evaluate(BARS)}
+    done, total = bars["average-partial"]
+    assert 1 < done < total
+    assert total == 60
+    browser.open(f"{base}/status")
+    save_picture(browser, "dashboard.png")
 
 
 def save_picture(browser, name):

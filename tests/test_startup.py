@@ -62,6 +62,7 @@ def test_settings_are_known_from_the_import_on():
         ("max scan.npy -o a.npy --scheduler-file none", "there is no scheduler file"),
         ("aggregate scan.npy -o a.h5 --stats max,mode", "there is no statistic 'mode'"),
         ("aggregate scan.npy -o a.tif --stats max", "holds one image only"),
+        ("warm --stats mode", "there is no statistic 'mode'"),
         ("info none.h5", "there is no file none.h5"),
         ("simulate scan.npy", "exists already"),
         ("simulate a.npy --dtype int8", "is not one of"),

@@ -1,7 +1,9 @@
 """The line of progress: activity, steps, speed and the time left of a phase."""
 
+import logging
 from types import SimpleNamespace
 
+import dask
 import numpy as np
 import pytest
 
@@ -44,7 +46,8 @@ def test_the_time_left_is_that_of_the_phase(run):
     set_progress(run, 100, "read", **values)
     line = set_progress(run, 110, "read", step=3, done=50, nbytes=50_000_000)
     assert line == "median: reading, 50 of 100 frames, 10 s, 5 MB/s, about 10 s left"
-    set_progress(run, 120, "compute", step=7, done=100, next_phase="compute")
+    line = set_progress(run, 120, "compute", step=7, done=100, next_phase="compute")
+    assert line == "median: computing, 20 s, 2.5 MB/s"
     values = {"phase": "compute", "unit": "rows", "total": 10}
     line = set_progress(run, 124, "compute", step=8, done=2, nbytes=100_000_000, **values)
     assert line == "median: computing, 2 of 10 rows, 24 s, 4.17 MB/s, about 16 s left"
@@ -54,11 +57,14 @@ def test_the_time_left_is_that_of_the_phase(run):
     )
 
 
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
 @pytest.mark.parametrize("limit", ["1 GiB", "11 MiB"], ids=["resident", "scratch"])
-def test_phases_of_a_real_run(tmp_path, limit):
+def test_phases_of_a_real_run(limit, scheduler, caplog):
     """All frames are read, in order, and then rows are computed; bytes never grow less."""
+    caplog.set_level(logging.INFO, "daskstats")
     frames = np.random.default_rng(1).integers(0, 99, (100, 256, 256)).astype("u2")
-    stream = stats.snapshots(Whole(frames), "median", 8, memory_limit=limit)
+    with dask.config.set(scheduler=scheduler):
+        stream = stats.snapshots(Whole(frames), "median", 8, memory_limit=limit)
     status, seen = Status(stream), []
     for shot in stream:
         assert (shot.done, shot.total) == (stream.progress.done, stream.progress.total)
@@ -73,6 +79,8 @@ def test_phases_of_a_real_run(tmp_path, limit):
     assert [each[1] for each in seen[len(reads) :]] == ["rows"] * 8
     assert seen[-1][2:] == (256, frames.nbytes)
     assert stream.phase == "end"
+    phases = [text for text in caplog.messages if text.startswith("median: ")]
+    assert phases == ["median: reading all frames", "median: computing"]
 
 
 class Whole:

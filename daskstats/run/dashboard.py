@@ -69,6 +69,11 @@ class ProgressBars(SchedulerPlugin):
         if gone and not self._is_running():
             self._leave()
 
+    def remove_client(self, scheduler: "Scheduler", client: str) -> None:
+        """Leave, if the run ended before it had submitted a task."""
+        if not self._is_running():
+            self._leave()
+
     def restart(self, scheduler: "Scheduler") -> None:
         """Leave a scheduler that forgets everything."""
         self._leave()

@@ -51,8 +51,8 @@ from .workers import Workers
 # Steps in which frames are read before the first row is reduced, at most: one for each snapshot.
 READ_STEPS = 50
 
-# The tasks of a shuffle of distributed that send the blocks of the series to other workers; dask may
-# put the name of another task that it has joined to it in front.
+# The tasks of a shuffle of distributed that send the blocks of the series to other workers. If dask
+# has joined another task to one, its name stands in front.
 TRANSFER_NAME = "rechunk-transfer-"
 
 

@@ -1,5 +1,6 @@
 """Intermediate images in order: an iterator over the progress of a running reduction."""
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from .runner import Runner
 from .scheduler import Execution
 
 T = TypeVar("T")
+
+logger = logging.getLogger("daskstats")
 
 
 class Stream(Iterator[T]):
@@ -92,11 +95,13 @@ class Stream(Iterator[T]):
             if self._closed:  # by another thread, while this one waited for memory
                 self._stop()
                 raise StopIteration
-        runner.on_wait = self.on_wait
+        runner.on_wait, phase = self.on_wait, self.progress.next_phase
         try:
             self.progress.advance(runner.next())
         finally:
             runner.on_wait = None  # it may refer to this stream
+        if self.progress.next_phase != phase:
+            self._log_phase()
         return self._view(self.progress)
 
     def _start(self) -> Runner:
@@ -104,7 +109,12 @@ class Stream(Iterator[T]):
             self._reservation.begin(self.on_wait)
         except MemoryError as error:
             raise MemoryLimitError(str(error)) from None
+        self._log_phase()
         return self._execution.start()
+
+    def _log_phase(self) -> None:
+        activity = {"read": "reading all frames", "compute": "computing"}
+        logger.info("%s: %s", self.progress.statistic, activity[self.progress.next_phase])
 
     @property
     def phase(self) -> str:

@@ -53,6 +53,7 @@ def test_command_with_a_scheduler_file(client, tmp_path, saved):
     result = run(*args, tmp_path / "scheduler.json")
     assert result.returncode == 0, result.stderr
     check_image(tmp_path / "image.npy", saved)
+    assert result.stderr.startswith(f"dashboard: {client.dashboard_link}\n")
     args[3] = tmp_path / "other.npy"
     result = run(*args, tmp_path / "none.json")
     assert result.returncode == 2

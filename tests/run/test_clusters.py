@@ -305,6 +305,23 @@ def test_bands_are_exchanged_from_the_blocks_that_are_read(inside, tmp_path, nfr
     assert max(last - first for first, last in plan.blocks) * nframes < 2 * plan.piece * 128
 
 
+def test_snapshots_of_frames_that_workers_exchange(client, tmp_path):
+    """There are snapshots while the frames are read, which end with all of them."""
+    scan = logged_series(tmp_path / "log", 200, shape=(64, 64))
+    with dask.config.set(SMALL):
+        plan = reduction.reduce(scan, "median", 0, 4, memory_limit="400 MiB").plan
+        found = list(stats.snapshots(scan, "median", 4, memory_limit="400 MiB"))
+    assert plan.strategy == "p2p"
+    reads = [shot.done for shot in found if shot.phase == "read"]
+    assert reads == sorted(set(reads))
+    assert len(reads) > 1
+    assert reads[-1] == 200
+    assert [(shot.phase, shot.unit) for shot in found[len(reads) :]] == [("compute", "rows")] * 4
+    assert {shot.nbytes for shot in found[len(reads) :]} == {200 * 64 * 64 * 2}
+    np.testing.assert_array_equal(found[-1].image, np.median(scan.stack(), axis=0))
+    assert set(scan.logged().values()) == {1}
+
+
 def test_each_worker_has_its_budget():
     workers = run_workers.Workers(processes=4, threads=8, each=2, memory=8 << 30)
     assert workers.budget(0.5) == 4 << 30

@@ -1,6 +1,7 @@
 """The bars of dask's dashboard, as its own code draws them, and the names of tasks."""
 
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,6 +108,18 @@ def test_names_of_tasks_are_those_of_the_guide(inside, tmp_path):
         for keys in (graph, *(dict(image.dask) for image in images.values())):
             assert {key_split(key) for key in keys} <= guide
     assert {key_split(key) for key in stats.wrap(scan).dask} <= guide
+
+
+def test_a_run_without_tasks_is_gone_with_its_client(inside):
+    from distributed import Client
+
+    with Client(inside.scheduler.address, set_as_default=False) as other:
+        dashboard.show_progress(other, ["max-partial-0f"])
+        assert len(own_plugins(inside)) == 1
+    deadline = time.monotonic() + 5
+    while own_plugins(inside) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert own_plugins(inside) == []
 
 
 def test_counts_follow_tasks_that_are_tried_again():
