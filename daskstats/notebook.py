@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Generic, TypeVar, Unpack, overload
 
 import numpy as np
@@ -67,15 +68,16 @@ class Look:
             If contrast, cmap or size are none.
         """
         try:
-            low, high = map(float, self.contrast)
-            good = 0 <= low < high <= 100
-        except (TypeError, ValueError):
+            low, high = self.contrast[0], self.contrast[1]
+            good = len(self.contrast) == 2 and 0 <= low < high <= 100
+        except (TypeError, IndexError):
             good = False
         if not good:
             raise ValueError(
                 f"contrast must be two percentiles, the lower one first, got {self.contrast!r}"
             )
-        if self.size is not None and not 1 <= self.size <= 4 * SIZE:
+        whole = isinstance(self.size, Integral)
+        if self.size is not None and not (whole and 1 <= self.size <= 4 * SIZE):
             raise ValueError(f"size must be 1 to {4 * SIZE} pixels, got {self.size!r}")
         palette(self.cmap)
         return self
@@ -193,8 +195,8 @@ class Watched(Iterator[T], Generic[T]):
         self._ended = True
         try:
             self._stream.close()
-        finally:
             self._draw()
+        finally:  # also after an interrupt, which may come here
             self._view.end(self._status, self._figures, state)
 
 
@@ -280,6 +282,7 @@ def watch(
         ims = as_series(ims, options.pop("lock", False))
     make = partial(reduce, ims, statistic, 0, chunk_name="nchunk", running=True, **options)
     watched = Watched(with_most_steps(make, nchunk).stream(Progress.itself, reading=True), look)
-    for _ in watched:
-        pass
+    with watched:  # a traceback, which a notebook keeps, would keep the tasks of an open one
+        for _ in watched:
+            pass
     return watched.image

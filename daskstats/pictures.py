@@ -225,7 +225,8 @@ def histogram(sample: np.ndarray, low: float, high: float) -> np.ndarray:
     if not sample.size:
         return np.zeros(0, int)
     margin = 0.1 * (high - low) or 1
-    return np.histogram(sample, BARS, (low - margin, high + margin))[0]
+    # In float32, limits that are close to each other have no room for so many ranges.
+    return np.histogram(sample.astype("f8"), BARS, (low - margin, high + margin))[0]
 
 
 def colours(means: np.ndarray, low: float, high: float, log: bool) -> np.ndarray:
@@ -236,7 +237,8 @@ def colours(means: np.ndarray, low: float, high: float, log: bool) -> np.ndarray
     """
     if not high > low:  # one value only, or none
         return np.where(np.isnan(means), 0, np.where(means > high, 255, 1)).astype("u1")
-    part = np.clip((means - low) / (high - low), 0, 1)
+    # In float32 the difference may overflow.
+    part = np.clip((means - np.float64(low)) / (high - low), 0, 1).astype("f4")
     if log:
         part = np.log1p((10**DECADES - 1) * part) / (DECADES * np.log(10))
     return (1 + np.nan_to_num(254 * part, copy=False, nan=-1)).astype("u1")
@@ -251,7 +253,7 @@ def palette(name: str) -> bytes:
         If there is no such colour map.
     """
     table = np.zeros((256, 3), "u1")
-    anchors = PALETTES.get(name)
+    anchors = PALETTES.get(name) if isinstance(name, str) else None
     if anchors is None:
         table[1:] = _from_matplotlib(name)
         return table.tobytes()
@@ -265,7 +267,7 @@ def palette(name: str) -> bytes:
 def _from_matplotlib(name: str) -> np.ndarray:
     try:
         found = load("matplotlib").colormaps[name]
-    except (ImportError, KeyError):
+    except (ImportError, KeyError, TypeError):
         raise ValueError(
             f"cmap must be one of {', '.join(PALETTES)}, or a colour map of matplotlib if it is "
             f"installed, got {name!r}"

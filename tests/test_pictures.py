@@ -100,6 +100,17 @@ def test_images_without_contrast_or_with_infinities(image, log):
     assert pictures.draw(image, seen=0).html("x").count("no values yet") == 1
 
 
+@pytest.mark.parametrize(
+    "ends", [(-3.4e38, 3.4e38), (0, 1e-44), (1, np.nextafter(np.float32(1), 2))]
+)
+def test_limits_that_are_as_far_apart_or_as_close_as_they_can_be(ends):
+    image = np.repeat(np.array(ends, "f4"), 6).reshape(4, 3)
+    picture = pictures.draw(image, contrast=(0, 100))
+    index, _ = decoded(picture)
+    np.testing.assert_array_equal(index, [[1] * 3] * 2 + [[255] * 3] * 2)
+    assert picture.bars.sum() == image.size
+
+
 def test_logarithmic_colours_spread_small_values():
     image = np.geomspace(1, 1000, 100).reshape(10, 10)
     plain, _ = decoded(pictures.draw(image, contrast=(0, 100)))

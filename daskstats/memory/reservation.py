@@ -95,7 +95,8 @@ class MemoryReservation:
     def begin(self, on_wait: Callable[[], object] | None = None) -> None:
         """Wait until the run fits; this thread consumes its images.
 
-        ``on_wait`` is called now and then while it waits.
+        ``on_wait`` is called now and then while it waits. Nothing is taken, nor waited for, once
+        another thread has released the reservation.
 
         Raises
         ------
@@ -106,7 +107,8 @@ class MemoryReservation:
         self.caller = self._entry.thread = threading.get_ident()
         with _changed:
             self._wait(on_wait=on_wait)
-            self._take()
+            if self._end.alive:
+                self._take()
 
     @contextmanager
     def consuming(self) -> Iterator[None]:
@@ -160,7 +162,7 @@ class MemoryReservation:
         """Wait, with the lock held, until the run fits, or until the calls of a task have ended."""
         began = time.monotonic()
         # A failed computation stays listed as long as its traceback is kept.
-        while others := self._others():
+        while self._end.alive and (others := self._others()):
             if sum(other.nbytes for other in others) + self.nbytes <= self.limit or _idle(others):
                 return
             self._check(others)
@@ -249,13 +251,15 @@ def _is_abandoned(entry: ReservationEntry) -> bool:
 
 
 def _forget(entry: ReservationEntry) -> None:
-    if entry.begun and entry.nbytes >= WORTH_TRIMMING:
-        # glibc returns the memory that the threads of the run have freed before the next run.
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
-    with _changed:
-        _entries.discard(entry)
-        _changed.notify_all()
+    try:
+        if entry.begun and entry.nbytes >= WORTH_TRIMMING:
+            # glibc returns the memory that the threads of the run have freed before the next run.
+            with suppress(OSError, AttributeError):
+                ctypes.CDLL(None).malloc_trim(0)
+    finally:  # also after an interrupt, which may come here
+        with _changed:
+            _entries.discard(entry)
+            _changed.notify_all()
 
 
 # ---------------------------------------------------------------------- the end of a lazy run

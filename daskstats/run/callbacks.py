@@ -83,7 +83,6 @@ class CallbackRunner(BackgroundRunner):
         self._reads = {key for group in reads for key in group}
         # The keys that are still to be read in each step, whichever they are.
         self._unread = deque(len(group) for group in reads)
-        self._thread.start()
 
     def next(self) -> list[Any]:
         """Return the result of the next key."""

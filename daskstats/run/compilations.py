@@ -21,7 +21,7 @@ class WorkerCompilations:
     """
 
     def __init__(self) -> None:
-        self.runs = 0
+        self.runs: set[object] = set()
         """that want to know"""
         self._counts: Counter[str] = Counter()
 
@@ -47,21 +47,23 @@ _shared: "weakref.WeakKeyDictionary[Any, WorkerCompilations]" = weakref.WeakKeyD
 _lock = RLock()
 
 
-def subscribe(client: Any) -> WorkerCompilations:
+def subscribe(client: Any, run: object) -> WorkerCompilations:
     """Return the compilations on the workers of a client, for one run more."""
     with _lock:
         found = _shared.setdefault(client, WorkerCompilations())
-        found.runs += 1
-        if found.runs == 1:
+        if not found.runs:
             client.subscribe_topic(COMPILATIONS, found.note)
+        found.runs.add(run)
         return found
 
 
-def unsubscribe(client: Any) -> None:
-    """Leave with one run; the last one ends the subscription."""
+def unsubscribe(client: Any, run: object) -> None:
+    """Leave with a run, if it has subscribed; the last one ends the subscription."""
     with _lock:
-        found = _shared[client]
-        found.runs -= 1
+        found = _shared.get(client)
+        if found is None or run not in found.runs:
+            return
+        found.runs.remove(run)
         if not found.runs:
             del _shared[client]
             with suppress(Exception):  # the client may have been closed, and its loop with it

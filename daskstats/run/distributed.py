@@ -115,12 +115,18 @@ class ClusterRunner:
         # From workers that were started here states come directly, and not by way of the scheduler.
         local = isinstance(client.cluster, distributed.LocalCluster)
         self._fetch = partial(client.gather, direct=local or None, asynchronous=True)
-        load("daskstats.run.dashboard").show_progress(client, graph)
-        self._compilations = subscribe(client)
-        _leave_worker_pool()
+        self._stopped = False
 
     on_wait: Callable[[], object] | None = None
     """called now and then by `next` while it waits"""
+
+    def start(self) -> None:
+        """Have the cluster tell how far it is; `next` submits the tasks."""
+        load("daskstats.run.dashboard").show_progress(self._client, self._graph)
+        self._compilations = subscribe(self._client, self)
+        _leave_worker_pool()
+        if self._stopped:  # by another thread meanwhile
+            unsubscribe(self._client, self)
 
     def next(self) -> Iterator[Any]:
         """Return the partial states of the next step, each gathered as it is taken."""
@@ -129,11 +135,12 @@ class ClusterRunner:
 
     def stop(self) -> None:
         """Cancel the tasks in flight; safe in any thread, where the garbage collector calls it."""
+        self._stopped = True
         self._waiting.clear()
         self._flying.clear()
         self._graph = {}
         self._release(list(self._futures))
-        unsubscribe(self._client)
+        unsubscribe(self._client, self)
 
     def compiling(self) -> bool:
         """Whether a worker is compiling code now."""

@@ -23,10 +23,17 @@ TICK = 0.2
 
 
 class Runner(Protocol):
-    """Executes one graph, step by step."""
+    """Executes one graph, step by step.
+
+    It has no threads and no tasks until it starts. So whoever makes it can keep it first, and stop
+    it after an interrupt at any moment of its start.
+    """
 
     on_wait: Callable[[], object] | None
     """called now and then by `next` while it waits, in the thread of the consumer"""
+
+    def start(self) -> None:
+        """Start the tasks; after `stop`, none."""
 
     def next(self) -> Iterable[Any]:
         """Wait for the next step, and return the results of its keys.
@@ -64,7 +71,11 @@ class BackgroundRunner:
         self._callbacks = [*Callback.active, (None, None, pretask, posttask, None)]
         self._name = f"daskstats-{next(BackgroundRunner._numbers)}-run"
         self._thread = threading.Thread(target=self._execute, name=self._name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, which starts all others: an interrupt only comes in the main thread."""
         _stop_at_exit(self)
+        self._thread.start()
 
     def stop(self) -> None:
         """Start no more tasks, and wait for those that are running."""
@@ -86,8 +97,10 @@ class BackgroundRunner:
         raise NotImplementedError
 
     def _join(self) -> None:
-        # The garbage collector may call this from one of the runner's own threads.
-        if not threading.current_thread().name.startswith(self._name):
+        # The garbage collector may call this from one of the runner's own threads. A thread that an
+        # interrupt has left half started is not alive yet, and ends by itself.
+        own = threading.current_thread().name.startswith(self._name)
+        if self._thread.is_alive() and not own:
             self._thread.join()
 
 
@@ -107,6 +120,4 @@ def _stop_at_exit(runner: BackgroundRunner) -> None:
 
 def _stop_all() -> None:
     for runner in list(_runners):
-        # An interrupt may have come before it was complete.
-        if runner._thread.ident is not None:
-            runner.stop()
+        runner.stop()

@@ -61,8 +61,8 @@ class Execution:
     """Tasks, and how they are executed."""
 
     tasks: Tasks
-    start: Callable[[], Runner]
-    """starts the tasks; returns their runner"""
+    make_runner: Callable[[], Runner]
+    """returns the runner of the tasks, which has not started"""
     absorb: Callable[[Progress, Iterable], None]
     """the method of `Progress` that takes the results of a step"""
     reading: tuple[int, ...] = ()
@@ -133,17 +133,17 @@ class ThreadScheduler(LocalScheduler):
         if work.statistic.along == "frames" and work.series.view(0, 1, 0, 1) is not None:
             tasks, keys, images = reducing.row_parallel(work)
             graph, steps = tasks.runnable(keys), len(work.plan.steps)
-            start: Callable[[], Runner] = partial(
+            make: Callable[[], Runner] = partial(
                 RowParallelRunner, self.workers, graph, keys, steps, images
             )
-            return Execution(tasks, start, Progress.take_images)
+            return Execution(tasks, make, Progress.take_images)
         tasks, last = reducing.step_partials(work, token=uuid4().hex)
         reads, frames = read_steps(tasks.reads if reading else [])
         keys = [*reads, *([key] for key in last)]
         sizes = [len(group) for group in keys]
         graph = tasks.runnable(keys)
-        start = partial(ThreadRunner, self.workers, graph, keys, sizes, reading=len(reads))
-        return Execution(tasks, start, Progress.add_partials, frames)
+        make = partial(ThreadRunner, self.workers, graph, keys, sizes, reading=len(reads))
+        return Execution(tasks, make, Progress.add_partials, frames)
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ class CallbackScheduler(LocalScheduler):
         tasks, steps = reducing.running_states(work)
         reads, frames = read_steps(tasks.reads if reading else [])
         graph = tasks.runnable([*reads, *steps])
-        start = partial(CallbackRunner, self.get, graph, steps, reads)
-        return Execution(tasks, start, Progress.replace_state, frames)
+        make = partial(CallbackRunner, self.get, graph, steps, reads)
+        return Execution(tasks, make, Progress.replace_state, frames)
 
 
 @dataclass(frozen=True)
@@ -236,8 +236,8 @@ class ClusterScheduler(Scheduler):
         graph = tasks.runnable([*keys, *(key for key, _ in tasks.reads)])
         every = tasks.reads or transfers(graph, work.plan.layout.nframes)
         reads, frames = read_steps(every if reading else [])
-        start = partial(ClusterRunner, self.client, graph, [*reads, *keys], tasks.shuffles)
-        return Execution(tasks, start, Progress.add_partials, frames)
+        make = partial(ClusterRunner, self.client, graph, [*reads, *keys], tasks.shuffles)
+        return Execution(tasks, make, Progress.add_partials, frames)
 
 
 def read_steps(reads: list[tuple[Key, int]]) -> tuple[list[list[Key]], tuple[int, ...]]:

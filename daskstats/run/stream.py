@@ -44,7 +44,9 @@ class Stream(Iterator[T]):
         self._runner: Runner | None = None
         self._closed = False
         self._lock = threading.Lock()
-        self._stop: weakref.finalize = weakref.finalize(self, _release, execution, reservation)
+        # The runner is put in before it starts: an interrupt may come at any moment.
+        self._runners: list[Runner] = []
+        self._stop = weakref.finalize(self, _end, self._runners, execution, reservation)
 
     def __len__(self) -> int:
         return self._length
@@ -89,12 +91,7 @@ class Stream(Iterator[T]):
     def _next(self) -> T:
         runner = self._runner
         if runner is None:
-            runner = self._runner = self._start()
-            self._stop.detach()
-            self._stop = weakref.finalize(self, _end, runner, self._execution, self._reservation)
-            if self._closed:  # by another thread, while this one waited for memory
-                self._stop()
-                raise StopIteration
+            runner = self._start()
         runner.on_wait, phase = self.on_wait, self.progress.next_phase
         try:
             self.progress.advance(runner.next())
@@ -110,7 +107,13 @@ class Stream(Iterator[T]):
         except MemoryError as error:
             raise MemoryLimitError(str(error)) from None
         self._log_phase()
-        return self._execution.start()
+        runner = self._execution.make_runner()
+        self._runners.append(runner)
+        if self._closed:  # by another thread, while this one waited for memory
+            raise StopIteration
+        runner.start()
+        self._runner = runner
+        return runner
 
     def _log_phase(self) -> None:
         activity = {"read": "reading all frames", "compute": "computing"}
@@ -143,14 +146,14 @@ class Stream(Iterator[T]):
         self.close()
 
 
-def _end(runner: Runner, execution: Execution, reservation: MemoryReservation) -> None:
-    """Stop the tasks, and then release the resources that they have used."""
+def _end(runners: list[Runner], execution: Execution, reservation: MemoryReservation) -> None:
+    """Stop the tasks, if they have started, and then release what they have used."""
     try:
-        runner.stop()
+        for runner in runners:
+            runner.stop()
     finally:
-        _release(execution, reservation)
-
-
-def _release(execution: Execution, reservation: MemoryReservation) -> None:
-    execution.tasks.release()
-    reservation.release()
+        runners.clear()
+        try:
+            execution.tasks.release()
+        finally:
+            reservation.release()

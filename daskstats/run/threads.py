@@ -53,6 +53,9 @@ class StepExecutor:
             threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True)
             for index in range(workers)
         ]
+
+    def start(self) -> None:
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
@@ -207,7 +210,6 @@ class ThreadRunner(BackgroundRunner):
         self._step = 0
         order = first_steps(graph, keys)
         self._executor = StepExecutor(order, InputTracker(graph), workers, self._name, waiting)
-        self._thread.start()
 
     def next(self) -> list[Any]:
         """Return the results of the next step."""
@@ -238,6 +240,7 @@ class ThreadRunner(BackgroundRunner):
 
     def _execute(self) -> None:
         error: BaseException = StopIteration()
+        self._executor.start()
         try:
             dask.threaded.get(
                 self._graph, list(self._last), pool=self._executor, callbacks=self._callbacks

@@ -433,6 +433,22 @@ def test_a_run_waits_for_those_that_have_begun():
     assert order == ["first", "second"]
 
 
+def test_a_reservation_that_is_released_waits_no_longer_and_takes_nothing():
+    first, second = (
+        reservation.MemoryReservation(600, 1000),
+        reservation.MemoryReservation(600, 1000),
+    )
+    first.begin()
+    waiting = threading.Thread(target=second.begin)
+    waiting.start()
+    waiting.join(0.2)
+    second.release()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    first.release()
+    assert reservation.unreserved(1000) == 1000
+
+
 def test_what_has_only_been_reserved_keeps_nobody_waiting():
     first, second = (
         reservation.MemoryReservation(600, 1000),

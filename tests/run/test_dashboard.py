@@ -103,7 +103,7 @@ def test_names_of_tasks_are_those_of_the_guide(inside, tmp_path):
         with dask.config.set(SMALL | {"daskstats.scratch-directory": place}):
             call = reduction.reduce(scan, names, 0, 3, running=True, **options)
             assert call.plan.strategy == strategy
-            _, graph, *_ = call.scheduler.execution(call._work, True).start.args
+            _, graph, *_ = call.scheduler.execution(call._work, True).make_runner.args
             images = reduction.reduce(scan, names, **options).lazy_images()
         for keys in (graph, *(dict(image.dask) for image in images.values())):
             assert {key_split(key) for key in keys} <= guide

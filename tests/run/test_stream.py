@@ -15,7 +15,9 @@ from dask.diagnostics import ProgressBar
 from fakes import Fail, FakeSeries, Filled
 
 import daskstats as stats
+from daskstats.memory.reservation import unreserved
 from daskstats.run.callbacks import BoundedQueue, Closed
+from daskstats.run.runner import BackgroundRunner
 from daskstats.run.scheduler import current_scheduler
 
 
@@ -176,6 +178,24 @@ def test_a_stream_from_a_thread():
     thread.start()
     thread.join()
     assert len(found) == 10
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_interrupt_at_the_start_leaves_nothing(monkeypatch, scheduler, begun):
+    start = BackgroundRunner.start
+
+    def interrupted(self):
+        if begun:
+            start(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BackgroundRunner, "start", interrupted)
+    with dask.config.set(scheduler=scheduler), pytest.raises(KeyboardInterrupt) as kept:
+        next(stats.max_iter(filled(400, delay=0.01), 10))
+    assert our_threads() == []
+    assert unreserved(1 << 40) == 1 << 40
+    del kept
 
 
 def test_handoff_is_bounded_and_ends():
