@@ -151,7 +151,7 @@ LOADED = {("kernels", "numba"), ("run", "distributed")}
 
 
 def test_every_late_import_is_in_one_place():
-    """But for modules that are themselves loaded there: compiled code, a plugin of the scheduler."""
+    """But for modules that are loaded there themselves: compiled code, the scheduler's plugin."""
     found = {
         (path.relative_to(ROOT).parts[0], name.partition(".")[0])
         for path in ROOT.rglob("*.py")
