@@ -98,12 +98,17 @@ class TerminalView:
         self._bar.__enter__()
 
     def show(self, status: Status, figures: str) -> None:
-        self._bar.update(status.progress.step + 1 - self._bar.pos, status.line())
+        self._render(status, status.line())
 
     def end(self, status: Status, figures: str, state: str) -> None:
-        done = status.progress.step + 1 - self._bar.pos
-        self._bar.update(done, status.closing_line(state))
+        self._render(status, status.closing_line(state))
         self._bar.__exit__(None, None, None)
+
+    def _render(self, status: Status, line: str) -> None:
+        # `update` would show no new line without a step.
+        self._bar.current_item = line
+        self._bar.make_step(status.progress.step + 1 - self._bar.pos)
+        self._bar.render_progress()
 
 
 def _or_nothing(line: str | None) -> str:

@@ -23,6 +23,28 @@ REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 KEPT_BY_OTHERS = ("asyncio", "zarr", "Dask-Offload", "Dask-Callback")
 
 
+# Files without fixtures of their own that take a minute and more, most of it to compile.
+LONG = "tests/kernels/test_kernels.py", "tests/statistics/test_validity.py"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Run each file in one process, but each test of a long file in any of them."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if nodeid.startswith(LONG) else super()._split_scope(nodeid)
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_finish() -> None:
+    """Keep modules and thousands of tests out of garbage collections, of 0.3 s each otherwise."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Return random numbers that are the same in every run."""

@@ -45,11 +45,12 @@ def data(tmp_path_factory):
 
 
 def check(program, name):
-    """The program ends by a signal, with one line after that of the log and the address."""
+    """The program ends by a signal, with one line after those of the log and the address."""
     code, lines = program.ended()
     number = getattr(signal, name)
     assert code == ending.exit_code(number), lines
-    said = [line for line in lines if not line.startswith("dashboard: ")]
+    logged = "dashboard: ", "daskstats: average: "
+    said = [line for line in lines if not line.startswith(logged)]
     assert said[-1] == ENDS[name]
     assert len(said) <= 2, lines
 

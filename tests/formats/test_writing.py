@@ -133,9 +133,14 @@ def test_every_output_where_files_may_not_grow(tmp_path):
     [
         "max scan.npy -o x.h5 --force",
         "max scan.npy -o x.zarr --force",
-        "aggregate scan.npy --stats max,min -o x.npz --force",
         "simulate x.npy --force --nframes 40",
-        "simulate x.h5 --force --nframes 40",
+        *(
+            pytest.param(arguments, marks=pytest.mark.nightly)
+            for arguments in (
+                "aggregate scan.npy --stats max,min -o x.npz --force",
+                "simulate x.h5 --force --nframes 40",
+            )
+        ),
     ],
 )
 def test_one_line_and_an_exit_code(small_disk, tmp_path, arguments):

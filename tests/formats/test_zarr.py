@@ -309,9 +309,19 @@ def test_chunks_without_data_stay_legitimate_while_others_are_written(store, giv
     assert all((image == first).all() for image in images)
 
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("zarr_format", [2, 3])
-@pytest.mark.parametrize("nrows", [8, 4])
+# Half of them in every run: each seed with each format, and with either number of rows.
+REMOVED = [
+    pytest.param(
+        *(seed, zarr_format, nrows),
+        marks=pytest.mark.nightly if (seed + zarr_format + nrows // 4) % 2 else [],
+    )
+    for seed in range(6)
+    for zarr_format in (2, 3)
+    for nrows in (8, 4)
+]
+
+
+@pytest.mark.parametrize(("seed", "zarr_format", "nrows"), REMOVED)
 def test_no_image_is_wrong_while_a_store_is_being_removed(tmp_path, seed, zarr_format, nrows):
     path = tmp_path / "scan.zarr"
     save(path, np.full((300, 8, 6), 100, "u2"), (1, nrows, 6), zarr_format=zarr_format)

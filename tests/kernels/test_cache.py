@@ -58,7 +58,9 @@ def filled(tmp_path_factory):
     return cache
 
 
-@pytest.mark.parametrize(("suffix", "length"), [("nbi", 0), ("nbc", 1000)])
+@pytest.mark.parametrize(
+    ("suffix", "length"), [pytest.param("nbi", 0, marks=pytest.mark.nightly), ("nbc", 1000)]
+)
 def test_damaged_file_is_removed_and_its_code_compiled_again(filled, tmp_path, suffix, length):
     cache = tmp_path / "cache"
     shutil.copytree(filled, cache)
