@@ -25,8 +25,8 @@ TICK = 0.2
 class Runner(Protocol):
     """Executes one graph, step by step.
 
-    It has no threads and no tasks until it starts. So whoever makes it can keep it first, and stop
-    it after an interrupt at any moment of its start.
+    It has no threads and no tasks until it starts. So a stream keeps it first, and can stop it if
+    an interrupt comes at any moment of its start.
     """
 
     on_wait: Callable[[], object] | None
