@@ -137,7 +137,7 @@ if not _ending.is_program():
 
 
 def __getattr__(name: str) -> object:
-    """Import what is public when it is used: `import daskstats` takes no time."""
+    """Import a public name when it is used: `import daskstats` takes no time."""
     if name == "api":
         return _load(f"{__name__}.api")
     if name == "__version__":

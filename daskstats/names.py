@@ -1,6 +1,6 @@
 """Names that the command line offers, as plain data: it takes no package to look them up.
 
-`statistics.STATISTICS` and `formats.table.FORMATS` have what the names stand for.
+`statistics.STATISTICS` and `formats.table.FORMATS` have the objects of these names.
 """
 
 # Each statistic: the value of a pixel in words.

@@ -64,7 +64,7 @@ class Picture:
         rows, cols = self.shape
         width = round(self.size[1] * max(1, SIZE / 2 / max(self.size)))
         text, source = html.escape(name), base64.b64encode(self.png).decode()
-        limits = f"{self.low:.4g} … {self.high:.4g}" if self.bars.size else "no values yet"
+        limits = f"{self.low:.4g} … {self.high:.4g}" if self.bars.size else "no values"
         return (
             f'<figure style="margin:0 8px 0 0;flex:1 1 120px;max-width:{width}px">'
             f'<figcaption style="font:12px sans-serif"><b>{text}</b> {rows} x {cols} &nbsp; '

@@ -31,7 +31,7 @@ def check_arguments(inputs: Iterable[str], options: Given) -> None:
 
 
 def check_file(text: str, role: str) -> None:
-    """Refuse the name of a file that is not there; what else it may be is left to its opening.
+    """Refuse the name of a file that is not there; any other fault is found when it is opened.
 
     >>> check_file("no_such.h5::/entry", "file")
     Traceback (most recent call last):

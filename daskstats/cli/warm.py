@@ -1,4 +1,4 @@
-"""The command ``warm``: it compiles what later calls need."""
+"""The command ``warm``: it compiles the code that later calls need."""
 
 import click
 

@@ -147,7 +147,7 @@ class Stream(Iterator[T]):
 
 
 def _end(runners: list[Runner], execution: Execution, reservation: MemoryReservation) -> None:
-    """Stop the tasks, if they have started, and then release what they have used."""
+    """Stop the tasks, if they have started, and then release their resources."""
     try:
         for runner in runners:
             runner.stop()
