@@ -1,0 +1,174 @@
+"""Decoders of HDF5's chunk filters that run in any thread, without HDF5 and its lock.
+
+Each fills an array with one chunk, or raises an error of any kind: h5py then has the last word.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..memory.pool import BufferPool
+from ..packages import load
+
+Decode = Callable[[np.ndarray, np.ndarray], None]
+"""fills an array of bytes, given those of a stored chunk"""
+
+Filters = Sequence[tuple[int, tuple[int, ...]]]
+"""registered number and parameters of each filter, in the order in which they were applied"""
+
+GZIP, SHUFFLE, FLETCHER32, BLOSC, LZ4, BITSHUFFLE, ZSTD = 1, 2, 3, 32001, 32004, 32008, 32015
+
+# Pixels of which all bytes stay in the processor's cache while they are put together.
+PIXELS = 1 << 16
+
+# Decompressed chunks between two filters.
+_between = BufferPool(pieces=8, largest=32 << 20, nbytes=64 << 20)
+
+
+def find_decoder(filters: Filters) -> Decode | None:
+    """Return the function that decodes chunks of these filters; None if there is none here."""
+    rest = list(filters)
+    checked = bool(rest) and rest[-1][0] == FLETCHER32
+    if checked:
+        rest.pop()
+    shuffled = len(rest) == 2 and rest[0][0] == SHUFFLE
+    if shuffled:
+        itemsize = rest.pop(0)[1][0]
+    if not rest and checked:
+        decode: Decode | None = _copy
+    else:
+        # A chunk that was only shuffled cannot be told from one that a filter left as it was.
+        decode = _decompressor(*rest[0]) if len(rest) == 1 else None
+    if decode is not None and shuffled:
+        decode = partial(_decode_shuffled, decode, itemsize)
+    return partial(_decode_checked, decode) if decode is not None and checked else decode
+
+
+def _decompressor(code: int, values: tuple[int, ...]) -> Decode | None:
+    """Return the function that undoes one filter of compression."""
+    codecs = _imagecodecs()
+    if code == BITSHUFFLE:
+        return _bitshuffle(values)
+    if code == BLOSC:
+        return _decode_blosc
+    if code == GZIP:  # libdeflate takes a quarter of zlib's time
+        return partial(_decode_into, codecs.deflate_decode) if codecs else _decode_zlib
+    if code == ZSTD:
+        return partial(_decode_into, codecs.zstd_decode) if codecs else _decode_zstd
+    if code == LZ4 and codecs:
+        return partial(_decode_into, codecs.lz4h5_decode)
+    return None
+
+
+@cache
+def _imagecodecs() -> Any:
+    """Return the package imagecodecs if it is installed."""
+    return load("imagecodecs") if importlib.util.find_spec("imagecodecs") else None
+
+
+def _check_length(found: int, out: np.ndarray) -> None:
+    if found != out.nbytes:
+        raise ValueError(f"it holds {found} bytes of {out.nbytes}")
+
+
+def _copy(raw: np.ndarray, out: np.ndarray) -> None:
+    _check_length(raw.nbytes, out)
+    out[:] = raw
+
+
+def _decode_into(function: Callable, raw: np.ndarray, out: np.ndarray) -> None:
+    """Decode with a function of imagecodecs, which returns the part of `out` that it has filled."""
+    _check_length(function(raw, out=out).nbytes, out)
+
+
+def _decode_zlib(raw: np.ndarray, out: np.ndarray) -> None:
+    _copy(np.frombuffer(zlib.decompress(raw.data, bufsize=out.nbytes), np.uint8), out)
+
+
+def _decode_zstd(raw: np.ndarray, out: np.ndarray) -> None:
+    found = load("numcodecs.zstd").decompress(raw)
+    _copy(np.frombuffer(found, np.uint8), out)
+
+
+def _decode_blosc(raw: np.ndarray, out: np.ndarray) -> None:
+    # The header has the bytes of the decoded chunk, and those of the stored one.
+    found, stored = struct.unpack_from("<I4xI", raw.data, 4)
+    _check_length(found, out)
+    if stored > raw.nbytes:
+        raise ValueError(f"it is cut off: {raw.nbytes} bytes of {stored}")
+    load("numcodecs.blosc").decompress(raw, out)
+
+
+def _decode_shuffled(decompress: Decode, itemsize: int, raw: np.ndarray, out: np.ndarray) -> None:
+    """Decode a chunk that has the first bytes of all pixels, the second bytes, and so on."""
+    planes = _between.array((itemsize, out.nbytes // itemsize), np.uint8)
+    decompress(raw, planes.reshape(-1))
+    pixels = out.reshape(-1, itemsize)
+    for start in range(0, len(pixels), PIXELS):
+        for byte, plane in enumerate(planes):
+            pixels[start : start + PIXELS, byte] = plane[start : start + PIXELS]
+
+
+def _decode_checked(decode: Decode, raw: np.ndarray, out: np.ndarray) -> None:
+    """Decode a chunk that ends with a checksum."""
+    load("numcodecs.fletcher32").Fletcher32().decode(raw)  # raises an error
+    decode(raw[:-4], out)
+
+
+# ---------------------------------------------------------------------- bitshuffle
+
+
+def _bitshuffle(values: tuple[int, ...]) -> Decode | None:
+    """Return the decoder of bitshuffle with LZ4, from the library of hdf5plugin's filter."""
+    library = _bitshuffle_library() if values[4:5] == (2,) else None
+    if library is None or not values[2]:
+        return None
+    return partial(_decode_bitshuffle, library.bshuf_decompress_lz4, values[2])
+
+
+@cache
+def _bitshuffle_library() -> ctypes.CDLL | None:
+    if not importlib.util.find_spec("hdf5plugin"):
+        return None
+    plugin = load("hdf5plugin")
+    suffix = plugin.get_config().build_config.filter_file_extension
+    try:
+        library = ctypes.CDLL(str(Path(plugin.PLUGIN_PATH, f"libh5bshuf{suffix}")))
+        function = library.bshuf_decompress_lz4
+    except (OSError, AttributeError):  # another version of the package
+        return None
+    function.restype = ctypes.c_int64
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_size_t] * 3]
+    return library
+
+
+def _decode_bitshuffle(function: Callable, itemsize: int, raw: np.ndarray, out: np.ndarray) -> None:
+    found, block_nbytes = struct.unpack_from(">QI", raw.data)
+    _check_length(found, out)
+    pixels, block = out.nbytes // itemsize, block_nbytes // itemsize
+    _check_blocks(raw, pixels, block, itemsize)
+    used = function(raw.ctypes.data + 12, out.ctypes.data, pixels, itemsize, block)
+    if used != raw.nbytes - 12:
+        raise ValueError(f"bitshuffle stopped with {used} after {raw.nbytes} bytes")
+
+
+def _check_blocks(raw: np.ndarray, pixels: int, block: int, itemsize: int) -> None:
+    """Check that blocks end with the chunk: the library would read on beyond it."""
+    if block < 8 or block % 8:
+        raise ValueError(f"it has blocks of {block} pixels")
+    position, unpack = 12, struct.Struct(">I").unpack_from
+    # The last block has fewer pixels, and up to seven pixels after it are not compressed.
+    for _ in range(pixels // block + (pixels % block >= 8)):
+        position += 4 + unpack(raw.data, position)[0]
+    position += pixels % 8 * itemsize
+    if position != raw.nbytes:
+        raise ValueError(f"its blocks end at byte {position} of {raw.nbytes}")
