@@ -8,7 +8,8 @@ the places of all chunks are asked for once, when a series is opened::
     chunk of frames 4 .. 7, rows 0 .. 63  bytes 90112 .. 171000   decoded in another
 
 Everything that is not as expected is left to h5py: a dataset as a whole when it is opened, and a
-read whenever the file has changed or a chunk cannot be decoded.
+read whenever the file has changed. h5py is also asked for a chunk that cannot be decoded here,
+unless its filter would crash.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ State = tuple[int, int, int, int]
 
 
 class DamagedChunkError(ValueError):
-    """A chunk cannot be decoded."""
+    """A chunk cannot be decoded here, and h5py may be asked for it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +54,11 @@ class Places:
     """(along frames, along rows), first byte of each chunk, -1 of one that was never written"""
     sizes: np.ndarray
     """bytes of each chunk as it is stored"""
-    largest: int
-    """the most bytes of them"""
-    decode: Decode | None
+    decode: Decode | None = None
     """None for pixels that are read in place"""
-    fill: np.generic | None
+    crashing: bool = False
+    """whether h5py must not be asked for a damaged chunk"""
+    fill: np.generic | None = None
     """value of all pixels of a chunk that was never written"""
 
     def read(self, start: int, stop: int, first: int, last: int) -> np.ndarray | None:
@@ -65,7 +67,9 @@ class Places:
         Raises
         ------
         DamagedChunkError
-            If a chunk cannot be decoded.
+            If a chunk cannot be decoded here.
+        OSError
+            If no library decodes it.
         """
         if self._is_kept_by_h5py(start, stop):
             return None
@@ -89,6 +93,11 @@ class Places:
         frames = self.chunk[0]
         parts = start % frames or (stop % frames and stop < self.shape[0])
         return bool(self.decode and parts and self._chunk_nbytes <= CACHE_NBYTES)
+
+    @cached_property
+    def largest(self) -> int:
+        """The most bytes of a stored chunk."""
+        return int(self.sizes.max())
 
     @property
     def _chunk_nbytes(self) -> int:
@@ -158,7 +167,9 @@ class Places:
             first = where[0] * self.chunk[0]
             last = min(first + self.chunk[0], self.shape[0]) - 1
             frames = f"frame {first}" if first == last else f"frames {first} to {last}"
-            raise DamagedChunkError(
+            # A filter may have left a chunk at the edge as it was.
+            final = self.crashing and raw.nbytes != out.nbytes
+            raise (OSError if final else DamagedChunkError)(
                 f"{self.path}: the chunk of {frames} at byte {self.offsets[where]} is damaged: "
                 f"{error}"
             ) from error

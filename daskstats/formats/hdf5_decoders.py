@@ -1,6 +1,6 @@
 """Decoders of HDF5's chunk filters that run in any thread, without HDF5 and its lock.
 
-Each fills an array with one chunk, or raises an error of any kind: h5py then has the last word.
+Each fills an array with one chunk, or raises an error of any kind.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ Filters = Sequence[tuple[int, tuple[int, ...]]]
 """registered number and parameters of each filter, in the order in which they were applied"""
 
 GZIP, SHUFFLE, FLETCHER32, BLOSC, LZ4, BITSHUFFLE, ZSTD = 1, 2, 3, 32001, 32004, 32008, 32015
+
+# Filters of hdf5plugin 7.1 that crash on a damaged chunk, or return anything without an error.
+CRASHING = {BLOSC, BITSHUFFLE, ZSTD}
 
 # Pixels of which all bytes stay in the processor's cache while they are put together.
 PIXELS = 1 << 16
@@ -65,7 +68,7 @@ def _decompressor(code: int, values: tuple[int, ...]) -> Decode | None:
     if code == ZSTD:
         return partial(_decode_into, codecs.zstd_decode) if codecs else _decode_zstd
     if code == LZ4 and codecs:
-        return partial(_decode_into, codecs.lz4h5_decode)
+        return partial(_decode_lz4, codecs.lz4h5_decode)
     return None
 
 
@@ -97,6 +100,25 @@ def _decode_zlib(raw: np.ndarray, out: np.ndarray) -> None:
 def _decode_zstd(raw: np.ndarray, out: np.ndarray) -> None:
     found = load("numcodecs.zstd").decompress(raw)
     _copy(np.frombuffer(found, np.uint8), out)
+
+
+def _decode_lz4(function: Callable, raw: np.ndarray, out: np.ndarray) -> None:
+    found, block = struct.unpack_from(">QI", raw.data)
+    _check_length(found, out)
+    _check_blocks(raw, -(-found // block), 0)
+    _decode_into(function, raw, out)
+
+
+def _check_blocks(raw: np.ndarray, count: int, rest: int) -> None:
+    """Check that blocks after a header, and other bytes after them, end with the chunk.
+
+    Libraries rely on the lengths of blocks, and read on beyond the chunk.
+    """
+    position, unpack = 12, struct.Struct(">I").unpack_from
+    for _ in range(count):
+        position += 4 + unpack(raw.data, position)[0]
+    if position + rest != raw.nbytes:
+        raise ValueError(f"its blocks end at byte {position + rest} of {raw.nbytes}")
 
 
 def _decode_blosc(raw: np.ndarray, out: np.ndarray) -> None:
@@ -155,20 +177,10 @@ def _decode_bitshuffle(function: Callable, itemsize: int, raw: np.ndarray, out: 
     found, block_nbytes = struct.unpack_from(">QI", raw.data)
     _check_length(found, out)
     pixels, block = out.nbytes // itemsize, block_nbytes // itemsize
-    _check_blocks(raw, pixels, block, itemsize)
+    if block < 8 or block % 8:
+        raise ValueError(f"it has blocks of {block} pixels")
+    # The last block has fewer pixels, and up to seven pixels after it are not compressed.
+    _check_blocks(raw, pixels // block + (pixels % block >= 8), pixels % 8 * itemsize)
     used = function(raw.ctypes.data + 12, out.ctypes.data, pixels, itemsize, block)
     if used != raw.nbytes - 12:
         raise ValueError(f"bitshuffle stopped with {used} after {raw.nbytes} bytes")
-
-
-def _check_blocks(raw: np.ndarray, pixels: int, block: int, itemsize: int) -> None:
-    """Check that blocks end with the chunk: the library would read on beyond it."""
-    if block < 8 or block % 8:
-        raise ValueError(f"it has blocks of {block} pixels")
-    position, unpack = 12, struct.Struct(">I").unpack_from
-    # The last block has fewer pixels, and up to seven pixels after it are not compressed.
-    for _ in range(pixels // block + (pixels % block >= 8)):
-        position += 4 + unpack(raw.data, position)[0]
-    position += pixels % 8 * itemsize
-    if position != raw.nbytes:
-        raise ValueError(f"its blocks end at byte {position} of {raw.nbytes}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..packages import load
 from .hdf5_chunks import Places, State, file_state
-from .hdf5_decoders import Decode, Filters, find_decoder
+from .hdf5_decoders import CRASHING, Filters, find_decoder
 from .hdf5_files import absolute, filter_names
 
 if TYPE_CHECKING:
@@ -70,20 +70,9 @@ def _contiguous(dataset: h5py.Dataset, state: State) -> Places:
     offset, shape = dataset.id.get_offset(), _frame_shape(dataset)
     if offset is None:
         raise Obstacle("the dataset has no place of its own")
-    nbytes = math.prod(shape) * dataset.dtype.itemsize
-    offsets, sizes = np.array([[offset]]), np.array([[nbytes]])
-    return Places(
-        absolute(dataset.file),
-        state,
-        dataset.dtype,
-        shape,
-        shape,
-        offsets,
-        sizes,
-        nbytes,
-        None,
-        None,
-    )
+    offsets, sizes = np.array([[offset]]), np.array([[dataset.size * dataset.dtype.itemsize]])
+    path = absolute(dataset.file)
+    return Places(path, state, dataset.dtype, shape, shape, offsets, sizes)
 
 
 def _frame_shape(dataset: h5py.Dataset) -> tuple[int, int, int]:
@@ -99,38 +88,26 @@ def _chunked(dataset: h5py.Dataset, state: State) -> Places:
         raise Obstacle(f"a chunk has {cols} columns, and a frame {shape[2]}")
     if len(lead) > 1 and math.prod(lead) > 1:
         raise Obstacle(f"a chunk extends over several of {len(lead)} leading axes")
-    decode = _decoder(dataset)
+    filters = _filters(dataset)
+    decode = find_decoder(filters) if filters else None
+    if filters and decode is None:
+        raise Obstacle(f"nothing else decodes {', '.join(filter_names(dataset))}")
     offsets, sizes = _chunk_table(dataset)
-    chunk, largest = (math.prod(lead), rows, cols), int(sizes.max())
+    chunk = math.prod(lead), rows, cols
     full = math.prod(chunk) * dataset.dtype.itemsize
-    if decode is None and (sizes[offsets >= 0] != full).any():
+    if not filters and (sizes[offsets >= 0] != full).any():
         raise Obstacle(f"chunks that are not compressed have other sizes than {full} bytes")
     fill = _fill_value(dataset) if (offsets < 0).any() else None
-    return Places(
-        absolute(dataset.file),
-        state,
-        dataset.dtype,
-        shape,
-        chunk,
-        offsets,
-        sizes,
-        largest,
-        decode,
-        fill,
-    )
+    crashing = any(code in CRASHING for code, _ in filters)
+    path, dtype = absolute(dataset.file), dataset.dtype
+    return Places(path, state, dtype, shape, chunk, offsets, sizes, decode, crashing, fill)
 
 
-def _decoder(dataset: h5py.Dataset) -> Decode | None:
-    """Return the decoder of a dataset, None if its chunks have passed no filter."""
+def _filters(dataset: h5py.Dataset) -> Filters:
+    """Return number and parameters of the filters that the chunks of a dataset have passed."""
     properties = dataset.id.get_create_plist()
     found = (properties.get_filter(index) for index in range(properties.get_nfilters()))
-    filters: Filters = [(code, tuple(values)) for code, _, values, _ in found]
-    if not filters:
-        return None
-    decode = find_decoder(filters)
-    if decode is None:
-        raise Obstacle(f"nothing else decodes {', '.join(filter_names(dataset))}")
-    return decode
+    return [(code, tuple(values)) for code, _, values, _ in found]
 
 
 def _fill_value(dataset: h5py.Dataset) -> np.generic:

@@ -229,7 +229,7 @@ def test_file_that_changes_is_left_to_h5py(tmp_path, monkeypatch, change):
     save(path, data, chunks=(1, 9, 64))
     series = as_series(path)
     if change == "replaced":
-        os.replace(save(tmp_path / "other.h5", data + 1, chunks=(1, 9, 64)), path)
+        save(tmp_path / "other.h5", data + 1, chunks=(1, 9, 64)).replace(path)
     elif change == "written":
         os.utime(path, ns=(0, 0))
     else:
