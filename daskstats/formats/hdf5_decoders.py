@@ -22,16 +22,11 @@ from ..packages import load
 Decode = Callable[[np.ndarray, np.ndarray], None]
 """fills an array of bytes, given those of a stored chunk"""
 
-Filters = Sequence[tuple[int, tuple[int, ...]]]
-"""registered number and parameters of each filter, in the order in which they were applied"""
-
-GZIP, SHUFFLE, FLETCHER32, BLOSC, LZ4, BITSHUFFLE, ZSTD = 1, 2, 3, 32001, 32004, 32008, 32015
+Filters = Sequence[tuple[str, tuple[int, ...]]]
+"""name and parameters of each filter, in the order in which they were applied"""
 
 # Filters of hdf5plugin 7.1 that crash on a damaged chunk, or return anything without an error.
-CRASHING = {BLOSC, BITSHUFFLE, ZSTD}
-
-# Pixels of which all bytes stay in the processor's cache while they are put together.
-PIXELS = 1 << 16
+CRASHING = {"blosc", "bitshuffle", "zstd"}
 
 # Decompressed chunks between two filters.
 _between = BufferPool(pieces=8, largest=32 << 20, nbytes=64 << 20)
@@ -40,10 +35,10 @@ _between = BufferPool(pieces=8, largest=32 << 20, nbytes=64 << 20)
 def find_decoder(filters: Filters) -> Decode | None:
     """Return the function that decodes chunks of these filters; None if there is none here."""
     rest = list(filters)
-    checked = bool(rest) and rest[-1][0] == FLETCHER32
+    checked = bool(rest) and rest[-1][0] == "fletcher32"
     if checked:
         rest.pop()
-    shuffled = len(rest) == 2 and rest[0][0] == SHUFFLE
+    shuffled = len(rest) == 2 and rest[0][0] == "shuffle"
     if shuffled:
         itemsize = rest.pop(0)[1][0]
     if not rest and checked:
@@ -56,20 +51,26 @@ def find_decoder(filters: Filters) -> Decode | None:
     return partial(_decode_checked, decode) if decode is not None and checked else decode
 
 
-def _decompressor(code: int, values: tuple[int, ...]) -> Decode | None:
+def _decompressor(name: str, values: tuple[int, ...]) -> Decode | None:
     """Return the function that undoes one filter of compression."""
-    codecs = _imagecodecs()
-    if code == BITSHUFFLE:
+    if name == "bitshuffle":
         return _bitshuffle(values)
-    if code == BLOSC:
+    if name == "blosc":
         return _decode_blosc
-    if code == GZIP:  # libdeflate takes a quarter of zlib's time
-        return partial(_decode_into, codecs.deflate_decode) if codecs else _decode_zlib
-    if code == ZSTD:
-        return partial(_decode_into, codecs.zstd_decode) if codecs else _decode_zstd
-    if code == LZ4 and codecs:
-        return partial(_decode_lz4, codecs.lz4h5_decode)
-    return None
+    if name == "gzip":  # libdeflate takes a third of zlib's time
+        return _decode_into_by("deflate") or _decode_zlib
+    if name == "zstd":
+        return _decode_into_by("zstd") or _decode_zstd
+    into = _decode_into_by("lz4h5") if name == "lz4" else None
+    return into and partial(_decode_lz4, into)
+
+
+def _decode_into_by(name: str) -> Decode | None:
+    """Return the decoder of a codec of imagecodecs, where it is installed and has the codec."""
+    codecs = _imagecodecs()
+    if codecs is None or not getattr(codecs, name.upper()).available:
+        return None
+    return partial(_decode_into, getattr(codecs, f"{name}_decode"))
 
 
 @cache
@@ -102,11 +103,11 @@ def _decode_zstd(raw: np.ndarray, out: np.ndarray) -> None:
     _copy(np.frombuffer(found, np.uint8), out)
 
 
-def _decode_lz4(function: Callable, raw: np.ndarray, out: np.ndarray) -> None:
+def _decode_lz4(decode: Decode, raw: np.ndarray, out: np.ndarray) -> None:
     found, block = struct.unpack_from(">QI", raw.data)
     _check_length(found, out)
     _check_blocks(raw, -(-found // block), 0)
-    _decode_into(function, raw, out)
+    decode(raw, out)
 
 
 def _check_blocks(raw: np.ndarray, count: int, rest: int) -> None:
@@ -135,9 +136,8 @@ def _decode_shuffled(decompress: Decode, itemsize: int, raw: np.ndarray, out: np
     planes = _between.array((itemsize, out.nbytes // itemsize), np.uint8)
     decompress(raw, planes.reshape(-1))
     pixels = out.reshape(-1, itemsize)
-    for start in range(0, len(pixels), PIXELS):
-        for byte, plane in enumerate(planes):
-            pixels[start : start + PIXELS, byte] = plane[start : start + PIXELS]
+    for byte, plane in enumerate(planes):
+        pixels[:, byte] = plane
 
 
 def _decode_checked(decode: Decode, raw: np.ndarray, out: np.ndarray) -> None:
@@ -162,8 +162,8 @@ def _bitshuffle_library() -> ctypes.CDLL | None:
     if not importlib.util.find_spec("hdf5plugin"):
         return None
     plugin = load("hdf5plugin")
-    suffix = plugin.get_config().build_config.filter_file_extension
     try:
+        suffix = plugin.get_config().build_config.filter_file_extension
         library = ctypes.CDLL(str(Path(plugin.PLUGIN_PATH, f"libh5bshuf{suffix}")))
         function = library.bshuf_decompress_lz4
     except (OSError, AttributeError):  # another version of the package

@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..packages import load
+from ..series.base import SMALL_FRAME
 from .hdf5_chunks import Places, State, file_state
 from .hdf5_decoders import CRASHING, Filters, find_decoder
 from .hdf5_files import absolute, filter_names
 
 if TYPE_CHECKING:
     import h5py
-
-# Bytes of a chunk from which on a thread of its own is worth the calls in Python.
-SMALLEST = 16 << 10
-
-# Chunks that are there or not, at most: the places take 12 bytes for each.
-MOST = 1 << 24
 
 
 class Obstacle(Exception):
@@ -61,7 +56,7 @@ def _check_dataset(dataset: h5py.Dataset) -> None:
         raise Obstacle(f"the stored type has to be converted to {dataset.dtype}")
     noun, shape = ("chunk", dataset.chunks) if dataset.chunks else ("frame", dataset.shape[-2:])
     nbytes = math.prod(shape) * dataset.dtype.itemsize
-    if nbytes < SMALLEST:
+    if nbytes < SMALL_FRAME:  # the calls in Python would take longer than the other thread saves
         raise Obstacle(f"a {noun} is small: {nbytes} bytes")
 
 
@@ -92,22 +87,24 @@ def _chunked(dataset: h5py.Dataset, state: State) -> Places:
     decode = find_decoder(filters) if filters else None
     if filters and decode is None:
         raise Obstacle(f"nothing else decodes {', '.join(filter_names(dataset))}")
-    offsets, sizes = _chunk_table(dataset)
+    offsets, sizes = _chunk_table(dataset, state)
     chunk = math.prod(lead), rows, cols
     full = math.prod(chunk) * dataset.dtype.itemsize
     if not filters and (sizes[offsets >= 0] != full).any():
         raise Obstacle(f"chunks that are not compressed have other sizes than {full} bytes")
     fill = _fill_value(dataset) if (offsets < 0).any() else None
-    crashing = any(code in CRASHING for code, _ in filters)
+    crashing = any(name in CRASHING for name, _ in filters)
     path, dtype = absolute(dataset.file), dataset.dtype
     return Places(path, state, dtype, shape, chunk, offsets, sizes, decode, crashing, fill)
 
 
 def _filters(dataset: h5py.Dataset) -> Filters:
-    """Return number and parameters of the filters that the chunks of a dataset have passed."""
+    """Return names and parameters of the filters that the chunks of a dataset have passed."""
     properties = dataset.id.get_create_plist()
-    found = (properties.get_filter(index) for index in range(properties.get_nfilters()))
-    return [(code, tuple(values)) for code, _, values, _ in found]
+    return [
+        (name, tuple(properties.get_filter(index)[2]))
+        for index, name in enumerate(filter_names(dataset))
+    ]
 
 
 def _fill_value(dataset: h5py.Dataset) -> np.generic:
@@ -119,12 +116,12 @@ def _fill_value(dataset: h5py.Dataset) -> np.generic:
     return dataset.fillvalue
 
 
-def _chunk_table(dataset: h5py.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def _chunk_table(dataset: h5py.Dataset, state: State) -> tuple[np.ndarray, np.ndarray]:
     """Return places and sizes of the chunks, (along frames, along rows); -1 where there is none."""
     steps = dataset.chunks[:-1]
     grid = [-(-length // step) for length, step in zip(dataset.shape[:-1], steps, strict=True)]
-    if math.prod(grid) > MOST:
-        raise Obstacle(f"there may be {math.prod(grid)} chunks")
+    if math.prod(grid) > state[2]:  # bytes of the file
+        raise Obstacle(f"{math.prod(grid)} chunks are far more than there are in the file")
     if not hasattr(dataset.id, "chunk_iter"):
         raise Obstacle("h5py is built with a library that does not list chunks")
     offsets, sizes = np.full(grid, -1, np.int64), np.zeros(grid, np.uint32)

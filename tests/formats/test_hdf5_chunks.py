@@ -42,7 +42,7 @@ READS = [(0, 7, 0, 9), (1, 6, 0, 9), (2, 3, 2, 7), (0, 6, 4, 8), (6, 7, 8, 9)]
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setattr(hdf5_places, "SMALLEST", 0)
+    monkeypatch.setattr(hdf5_places, "SMALL_FRAME", 0)
 
 
 def save(path, data, **options):
@@ -151,6 +151,9 @@ def test_everything_else_is_left_to_h5py(tmp_path):
         assert re.search(f"by h5py, one chunk at a time: .*{why}", series.reading_text()), name
         found = read_dense(series, (0, 7, 0, 9, 3))
         np.testing.assert_array_equal(found, expected[name].reshape(-1, 9, 64), name)
+    with h5py.File(tmp_path / "empty.h5", "w") as file:
+        file.create_dataset("data", (10**6, 9, 64), "u2", chunks=(1, 9, 64))
+    assert "1000000 chunks are far more than there" in reading(tmp_path / "empty.h5")
     with h5py.File(tmp_path / "block.h5", "w", userblock_size=512) as file:
         file["data"] = data
     assert reading(tmp_path / "block.h5").endswith("the file has a user block")
@@ -164,7 +167,7 @@ def test_everything_else_is_left_to_h5py(tmp_path):
 
 def test_small_chunks_are_left_to_h5py(tmp_path, monkeypatch):
     path = save(tmp_path / "scan.h5", data_of("u2"), chunks=(1, 9, 64))
-    monkeypatch.setattr(hdf5_places, "SMALLEST", 9 * 64 * 2 + 1)
+    monkeypatch.setattr(hdf5_places, "SMALL_FRAME", 9 * 64 * 2 + 1)
     assert reading(path).endswith("a chunk is small: 1152 bytes")
 
 
