@@ -107,6 +107,7 @@ class Places:
         """Fill a block with all chunks that it touches; return False if the file ends early."""
         frames, rows, _ = self.chunk
         stop, last = start + block.shape[0], first + block.shape[1]
+        raw = _frames.array((self.largest if self.decode else 0,), np.uint8)
         for index in range(start // frames, -(-stop // frames)):
             for band in range(first // rows, -(-last // rows)):
                 begin, top = index * frames, band * rows
@@ -117,12 +118,17 @@ class Places:
                     begin + inner.start - start : begin + inner.stop - start,
                     top + lines.start - first : top + lines.stop - first,
                 ]
-                if not self._fill_part(handle, part, (index, band), (inner, lines)):
+                if not self._fill_part(handle, raw, part, (index, band), (inner, lines)):
                     return False
         return True
 
     def _fill_part(
-        self, handle: int, part: np.ndarray, where: tuple[int, int], box: tuple[slice, slice]
+        self,
+        handle: int,
+        raw: np.ndarray,
+        part: np.ndarray,
+        where: tuple[int, int],
+        box: tuple[slice, slice],
     ) -> bool:
         """Fill a part of a block from the chunk at a place, given the box of it in the chunk."""
         offset = int(self.offsets[where])
@@ -131,7 +137,7 @@ class Places:
             return True
         if self.decode is None:
             return self._fill_in_place(handle, part, offset, box)
-        raw = _frames.array((self.largest,), np.uint8)[: int(self.sizes[where])]
+        raw = raw[: int(self.sizes[where])]
         if not read_at(handle, raw, offset):
             return False
         if part.flags.c_contiguous and part.nbytes == self._chunk_nbytes:

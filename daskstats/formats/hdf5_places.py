@@ -56,7 +56,7 @@ def _check_dataset(dataset: h5py.Dataset) -> None:
         raise Obstacle(f"the stored type has to be converted to {dataset.dtype}")
     noun, shape = ("chunk", dataset.chunks) if dataset.chunks else ("frame", dataset.shape[-2:])
     nbytes = math.prod(shape) * dataset.dtype.itemsize
-    if nbytes < SMALL_FRAME:  # the calls in Python would take longer than the other thread saves
+    if nbytes < 2 * SMALL_FRAME:  # 10 us of Python for each chunk, which bitshuffle decodes in 20
         raise Obstacle(f"a {noun} is small: {nbytes} bytes")
 
 
