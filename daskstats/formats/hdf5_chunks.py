@@ -22,13 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..memory.pool import BufferPool
 from .hdf5_decoders import Decode
 from .hdf5_files import CACHE_NBYTES
 from .placed import in_native_order
-
-# Frames as they are read, and chunks as they are stored.
-_frames = BufferPool(pieces=16, largest=32 << 20, nbytes=64 << 20)
 
 State = tuple[int, int, int, int]
 
@@ -80,7 +76,7 @@ class Places:
         try:
             if file_state(handle) != self.state:
                 return None
-            block = _frames.array((stop - start, last - first, self.shape[2]), self.dtype)
+            block = np.empty((stop - start, last - first, self.shape[2]), self.dtype)
             whole = self._fill_block(handle, block, start, first)
             # The bytes are those of the places only if nothing was written meanwhile.
             unchanged = whole and file_state(handle) == self.state
@@ -107,7 +103,7 @@ class Places:
         """Fill a block with all chunks that it touches; return False if the file ends early."""
         frames, rows, _ = self.chunk
         stop, last = start + block.shape[0], first + block.shape[1]
-        raw = _frames.array((self.largest if self.decode else 0,), np.uint8)
+        raw = np.empty(self.largest if self.decode else 0, np.uint8)
         for index in range(start // frames, -(-stop // frames)):
             for band in range(first // rows, -(-last // rows)):
                 begin, top = index * frames, band * rows
@@ -143,7 +139,7 @@ class Places:
         if part.flags.c_contiguous and part.nbytes == self._chunk_nbytes:
             self._decode(raw, part, where)
         else:
-            chunk = _frames.array(self.chunk, self.dtype)
+            chunk = np.empty(self.chunk, self.dtype)
             self._decode(raw, chunk, where)
             part[...] = chunk[box]
         return True

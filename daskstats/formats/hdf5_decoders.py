@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from ..memory.pool import BufferPool
 from ..packages import load
 
 Decode = Callable[[np.ndarray, np.ndarray], None]
@@ -27,9 +26,6 @@ Filters = Sequence[tuple[str, tuple[int, ...]]]
 
 # Filters of hdf5plugin 7.1 that crash on a damaged chunk, or return anything without an error.
 CRASHING = {"blosc", "bitshuffle", "zstd"}
-
-# Decompressed chunks between two filters.
-_between = BufferPool(pieces=8, largest=32 << 20, nbytes=64 << 20)
 
 
 def find_decoder(filters: Filters) -> Decode | None:
@@ -133,7 +129,7 @@ def _decode_blosc(raw: np.ndarray, out: np.ndarray) -> None:
 
 def _decode_shuffled(decompress: Decode, itemsize: int, raw: np.ndarray, out: np.ndarray) -> None:
     """Decode a chunk that has the first bytes of all pixels, the second bytes, and so on."""
-    planes = _between.array((itemsize, out.nbytes // itemsize), np.uint8)
+    planes = np.empty((itemsize, out.nbytes // itemsize), np.uint8)
     decompress(raw, planes.reshape(-1))
     pixels = out.reshape(-1, itemsize)
     for byte, plane in enumerate(planes):
