@@ -40,7 +40,8 @@ class Hdf5Source(FileSource):
 
     has_datasets = True
     handles = ("_parts",)
-    uses_h5py = True
+    uses_h5py: bool = True
+    """whether h5py's lock is needed for reads, also if the file does not change"""
     converted: np.dtype | None = None
     """the dtype that the library converts to while it reads, None for that of the datasets"""
     apart_files: tuple[Path, ...] = ()
@@ -235,7 +236,10 @@ def _read(
     rows: tuple[int, int],
     converted: np.dtype | None,
 ) -> list[np.ndarray]:
-    """Read rows of frames of one dataset, and check that all files it refers to are still there."""
+    """Read rows of frames of one dataset, and check that all files it refers to are still there.
+
+    h5py has the last word where a chunk cannot be decoded here, or the file has changed.
+    """
     damage = ""
     if converted is None and isinstance(part.places, Places):
         try:
@@ -260,6 +264,7 @@ def _read_with_h5py(
     rows: tuple[int, int],
     converted: np.dtype | None,
 ) -> list[np.ndarray]:
+    """Read rows of frames as h5py does, one chunk at a time in the whole process."""
     with hdf5_lock():  # which every attribute of a dataset needs as well
         dataset = part.dataset if converted is None else part.dataset.astype(converted)
         blocks = [dataset[(*box, slice(*rows))] for box in boxes(*frames, lead)]
