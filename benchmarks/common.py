@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,14 @@ def in_turn(functions: Mapping[Any, Callable[[], Any]], repeats: int) -> dict[An
         for name, function in functions.items():
             best[name] = min(best[name], seconds(function))
     return best
+
+
+def in_threads(function: Callable[[Sequence[int]], Any], count: int) -> list[Any]:
+    """Call a function with an equal part of the numbers below ``count`` in each thread."""
+    edges = np.linspace(0, count, THREADS + 1, dtype=int)
+    parts = [range(first, end) for first, end in pairwise(edges.tolist())]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(function, parts))
 
 
 # Memory

@@ -6,8 +6,6 @@ the file in each thread, as its objects may not be shared.
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +125,6 @@ def maximum(path: Path, frames: np.ndarray) -> Callable[[], Any]:
     return lambda: stats.max(path).compute()
 
 
-def in_threads(function: Callable[[Sequence[int]], Any], count: int) -> list[Any]:
-    """Call a function with an equal part of the numbers below ``count`` in each thread."""
-    edges = np.linspace(0, count, common.THREADS + 1, dtype=int)
-    parts = [range(first, end) for first, end in pairwise(edges.tolist())]
-    with ThreadPoolExecutor(common.THREADS) as pool:
-        return list(pool.map(function, parts))
-
-
 def lines(frames: np.ndarray, place: Path, repeats: int) -> Iterator[list[Any]]:
     """Yield the rows of the table."""
     for name, (write, read, library, goal) in formats(frames).items():
@@ -144,7 +134,7 @@ def lines(frames: np.ndarray, place: Path, repeats: int) -> Iterator[list[Any]]:
         assert np.array_equal(ours(), frames.max(axis=0)), name
         functions = {
             "daskstats": ours,
-            "library": lambda read=read, path=path: in_threads(
+            "library": lambda read=read, path=path: common.in_threads(
                 lambda numbers: read(path, numbers), len(frames)
             ),
         }

@@ -75,7 +75,7 @@ def _describe_files(whole: Source) -> Facts:
     """Return the files of a series in their order, and how the first holds its frames."""
     files, first = whole.files(), _first_part(whole)
     names, why = getattr(first, "choice", ((), ""))
-    storage = getattr(first, "storage_text", str)
+    storage, reading = (getattr(first, f"{name}_text", str) for name in ("storage", "reading"))
     return {
         "files": len(files),
         "first_file": str(files[0]) if files else None,
@@ -84,6 +84,7 @@ def _describe_files(whole: Source) -> Facts:
         "dataset": " to ".join(dict.fromkeys(names[:1] + names[-1:])) or None,
         "why": why or None,
         "storage": storage() or None,
+        "reading": reading() or None,
     }
 
 
@@ -106,6 +107,7 @@ def _texts(facts: Facts) -> dict[str, object]:
         "files": files,
         "dataset": facts["dataset"] and f"{facts['dataset']} ({facts['why']})",
         "storage": facts["storage"],
+        "reading": facts["reading"],
         "frames": frames if frames == total else f"{frames} of {total}",
         "shape": shape if shape == whole else f"{shape} of {whole}",
         "dtype": facts["dtype"],

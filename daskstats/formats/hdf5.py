@@ -16,11 +16,13 @@ from ..series.base import check_native
 from ..series.files import FileSource
 from ..series.leading import boxes, flat_shape
 from .choosing import Choice
+from .hdf5_chunks import DamagedChunkError, Places
 from .hdf5_contents import kind_of
 from .hdf5_files import import_h5py, open_file
 from .hdf5_links import follow
 from .hdf5_lock import Parts, hdf5_lock, watch_starts
 from .hdf5_named import find_named
+from .hdf5_places import find_places
 from .hdf5_search import find_image
 from .hdf5_storage import Storage, lengths, span, storage_text
 from .hdf5_virtual import inspect
@@ -38,7 +40,8 @@ class Hdf5Source(FileSource):
 
     has_datasets = True
     handles = ("_parts",)
-    uses_h5py = True
+    uses_h5py: bool = True
+    """whether h5py's lock is needed for reads, also if the file does not change"""
     converted: np.dtype | None = None
     """the dtype that the library converts to while it reads, None for that of the datasets"""
     apart_files: tuple[Path, ...] = ()
@@ -68,8 +71,13 @@ class Hdf5Source(FileSource):
         self._parts = Parts(parts)
         found = [path for part in self._parts for path in part.files]
         self._files = tuple(dict.fromkeys([self.path, *files, *found]))
+        self.uses_h5py = not all(map(self._has_places, parts))
         self._layout = [(dataset.shape, dataset.dtype.str) for dataset in datasets]
         self._set_units()
+
+    def _has_places(self, part: Storage) -> bool:
+        """Whether a part is read without h5py as long as its file does not change."""
+        return self.converted is None and isinstance(part.places, Places)
 
     def _set_units(self) -> None:
         parts = self._parts
@@ -122,6 +130,13 @@ class Hdf5Source(FileSource):
     def storage_text(self) -> str:
         with hdf5_lock():
             return storage_text(self._parts[0])
+
+    def reading_text(self) -> str:
+        reasons = [part.places for part in self._parts if not self._has_places(part)]
+        if not reasons:
+            return "at the places of the chunks, in parallel"
+        why = reasons[0] if isinstance(reasons[0], str) else f"converted to {self.converted}"
+        return f"by h5py, one chunk at a time: {why}"
 
     def frames_without_data(self) -> np.ndarray:
         if "_missing" not in vars(self):
@@ -196,7 +211,9 @@ def checked(dataset: h5py.Dataset, path: Path) -> Storage:
     except TypeError as error:
         text = f"{path}: {given} is no image series, it holds {kind_of(dataset)}: {error}"
         raise TypeError(text) from None
-    return inspect(dataset)
+    storage = inspect(dataset)
+    storage.places = find_places(dataset)
+    return storage
 
 
 def _check_alike(datasets: list[h5py.Dataset], path: Path) -> None:
@@ -219,7 +236,35 @@ def _read(
     rows: tuple[int, int],
     converted: np.dtype | None,
 ) -> list[np.ndarray]:
-    """Read rows of frames of one dataset, and check that all files it refers to are still there."""
+    """Read rows of frames of one dataset, and check that all files it refers to are still there.
+
+    h5py has the last word where a chunk cannot be decoded here, or the file has changed.
+    """
+    damage = ""
+    if converted is None and isinstance(part.places, Places):
+        try:
+            block = part.places.read(*frames, *rows)
+        except DamagedChunkError as error:
+            block, damage = None, str(error)
+        if block is not None:
+            part.check(*frames)
+            return [block]
+    try:
+        return _read_with_h5py(part, lead, frames, rows, converted)
+    except OSError as error:
+        if not damage:
+            raise
+        raise OSError(damage) from error
+
+
+def _read_with_h5py(
+    part: Storage,
+    lead: tuple[int, ...],
+    frames: tuple[int, int],
+    rows: tuple[int, int],
+    converted: np.dtype | None,
+) -> list[np.ndarray]:
+    """Read rows of frames as h5py does, one chunk at a time in the whole process."""
     with hdf5_lock():  # which every attribute of a dataset needs as well
         dataset = part.dataset if converted is None else part.dataset.astype(converted)
         blocks = [dataset[(*box, slice(*rows))] for box in boxes(*frames, lead)]

@@ -31,7 +31,7 @@ from typing import Protocol
 from dask.callbacks import Callback
 
 from ..packages import load
-from ..series.base import DerivedSource
+from ..series.base import DerivedSource, Source
 
 # Seconds between two tries, between two inspections of the threads that may hold the lock, and
 # until a line of the log names the lock.
@@ -159,7 +159,9 @@ def needs_lock(item: object) -> bool:
     if isinstance(item, DerivedSource):
         return needs_lock(item.source)
     h5py = sys.modules["h5py"]
-    return getattr(type(item), "uses_h5py", False) or isinstance(item, h5py.Dataset)
+    if isinstance(item, Source):
+        return getattr(item, "uses_h5py", False)
+    return isinstance(item, h5py.Dataset)
 
 
 def held_lock() -> HeldLockError:

@@ -20,6 +20,8 @@ from .hdf5_files import absolute, check_filters, filter_names
 if TYPE_CHECKING:
     import h5py
 
+    from .hdf5_chunks import Places
+
 
 @dataclass(eq=False)
 class WatchedFile:
@@ -99,6 +101,8 @@ class Storage:
     """of a virtual dataset"""
     opened: tuple[int, int] | None = None
     """handle of the file and its size, where the system has both"""
+    places: Places | str = "it is shown by a virtual dataset"
+    """of the chunks in the file, or the reason why h5py has to read them"""
 
     @classmethod
     def of(cls, dataset: h5py.Dataset) -> Storage:

@@ -73,6 +73,10 @@ class FileSource(Source):
         """Return how the frames are stored, for people: chunks and compression."""
         return ""
 
+    def reading_text(self) -> str:
+        """Return which of several ways frames are read, for people, and why."""
+        return ""
+
     def __getattr__(self, name: str) -> Any:
         # Python calls this for missing attributes only.
         if name not in type(self).handles:

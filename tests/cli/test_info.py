@@ -209,3 +209,13 @@ def test_cutoff_of_a_detector_of_dectris(tmp_path):
         "saturation_value": 46051,
         "countrate_correction_count_cutoff": 46052,
     }
+
+
+def test_how_hdf5_is_read(tmp_path):
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file.create_dataset("large", (2, 200, 200), "u2", chunks=(1, 200, 200), compression="gzip")
+        file.create_dataset("small", data=FRAMES, chunks=(1, 30, 40))
+    lines, facts = info(f"{tmp_path / 'scan.h5'}::large")
+    assert lines["reading"] == facts["reading"] == "at the places of the chunks, in parallel"
+    lines, _ = info(f"{tmp_path / 'scan.h5'}::small")
+    assert lines["reading"] == "by h5py, one chunk at a time: a chunk is small: 2400 bytes"
