@@ -25,7 +25,7 @@ from daskstats import notebook
 IMAGES = 50
 
 # Frames of a run, and of those that are in memory; they come again and again.
-FRAMES, DIFFERENT, SHAPE = 1600, 40, (2048, 2048)
+FRAMES, DIFFERENT, SHAPE = 800, 40, (2048, 2048)
 
 HEADER = (
     "run",
@@ -147,7 +147,7 @@ def rows(run: str, found: dict[str, tuple[float, float, int]], by_time: bool = F
 def measured(tiny: bool) -> list[list]:
     """Return all rows of the table; called in the kernel."""
     sizes = (60, 4, (64, 64)) if tiny else (FRAMES, DIFFERENT, SHAPE)
-    scan, repeats, table = Scan(*sizes), 1 if tiny else 5, []
+    scan, repeats, table = Scan(*sizes), 1 if tiny else 3, []
     with dask.config.set(num_workers=common.THREADS):
         for statistic in ("average", ["max", "min", "average", "std"]):
             ways = {
