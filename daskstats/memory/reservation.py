@@ -266,32 +266,38 @@ def _forget(entry: ReservationEntry) -> None:
 
 _watched: "weakref.WeakSet[MemoryReservation]" = weakref.WeakSet()
 _watching = threading.Lock()
+_watcher: threading.Thread | None = None
 
 
 def _watch_for_end(reservation: MemoryReservation) -> None:
     """Release a reservation when its run has ended, even if the results of the run are kept."""
+    global _watcher
     if reservation in _watched or not reservation._entry.calls:
         return
     with _watching:
-        first = not _watched
         _watched.add(reservation)
-    if first:
-        threading.Thread(target=_watch, name="daskstats-watch", daemon=True).start()
+        # One thread for all runs: each look at the stacks of the threads has its cost, and risk.
+        if _watcher is None or not _watcher.is_alive():
+            _watcher = threading.Thread(target=_watch, name="daskstats-watch", daemon=True)
+            _watcher.start()
 
 
 def _watch() -> None:
-    unfinished = True
-    while unfinished:
+    global _watcher
+    while True:
         time.sleep(PATIENCE / 4)
-        unfinished = _end_finished()
+        _end_finished()
+        with _watching:
+            if not _watched:
+                _watcher = None
+                return
 
 
-def _end_finished() -> bool:
-    """End the reservations of finished runs, and return whether there are others."""
+def _end_finished() -> None:
+    """End the reservations of finished runs."""
     with _watching:
         calls = computations.running_calls() if _watched else frozenset()
         finished = [each for each in _watched if each._entry.calls.isdisjoint(calls)]
         for reservation in finished:
             _watched.discard(reservation)
             reservation.end()
-        return bool(_watched)

@@ -154,3 +154,12 @@ def test_a_task_knows_its_run():
     assert found[0] != found[1]
     assert computations.calls_of_this_task() == frozenset()
     assert computations.current_worker() is None
+
+
+def test_one_thread_looks_for_the_end_of_all_runs():
+    """Runs in quick succession, some of which go on, do not start a thread each."""
+    frames = np.zeros((4, 8, 8), "u2")
+    for _ in range(30):
+        stats.max(frames).compute()
+        names = [thread.name for thread in threading.enumerate()]
+        assert names.count("daskstats-watch") <= 1
