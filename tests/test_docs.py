@@ -10,6 +10,7 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -34,7 +35,8 @@ ROOMS = re.findall(r"^\| `(\w+)` \|", MAP, re.M)
 def test_examples_run(name):
     module = importlib.import_module(name)
     assert module.__doc__, f"{name} does not say which question it answers"
-    results = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    with np.printoptions(threshold=1000, precision=8):  # which other packages change
+        results = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
     assert results.failed == 0
 
 
