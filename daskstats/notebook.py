@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from numbers import Integral
 from typing import Generic, TypeVar, Unpack, overload
 
@@ -12,11 +11,10 @@ import numpy as np
 from .api import OF_STATISTIC, NamedStatistic, public
 from .arguments import ImageSeries
 from .pictures import CONTRAST, SIZE, draw, palette, planes
-from .reduction import STEPS, Options, reduce, with_most_steps
+from .planning.steps import STEPS, AtMost
+from .reduction import Options, reduce
 from .run.progress import Progress, Snapshot
 from .run.stream import Stream
-from .series.foreign import is_data_array
-from .series.opening import as_series
 from .status import Status
 from .views import View, current_view
 
@@ -278,10 +276,8 @@ def watch(
         if options or (statistic, nchunk) != ("average", STEPS[0]):
             raise TypeError("watch takes no arguments for the images of an iterator")
         return Watched(ims, look)
-    if not is_data_array(ims):  # the labels of a DataArray put its mask in order
-        ims = as_series(ims, options.pop("lock", False))
-    make = partial(reduce, ims, statistic, 0, chunk_name="nchunk", running=True, **options)
-    watched = Watched(with_most_steps(make, nchunk).stream(Progress.itself, reading=True), look)
+    reduction = reduce(ims, statistic, 0, AtMost(nchunk), running=True, **options)
+    watched = Watched(reduction.stream(Progress.itself, reading=True), look)
     with watched:  # a traceback, which a notebook keeps, would keep the tasks of an open one
         for _ in watched:
             pass

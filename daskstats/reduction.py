@@ -12,7 +12,7 @@ import dask
 import numpy as np
 from dask.array import Array
 
-from .arguments import count_chunks, count_frames, warn
+from .arguments import count_frames, warn
 from .formats.inputs import read_image, read_mask
 from .graph import reducing
 from .graph.build import Work
@@ -23,6 +23,7 @@ from .memory.reservation import MemoryReservation, unreserved
 from .planning.frame_wise import plan_frame_wise
 from .planning.request import Request
 from .planning.row_wise import plan_row_wise
+from .planning.steps import count_steps, plan_steps
 from .planning.values import Cost, Layout, MemoryLimitError, Plan, mebibytes
 from .run.progress import Progress
 from .run.scheduler import Scheduler, current_scheduler
@@ -43,11 +44,6 @@ from .statistics.validity import Validity, left_out, without_effect
 from .xarray import Labels, values_of, without_labels
 
 T = TypeVar("T")
-
-# Numbers of intermediate images to try, where they only show the progress: the largest that reads
-# frames at most a tenth more often than a single step is used.
-STEPS = (50, 40, 30, 25, 20, 15, 10, 5, 2, 1)
-MORE_READS = 1.1
 
 logger = logging.getLogger("daskstats")
 
@@ -170,7 +166,7 @@ def reduce(
         A name, tuple or `Statistic`, or a list of them.
     nframes : int
         Frames to use; 0: all.
-    nchunk : int
+    nchunk : int or AtMost
         Intermediate images.
     chunk_name : str
         The name of that argument, for errors.
@@ -198,14 +194,14 @@ def reduce(
     specs = image_specs(members, shape, series.dtype, mask, validity, options)
     specs, statistic = fused(specs, series.dtype)
     total = shape.rows if statistic.along == "rows" else shape.nframes
-    steps = count_chunks(nchunk, total, chunk_name)
+    steps = count_steps(nchunk, total, chunk_name)
     scheduler = current_scheduler()
     shape, replicas = scheduler.prepare(series, statistic, shape)
     cost = cost_of(statistic, specs, series.dtype, shape.nframes)
     limit = scheduler.limit(options.get("memory_limit"))
     request = Request(shape, cost, steps, scheduler.workers, limit, running, scheduler.processes)
-    plan = plan_beside_others(scheduler, request, statistic.along, use_buffer)
-    plan = replace(plan, replicas=replicas)
+    make = partial(plan_beside_others, scheduler, along=statistic.along, use_buffer=use_buffer)
+    plan = replace(plan_steps(make, request, nchunk), replicas=replicas)
     if plan.in_pixels:
         series = flattened(series)
         specs = [replace(spec, in_pixels=True) for spec in specs]
@@ -240,29 +236,6 @@ def unlabelled(ims: Any, dim: object) -> tuple[Any, Labels | None]:
             f"{called(type(ims))}: leave it out"
         )
     return ims, None
-
-
-def with_most_steps(make: Callable[[int], Reduction], most: int) -> Reduction:
-    """Return a reduction with many intermediate images that reads hardly more than with one.
-
-    A source whose frames are decoded together, or that is read again for each band of rows, is read
-    more often if steps cut across these units.
-
-    Parameters
-    ----------
-    make : function
-        Makes the reduction with a number of intermediate images.
-    most : int
-        Intermediate images, at most.
-    """
-    once = make(1)
-    most = min(most, once.plan.total)
-    tried = {*STEPS, most, len(once.plan.blocks)}
-    for steps in sorted((steps for steps in tried if steps <= most), reverse=True):
-        reduction = make(steps)
-        if reduction.plan.reads <= MORE_READS * once.plan.reads:
-            return reduction
-    return once
 
 
 def fused(specs: list[ImageSpec], frames: np.dtype) -> tuple[list[ImageSpec], Statistic]:

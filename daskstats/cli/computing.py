@@ -15,7 +15,8 @@ from ..formats import inputs, outputs
 from ..formats.files import open_files
 from ..formats.notes import Notes
 from ..notebook import Look, Watched
-from ..reduction import STEPS, Reduction, reduce, with_most_steps
+from ..planning.steps import STEPS, AtMost
+from ..reduction import Reduction, reduce
 from ..run.progress import Progress
 from ..series.base import Source
 from ..statistics.naming import named
@@ -135,15 +136,8 @@ def load_images(options: Given) -> list[Path]:
 
 def plan_reduction(source: Source, statistic: object, options: Given) -> Reduction:
     """Plan with the given number of intermediate images, or with the most that cost little."""
-    make = partial(reduction_of, source, statistic, options)
-    if options.get("chunks") is not None:
-        return make(options["chunks"], "--chunks")
-    return with_most_steps(make, STEPS[0])
-
-
-def reduction_of(
-    source: Source, statistic: object, options: Given, nchunk: int = 1, name: str = "nchunk"
-) -> Reduction:
+    chunks = options.get("chunks")
+    nchunk, name = (AtMost(STEPS[0]), "nchunk") if chunks is None else (chunks, "--chunks")
     return reduce(
         source,
         statistic,
