@@ -4,7 +4,6 @@ h5py decodes one chunk at a time. The limit is the time in which as many threads
 chunks, each into one buffer, and compute nothing.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import Any
 from unittest import mock
 
 import common
-import dask
 import h5py
 import hdf5plugin
 import numpy as np
-from report import Report
+from filebench import measure_files, reached
 
 import daskstats as stats
 from daskstats.formats import hdf5
@@ -95,21 +93,15 @@ def lines(frames: np.ndarray, place: Path, repeats: int) -> Iterator[list[Any]]:
         best = common.in_turn(functions, repeats)
         path.unlink()
         ratio = best["h5py"] / best["ours"]
-        met = None if goal is None else ("yes" if ratio >= goal else "no")
+        met = reached(ratio, goal)
         speeds = [frames.nbytes / best[who] / 1e9 for who in functions]
         yield [name, *speeds, ratio, goal, met, best["alone"] / best["ours"]]
 
 
 def main() -> None:
-    parser = common.parser(__doc__.splitlines()[0])
-    options = parser.parse_args()
-    shape, repeats = (common.TINY_SHAPE, 2) if options.tiny else (SHAPE, 5)
-    facts = [f"{' x '.join(map(str, shape))} uint16, {common.THREADS} threads, best of {repeats}"]
-    report = Report(facts, ("numpy", "h5py", "hdf5plugin", "imagecodecs", "numcodecs"))
-    with tempfile.TemporaryDirectory() as place, dask.config.set(num_workers=common.THREADS):
-        rows = list(lines(common.series("uint16", shape), Path(place), repeats))
-    report.add(None, HEADER, rows)
-    report.save(options.json)
+    measure_files(
+        __doc__, SHAPE, HEADER, lines, ("numpy", "h5py", "hdf5plugin", "imagecodecs", "numcodecs")
+    )
 
 
 if __name__ == "__main__":

@@ -4,13 +4,11 @@ The library of the format reads each frame once, in as many threads, and compute
 the file in each thread, as its objects may not be shared.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import common
-import dask
 import fabio
 import mrcfile
 import numpy as np
@@ -18,7 +16,7 @@ import tifffile
 from astropy.io import fits
 from fabio.cbfimage import CbfImage
 from fabio.edfimage import EdfImage
-from report import Report
+from filebench import measure_files, reached
 
 import daskstats as stats
 from daskstats.formats.raw import RawSource
@@ -141,20 +139,14 @@ def lines(frames: np.ndarray, place: Path, repeats: int) -> Iterator[list[Any]]:
         best = common.in_turn(functions, repeats)
         ratio = best["library"] / best["daskstats"]
         speeds = [frames.nbytes / best[who] / 1e9 for who in ("daskstats", "library")]
-        met = None if goal is None else ("yes" if ratio >= goal else "no")
+        met = reached(ratio, goal)
         yield [name, library, *speeds, ratio, goal, met]
 
 
 def main() -> None:
-    parser = common.parser(__doc__.splitlines()[0])
-    options = parser.parse_args()
-    shape, repeats = (common.TINY_SHAPE, 2) if options.tiny else (SHAPE, 5)
-    facts = [f"{' x '.join(map(str, shape))} uint16, {common.THREADS} threads, best of {repeats}"]
-    report = Report(facts, ("numpy", "tifffile", "fabio", "mrcfile", "astropy"))
-    with tempfile.TemporaryDirectory() as place, dask.config.set(num_workers=common.THREADS):
-        rows = list(lines(common.series("uint16", shape), Path(place), repeats))
-    report.add(None, HEADER, rows)
-    report.save(options.json)
+    measure_files(
+        __doc__, SHAPE, HEADER, lines, ("numpy", "tifffile", "fabio", "mrcfile", "astropy")
+    )
 
 
 if __name__ == "__main__":
