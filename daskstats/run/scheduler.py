@@ -233,9 +233,11 @@ class ClusterScheduler(Scheduler):
     def execution(self, work: Work, reading: bool) -> Execution:
         """Build the states of a few blocks each, which the client combines."""
         tasks, keys = reducing.per_step_partials(work)
-        graph = tasks.runnable([*keys, *(key for key, _ in tasks.reads)])
-        every = tasks.reads or transfers(graph, work.plan.layout.nframes)
-        reads, frames = read_steps(every if reading else [])
+        every = tasks.reads if reading else []
+        graph = tasks.runnable([*keys, *(key for key, _ in every)])
+        if reading and tasks.shuffles:
+            every = transfers(graph, work.plan.layout.nframes)
+        reads, frames = read_steps(every)
         make = partial(ClusterRunner, self.client, graph, [*reads, *keys], tasks.shuffles)
         return Execution(tasks, make, Progress.add_partials, frames)
 
