@@ -26,7 +26,7 @@ from .hdf5_decoders import Decode
 from .hdf5_files import CACHE_NBYTES
 from .placed import in_native_order
 
-State = tuple[int, int, int, int]
+FileState = tuple[int, int, int, int]
 
 
 class DamagedChunkError(ValueError):
@@ -38,7 +38,7 @@ class Places:
     """The places of the chunks of a dataset in its file."""
 
     path: Path
-    state: State
+    state: FileState
     """of the file when the places were read"""
     dtype: np.dtype
     """of the stored pixels, in the byte order of the file"""
@@ -74,12 +74,12 @@ class Places:
         except OSError:  # h5py has it open, or finds the fault
             return None
         try:
-            if file_state(handle) != self.state:
+            if handle_state(handle) != self.state:
                 return None
             block = np.empty((stop - start, last - first, self.shape[2]), self.dtype)
             whole = self._fill_block(handle, block, start, first)
             # The bytes are those of the places only if nothing was written meanwhile.
-            unchanged = whole and file_state(handle) == self.state
+            unchanged = whole and handle_state(handle) == self.state
         finally:
             os.close(handle)
         return in_native_order(block) if unchanged else None
@@ -188,7 +188,7 @@ def read_at(handle: int, out: np.ndarray, offset: int) -> bool:
     return True
 
 
-def file_state(handle: int) -> State:
+def handle_state(handle: int) -> FileState:
     """Return values of an open file that change when it is written or replaced."""
     stat = os.fstat(handle)
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns

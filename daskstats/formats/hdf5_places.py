@@ -10,7 +10,7 @@ import numpy as np
 
 from ..packages import load
 from ..series.base import SMALL_FRAME
-from .hdf5_chunks import Places, State, file_state
+from .hdf5_chunks import FileState, Places, handle_state
 from .hdf5_decoders import CRASHING, Filters, find_decoder
 from .hdf5_files import absolute, filter_names
 
@@ -27,7 +27,7 @@ def find_places(dataset: h5py.Dataset) -> Places | str:
     try:
         _check_file(dataset.file)
         _check_dataset(dataset)
-        state = file_state(dataset.file.id.get_vfd_handle())
+        state = handle_state(dataset.file.id.get_vfd_handle())
         return _contiguous(dataset, state) if dataset.chunks is None else _chunked(dataset, state)
     except Obstacle as reason:
         return str(reason)
@@ -60,7 +60,7 @@ def _check_dataset(dataset: h5py.Dataset) -> None:
         raise Obstacle(f"a {noun} is small: {nbytes} bytes")
 
 
-def _contiguous(dataset: h5py.Dataset, state: State) -> Places:
+def _contiguous(dataset: h5py.Dataset, state: FileState) -> Places:
     """Return the place of a dataset that is in one piece."""
     offset, shape = dataset.id.get_offset(), _frame_shape(dataset)
     if offset is None:
@@ -75,7 +75,7 @@ def _frame_shape(dataset: h5py.Dataset) -> tuple[int, int, int]:
     return math.prod(lead), rows, cols
 
 
-def _chunked(dataset: h5py.Dataset, state: State) -> Places:
+def _chunked(dataset: h5py.Dataset, state: FileState) -> Places:
     """Return the places of the chunks of a dataset."""
     *lead, rows, cols = dataset.chunks
     shape = _frame_shape(dataset)
@@ -116,7 +116,7 @@ def _fill_value(dataset: h5py.Dataset) -> np.generic:
     return dataset.fillvalue
 
 
-def _chunk_table(dataset: h5py.Dataset, state: State) -> tuple[np.ndarray, np.ndarray]:
+def _chunk_table(dataset: h5py.Dataset, state: FileState) -> tuple[np.ndarray, np.ndarray]:
     """Return places and sizes of the chunks, (along frames, along rows); -1 where there is none."""
     steps = dataset.chunks[:-1]
     grid = [-(-length // step) for length, step in zip(dataset.shape[:-1], steps, strict=True)]
