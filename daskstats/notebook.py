@@ -10,7 +10,7 @@ import numpy as np
 
 from .api import OF_STATISTIC, NamedStatistic, public
 from .arguments import ImageSeries
-from .pictures import CONTRAST, SIZE, draw, palette, planes
+from .pictures import CONTRAST, SIZE, in_a_row, palette, planes
 from .planning.steps import STEPS, AtMost
 from .reduction import Options, reduce
 from .run.progress import Progress, Snapshot
@@ -84,10 +84,7 @@ class Look:
         """Return the pictures of some images as HTML."""
         size = self.size or (SIZE if len(images) == 1 else SIZE * 5 // 8)
         facts = {"log": self.log, "contrast": self.contrast, "cmap": self.cmap}
-        return "".join(
-            draw(image, seen, size=size, **facts).html(name)  # type: ignore[arg-type]
-            for name, image in images.items()
-        )
+        return in_a_row(images, seen, size=size, **facts)
 
 
 # ---------------------------------------------------------------------- looking on
@@ -175,9 +172,8 @@ class Watched(Iterator[T], Generic[T]):
         self.last = _last = self._snapshot()
         self._item_shown = True
         if self._view.pictures:
-            image = self.last.image
-            images = image if isinstance(image, dict) else {self.last.statistic: image}
-            self._figures = self._look.figures(planes(images), self._stream.progress.rows_seen)
+            images = planes(self.last.images)
+            self._figures = self._look.figures(images, self._stream.progress.rows_seen)
 
     def _snapshot(self) -> Snapshot:
         item = self._item

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -145,10 +146,14 @@ def side_by_side(images: dict[str, np.ndarray], seen: int | None = None, most: i
     every = planes(images)
     count = min(most, len(every))
     size = SIZE // (1 + math.isqrt(count - 1))
-    shown = islice(every.items(), count)
-    figures = "".join(draw(image, seen, size=size).html(name) for name, image in shown)
     more = f"<p>and {len(every) - count} more</p>" if len(every) > count else ""
-    return f'<div style="display:flex;flex-wrap:wrap">{figures}</div>{more}'
+    return in_a_row(dict(islice(every.items(), count)), seen, size=size) + more
+
+
+def in_a_row(images: dict[str, np.ndarray], seen: int | None, **look: Any) -> str:
+    """Return pictures as an HTML line, each as `draw` makes it with the same keywords."""
+    figures = "".join(draw(image, seen, **look).html(name) for name, image in images.items())
+    return f'<div style="display:flex;flex-wrap:wrap">{figures}</div>'
 
 
 def planes(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

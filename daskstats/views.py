@@ -66,7 +66,7 @@ class NotebookView:
             f'style="font:13px sans-serif;max-width:1200px">'
             f'<div style="background:#e0e0e0;height:6px;margin:4px 0"><div style="{bar}"></div>'
             f'</div><div style="margin:4px 0">{html.escape(text)}</div>'
-            f'<div style="display:flex;flex-wrap:wrap">{figures}</div></div>',
+            f"{figures}</div>",
             text,
         )
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from typing import ClassVar
 
 import clusters
 import numpy as np
@@ -25,7 +26,7 @@ class Recorded:
     """A view that keeps everything that it is told to show."""
 
     pictures = True
-    made: list["Recorded"] = []  # noqa: RUF012
+    made: ClassVar[list["Recorded"]] = []
 
     def __init__(self, status):
         self.shown, self.figures, self.state, self.closing = [status.line()], [], None, ""
@@ -43,14 +44,11 @@ class Recorded:
 
 
 @pytest.fixture
-def views(monkeypatch):
+def views(monkeypatch, _ctrl_c):
     """Return the views that are made, which record."""
     monkeypatch.setattr(notebook, "current_view", lambda: Recorded)
     monkeypatch.setattr(Recorded, "made", [])
-    monkeypatch.setattr(signal, "SIGINT", signal.SIGINT)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield Recorded.made
-    signal.signal(signal.SIGINT, before)
+    return Recorded.made
 
 
 @pytest.mark.parametrize("statistic", ["max", "median", ("percentile", [5, 95])], ids=str)
@@ -92,7 +90,7 @@ def test_iterators_are_watched_as_they_go(views, kind):
 def test_pictures_show_the_rows_that_are_seen_and_no_more(views, monkeypatch):
     monkeypatch.setattr(notebook, "FIRST_PICTURE", 0)
     seen, draw = [], pictures.draw
-    monkeypatch.setattr(notebook, "draw", lambda image, rows, **o: seen.append(rows) or draw(image))
+    monkeypatch.setattr(pictures, "draw", lambda image, rows, **o: seen.append(rows) or draw(image))
     monkeypatch.setattr(notebook, "SHORTEST", 0)
     monkeypatch.setattr(notebook, "BUDGET", HUGE)
     for _ in stats.watch(stats.median_iter(FRAMES, 10)):

@@ -40,17 +40,18 @@ class Snapshot(Generic[ImageT]):
     """bytes of frames that have been read so far, those that are read again included"""
 
     def __repr__(self) -> str:
-        every = (described(image.shape, image.dtype) for image in self._images.values())
+        every = (described(image.shape, image.dtype) for image in self.images.values())
         return f"<Snapshot of {self._caption}, image of {', '.join(every)}>"
 
     def _repr_html_(self) -> str:
         """Return small pictures for notebooks; pixels that are not seen yet are hatched."""
         rows = int(np.count_nonzero(self.seen[:, 0]))
         caption = f"{self._caption}, {mebibytes(self.nbytes)} read ({self.phase})"
-        return f"<p>{html.escape(caption)}</p>{side_by_side(self._images, rows)}"
+        return f"<p>{html.escape(caption)}</p>{side_by_side(self.images, rows)}"
 
     @property
-    def _images(self) -> dict[str, np.ndarray]:
+    def images(self) -> dict[str, np.ndarray]:
+        """The image, or all of several, by the names of the statistics."""
         image = self.image
         return image if isinstance(image, dict) else {self.statistic: image}
 
