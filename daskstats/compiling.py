@@ -38,11 +38,6 @@ class Subject:
         about = "" if self.estimate is None else f": about {self.estimate:.2g} s"
         return f"compiling the {self.name}, once{about}"
 
-    @property
-    def notable(self) -> bool:
-        """Whether it takes a second or more, as far as is known."""
-        return self.estimate is None or self.estimate >= 1
-
 
 _lock = threading.Lock()
 _subjects: dict[str, Subject] = {}

@@ -66,7 +66,7 @@ class Labels:
             )
         self._check_free(images)
         every = enumerate(images.items())
-        # A variable has no room beside a coordinate of its name.
+        # In a Dataset, a variable and a coordinate cannot have the same name.
         return load("xarray").Dataset(
             {
                 name: self.labelled(image, number).drop_vars(images, errors="ignore")

@@ -33,7 +33,7 @@ def compile_in_turn(place: Path) -> None:
             if lock := held.pop(_name(self, sig), None):
                 lock.close()
 
-    Cache.load_overload, Cache.save_overload = load_overload, save_overload  # type: ignore
+    Cache.load_overload, Cache.save_overload = load_overload, save_overload
 
 
 def _name(cache: Cache, sig: Any) -> str:
