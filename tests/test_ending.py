@@ -1,6 +1,7 @@
 """A signal ends the program in every phase: nothing is left, one line, and its exit code."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 INTERRUPTED = "daskstats: interrupted"
+# The log: the plan of a statistic, and what it does now.
+LOGGED = re.compile("dashboard: |daskstats: (average|median)( of |: )")
 ENDS = {
     "SIGINT": INTERRUPTED,
     "SIGTERM": "daskstats: terminated by SIGTERM",
@@ -49,8 +52,7 @@ def check(program, name):
     code, lines = program.ended()
     number = getattr(signal, name)
     assert code == ending.exit_code(number), lines
-    logged = "dashboard: ", "daskstats: average: "
-    said = [line for line in lines if not line.startswith(logged)]
+    said = [line for line in lines if not LOGGED.match(line)]
     assert said[-1] == ENDS[name]
     assert len(said) <= 2, lines
 
