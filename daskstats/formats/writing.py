@@ -168,6 +168,15 @@ def _is_stale(path: Path, found: re.Match) -> bool:
 # ---------------------------------------------------------------------- files
 
 
+def sync(descriptor: int) -> None:
+    """Wait until a file, or a directory, is on the disk."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FSYNC:
+            raise
+
+
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
     """Let a library write a file that it opens by its name, and copy that to the output.
 
@@ -305,10 +314,7 @@ class OutputFile(io.RawIOBase):
 
     def _finish(self) -> None:
         try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            if error.errno not in NO_FSYNC:
-                raise
+            sync(self._file.fileno())
         finally:
             self._file.close()
 

@@ -1,0 +1,1 @@
+"""States of running reductions on disk."""
