@@ -67,6 +67,7 @@ if _typing.TYPE_CHECKING:
     from .memory.available import memory_limit
     from .notebook import last_watched, watch
     from .planning.values import MemoryLimitError, Plan
+    from .run.checkpoint import load_checkpoint
     from .run.progress import Snapshot
     from .statistics import Statistic
     from .warming import warm
@@ -90,6 +91,7 @@ __all__ = [
     "count_above",
     "frames_from_raw",
     "last_watched",
+    "load_checkpoint",
     "max_iter",
     "maximum",
     "maximum_iter",
@@ -126,6 +128,7 @@ _HOMES = {
     "Statistic": "statistics",
     "frames_from_raw": "formats.files",
     "last_watched": "notebook",
+    "load_checkpoint": "run.checkpoint",
     "memory_limit": "memory.available",
     "warm": "warming",
     "watch": "notebook",

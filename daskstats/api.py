@@ -7,9 +7,9 @@ from typing import Unpack, overload
 import numpy as np
 from dask.array import Array
 
-from .arguments import ImageSeries, check_list
+from .arguments import ImageSeries, Options, RunOptions, check_list
 from .planning.values import Plan
-from .reduction import Options, Reduction, reduce, wrap_series
+from .reduction import Reduction, reduce, wrap_series
 from .run.progress import Progress, Snapshot
 from .run.stream import Stream
 from .signatures import public, public_image, public_images
@@ -33,7 +33,7 @@ def _running(
     *,
     name: str = "nchunk",
     use_buffer: bool = True,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> Reduction:
     """Return the reduction with ``nchunk`` intermediate images, which errors call ``name``."""
     return reduce(
@@ -165,7 +165,7 @@ def median(
 
 @public(OF_FRAMES, see="max, snapshots")
 def max_iter(
-    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[Options]
+    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[RunOptions]
 ) -> Stream[np.ndarray]:
     """Iterate over the running maximum: images of the frames seen so far.
 
@@ -177,7 +177,7 @@ def max_iter(
 
 @public(OF_FRAMES, see="min, snapshots")
 def min_iter(
-    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[Options]
+    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[RunOptions]
 ) -> Stream[np.ndarray]:
     """Iterate over the running minimum: images of the frames seen so far.
 
@@ -189,7 +189,7 @@ def min_iter(
 
 @public("float64", see="sum, snapshots")
 def sum_iter(
-    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[Options]
+    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[RunOptions]
 ) -> Stream[np.ndarray]:
     """Iterate over the running `sum`: images of the frames seen so far.
 
@@ -201,7 +201,7 @@ def sum_iter(
 
 @public("float32", see="average, snapshots")
 def average_iter(
-    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[Options]
+    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[RunOptions]
 ) -> Stream[np.ndarray]:
     """Iterate over the running mean: images of the frames seen so far.
 
@@ -213,7 +213,12 @@ def average_iter(
 
 @public("float32", see="std, snapshots")
 def std_iter(
-    ims: ImageSeries, nchunk: int, nframes: int = 0, *, ddof: float = 0, **options: Unpack[Options]
+    ims: ImageSeries,
+    nchunk: int,
+    nframes: int = 0,
+    *,
+    ddof: float = 0,
+    **options: Unpack[RunOptions],
 ) -> Stream[np.ndarray]:
     """Iterate over the running `std`: images of the frames seen so far.
 
@@ -225,7 +230,12 @@ def std_iter(
 
 @public("float32", see="var, snapshots")
 def var_iter(
-    ims: ImageSeries, nchunk: int, nframes: int = 0, *, ddof: float = 0, **options: Unpack[Options]
+    ims: ImageSeries,
+    nchunk: int,
+    nframes: int = 0,
+    *,
+    ddof: float = 0,
+    **options: Unpack[RunOptions],
 ) -> Stream[np.ndarray]:
     """Iterate over the running `var`: images of the frames seen so far.
 
@@ -237,7 +247,7 @@ def var_iter(
 
 @public("float32", see="snr, snapshots")
 def snr_iter(
-    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[Options]
+    ims: ImageSeries, nchunk: int, nframes: int = 0, **options: Unpack[RunOptions]
 ) -> Stream[np.ndarray]:
     """Iterate over the running `snr`: images of the frames seen so far.
 
@@ -254,7 +264,7 @@ def percentile_iter(
     nchunks: int,
     nframes: int = 0,
     use_buffer: bool = True,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> Stream[np.ndarray]:
     """Iterate over images of a `percentile` that fill up from the first row to the last.
 
@@ -275,7 +285,7 @@ def median_iter(
     nchunks: int,
     nframes: int = 0,
     use_buffer: bool = True,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> Stream[np.ndarray]:
     """Iterate over images of the `median` that fill up from the first row to the last.
 
@@ -397,7 +407,7 @@ def aggregate_iter(
     nframes: int = 0,
     *,
     use_buffer: bool = True,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> Stream[dict[str, np.ndarray]]:
     """Iterate over the intermediate images of several statistics in one pass.
 
@@ -440,7 +450,7 @@ def snapshots(
     nframes: int = 0,
     *,
     use_buffer: bool = True,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> Stream[Snapshot[np.ndarray]]: ...
 @overload
 def snapshots(
@@ -450,7 +460,7 @@ def snapshots(
     nframes: int = 0,
     *,
     use_buffer: bool = True,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> Stream[Snapshot[dict[str, np.ndarray]]]: ...
 @public(OF_STATISTIC, see="partials, aggregate_iter")
 def snapshots(
@@ -460,7 +470,7 @@ def snapshots(
     nframes: int = 0,
     *,
     use_buffer: bool = True,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> Stream[Snapshot]:
     """Iterate over intermediate images together with the progress of the call.
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from decimal import Decimal
 from math import inf, isinf
 from numbers import Integral, Real
-from typing import Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
@@ -36,6 +36,32 @@ ImageSeries = str | os.PathLike[str] | Paths | Sequence[np.ndarray] | FrameSerie
 
 Span = tuple[int, int]
 """(first, end), half-open"""
+
+
+class Options(TypedDict, total=False):
+    """The keywords that every public function takes; `api` documents them."""
+
+    dtype: Any
+    memory_limit: int | str | None
+    lock: bool | AbstractContextManager
+    frames: Any
+    region: Any
+    mask: Any
+    invalid: Any
+    saturation: float | None
+    skipna: bool
+    fill_value: Any
+    dark: Any
+    flip: str | None
+    dim: str | Sequence[str] | None
+
+
+class RunOptions(Options, total=False):
+    """The keywords of functions that run at once, and may be continued later."""
+
+    checkpoint: str | os.PathLike | None
+    restart: bool
+
 
 # Compiled code counts frames in 32 bits.
 MOST_FRAMES = int(np.iinfo(np.uint32).max)

@@ -48,6 +48,11 @@ def no_workers_timeout() -> float:
     return _seconds("no-workers-timeout")
 
 
+def checkpoint_interval() -> float:
+    """Return the seconds between two commits of a state to a checkpoint; 0: after each step."""
+    return _seconds("checkpoint-interval")
+
+
 def scratch_directory() -> Path | None:
     """Return the directory for scratch data; the workers of a cluster share it."""
     return _directory("daskstats.scratch-directory")

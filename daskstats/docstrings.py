@@ -111,6 +111,13 @@ class Parameters:
         "v" reverses the columns and "h" the rows, "hv" both; "t" transposes, "r90" and "r270" turn
         counterclockwise and clockwise: the names of HEXRD. The dark is subtracted before;
         ``region`` and ``mask`` are of the flipped frames.
+    checkpoint : path, optional
+        Directory for the state of the run, which is stored there every 30 seconds
+        (``daskstats.checkpoint-interval``) and when the run is stopped. The same call continues
+        after the last stored step, and has the images that are left; after all frames it has the
+        last one. Frames that were appended to the series since are added.
+    restart : bool
+        Whether the checkpoint is removed, and the run starts over.
     """
 
 

@@ -32,6 +32,7 @@ from .formats.files import frames_from_raw
 from .memory.available import memory_limit
 from .notebook import last_watched, watch
 from .planning.values import MemoryLimitError, Plan
+from .run.checkpoint import load_checkpoint
 from .run.progress import Snapshot
 from .signatures import ImageFunction, ImagesFunction
 from .statistics import Statistic
@@ -101,6 +102,7 @@ __all__ = [
     "count_above",
     "frames_from_raw",
     "last_watched",
+    "load_checkpoint",
     "max_iter",
     "maximum",
     "maximum_iter",

@@ -34,6 +34,8 @@ _cleaners: list[Callable[[], object]] = []
 _closers: list[Callable[[], object]] = []
 _ended = threading.Event()
 _watching = _shielding = False
+_in_order = 0
+"""calls of `exit_in_order` that have not ended"""
 
 
 def is_program() -> bool:
@@ -84,6 +86,41 @@ def watch() -> None:
 def _block() -> None:
     """Leave the terminal's signals to the other thread, in this thread and in those it starts."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in FROM_TERMINAL})
+
+
+def exit_in_order() -> Callable[[], None]:
+    """Let signals that would kill a program of others raise `SystemExit` in its main thread.
+
+    Signals that the program handles or ignores are left to it, and so is Ctrl-C.
+
+    Returns
+    -------
+    function
+        Ends this; called once.
+    """
+    global _in_order
+    names = () if _watching or threading.current_thread() is not threading.main_thread() else CAUGHT
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    for number in numbers:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _raise_exit)
+    _in_order += 1
+    return _leave_order
+
+
+def _leave_order() -> None:
+    global _in_order
+    _in_order -= 1
+    if _in_order or threading.current_thread() is not threading.main_thread():
+        return
+    for name in CAUGHT:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is _raise_exit:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _raise_exit(number: int, frame: object) -> None:
+    raise SystemExit(exit_code(number))
 
 
 def shield_children() -> None:

@@ -9,10 +9,10 @@ from typing import Generic, TypeVar, Unpack, overload
 import numpy as np
 
 from .api import OF_STATISTIC, NamedStatistic, public
-from .arguments import ImageSeries
+from .arguments import ImageSeries, RunOptions
 from .pictures import CONTRAST, SIZE, in_a_row, palette, planes
 from .planning.steps import STEPS, AtMost
-from .reduction import Options, reduce
+from .reduction import reduce
 from .run.progress import Progress, Snapshot
 from .run.stream import Stream
 from .status import Status
@@ -222,7 +222,7 @@ def watch(
     contrast: tuple[float, float] = CONTRAST,
     cmap: str = "gray",
     size: int | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> dict[str, np.ndarray]: ...
 
 
@@ -236,7 +236,7 @@ def watch(
     contrast: tuple[float, float] = CONTRAST,
     cmap: str = "gray",
     size: int | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> np.ndarray: ...
 
 
@@ -250,7 +250,7 @@ def watch(
     contrast: tuple[float, float] = CONTRAST,
     cmap: str = "gray",
     size: int | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> object:
     """Compute images, and show them while they form.
 

@@ -4,18 +4,19 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 import dask
 import numpy as np
 from dask.array import Array
 
-from .arguments import count_frames, warn
+from .arguments import Options, RunOptions, count_frames, warn
+from .checkpoints.identity import identity_of
 from .formats.inputs import read_image, read_mask
 from .graph import reducing
-from .graph.build import Work
+from .graph.build import Tasks, Work
 from .graph.lazy_images import LazyImages
 from .graph.reading import wrapped
 from .images import ImageSpec, value_if_empty
@@ -25,13 +26,15 @@ from .planning.request import Request
 from .planning.row_wise import plan_row_wise
 from .planning.steps import count_steps, plan_steps
 from .planning.values import Cost, Layout, MemoryLimitError, Plan, mebibytes
+from .run.checkpoint import Checkpoint
 from .run.progress import Progress
-from .run.scheduler import Scheduler, current_scheduler
+from .run.runner import FinishedRunner
+from .run.scheduler import Execution, Scheduler, current_scheduler
 from .run.stream import Stream
 from .scratch import location
 from .series.base import Source, layout
 from .series.corrected import correct, mark_of
-from .series.flat import flattened
+from .series.flat import FlatSource, flattened
 from .series.foreign import called, is_data_array
 from .series.missing import warn_about_missing
 from .series.opening import as_series
@@ -41,29 +44,12 @@ from .statistics.fusion import FusedStatistic, fuse
 from .statistics.naming import named
 from .statistics.shared import check_jit
 from .statistics.validity import Validity, left_out, without_effect
+from .texts import shown
 from .xarray import Labels, values_of, without_labels
 
 T = TypeVar("T")
 
 logger = logging.getLogger("daskstats")
-
-
-class Options(TypedDict, total=False):
-    """The keywords that every public function takes; `api` documents them."""
-
-    dtype: Any
-    memory_limit: int | str | None
-    lock: bool | AbstractContextManager
-    frames: Any
-    region: Any
-    mask: Any
-    invalid: Any
-    saturation: float | None
-    skipna: bool
-    fill_value: Any
-    dark: Any
-    flip: str | None
-    dim: str | Sequence[str] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +75,8 @@ class Reduction:
     """whether the caller has given a list of statistics"""
     labels: Labels | None = None
     """of the images, if the series is a DataArray: then lazy results are DataArrays too"""
+    options: RunOptions = field(default_factory=lambda: RunOptions())
+    """the keywords of the call"""
 
     def __post_init__(self) -> None:
         logger.debug("planned: %s", self)
@@ -121,14 +109,46 @@ class Reduction:
         reading : bool
             Whether there are views while all frames are read before the first row is reduced.
         """
-        work = self._work
-        execution = self.scheduler.execution(work, reading)
+        checkpoint = self._checkpoint()
+        try:
+            return self._stream(view, reading, checkpoint)
+        except BaseException:
+            if checkpoint is not None:
+                checkpoint.end()
+            raise
+
+    def _stream(
+        self, view: Callable[[Progress], T], reading: bool, checkpoint: Checkpoint | None
+    ) -> Stream[T]:
+        start = None if checkpoint is None else checkpoint.start
+        work = self._work if start is None else self._work.continued(start)
+        if start is not None and start.done == self.plan.total:
+            execution = Execution(Tasks(), FinishedRunner, Progress.add_partials)
+        else:
+            execution = self.scheduler.execution(work, reading)
         progress = Progress(work, self.names, self.several, execution.absorb, execution.reading)
         reservation = MemoryReservation(self.plan.nbytes, self.limit)
         reservation.reserve()
-        length = len(execution.reading) + len(self.plan.steps)
+        length = len(execution.reading) + len(work.plan.steps)
         logger.info("%s", self)
-        return Stream(execution, progress, view, length, reservation)
+        if start is not None and start.done:
+            logger.info("continued after %d of %d %s", start.done, progress.total, work.plan.along)
+        return Stream(execution, progress, view, length, reservation, checkpoint)
+
+    def _checkpoint(self) -> Checkpoint | None:
+        """Open the checkpoint of the call, if it has one."""
+        path, restart = self.options.get("checkpoint"), self.options.get("restart", False)
+        if path is None:
+            if restart:
+                raise TypeError("restart is for a checkpoint, and the call has none")
+            return None
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"checkpoint must be the path of a directory, got {shown(path)}")
+        # Columns of pixels are those of the same frames.
+        series = self.series.source if isinstance(self.series, FlatSource) else self.series
+        nframes, by_rows = self.plan.layout.nframes, self.statistic.along == "rows"
+        identity = identity_of(series, nframes, self.statistic, self.names, self.options)
+        return Checkpoint(path, identity, series, by_rows, restart)
 
     def __str__(self) -> str:
         rows, cols = self.images[0].rows, self.images[0].cols
@@ -154,7 +174,7 @@ def reduce(
     *,
     use_buffer: bool = True,
     running: bool = False,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> Reduction:
     """Check the arguments of a call and plan it; nothing is read.
 
@@ -199,7 +219,8 @@ def reduce(
     shape, replicas = scheduler.prepare(series, statistic, shape)
     cost = cost_of(statistic, specs, series.dtype, shape.nframes)
     limit = scheduler.limit(options.get("memory_limit"))
-    request = Request(shape, cost, steps, scheduler.workers, limit, running, scheduler.processes)
+    runs = running, options.get("checkpoint") is not None, scheduler.processes
+    request = Request(shape, cost, steps, scheduler.workers, limit, *runs)
     make = partial(plan_beside_others, scheduler, along=statistic.along, use_buffer=use_buffer)
     plan = replace(plan_steps(make, request, nchunk), replicas=replicas)
     if plan.in_pixels:
@@ -209,7 +230,7 @@ def reduce(
         location.find_location()  # refuses a directory that is not there
     several = isinstance(statistics, list)
     images = tuple(names), tuple(specs)
-    return Reduction(series, statistic, *images, plan, scheduler, limit, several, labels)
+    return Reduction(series, statistic, *images, plan, scheduler, limit, several, labels, options)
 
 
 def opened(

@@ -12,7 +12,6 @@ from dask.array import Array
 
 from . import docstrings
 from .arguments import ImageSeries
-from .reduction import Options
 
 F = TypeVar("F", bound=Callable[..., object])
 P = ParamSpec("P")
@@ -21,7 +20,15 @@ R_co = TypeVar("R_co", covariant=True)
 DatasetT = TypeVar("DatasetT")
 DatasetT_co = TypeVar("DatasetT_co", covariant=True)
 
-DEFAULTS = {**dict.fromkeys(Options.__annotations__), "lock": False, "skipna": False}
+# The defaults of keywords that are not None.
+DEFAULTS = {"lock": False, "skipna": False, "restart": False}
+
+
+def defaults_of(function: Callable) -> dict[str, object]:
+    """Return the keywords that a function takes as ``**options``, with their defaults."""
+    unpacked = function.__annotations__.get("options")
+    options = unpacked.__args__[0].__annotations__ if unpacked is not None else ()
+    return {name: DEFAULTS.get(name) for name in options}
 
 
 class Labelled(Protocol[DatasetT_co]):
@@ -58,12 +65,12 @@ class ImagesFunction(Protocol[P, R]):
 def public(dtype: str = "", *, see: str) -> Callable[[F], F]:
     """Give a function its whole docstring, and a signature with the common keywords.
 
-    Type checkers see the keywords of `Options`; `inspect.signature` and help list them by name.
+    Type checkers see the keywords of its options; `inspect.signature` and help list them by name.
     """
 
     def publish(function: F) -> F:
         name = function.__name__
-        signature = docstrings.common_signature(function, DEFAULTS)
+        signature = docstrings.common_signature(function, defaults_of(function))
 
         @wraps(function)
         def call(*args: object, **options: object) -> object:

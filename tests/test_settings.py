@@ -19,13 +19,14 @@ from daskstats.scratch import location
 
 HERE = Path(stats.__file__).parent
 SETTINGS = yaml.safe_load((HERE / "daskstats.yaml").read_text())["daskstats"]
-LIMIT, FRACTION, DIRECTORY, COMPRESSION, TIMEOUT, WAITING = (
+LIMIT, FRACTION, DIRECTORY, COMPRESSION, TIMEOUT, WAITING, INTERVAL = (
     "memory-limit",
     "memory-fraction",
     "scratch-directory",
     "scratch-compression",
     "no-workers-timeout",
     "memory-timeout",
+    "checkpoint-interval",
 )
 
 # What each is taken for, and whether a median through scratch data runs.
@@ -55,6 +56,7 @@ for line in sys.stdin:
             "scratch-compression": ask(config.scratch_compression),
             "no-workers-timeout": ask(config.no_workers_timeout),
             "memory-timeout": ask(config.memory_timeout),
+            "checkpoint-interval": ask(config.checkpoint_interval),
             "median": ask(lambda: stats.plan(np.zeros((5, 4, 3)), "median").strategy),
         })
 print(json.dumps(found))
@@ -105,6 +107,8 @@ RIGHT = [
     (TIMEOUT, ".5 s", 0.5),
     (WAITING, "30", 30),
     (WAITING, "2 min", 120),
+    (INTERVAL, "0", 0),
+    (INTERVAL, "5 min", 300),
 ]
 
 # Of which the message names the setting.
@@ -134,6 +138,7 @@ WRONG = [
     (TIMEOUT, "inf"),
     (TIMEOUT, "[30]"),
     (WAITING, "soon"),
+    (INTERVAL, "never"),
 ]
 
 

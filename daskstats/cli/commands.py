@@ -112,6 +112,11 @@ def run_warm(**options: Any) -> None:
     heavy("warm").print_warming(options)
 
 
+def run_show(checkpoint: str, **options: Any) -> None:
+    """Print the progress of a run, and write its newest image."""
+    heavy("show").print_checkpoint(checkpoint, **options)
+
+
 def run_info(*, input: tuple[str, ...], **options: Any) -> None:  # noqa: A002
     """Print the properties of a series, and its plans."""
     with reported_errors(options["traceback"]):
@@ -180,6 +185,22 @@ add_command(
     "values of the first frame that stand for no count, and the plan of a frame-wise statistic "
     f"(max, min, sum, average) and of a row-wise one (percentile, median).\n\n{INPUTS}",
     "scan.h5 --memory-limit '2 GiB'",
+)
+
+picture = "File to write: an image or, of several statistics, a file or directory of images."
+add_command(
+    "show",
+    run_show,
+    [
+        click.Argument(["checkpoint"], type=click.Path()),
+        option("-o --output", "PATH", picture, type=click.Path()),
+        opts.flag("--force", "Replace an existing output."),
+        *opts.diagnostic_options(),
+    ],
+    "Show how far a run with a checkpoint is.",
+    "Print how far a run with --checkpoint is, and write its newest image, also while it runs or "
+    f"after it was killed.\n\n{OUTPUTS}",
+    "scan.checkpoint -o preview.png",
 )
 
 every = "Compile also for one pass of `aggregate` over all these statistics."

@@ -147,6 +147,8 @@ def plan_reduction(source: Source, statistic: object, options: Given) -> Reducti
         dtype=options.get("dtype"),
         memory_limit=options["memory_limit"],
         running=True,
+        checkpoint=options.get("checkpoint"),
+        restart=options.get("restart", False),
         **{key: options[key] for key in SELECTION if key in options},
     )
 

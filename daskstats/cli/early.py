@@ -14,11 +14,13 @@ NOT_PLAIN = re.compile(r"://|[?*\[]|^\w\w+:(?!:)")
 
 
 def check_arguments(inputs: Iterable[str], options: Given) -> None:
-    """Refuse schedulers that exclude each other, and files that are missing."""
+    """Refuse options that exclude or need each other, and files that are missing."""
     given = [name for name in ("scheduler", "scheduler_file", "workers") if options.get(name)]
     if len(given) > 1:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise click.UsageError(f"{names} exclude each other", click.get_current_context())
+    if options.get("restart") and not options.get("checkpoint"):
+        raise click.UsageError("--restart needs --checkpoint", click.get_current_context())
     # distributed would wait for the file.
     file = options["scheduler_file"]
     if file and not Path(file).is_file():

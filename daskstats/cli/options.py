@@ -201,6 +201,8 @@ MASK = """Leave out the pixels that are not zero in this image of bool or intege
 .png, .edf, .cbf, .h5, .zarr and others [none]."""
 
 DARK = "Subtract this image from each frame; --invalid and --saturation are of the values before."
+CHECKPOINT = """Store the state of the run in this directory, and continue from the state that is
+there: after a signal, after the end of the wall time, or with frames that were appended."""
 FLIP = """Flip frames, after --dark: v reverses columns, h rows, hv both; t transposes, r90 turns
 counterclockwise, r270 clockwise, as in HEXRD. --region and --mask are of flipped frames."""
 
@@ -257,6 +259,8 @@ def output_options() -> list[click.Option]:
         option("-o --output", "PATH", "File to write.", required=True, type=click.Path()),
         option("--chunks", "N", chunks, type=int),
         option("--dtype", "DTYPE", "Dtype of the image, such as float64."),
+        option("--checkpoint", "DIR", CHECKPOINT, type=click.Path()),
+        flag("--restart", "Remove the checkpoint, and start over."),
         flag("--no-notes", "Write no notes on how the image was made."),
         *output_flags("Replace an existing output; never the input."),
     ]

@@ -1,7 +1,7 @@
 """Layers of a graph as they are built."""
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,21 @@ from ..memory.reservation import MemoryReservation
 from ..planning.values import Plan
 from ..scratch.store import ScratchStore
 from ..series.base import Source
-from ..statistics import Statistic
+from ..statistics import State, Statistic
 
 Key = tuple
+
+
+@dataclass(frozen=True)
+class Start:
+    """The state from which a run continues."""
+
+    done: int = 0
+    """frames, or rows, that it covers"""
+    state: State = field(default_factory=dict)
+    """arrays of the state; none for rows, which are in the images"""
+    images: tuple[np.ndarray, ...] = ()
+    """the images so far"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,12 @@ class Work:
     plan: Plan
     images: Sequence[ImageSpec]
     """one for each statistic in it"""
+    start: Start | None = None
+    """where a run begins that stores its state; the plan is of the other frames, or rows"""
+
+    def continued(self, start: Start) -> "Work":
+        """Return the work that is left after a state."""
+        return replace(self, start=start, plan=self.plan.after(start.done))
 
 
 class TaskLayer(MaterializedLayer):

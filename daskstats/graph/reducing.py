@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from uuid import uuid4
 
-from dask._task_spec import List, Task, TaskRef
+from dask._task_spec import DataNode, List, Task, TaskRef
 from dask.array import Array
 from dask.base import tokenize
 
@@ -100,11 +100,18 @@ def running_states(
     tasks, keys = step_partials(work, reservation)
     name = f"{work.statistic.name}-step-{tokenize(keys)}"
     layer = tasks.add(name, {key[0] for key in keys})
-    steps: list[Key] = [keys[0]]
-    for index, key in enumerate(keys[1:], start=1):
-        step = (name, index)
-        layer[step] = Task(step, work.statistic.combine, TaskRef(steps[-1]), TaskRef(key))
+    last: Key | None = None
+    if work.start is not None and work.start.state:
+        last = (name, "start")
+        layer[last] = DataNode(last, work.start.state)
+    steps: list[Key] = []
+    for index, key in enumerate(keys):
+        step = key
+        if last is not None:
+            step = (name, index)
+            layer[step] = Task(step, work.statistic.combine, TaskRef(last), TaskRef(key))
         steps.append(step)
+        last = step
     return tasks, steps
 
 
@@ -192,9 +199,11 @@ class States:
         reader = Reader(self.tasks, self.work.series, plan, self.token)
         in_frames = plan.along == "frames"
         name, layer = self._add("partial" if in_frames else "band", reader.after)
+        done = plan.steps[0][0][0]  # by an earlier run
         keys = {
             block: (name, index, description(plan.along, *block))
             for index, block in enumerate(plan.blocks)
+            if block[1] > done
         }
         if plan.chains:
             return [self._chains(layer, keys, step, reader) for step in plan.steps]

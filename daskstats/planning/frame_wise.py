@@ -91,9 +91,11 @@ def fixed_nbytes(request: Request, chained: bool, fan_in: int) -> tuple[int, int
     layout, cost, workers = request.layout, request.cost, request.workers
     pixels = layout.rows * layout.cols
     states, images = in_flight(request, chained, fan_in)
+    states, images = states + request.stored, images + request.stored
     fixed = states * cost.state + images * cost.image + workers * cost.temporaries
     fixed = fixed * pixels + workers * layout.objects
-    burst = burst_of(layout, request.steps, workers) if request.running and chained else 1
+    in_bursts = request.running and chained and not request.stored
+    burst = burst_of(layout, request.steps, workers) if in_bursts else 1
     waiting = 2 * (burst - 1) * cost.image * pixels
     return (fixed + waiting, burst) if fixed + waiting <= request.payload else (fixed, 1)
 
@@ -122,7 +124,7 @@ def in_flight(request: Request, chained: bool, fan_in: int) -> tuple[int, int]:
     if not request.running:
         # Each worker's state and its origin, or two combined; then the image.
         return max(2 * workers, workers + 1), 1
-    if request.layout.in_memory:
+    if request.layout.in_memory and not request.stored:
         # Row-parallel tasks share one state and its copy, and fill the images that wait and that
         # of the consumer.
         return 2, workers + WAITING + 2

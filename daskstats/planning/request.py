@@ -22,6 +22,8 @@ class Request:
     """bytes that the call may use, in each process of a cluster"""
     running: bool = False
     """whether intermediate images wait for a consumer"""
+    stored: bool = False
+    """whether states are stored on disk, with their images"""
     processes: int = 0
     """workers of a cluster; 0: this process alone"""
 
@@ -46,7 +48,7 @@ class Request:
     @property
     def images(self) -> int:
         """Bytes of the finished rows and of images: one being made, one with the consumer."""
-        images = 3 if self.running else 2
+        images = 2 + self.running + self.stored
         return (self.cost.state + images * self.cost.image) * self.layout.rows * self.layout.cols
 
     @property

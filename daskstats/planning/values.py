@@ -215,6 +215,20 @@ class Plan:
         layout = self.layout
         return layout.nframes if self.along == "frames" else layout.rows // layout.width
 
+    def after(self, done: int) -> "Plan":
+        """Return the plan without the frames, or rows, that are done.
+
+        If all of them are, there is one step of none.
+        """
+        if not done:
+            return self
+        edge = done * self.layout.width
+        left = ([(max(edge, a), b) for a, b in step if b > edge] for step in self.steps)
+        steps = tuple(tuple(step) for step in left if step) or (((edge, edge),),)
+        if self.along == "rows":
+            return replace(self, steps=steps)
+        return replace(self, steps=steps, blocks=tuple(part for step in steps for part in step))
+
     @property
     def in_pixels(self) -> bool:
         """Whether bands are parts of rows: numbers of rows are those of pixels then."""

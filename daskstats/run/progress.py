@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from ..graph.build import Work
+from ..graph.build import Start, Work
 from ..pictures import side_by_side
 from ..planning.values import mebibytes
 from ..reprs import described
@@ -116,11 +116,21 @@ class Progress:
         """the last step that is done, those that only read frames included"""
         self.state: State | None = None
         """of the frames, or rows, that are done"""
+        self._before = 0 if work.start is None else work.start.done
         self.whole = True
         """whether the state is that of whole steps: not where an error has ended `advance`"""
         self._made: list[np.ndarray] | None = None
         # Rows that are done stay as they are: images are copies of these, which fill up.
         self._rows = [np.zeros(s.shape, s.dtype) for s in work.images] if self._by_rows else None
+        if work.start is not None and self._before:
+            self._continue(work.start)
+
+    def _continue(self, start: Start) -> None:
+        """Begin with the state of an earlier run."""
+        if self._rows is None:
+            self.state = start.state
+        for rows, image in zip(self._rows or (), start.images, strict=False):
+            rows[..., : start.done, :] = image[..., : start.done, :]
 
     def advance(self, results: Iterable) -> None:
         """Take the results of the next step."""
@@ -179,7 +189,7 @@ class Progress:
     def done(self) -> int:
         """Frames (row-wise: rows) that the state covers, or that have been read."""
         if self.step < 0:
-            return 0
+            return self._before
         if self.phase == "read":
             return self._reading[self.step]
         last = self._plan.steps[self.step - len(self._reading)][-1]
@@ -193,7 +203,12 @@ class Progress:
     @property
     def unit(self) -> str:
         """ "frames" or "rows": the unit of `done` and `total`."""
-        return "frames" if self.phase == "read" else self._plan.along
+        return "frames" if self.phase == "read" else self.unit_of_images
+
+    @property
+    def unit_of_images(self) -> str:
+        """ "frames" or "rows": the unit in which the images are done."""
+        return self._plan.along
 
     @property
     def nbytes(self) -> int:
@@ -219,7 +234,7 @@ class Progress:
     def rows_seen(self) -> int:
         """Leading rows with values."""
         if self.step < 0 or self.phase == "read":
-            return 0
+            return self._before if self._by_rows or not self._before else self._specs[0].rows
         return self.done if self._by_rows else self._specs[0].rows
 
     @property
@@ -235,7 +250,7 @@ class Progress:
 
         Images that came finished are given away once.
         """
-        if self.phase == "read":
+        if self.phase == "read" and not self._before:
             return [spec.blank() for spec in self._specs]
         if self._made is not None:
             made, self._made = self._made, None
@@ -243,7 +258,19 @@ class Progress:
         if self._rows is not None:
             return [spec.copy(rows) for spec, rows in zip(self._specs, self._rows, strict=True)]
         assert self.state is not None, "no step is done"
-        states = self._statistic.split(self.state)
+        return self._images_of(self.state)
+
+    def images_at(self, state: State | None, done: int) -> list[np.ndarray]:
+        """Return the images after an earlier step, from its state and the frames or rows done."""
+        if state is not None and self._rows is None:
+            return self._images_of(state)
+        images = self.images()
+        for image in images:  # later steps may have begun to write their rows
+            image[..., done:, :] = 0
+        return images
+
+    def _images_of(self, state: State) -> list[np.ndarray]:
+        states = self._statistic.split(state)
         return [spec.image(own) for spec, own in zip(self._specs, states, strict=True)]
 
     def image(self) -> np.ndarray:

@@ -53,6 +53,26 @@ class Runner(Protocol):
         """Whether the tasks wait for code that is being compiled, as far as is known."""
 
 
+class FinishedRunner:
+    """Executes nothing: all steps were done by an earlier run, and there is one without results."""
+
+    on_wait: Callable[[], object] | None = None
+
+    def start(self) -> None:
+        """Start nothing."""
+
+    def next(self) -> Iterable[Any]:
+        """Return no results."""
+        return []
+
+    def stop(self) -> None:
+        """Stop nothing."""
+
+    def compiling(self) -> bool:
+        """Return False."""
+        return False
+
+
 class BackgroundRunner:
     """Executes a graph under one of dask's local schedulers, in a thread.
 

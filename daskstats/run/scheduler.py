@@ -130,7 +130,8 @@ class ThreadScheduler(LocalScheduler):
 
     def execution(self, work: Work, reading: bool) -> Execution:
         """Build the partial states of all steps, or the tasks of each range of rows."""
-        if work.statistic.along == "frames" and work.series.view(0, 1, 0, 1) is not None:
+        in_tasks = work.statistic.along == "frames" and work.start is None
+        if in_tasks and work.series.view(0, 1, 0, 1) is not None:
             tasks, keys, images = reducing.row_parallel(work)
             graph, steps = tasks.runnable(keys), len(work.plan.steps)
             make: Callable[[], Runner] = partial(

@@ -4,11 +4,13 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from ..memory.reservation import MemoryReservation
 from ..planning.values import MemoryLimitError
 from ..reprs import table
+from .checkpoint import Checkpoint
 from .progress import Progress
 from .runner import Runner
 from .scheduler import Execution
@@ -34,8 +36,10 @@ class Stream(Iterator[T]):
         view: Callable[[Progress], T],
         length: int,
         reservation: MemoryReservation,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self._execution, self._reservation = execution, reservation
+        self._checkpoint = checkpoint
         self.progress = progress
         """the state so far"""
         self.on_wait: Callable[[], object] | None = None
@@ -46,7 +50,8 @@ class Stream(Iterator[T]):
         self._lock = threading.Lock()
         # The runner is put in before it starts: an interrupt may come at any moment.
         self._runners: list[Runner] = []
-        self._stop = weakref.finalize(self, _end, self._runners, execution, reservation)
+        ended = self._runners, execution, reservation, checkpoint
+        self._stop = weakref.finalize(self, _end, *ended)
 
     def __len__(self) -> int:
         return self._length
@@ -97,6 +102,8 @@ class Stream(Iterator[T]):
             self.progress.advance(runner.next())
         finally:
             runner.on_wait = None  # it may refer to this stream
+        if self._checkpoint is not None:
+            self._checkpoint.note(self.progress)
         if self.progress.next_phase != phase:
             self._log_phase()
         return self._view(self.progress)
@@ -146,14 +153,18 @@ class Stream(Iterator[T]):
         self.close()
 
 
-def _end(runners: list[Runner], execution: Execution, reservation: MemoryReservation) -> None:
-    """Stop the tasks, if they have started, and then release their resources."""
-    try:
+def _end(
+    runners: list[Runner],
+    execution: Execution,
+    reservation: MemoryReservation,
+    checkpoint: Checkpoint | None,
+) -> None:
+    """Stop the tasks, if they have started, store the state, and release all resources."""
+    with ExitStack() as stack:  # in the reverse order, each of them also after an error
+        stack.callback(reservation.release)
+        stack.callback(execution.tasks.release)
+        if checkpoint is not None:
+            stack.callback(checkpoint.end)
+        stack.callback(runners.clear)
         for runner in runners:
-            runner.stop()
-    finally:
-        runners.clear()
-        try:
-            execution.tasks.release()
-        finally:
-            reservation.release()
+            stack.callback(runner.stop)

@@ -1,0 +1,262 @@
+"""Checkpoints: the state of a run is stored now and then, and a later run continues from it."""
+
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from os import PathLike
+from threading import RLock
+
+import numpy as np
+
+from .. import config, ending
+from ..arguments import warn
+from ..checkpoints.identity import OtherCallError, check_same
+from ..checkpoints.manifest import JSON, DamagedCheckpointError, Generation, Manifest
+from ..checkpoints.owner import Ownership
+from ..checkpoints.store import CheckpointStore
+from ..graph.build import Start
+from ..series.base import Source
+from ..statistics import State
+from .progress import Progress, Snapshot
+
+# The part of the time that committing may take, unless the interval is 0.
+COMMIT_BUDGET = 0.02
+
+WAYS_OUT = "give another checkpoint, or start over with restart (--restart)"
+
+# In the names of stored arrays: those of the state, and the images.
+STATE, IMAGE = "state ", "image "
+
+
+class Checkpoint:
+    """Stores the state of a run in a directory, which only this run may write.
+
+    The state is committed after a step if the last commit is long enough ago, at the end, and when
+    the run is stopped: by its consumer, an error, an interrupt, or a signal to the program.
+
+    Parameters
+    ----------
+    path : path
+        The directory.
+    identity : dict
+        Of the call: see `checkpoints.identity`.
+    series : Source
+        Of the call.
+    by_rows : bool
+        Whether the images fill up row by row.
+    restart : bool
+        Whether a checkpoint that is there is removed.
+
+    Raises
+    ------
+    CheckpointInUseError
+        If another process writes it.
+    OtherCallError
+        If it is of another call, or of other frames; the message names the field.
+    DamagedCheckpointError
+        If no generation can be read; the message names the array.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike,
+        identity: dict[str, JSON],
+        series: Source,
+        by_rows: bool,
+        restart: bool,
+    ) -> None:
+        self._store, self._identity = CheckpointStore(path), identity
+        self._interval = config.checkpoint_interval()
+        self._lock = RLock()
+        self._manifest: Manifest | None = None
+        self._latest: Noted | None = None
+        self._committed, self._cost = time.monotonic(), 0.0
+        self._owner = Ownership(self._store.directory)
+        try:
+            if restart:
+                self._store.clear()
+            self.start = self._load(series, by_rows)
+        except BaseException:
+            self._owner.release()
+            raise
+        _running.add(self)
+        self._leave = [ending.exit_in_order()]
+
+    def _load(self, series: Source, by_rows: bool) -> Start:
+        manifest = self._store.manifest()
+        if manifest is None:
+            return Start()
+        try:
+            check_same(manifest.identity, self._identity, series, grows=not by_rows)
+        except OtherCallError as error:
+            raise OtherCallError(f"{self._describe(manifest)}: {error}: {WAYS_OUT}") from None
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DamagedCheckpointError(
+                f"the identity in {self._store.directory} is damaged ({error}): {WAYS_OUT}"
+            ) from error
+        generation, arrays = read_newest(self._store, manifest)
+        self._manifest = manifest
+        return _start(generation, arrays)
+
+    def _describe(self, manifest: Manifest) -> str:
+        newest = manifest.newest
+        return (
+            f"{self._store.directory} is the checkpoint of another call "
+            f"({', '.join(manifest.names)}, {newest.done} of {newest.total} {manifest.unit})"
+        )
+
+    def note(self, progress: Progress) -> None:
+        """Take the state after a step, and commit it if the last commit is long enough ago."""
+        if progress.phase == "read" or progress.done == self.start.done:
+            return
+        with self._lock:
+            self._latest = Noted.of(progress)
+            pause = max(self._interval, self._cost / COMMIT_BUDGET) if self._interval else 0
+            if progress.done == progress.total or time.monotonic() - self._committed >= pause:
+                self.commit()
+
+    def commit(self) -> None:
+        """Store the state after the last whole step, unless it is stored."""
+        with self._lock:
+            if self._latest is None:
+                return
+            began = time.monotonic()
+            self._owner.check()
+            self._manifest = self._store.commit(*self._next(self._latest))
+            self._latest = None
+            self._committed = time.monotonic()
+            self._cost = self._committed - began
+
+    def _next(self, noted: "Noted") -> tuple[Manifest, dict[str, np.ndarray]]:
+        """Return the manifest with one more generation, and its arrays."""
+        progress, older = noted.progress, self._manifest.generations if self._manifest else ()
+        number = older[0].number + 1 if older else 1
+        generation = Generation(number, noted.done, progress.total, noted.nbytes, arrays=())
+        names = progress.unit_of_images, progress.names, progress.several
+        return Manifest(self._identity, *names, (generation, *older)), noted.arrays()
+
+    def end(self) -> None:
+        """Commit the state, and leave the checkpoint to others. Further calls do nothing."""
+        try:
+            self.commit()
+        finally:
+            self._owner.release()
+            _running.discard(self)
+            while self._leave:
+                self._leave.pop()()
+
+
+@dataclass(frozen=True)
+class Noted:
+    """The state after a step, which later steps do not change."""
+
+    progress: Progress
+    state: State | None
+    done: int
+    nbytes: int
+
+    @classmethod
+    def of(cls, progress: Progress) -> "Noted":
+        return cls(progress, progress.state, progress.done, progress.nbytes)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays to be stored: of the state, unless the images are it, and images."""
+        images = self.progress.images_at(self.state, self.done)
+        named = zip(self.progress.names, images, strict=True)
+        found = {f"{IMAGE}{name}": image for name, image in named}
+        if self.progress.unit_of_images == "frames":
+            assert self.state is not None, "no step is done"
+            found |= {f"{STATE}{name}": array for name, array in self.state.items()}
+        return found
+
+
+_running: "weakref.WeakSet[Checkpoint]" = weakref.WeakSet()
+
+
+@ending.at_end
+def _end_all() -> None:
+    """Commit the states of all runs of the program, which a signal ends."""
+    for checkpoint in list(_running):
+        with suppress(Exception):
+            checkpoint.end()
+
+
+def read_newest(
+    store: CheckpointStore, manifest: Manifest
+) -> tuple[Generation, dict[str, np.ndarray]]:
+    """Return the newest generation that can be read, and its arrays; warn of one that cannot."""
+    for generation in manifest.generations:
+        try:
+            return generation, store.read(generation)
+        except DamagedCheckpointError as error:
+            if generation is manifest.generations[-1]:
+                raise DamagedCheckpointError(f"{error}: {WAYS_OUT}") from error
+            warn(f"{error}: the run continues from the generation before")
+    raise AssertionError("unreachable")
+
+
+def _start(generation: Generation, arrays: dict[str, np.ndarray]) -> Start:
+    state = {k.removeprefix(STATE): a for k, a in arrays.items() if k.startswith(STATE)}
+    images = tuple(array for name, array in arrays.items() if name.startswith(IMAGE))
+    return Start(generation.done, state, images)
+
+
+def load_checkpoint(path: str | PathLike) -> Snapshot:
+    """Return the newest image in a checkpoint, also while a run writes it.
+
+    Parameters
+    ----------
+    path : path
+        The directory that a run was given as ``checkpoint``.
+
+    Returns
+    -------
+    Snapshot
+        Its ``image`` is a dict for a run of several statistics.
+
+    Raises
+    ------
+    FileNotFoundError
+        If no state has been stored there yet.
+    DamagedCheckpointError
+        If a part is missing or has been altered; the message names it.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, daskstats as stats
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     frames = np.arange(12).reshape(3, 2, 2)
+    ...     *_, image = stats.max_iter(frames, 3, checkpoint=place)
+    ...     stats.load_checkpoint(place)
+    <Snapshot of max: 3 of 3 frames, image of 2 x 2 int64>
+    """
+    manifest, arrays = read_images(CheckpointStore(path))
+    generation, unit = manifest.newest, manifest.unit
+    images = {name: arrays[f"{IMAGE}{name}"] for name in manifest.names}
+    rows, cols = next(iter(images.values())).shape[-2:]
+    seen = np.zeros((rows, 1), bool)
+    seen[: generation.done if unit == "rows" else rows] = True
+    return Snapshot(
+        image=images if manifest.several else images[manifest.names[0]],
+        done=generation.done,
+        total=generation.total,
+        seen=np.broadcast_to(seen, (rows, cols)),
+        unit=unit,
+        statistic=", ".join(manifest.names),
+        nbytes=generation.nbytes,
+    )
+
+
+def read_images(store: CheckpointStore) -> tuple[Manifest, dict[str, np.ndarray]]:
+    """Return the manifest, and the images of its newest generation."""
+    manifest = store.manifest()
+    while manifest is not None:
+        try:
+            return manifest, store.read(manifest.newest, [f"{IMAGE}{n}" for n in manifest.names])
+        except DamagedCheckpointError:
+            # Two commits may have taken place meanwhile, and the generation is gone.
+            before, manifest = manifest, store.manifest()
+            if before == manifest:
+                raise
+    raise FileNotFoundError(f"there is no checkpoint in {store.directory}")
