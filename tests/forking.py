@@ -11,6 +11,6 @@ def start_method() -> str:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return "spawn"
     multiprocessing.get_context("forkserver").set_forkserver_preload(
-        ["distributed", "daskstats.kernels"]
+        ["distributed", "zarr", "daskstats.api", "daskstats.kernels"]
     )
     return "forkserver"
