@@ -33,8 +33,8 @@ def work(place: Path, name: str, delay: float, interval: float, tell: Any) -> No
     frames = series(place / "reads.log", delay)
     with dask.config.set({"daskstats.checkpoint-interval": interval, "num_workers": 2}):
         image = np.zeros(0)
-        for step, image in enumerate(iterate(frames, STEPS, checkpoint=place / "checkpoint")):
-            tell(step)
+        for image in iterate(frames, STEPS, checkpoint=place / "checkpoint"):
+            tell(image.shape)
         np.save(place / "image.npy", image)
 
 
