@@ -132,6 +132,7 @@ def test_only_its_room_uses_the_graph_internals():
 
 GUIDES = [
     "README.md",
+    "docs/checkpoints.md",
     "docs/compiling.md",
     "docs/files.md",
     "docs/memory.md",

@@ -1,8 +1,13 @@
 """Jobs that are killed and started again: the image is that of a job that was not, bit for bit."""
 
+import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import jobs
 import numpy as np
@@ -126,3 +131,39 @@ def test_the_command_line(tmp_path, name):
     assert program.process.returncode == 0, errors
     assert f"continued after {done} of 20000 frames" in errors
     assert not np.load(tmp_path / "x.npy").any()
+
+
+def test_the_script_of_the_guide(tmp_path):
+    """A job that is requeued: the signal goes to the shell, as Slurm sends it."""
+    guide = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text()
+    scripts = re.findall(r"```bash\n(.*?)```", guide, re.S)
+    (script,) = (each for each in scripts if "requeue" in each)
+    np.lib.format.open_memmap(tmp_path / "long.npy", "w+", "u2", (20000, 256, 256))
+    # The stand-in for Slurm's command, and this environment's program.
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, line in {
+        "scontrol": 'echo "$@" > requeued',
+        "daskstats": f'exec {sys.executable} -m daskstats "$@"',
+    }.items():
+        (commands / name).write_text(f"#!/bin/sh\n{line}\n")
+        (commands / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "SCAN": "long.npy",
+        "SLURM_JOB_ID": "4711",
+    }
+    command = ["bash", "-c", script]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment) as job:
+        # Its program handles signals from here on.
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "flat.checkpoint").exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(0.1)
+        job.send_signal(signal.SIGUSR1)
+    assert job.returncode == 0
+    assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
+    assert not (tmp_path / "flat.npy").exists()
+    assert subprocess.run(command, cwd=tmp_path, env=environment, timeout=120).returncode == 0
+    assert not np.load(tmp_path / "flat.npy").any()
