@@ -121,7 +121,7 @@ class Reduction:
         self, view: Callable[[Progress], T], reading: bool, checkpoint: Checkpoint | None
     ) -> Stream[T]:
         start = None if checkpoint is None else checkpoint.start
-        work = self._work if start is None else self._work.continued(start)
+        work = self._work if checkpoint is None else checkpoint.work(self._work)
         if start is not None and start.done == self.plan.total:
             execution = Execution(Tasks(), FinishedRunner, Progress.add_partials)
         else:

@@ -60,6 +60,11 @@ class Generation:
     """bytes of frames that had been read"""
     arrays: tuple[SavedArray, ...]
 
+    @property
+    def is_last(self) -> bool:
+        """Whether it is that of a run that has finished."""
+        return self.done == self.total
+
 
 @dataclass(frozen=True)
 class Manifest:

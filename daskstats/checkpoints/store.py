@@ -6,6 +6,7 @@
       manifest.json       which call, and the last two generations with checksums of their arrays
       7/  0/  1/  ...     generation 7: a zarr array for each array of the state, and each image
       6/  0/  1/  ...     the one before
+      scratch-3f.../      frames in row order, until the run has finished: see `scratch.recorded`
       owner-3             the process that may write
 
 `CheckpointStore.commit` writes a new generation, waits until it is on the disk, and replaces the
@@ -27,9 +28,12 @@ import numpy as np
 
 from ..formats.writing import sync
 from ..packages import load
-from .manifest import DamagedCheckpointError, Generation, Manifest, SavedArray, read_manifest
+from .manifest import JSON, DamagedCheckpointError, Generation, Manifest, SavedArray, read_manifest
 
 MANIFEST, UNFINISHED = "manifest.json", "manifest.new"
+
+# The beginning of the names of directories for scratch data.
+SCRATCH = "scratch-"
 
 # Generations that are kept: the newest, and the one before in case that it cannot be read.
 KEPT_GENERATIONS = 2
@@ -117,8 +121,22 @@ class CheckpointStore:
                 f"{saved.name} in {place} is damaged, or not of this checkpoint: {error}"
             ) from error
 
+    def scratch_name(self, identity: dict[str, JSON]) -> str:
+        """Return the name of the directory for scratch data of a call; others are removed."""
+        text = json.dumps(identity, sort_keys=True)
+        name = f"{SCRATCH}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        self.remove_scratch(keep=name)
+        return name
+
+    def remove_scratch(self, keep: str = "") -> None:
+        """Remove all scratch data, but those of one name."""
+        for path in self.directory.glob(f"{SCRATCH}*"):
+            if path.name != keep:
+                _remove(path)
+
     def clear(self) -> None:
-        """Remove all generations; the manifest goes first."""
+        """Remove all generations and scratch data; the manifest goes first."""
+        self.remove_scratch()
         for path in (self.directory / MANIFEST, self.directory / UNFINISHED):
             path.unlink(missing_ok=True)
         if self.directory.is_dir():

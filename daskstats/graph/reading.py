@@ -15,6 +15,7 @@ from dask.core import flatten
 from ..memory.reservation import MemoryReservation
 from ..planning.cuts import cut, ranges
 from ..planning.values import Plan, Range
+from ..scratch.recorded import KeptScratchStore
 from ..scratch.shared import SharedScratchStore
 from ..scratch.store import ScratchStore
 from ..series.base import Source
@@ -164,7 +165,9 @@ def _store(series: Source, plan: Plan, token: str) -> ScratchStore:
     layout, disk = plan.layout, plan.disk
     assert disk is not None
     make: Callable[..., ScratchStore] = ScratchStore
-    if disk.cluster:
+    if disk.name:
+        make = partial(KeptScratchStore, name=disk.name)
+    elif disk.cluster:
         # On one cluster the same tasks have the same directory, as they have the same keys.
         make = partial(SharedScratchStore, name=f"{token}-{disk.cluster[-12:]}")
     return make(

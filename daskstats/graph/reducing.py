@@ -166,7 +166,9 @@ def row_parallel(work: Work) -> tuple[Tasks, list[list[Key]], StepImages]:
 def _token(work: Work, *others: object) -> str:
     """Return a token that the names of the same tasks have in common, and no others."""
     plan = work.plan
-    where = plan.disk and (plan.disk.directory, plan.disk.compression, plan.disk.cluster)
+    where = plan.disk and (
+        *(plan.disk.directory, plan.disk.compression, plan.disk.cluster, plan.disk.name),
+    )
     cuts = plan.steps, plan.strategy, plan.blocks, plan.groups, plan.replicas
     return tokenize(work.series, work.statistic, *cuts, where, *others)
 

@@ -155,6 +155,9 @@ class Disk:
     """of scratch data"""
     cluster: str = ""
     """identifier of the cluster that shares it; empty: this process only"""
+    name: str = ""
+    """name of the directory of scratch data that stay until the run has finished; empty: they are
+    removed when it ends in any way"""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import time
 import weakref
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from threading import RLock
 
@@ -15,7 +15,7 @@ from ..checkpoints.identity import OtherCallError, check_same
 from ..checkpoints.manifest import JSON, DamagedCheckpointError, Generation, Manifest
 from ..checkpoints.owner import Ownership
 from ..checkpoints.store import CheckpointStore
-from ..graph.build import Start
+from ..graph.build import Start, Work
 from ..series.base import Source
 from ..statistics import State
 from .progress import Progress, Snapshot
@@ -83,6 +83,15 @@ class Checkpoint:
         _running.add(self)
         self._leave = [ending.exit_in_order()]
 
+    def work(self, work: Work) -> Work:
+        """Return the work that is left, with scratch data that are kept in the checkpoint."""
+        work = work.continued(self.start)
+        if work.plan.disk is None:
+            return work
+        name = self._store.scratch_name(self._identity)
+        disk = replace(work.plan.disk, directory=str(self._store.directory), name=name)
+        return replace(work, plan=replace(work.plan, disk=disk))
+
     def _load(self, series: Source, by_rows: bool) -> Start:
         manifest = self._store.manifest()
         if manifest is None:
@@ -140,6 +149,8 @@ class Checkpoint:
         """Commit the state, and leave the checkpoint to others. Further calls do nothing."""
         try:
             self.commit()
+            if self._manifest is not None and self._manifest.newest.is_last:
+                self._store.remove_scratch()
         finally:
             self._owner.release()
             _running.discard(self)

@@ -1,6 +1,5 @@
 """Scratch data that several processes share."""
 
-import json
 import os
 import socket
 import threading
@@ -8,23 +7,22 @@ import time
 import weakref
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
 from ..packages import loaded
 from . import liveness
 from .directories import PREFIX, remove_stale
+from .recorded import RecordedScratchStore
 from .store import GroupManifest, ScratchStore
 
 # Seconds between checks whether a worker still has results or tasks that use a shared directory.
 LOOK = liveness.LEAVING / 2
 
 
-class SharedScratchStore(ScratchStore):
+class SharedScratchStore(RecordedScratchStore):
     """A store of several processes, in a directory with a name that they all know.
 
     `open` makes the directory, or finds it with the groups that dead processes have written. The
@@ -73,24 +71,6 @@ class SharedScratchStore(ScratchStore):
     def remove(self, cause: BaseException | None = None) -> None:
         """Leave the directory to the processes that use it; a failed task may run again."""
 
-    def find_written(self, start: int, stop: int) -> GroupManifest | None:
-        """Return the manifest of a group that a dead process has written, if there is one."""
-        with self._using():
-            try:
-                begin, end, chunks = json.loads(self._record(start).read_text())
-            except (OSError, ValueError):
-                return None
-        found = GroupManifest(begin, end, tuple((size, crc) for size, crc in chunks), self)
-        return found if (begin, end) == (start, stop) else None
-
-    def _write(self, start: int, frames: np.ndarray) -> GroupManifest:
-        # Chunks and the record appear whole, by a rename: two processes may write the same.
-        found = super()._write(start, frames)
-        part = self._record(start).with_suffix(f".{uuid4().hex}")
-        part.write_text(json.dumps([found.start, found.stop, found.chunks]))
-        part.replace(self._record(start))
-        return replace(found, store=self)
-
     def write(self, start: int, frames: np.ndarray) -> GroupManifest:
         """Write a group as any store does, and record its manifest for other processes."""
         with self._using():
@@ -99,10 +79,6 @@ class SharedScratchStore(ScratchStore):
             except OSError:
                 self._using()  # raises the error of a directory that is gone
                 raise
-
-    def _record(self, start: int) -> Path:
-        assert self.directory is not None, "only an open store has records"
-        return self.directory / f"written-{start}.json"
 
     def _using(self) -> AbstractContextManager:
         assert self.directory is not None, "only an open store is used"

@@ -92,15 +92,19 @@ class ScratchStore:
         """
         remove_stale(self.place)
         self._check_room()
-        opened = copy(self)
-        opened._pool, opened.reservation = BufferPool(self.buffers), None
-        opened._opened = weakref.WeakSet([opened])
+        opened = self._copy()
         with ending.writing:
             opened._owned = ScratchDirectory(self.place)
             weakref.finalize(opened, opened._owned.end)
             self._opened.add(opened)
             opened.directory = opened._owned.path
             opened._array = opened._create(opened.directory)
+        return opened
+
+    def _copy(self) -> "ScratchStore":
+        opened = copy(self)
+        opened._pool, opened.reservation = BufferPool(self.buffers), None
+        opened._opened = weakref.WeakSet([opened])
         return opened
 
     def _check_room(self) -> None:

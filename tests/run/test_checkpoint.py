@@ -10,7 +10,7 @@ import dask
 import numpy as np
 import pytest
 from clusters import local_cluster
-from fakes import Fail, FakeSeries, Filled
+from fakes import Fail, FakeSeries, Filled, Ramp
 
 import daskstats as stats
 from daskstats.checkpoints.identity import OtherCallError
@@ -283,6 +283,36 @@ def test_appended_frames_are_read_once(place):
         # Three frames tell whether the series is the same.
         assert set(fresh) == set(range(20) if nframes == 20 else range(20, 50))
         assert len(series.reads) <= (20 if nframes == 20 else 30) + 6
+
+
+def test_scratch_data_are_kept(place):
+    """A run that was stopped while it wrote frames to disk reads only the others."""
+    options = {"checkpoint": place, "memory_limit": "16 MiB"}
+    whole = stats.median(FakeSeries(Ramp((64, 256)), 800)).compute()
+    first, second = (FakeSeries(Ramp((64, 256)), 800) for _ in range(2))
+    with stats.snapshots(first, "median", 8, **options) as shots:
+        for shot in shots:
+            if shot.phase == "read" and shot.done > 300:
+                break
+    kept = set(place.glob("scratch-*"))
+    assert len(kept) == 1
+    # Neither a group that is not whole, nor the frames of another call, are used.
+    chunk = next(iter(kept)) / "c" / "0" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    with stats.snapshots(first, ("percentile", 5), 8, **options) as shots:
+        next(shots)
+    assert set(place.glob("scratch-*")).isdisjoint(kept)
+    list(stats.snapshots(first, "median", 8, **options))
+    assert not list(place.glob("scratch-*"))
+    with stats.snapshots(first, "median", 8, **options | {"restart": True}) as shots:
+        for shot in shots:
+            if shot.phase == "read" and shot.done > 300:
+                break
+    for shot in stats.snapshots(second, "median", 8, **options):
+        image = shot.image
+    np.testing.assert_array_equal(image, whole)
+    assert len(second.reads) < 800 - 200
+    assert not list(place.glob("scratch-*"))
 
 
 def test_the_log_says_where_it_goes_on(frames, place, caplog):
