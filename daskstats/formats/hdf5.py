@@ -16,7 +16,7 @@ from ..series.base import check_native
 from ..series.files import FileSource
 from ..series.leading import boxes, flat_shape
 from .choosing import Choice
-from .hdf5_chunks import DamagedChunkError, Places
+from .hdf5_chunks import DamagedChunkError
 from .hdf5_contents import kind_of
 from .hdf5_files import import_h5py, open_file
 from .hdf5_links import follow
@@ -77,7 +77,7 @@ class Hdf5Source(FileSource):
 
     def _has_places(self, part: Storage) -> bool:
         """Whether a part is read without h5py as long as its file does not change."""
-        return self.converted is None and isinstance(part.places, Places)
+        return self.converted is None and not isinstance(part.places, str)
 
     def _set_units(self) -> None:
         parts = self._parts
@@ -212,7 +212,7 @@ def checked(dataset: h5py.Dataset, path: Path) -> Storage:
         text = f"{path}: {given} is no image series, it holds {kind_of(dataset)}: {error}"
         raise TypeError(text) from None
     storage = inspect(dataset)
-    storage.places = find_places(dataset)
+    storage.places = find_places(storage)
     return storage
 
 
@@ -241,7 +241,7 @@ def _read(
     h5py has the last word where a chunk cannot be decoded here, or the file has changed.
     """
     damage = ""
-    if converted is None and isinstance(part.places, Places):
+    if converted is None and not isinstance(part.places, str):
         try:
             block = part.places.read(*frames, *rows)
         except DamagedChunkError as error:
@@ -252,6 +252,7 @@ def _read(
     try:
         return _read_with_h5py(part, lead, frames, rows, converted)
     except OSError as error:
+        part.check(*frames)  # which names a file that was cut off, and h5py does not
         if not damage:
             raise
         raise OSError(damage) from error
