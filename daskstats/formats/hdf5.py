@@ -243,12 +243,11 @@ def _read(
     damage = ""
     if converted is None and not isinstance(part.places, str):
         try:
-            block = part.places.read(*frames, *rows)
+            blocks = part.places.read(*frames, *rows)
         except DamagedChunkError as error:
-            block, damage = None, str(error)
-        if block is not None:
-            part.check(*frames)
-            return [block]
+            blocks, damage = None, str(error)
+        if blocks is not None:
+            return blocks  # of files that were the same before and after the read
     try:
         return _read_with_h5py(part, lead, frames, rows, converted)
     except OSError as error:

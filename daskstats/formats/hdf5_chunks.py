@@ -67,7 +67,7 @@ class Places:
     fill_value: np.generic | None = None
     """value of all pixels of a chunk that was never written"""
 
-    def read(self, start: int, stop: int, first: int, last: int) -> np.ndarray | None:
+    def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray] | None:
         """Return rows ``first:last`` of frames ``start:stop``; None if h5py has to read them.
 
         Raises
@@ -87,7 +87,7 @@ class Places:
             for index in range(start // frames, -(-stop // frames))
             for where, part in self._parts_of(index, block, start, first)
         )
-        return in_native_order(block) if self.fill(wanted) else None
+        return [in_native_order(block)] if self.fill(wanted) else None
 
     def _parts_of(
         self, index: int, block: np.ndarray, start: int, first: int

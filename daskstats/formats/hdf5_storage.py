@@ -1,8 +1,8 @@
 """How the frames of an HDF5 dataset are stored: files, chunks, and external raw data.
 
 The library reads a file that it cannot open as fill values, whatever the reason: no such file, no
-permission, too many open files. After each read `Storage.check` looks whether every file that the
-frames came from was there.
+permission, too many open files. After each read of the library `Storage.check` looks whether every
+file that the frames came from was there.
 """
 
 from __future__ import annotations
