@@ -189,14 +189,15 @@ class _VirtualReader:
             return Mapping(found, frames, nothing)
         numbers = _frame_numbers(mapped, found.shape)
         count = min(len(frames), len(numbers))
-        if _is_unlimited(mapping.src_space):
+        grows = _is_unlimited(mapping.src_space)
+        if grows:
             frames = frames[:count]  # the mapped dataset ends here, and others may go on
         numbers = numbers[:count]
         if len(frames) != len(numbers):
             return Mapping(found, frames, nothing)
         self._add_groups(frames, numbers, found)
         self._add_bands(selected[-2], mapped[-2], found.row_unit or lengths(found.shape)[1])
-        if _is_unlimited(mapping.src_space) or _is_unlimited(mapping.vspace):
+        if grows or _is_unlimited(mapping.vspace):
             return Mapping(found, frames, numbers, "it grows with the datasets that it shows")
         return Mapping(found, frames, numbers, *_box(selected, mapped))
 
@@ -312,10 +313,11 @@ def _frame_numbers(axes: Axes, shape: tuple[int, ...]) -> np.ndarray:
 
 def _box(selected: Axes, mapped: Axes) -> tuple[Box | str, tuple[int, int]]:
     """Return the box of pixels that a mapping fills, and the corner of it in the mapped dataset."""
-    sides = *selected[-2:], *mapped[-2:]
-    if not all(side.size and (np.diff(side) == 1).all() for side in sides):
+    ends = [
+        (int(side[0]), int(side[-1]) + 1) for side in (*selected[-2:], *mapped[-2:]) if side.size
+    ]
+    sizes = [*map(len, selected[-2:]), *map(len, mapped[-2:])]
+    if [end - first for first, end in ends] != sizes:  # indices ascend
         return Mapping.box, (0, 0)
-    (top, bottom), (left, right), (row, _), (col, _) = (
-        (int(side[0]), int(side[-1]) + 1) for side in sides
-    )
+    (top, bottom), (left, right), (row, _), (col, _) = ends
     return (top, bottom, left, right), (row, col)
