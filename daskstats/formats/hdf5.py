@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from ..series.base import check_native
 from ..series.files import FileSource
 from ..series.leading import boxes, flat_shape
+from ..series.piece import Piece
 from .choosing import Choice
 from .hdf5_chunks import DamagedChunkError
 from .hdf5_contents import kind_of
@@ -90,6 +91,7 @@ class Hdf5Source(FileSource):
         units = {part.row_unit for part in parts}
         self.row_unit = units.pop() if len(units) == 1 else None
         self.buffers = max(part.buffers for part in parts)
+        self._cuts = parts[0].edges if len(parts) == 1 else None
 
     def open(self) -> None:
         with hdf5_lock():
@@ -144,6 +146,18 @@ class Hdf5Source(FileSource):
                 written = [part.written() for part in self._parts]
             self._missing = np.flatnonzero(~np.concatenate(written)).astype(np.int64)
         return self._missing
+
+    def pieces(self, start: int, stop: int, first: int, last: int, count: int) -> Iterator[Piece]:
+        """Yield pieces as every series does, cut where no chunk is cut if there is such a frame."""
+        if self._cuts is None:
+            yield from super().pieces(start, stop, first, last, count)
+            return
+        while start < stop:
+            limit = min(start + count, stop)
+            edge = int(self._cuts[np.searchsorted(self._cuts, limit, "right") - 1])
+            end = edge if edge > start and limit < stop else limit
+            yield self._piece(start, end, first, last)
+            start = end
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         parts, edges = self._parts, self._edges

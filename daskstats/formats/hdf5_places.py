@@ -171,7 +171,8 @@ def _tiled(storage: Storage) -> TiledPlaces:
         tile.own[mapping.frames] = mapping.own
     cached = CACHE_NBYTES // len(storage.mappings)
     every = [View(*view) for view in views]
-    return TiledPlaces(dataset.dtype, shape, storage.frame_unit, cached, every, [*tiles.values()])
+    units = storage.frame_unit, storage.edges
+    return TiledPlaces(dataset.dtype, shape, *units, cached, every, [*tiles.values()])
 
 
 def _boxes(mappings: list[Mapping], shape: tuple[int, int, int]) -> list[Box]:

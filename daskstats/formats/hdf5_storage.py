@@ -102,6 +102,8 @@ class Storage:
     """files that are checked after each read"""
     frame_unit: int = 1
     """frames that are decoded together"""
+    edges: np.ndarray | None = None
+    """frames before which no chunk is cut, where these are not the multiples of the unit"""
     row_unit: int | None = None
     """rows that are decoded together; None: all"""
     buffers: float = 0
@@ -278,18 +280,23 @@ def decoded_together(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[i
     return max(1, frames), min(chunks[-2], shape[-2])
 
 
-def aligned_unit(groups: np.ndarray, frames: np.ndarray) -> int:
+def aligned_unit(groups: np.ndarray, frames: np.ndarray) -> tuple[int, np.ndarray | None]:
     """Return the number of frames to cut a series at multiples of, so that few groups are cut.
 
     That is the `span` of a group or, if that is in vain, up to twice as many frames where these cut
-    no group at all.
+    no group at all. Where there is no such number, all frames before which no group is cut are
+    returned as well.
 
     >>> aligned_unit(np.array([0, 1, 0, 1, 2, 3, 2, 3]), np.arange(8))  # two files, taken in turn
-    4
+    (4, None)
+    >>> aligned_unit(np.array([0, 0, 0, 1, 2, 2, 2, 3]), np.arange(8))  # of two files with 4 frames
+    (4, None)
+    >>> aligned_unit(np.array([0, 0, 1, 1, 2, 3, 3, 4, 4, 5]), np.arange(10))  # with 5 frames
+    (2, array([0, 2, 4, 5, 7, 9]))
     """
     smallest = span(groups, frames)
     if smallest == 1:
-        return 1
+        return 1, None
     lowest, highest = _extents(groups, frames)
     edges = np.zeros(int(frames.max()) + 2, np.int64)
     np.add.at(edges, lowest + 1, 1)
@@ -297,8 +304,8 @@ def aligned_unit(groups: np.ndarray, frames: np.ndarray) -> int:
     uncut = np.cumsum(edges) == 0  # no group begins before the frame and ends with it or later
     for unit in smallest + np.flatnonzero(uncut[smallest : 2 * smallest + 1]):
         if uncut[unit::unit].all():
-            return int(unit)
-    return smallest
+            return int(unit), None
+    return smallest, np.flatnonzero(uncut[:-1])
 
 
 def span(groups: np.ndarray, frames: np.ndarray) -> int:

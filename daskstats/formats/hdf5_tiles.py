@@ -57,6 +57,8 @@ class TiledPlaces:
     """frames, rows and columns"""
     unit: int
     """frames that are read at once so that few chunks are cut"""
+    edges: np.ndarray | None
+    """frames before which no chunk is cut, where these are not the multiples of the unit"""
     cached: int
     """bytes of decoded chunks that h5py keeps for each file"""
     views: list[View]
@@ -67,8 +69,9 @@ class TiledPlaces:
 
         It raises the errors of `Places.read`.
         """
-        parted = cuts(start, stop, self.unit, self.shape[0])
-        if parted and any(view.places.is_kept_by_h5py(self.cached) for view in self.views):
+        if self._cuts_chunks(start, stop) and any(
+            view.places.is_kept_by_h5py(self.cached) for view in self.views
+        ):
             return None
         block = np.empty((stop - start, last - first, self.shape[2]), self.dtype)
         order = self._order(start, stop)
@@ -83,6 +86,12 @@ class TiledPlaces:
         if order == [*range(len(block))]:
             return [block]
         return [block[place : place + 1] for place in order]
+
+    def _cuts_chunks(self, start: int, stop: int) -> bool:
+        if self.edges is None:
+            return cuts(start, stop, self.unit, self.shape[0])
+        # The end of the series cuts nothing, and 0 is an edge.
+        return not np.isin([start, stop % self.shape[0]], self.edges).all()
 
     def _order(self, start: int, stop: int) -> list[int]:
         """Return the places of frames in an array where the frames of a chunk are neighbours.

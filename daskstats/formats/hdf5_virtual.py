@@ -82,7 +82,8 @@ class _VirtualReader:
         storage, (_, rows, cols) = self.storage, lengths(self.shape)
         storage.files += self._watched
         storage.watched += self._watched.values()
-        storage.frame_unit = max(1, min(self._unit(), storage.nframes))
+        unit, storage.edges = self._unit()
+        storage.frame_unit = max(1, min(unit, storage.nframes))
         storage.row_unit = None if self._whole_rows else row_unit(self._bands, rows)
         frame = rows * cols * storage.itemsize
         # A chunk may be larger than all that is taken from it.
@@ -213,10 +214,10 @@ class _VirtualReader:
             self._next_group += -(-found.nframes // found.frame_unit)
         self._groups.append((self._first_group[found] + numbers // found.frame_unit, frames))
 
-    def _unit(self) -> int:
-        """Return the frames to read at once, so that frames decoded together are not cut apart."""
+    def _unit(self) -> tuple[int, np.ndarray | None]:
+        """Return the frames to read at once, and where to cut the series if not at multiples."""
         if not self._groups:
-            return 1
+            return 1, None
         groups, frames = map(np.concatenate, zip(*self._groups, strict=True))
         return aligned_unit(groups, frames)
 
