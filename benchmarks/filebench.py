@@ -10,6 +10,9 @@ import dask
 import numpy as np
 from report import Report
 
+Table = tuple[str | None, Sequence[str], Callable[[np.ndarray, Path, int], Iterable[list[Any]]]]
+"""title, header, and a function of (frames, directory, repeats) that gives the rows"""
+
 
 def reached(ratio: float, goal: float | None) -> str | None:
     """Return whether a ratio is at least as large as a goal, if there is one."""
@@ -19,16 +22,16 @@ def reached(ratio: float, goal: float | None) -> str | None:
 def measure_files(
     doc: str,
     shape: tuple[int, int, int],
-    header: Sequence[str],
-    lines: Callable[[np.ndarray, Path, int], Iterable[list[Any]]],
+    tables: Sequence[Table],
     packages: Sequence[str],
 ) -> None:
-    """Run a benchmark of files: its rows are those of ``lines(frames, directory, repeats)``."""
+    """Run a benchmark of files, table by table."""
     options = common.parser(doc.splitlines()[0]).parse_args()
     shape, repeats = (common.TINY_SHAPE, 2) if options.tiny else (shape, 5)
     facts = [f"{' x '.join(map(str, shape))} uint16, {common.THREADS} threads, best of {repeats}"]
     report = Report(facts, packages)
     with tempfile.TemporaryDirectory() as place, dask.config.set(num_workers=common.THREADS):
-        rows = list(lines(common.series("uint16", shape), Path(place), repeats))
-    report.add(None, header, rows)
+        frames = common.series("uint16", shape)
+        for title, header, lines in tables:
+            report.add(title, header, list(lines(frames, Path(place), repeats)))
     report.save(options.json)

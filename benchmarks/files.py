@@ -1,7 +1,8 @@
 """Speed of HDF5 files: the maximum, at the places of the chunks and by h5py, beside decoding alone.
 
 h5py decodes one chunk at a time. The limit is the time in which as many threads read and decode all
-chunks, each into one buffer, and compute nothing.
+chunks, each into one buffer, and compute nothing. A virtual dataset shows the chunks of other
+files, and should be as fast as one file that has them all.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +44,19 @@ FILTERS: dict[str, tuple[dict[str, Any], float | None]] = {
     "blosc": (dict(hdf5plugin.Blosc("lz4")), 1.5),
     "zstd": (dict(hdf5plugin.Zstd()), 1.5),
 }
+
+VIRTUAL_HEADER = (
+    "filter",
+    "files",
+    "daskstats, GB/s",
+    "one plain file",
+    "by h5py",
+    "of plain",
+    "goal",
+    "met",
+)
+
+SOURCES = 4
 
 
 def write(path: Path, frames: np.ndarray, options: dict[str, Any]) -> None:
@@ -98,9 +112,47 @@ def lines(frames: np.ndarray, place: Path, repeats: int) -> Iterator[list[Any]]:
         yield [name, *speeds, ratio, goal, met, best["alone"] / best["ours"]]
 
 
+def show(place: Path, name: str, frames: np.ndarray, parts: Sequence[slice]) -> Path:
+    """Write a virtual dataset; its parts are in as many files, compressed by a filter."""
+    layout = h5py.VirtualLayout(frames.shape, frames.dtype)
+    for number, part in enumerate(parts):
+        path = place / f"part_{number}.h5"
+        write(path, frames[part], FILTERS[name][0])
+        layout[part] = h5py.VirtualSource(path.name, "data", frames[part].shape)
+    path = place / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("data", layout)
+    return path
+
+
+def virtual_lines(frames: np.ndarray, place: Path, repeats: int) -> Iterator[list[Any]]:
+    """Yield the rows of the table of virtual datasets."""
+    expected, length, goal = frames.max(axis=0), -(-len(frames) // SOURCES), 0.9
+    kinds = {
+        "one after the other": [
+            slice(first, first + length) for first in range(0, len(frames), length)
+        ],
+        "taken in turn": [slice(number, None, SOURCES) for number in range(SOURCES)],
+    }
+    for name in ("none", "gzip, shuffle", "bitshuffle, lz4"):
+        plain = place / "plain.h5"
+        write(plain, frames, FILTERS[name][0])
+        for kind, parts in kinds.items():
+            ours = partial(maximum, show(place, name, frames, parts))
+            assert np.array_equal(ours(), expected), (name, kind)
+            best = common.in_turn({"ours": ours, "plain": partial(maximum, plain)}, repeats)
+            best["h5py"] = common.seconds(by_h5py(ours))  # once: it may take ten seconds
+            ratio = best["plain"] / best["ours"]
+            speeds = [frames.nbytes / seconds / 1e9 for seconds in best.values()]
+            yield [name, kind, *speeds, ratio, goal, reached(ratio, goal)]
+
+
 def main() -> None:
     measure_files(
-        __doc__, SHAPE, HEADER, lines, ("numpy", "h5py", "hdf5plugin", "imagecodecs", "numcodecs")
+        __doc__,
+        SHAPE,
+        [(None, HEADER, lines), ("Virtual datasets of four files", VIRTUAL_HEADER, virtual_lines)],
+        ("numpy", "h5py", "hdf5plugin", "imagecodecs", "numcodecs"),
     )
 
 

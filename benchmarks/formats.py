@@ -145,7 +145,10 @@ def lines(frames: np.ndarray, place: Path, repeats: int) -> Iterator[list[Any]]:
 
 def main() -> None:
     measure_files(
-        __doc__, SHAPE, HEADER, lines, ("numpy", "tifffile", "fabio", "mrcfile", "astropy")
+        __doc__,
+        SHAPE,
+        [(None, HEADER, lines)],
+        ("numpy", "tifffile", "fabio", "mrcfile", "astropy"),
     )
 
 

@@ -25,7 +25,7 @@ CASES = {
         ["--only", ONLY],
         ["| series ", "| of the best peer |", "| goal ", "| uint16 ", "| HDF5 gzip |"],
     ),
-    "files.py": ([], ["| filter ", "| gzip, shuffle ", "| decoding alone "]),
+    "files.py": ([], ["| filter ", "| gzip, shuffle ", "| decoding alone ", "| taken in turn "]),
     "formats.py": ([], ["| format ", "| cbf files ", "| stack.mrc ", "| ratio "]),
     "steps.py": ([], ["| series ", "| of the plain call |", "| first image after "]),
     "watch.py": ([], ["| run ", "| watch ", "| four statistics ", "| average, two workers "]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -15,8 +15,9 @@ import numpy as np
 from ..series.base import check_native
 from ..series.files import FileSource
 from ..series.leading import boxes, flat_shape
+from ..series.piece import Piece
 from .choosing import Choice
-from .hdf5_chunks import DamagedChunkError, Places
+from .hdf5_chunks import DamagedChunkError
 from .hdf5_contents import kind_of
 from .hdf5_files import import_h5py, open_file
 from .hdf5_links import follow
@@ -77,7 +78,7 @@ class Hdf5Source(FileSource):
 
     def _has_places(self, part: Storage) -> bool:
         """Whether a part is read without h5py as long as its file does not change."""
-        return self.converted is None and isinstance(part.places, Places)
+        return self.converted is None and not isinstance(part.places, str)
 
     def _set_units(self) -> None:
         parts = self._parts
@@ -90,6 +91,7 @@ class Hdf5Source(FileSource):
         units = {part.row_unit for part in parts}
         self.row_unit = units.pop() if len(units) == 1 else None
         self.buffers = max(part.buffers for part in parts)
+        self._cuts = parts[0].edges if len(parts) == 1 else None
 
     def open(self) -> None:
         with hdf5_lock():
@@ -144,6 +146,18 @@ class Hdf5Source(FileSource):
                 written = [part.written() for part in self._parts]
             self._missing = np.flatnonzero(~np.concatenate(written)).astype(np.int64)
         return self._missing
+
+    def pieces(self, start: int, stop: int, first: int, last: int, count: int) -> Iterator[Piece]:
+        """Yield pieces as every series does, cut where no chunk is cut if there is such a frame."""
+        if self._cuts is None:
+            yield from super().pieces(start, stop, first, last, count)
+            return
+        while start < stop:
+            limit = min(start + count, stop)
+            edge = int(self._cuts[np.searchsorted(self._cuts, limit, "right") - 1])
+            end = edge if edge > start and limit < stop else limit
+            yield self._piece(start, end, first, last)
+            start = end
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         parts, edges = self._parts, self._edges
@@ -212,7 +226,7 @@ def checked(dataset: h5py.Dataset, path: Path) -> Storage:
         text = f"{path}: {given} is no image series, it holds {kind_of(dataset)}: {error}"
         raise TypeError(text) from None
     storage = inspect(dataset)
-    storage.places = find_places(dataset)
+    storage.places = find_places(storage)
     return storage
 
 
@@ -241,17 +255,17 @@ def _read(
     h5py has the last word where a chunk cannot be decoded here, or the file has changed.
     """
     damage = ""
-    if converted is None and isinstance(part.places, Places):
+    if converted is None and not isinstance(part.places, str):
         try:
-            block = part.places.read(*frames, *rows)
+            blocks = part.places.read(*frames, *rows)
         except DamagedChunkError as error:
-            block, damage = None, str(error)
-        if block is not None:
-            part.check(*frames)
-            return [block]
+            blocks, damage = None, str(error)
+        if blocks is not None:
+            return blocks  # of files that were the same before and after the read
     try:
         return _read_with_h5py(part, lead, frames, rows, converted)
     except OSError as error:
+        part.check(*frames)  # which names a file that was cut off, and h5py does not
         if not damage:
             raise
         raise OSError(damage) from error

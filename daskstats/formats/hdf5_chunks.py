@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,15 @@ from .hdf5_files import CACHE_NBYTES
 from .placed import in_native_order
 
 FileState = tuple[int, int, int, int]
+
+Where = tuple[int, int]
+"""indices of a chunk, along frames and along rows"""
+
+Box = tuple[slice, slice, slice]
+"""frames, rows and columns within a chunk"""
+
+Part = tuple[np.ndarray, Box]
+"""a part (frames, rows, cols) of an array, and the box of a chunk that fills it"""
 
 
 class DamagedChunkError(ValueError):
@@ -54,10 +64,10 @@ class Places:
     """None for pixels that are read in place"""
     crashing: bool = False
     """whether h5py must not be asked for a damaged chunk"""
-    fill: np.generic | None = None
+    fill_value: np.generic | None = None
     """value of all pixels of a chunk that was never written"""
 
-    def read(self, start: int, stop: int, first: int, last: int) -> np.ndarray | None:
+    def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray] | None:
         """Return rows ``first:last`` of frames ``start:stop``; None if h5py has to read them.
 
         Raises
@@ -67,28 +77,73 @@ class Places:
         OSError
             If no library decodes it.
         """
-        if self._is_kept_by_h5py(start, stop):
+        frames = self.chunk[0]
+        parted = cuts(start, stop, frames, self.shape[0])
+        if parted and self.is_kept_by_h5py(CACHE_NBYTES):
             return None
+        block = np.empty((stop - start, last - first, self.shape[2]), self.dtype)
+        wanted = (
+            (where, [part])
+            for index in range(start // frames, -(-stop // frames))
+            for where, part in self._parts_of(index, block, start, first)
+        )
+        return [in_native_order(block)] if self.fill(wanted) else None
+
+    def _parts_of(
+        self, index: int, block: np.ndarray, start: int, first: int
+    ) -> Iterator[tuple[Where, Part]]:
+        """Yield the parts of a block that are of the chunks with an index along the frames."""
+        begin, end = index * self.chunk[0], (index + 1) * self.chunk[0]
+        low, high = max(start, begin), min(start + block.shape[0], end)
+        inner = slice(low - begin, high - begin)
+        return self.parts(index, inner, block[low - start : high - start], (first, 0))
+
+    def parts(
+        self, index: int, inner: slice, out: np.ndarray, corner: tuple[int, int]
+    ) -> Iterator[tuple[Where, Part]]:
+        """Yield the parts of an array that are of one chunk each, and the places of these.
+
+        Parameters
+        ----------
+        index : int
+            Of the chunks along the frames.
+        inner : slice
+            The frames within them.
+        out : ndarray
+            (frames, rows, cols) to fill.
+        corner : tuple of int
+            The row and the column of the dataset with which it begins.
+        """
+        (top, left), rows = corner, self.chunk[1]
+        end = top + out.shape[1]
+        for band in range(top // rows, -(-end // rows)):
+            begin = band * rows
+            low, high = max(top, begin), min(end, begin + rows)
+            box = inner, slice(low - begin, high - begin), slice(left, left + out.shape[2])
+            yield (index, band), (out[:, low - top : high - top], box)
+
+    def is_kept_by_h5py(self, nbytes: int) -> bool:
+        """Whether h5py keeps a chunk decoded, for other reads of it, in a cache of this size."""
+        return self.decode is not None and self._chunk_nbytes <= nbytes
+
+    def fill(self, wanted: Iterable[tuple[Where, list[Part]]]) -> bool:
+        """Fill the parts of arrays that are of each chunk; return False if h5py has to read them.
+
+        Each chunk is decoded once.
+        """
         try:
             handle = os.open(self.path, os.O_RDONLY)
         except OSError:  # h5py has it open, or finds the fault
-            return None
+            return False
         try:
-            if handle_state(handle) != self.state:
-                return None
-            block = np.empty((stop - start, last - first, self.shape[2]), self.dtype)
-            whole = self._fill_block(handle, block, start, first)
             # The bytes are those of the places only if nothing was written meanwhile.
-            unchanged = whole and handle_state(handle) == self.state
+            return (
+                handle_state(handle) == self.state
+                and self._fill_chunks(handle, wanted)
+                and handle_state(handle) == self.state
+            )
         finally:
             os.close(handle)
-        return in_native_order(block) if unchanged else None
-
-    def _is_kept_by_h5py(self, start: int, stop: int) -> bool:
-        """Whether a chunk is needed for other reads as well, and h5py keeps it decoded for them."""
-        frames = self.chunk[0]
-        parts = start % frames or (stop % frames and stop < self.shape[0])
-        return bool(self.decode and parts and self._chunk_nbytes <= CACHE_NBYTES)
 
     @cached_property
     def largest(self) -> int:
@@ -99,65 +154,56 @@ class Places:
     def _chunk_nbytes(self) -> int:
         return math.prod(self.chunk) * self.dtype.itemsize
 
-    def _fill_block(self, handle: int, block: np.ndarray, start: int, first: int) -> bool:
-        """Fill a block with all chunks that it touches; return False if the file ends early."""
-        frames, rows, _ = self.chunk
-        stop, last = start + block.shape[0], first + block.shape[1]
+    def _fill_chunks(self, handle: int, wanted: Iterable[tuple[Where, list[Part]]]) -> bool:
+        """Fill parts of arrays from an open file; return False if it ends early."""
         raw = np.empty(self.largest if self.decode else 0, np.uint8)
-        for index in range(start // frames, -(-stop // frames)):
-            for band in range(first // rows, -(-last // rows)):
-                begin, top = index * frames, band * rows
-                # Frames and rows within the chunk, and the part of the block that they are.
-                inner = slice(max(0, start - begin), min(frames, stop - begin))
-                lines = slice(max(0, first - top), min(rows, last - top))
-                part = block[
-                    begin + inner.start - start : begin + inner.stop - start,
-                    top + lines.start - first : top + lines.stop - first,
-                ]
-                if not self._fill_part(handle, raw, part, (index, band), (inner, lines)):
+        chunk = None
+        for where, parts in wanted:
+            offset = int(self.offsets[where])
+            if offset < 0:
+                for part, _ in parts:
+                    part[...] = self.fill_value
+            elif self.decode is None:
+                if not all(self._fill_in_place(handle, *part, offset) for part in parts):
                     return False
+            elif not read_at(handle, stored := raw[: int(self.sizes[where])], offset):
+                return False
+            elif self._is_whole(parts):
+                self._decode(stored, parts[0][0], where)
+            else:
+                chunk = np.empty(self.chunk, self.dtype) if chunk is None else chunk
+                self._decode(stored, chunk, where)
+                for part, box in parts:
+                    part[...] = chunk[box]
         return True
 
-    def _fill_part(
-        self,
-        handle: int,
-        raw: np.ndarray,
-        part: np.ndarray,
-        where: tuple[int, int],
-        box: tuple[slice, slice],
-    ) -> bool:
-        """Fill a part of a block from the chunk at a place, given the box of it in the chunk."""
-        offset = int(self.offsets[where])
-        if offset < 0:
-            part[...] = self.fill
-            return True
-        if self.decode is None:
-            return self._fill_in_place(handle, part, offset, box)
-        raw = raw[: int(self.sizes[where])]
-        if not read_at(handle, raw, offset):
-            return False
-        if part.flags.c_contiguous and part.nbytes == self._chunk_nbytes:
-            self._decode(raw, part, where)
-        else:
-            chunk = np.empty(self.chunk, self.dtype)
-            self._decode(raw, chunk, where)
-            part[...] = chunk[box]
-        return True
+    def _is_whole(self, parts: list[Part]) -> bool:
+        """Whether a chunk can be decoded into the only part that is wanted of it."""
+        part, _ = parts[0]
+        return len(parts) == 1 and part.flags.c_contiguous and part.nbytes == self._chunk_nbytes
 
-    def _fill_in_place(
-        self, handle: int, part: np.ndarray, offset: int, box: tuple[slice, slice]
-    ) -> bool:
-        """Fill a part of a block from a chunk that is stored as it is in memory."""
-        inner, lines = box
+    def _fill_in_place(self, handle: int, part: np.ndarray, box: Box, offset: int) -> bool:
+        """Fill a part of an array from a chunk that is stored as it is in memory."""
+        inner, lines, columns = box
         _, rows, cols = self.chunk
         row_nbytes = cols * self.dtype.itemsize
-        if part.shape[1] == rows and part.flags.c_contiguous:  # one piece of the file
+        even = inner.step in (None, 1)
+        if even and part.shape[1:] == (rows, cols) and part.flags.c_contiguous:
+            # One piece of the file.
             return read_at(handle, part, offset + inner.start * rows * row_nbytes)
-        places = (
-            offset + (frame * rows + lines.start) * row_nbytes
-            for frame in range(*inner.indices(inner.stop))
-        )
-        return all(read_at(handle, *pair) for pair in zip(part, places, strict=True))
+        whole = part.shape[2] == cols and part[0].flags.c_contiguous
+        # Where only some columns are wanted, whole rows are read, as many as h5py keeps of a chunk.
+        step = part.shape[1] if whole else max(1, CACHE_NBYTES // row_nbytes)
+        for frame, number in zip(part, range(*inner.indices(inner.stop)), strict=True):
+            for line in range(0, len(frame), step):
+                out = frame[line : line + step]
+                place = offset + (number * rows + lines.start + line) * row_nbytes
+                found = out if whole else np.empty((len(out), cols), self.dtype)
+                if not read_at(handle, found, place):
+                    return False
+                if not whole:
+                    out[...] = found[:, columns]
+        return True
 
     def _decode(self, raw: np.ndarray, out: np.ndarray, where: tuple[int, int]) -> None:
         assert self.decode is not None
@@ -175,6 +221,15 @@ class Places:
                 f"{self.path}: the chunk of {frames} at byte {self.offsets[where]} is damaged: "
                 f"{error}"
             ) from error
+
+
+def cuts(start: int, stop: int, unit: int, nframes: int) -> bool:
+    """Whether a range of frames begins or ends within a unit of them.
+
+    >>> cuts(4, 10, 4, 10), cuts(0, 6, 4, 10)
+    (False, True)
+    """
+    return bool(start % unit or (stop % unit and stop < nframes))
 
 
 def read_at(handle: int, out: np.ndarray, offset: int) -> bool:

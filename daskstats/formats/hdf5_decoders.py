@@ -146,11 +146,29 @@ def _decode_checked(decode: Decode, raw: np.ndarray, out: np.ndarray) -> None:
 
 
 def _bitshuffle(values: tuple[int, ...]) -> Decode | None:
-    """Return the decoder of bitshuffle with LZ4, from the library of hdf5plugin's filter."""
-    library = _bitshuffle_library() if values[4:5] == (2,) else None
-    if library is None or not values[2]:
+    """Return the decoder of bitshuffle with LZ4.
+
+    That is dectris-compression, if it is installed: 9.0 GB/s in two threads, the copy of its bytes
+    included, and hdf5plugin's filter 5.1 (1024 x 1024 uint16, 3 photons a pixel on average).
+    """
+    if values[4:5] != (2,) or not values[2]:
+        return None
+    decompress = _dectris()
+    if decompress is not None:
+        return partial(_decode_dectris, decompress, values[2])
+    library = _bitshuffle_library()
+    if library is None:
         return None
     return partial(_decode_bitshuffle, library.bshuf_decompress_lz4, values[2])
+
+
+@cache
+def _dectris() -> Callable[..., bytes] | None:
+    """Return the function of dectris-compression if it is installed."""
+    try:
+        return load("dectris.compression").decompress
+    except ImportError:
+        return None
 
 
 @cache
@@ -169,7 +187,20 @@ def _bitshuffle_library() -> ctypes.CDLL | None:
     return library
 
 
+def _decode_dectris(decompress: Callable, itemsize: int, raw: np.ndarray, out: np.ndarray) -> None:
+    _check_bitshuffle(itemsize, raw, out)
+    _copy(np.frombuffer(decompress(raw, "bslz4", elem_size=itemsize), np.uint8), out)
+
+
 def _decode_bitshuffle(function: Callable, itemsize: int, raw: np.ndarray, out: np.ndarray) -> None:
+    pixels, block = _check_bitshuffle(itemsize, raw, out)
+    used = function(raw.ctypes.data + 12, out.ctypes.data, pixels, itemsize, block)
+    if used != raw.nbytes - 12:
+        raise ValueError(f"bitshuffle stopped with {used} after {raw.nbytes} bytes")
+
+
+def _check_bitshuffle(itemsize: int, raw: np.ndarray, out: np.ndarray) -> tuple[int, int]:
+    """Return the pixels of a chunk and of a block; check all lengths, which libraries rely on."""
     found, block_nbytes = struct.unpack_from(">QI", raw.data)
     _check_length(found, out)
     pixels, block = out.nbytes // itemsize, block_nbytes // itemsize
@@ -177,6 +208,4 @@ def _decode_bitshuffle(function: Callable, itemsize: int, raw: np.ndarray, out: 
         raise ValueError(f"it has blocks of {block} pixels")
     # The last block has fewer pixels, and up to seven pixels after it are not compressed.
     _check_blocks(raw, pixels // block + (pixels % block >= 8), pixels % 8 * itemsize)
-    used = function(raw.ctypes.data + 12, out.ctypes.data, pixels, itemsize, block)
-    if used != raw.nbytes - 12:
-        raise ValueError(f"bitshuffle stopped with {used} after {raw.nbytes} bytes")
+    return pixels, block

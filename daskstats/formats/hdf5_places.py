@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from ..packages import load
 from ..series.base import SMALL_FRAME
 from .hdf5_chunks import FileState, Places, handle_state
 from .hdf5_decoders import CRASHING, Filters, find_decoder
-from .hdf5_files import absolute, filter_names
+from .hdf5_files import CACHE_NBYTES, absolute, filter_names
+from .hdf5_storage import Box, Mapping, Storage, lengths
+from .hdf5_tiles import Tile, TiledPlaces, View
 
 if TYPE_CHECKING:
     import h5py
@@ -22,15 +25,20 @@ class Obstacle(Exception):
     """The reason why h5py has to read a dataset."""
 
 
-def find_places(dataset: h5py.Dataset) -> Places | str:
-    """Return the places of a dataset's chunks, or the reason why h5py has to read it."""
+def find_places(storage: Storage) -> Places | TiledPlaces | str:
+    """Return the places of the chunks that a dataset has or shows, or why h5py has to read it."""
     try:
-        _check_file(dataset.file)
-        _check_dataset(dataset)
-        state = handle_state(dataset.file.id.get_vfd_handle())
-        return _contiguous(dataset, state) if dataset.chunks is None else _chunked(dataset, state)
+        return _tiled(storage) if storage.dataset.is_virtual else _places(storage.dataset)
     except Obstacle as reason:
         return str(reason)
+
+
+def _places(dataset: h5py.Dataset) -> Places:
+    """Return the places of a dataset's own chunks."""
+    _check_file(dataset.file)
+    _check_dataset(dataset)
+    state = handle_state(dataset.file.id.get_vfd_handle())
+    return _contiguous(dataset, state) if dataset.chunks is None else _chunked(dataset, state)
 
 
 def _check_file(file: h5py.File) -> None:
@@ -51,18 +59,22 @@ def _check_dataset(dataset: h5py.Dataset) -> None:
         raise Obstacle("the dataset is virtual")
     if dataset.external:
         raise Obstacle("the data are in other files")
-    standard = load("h5py.h5t").py_create(dataset.dtype)
-    if dataset.dtype.kind not in "iuf" or not dataset.id.get_type().equal(standard):
-        raise Obstacle(f"the stored type has to be converted to {dataset.dtype}")
+    _check_type(dataset)
     noun, shape = ("chunk", dataset.chunks) if dataset.chunks else ("frame", dataset.shape[-2:])
     nbytes = math.prod(shape) * dataset.dtype.itemsize
     if nbytes < 2 * SMALL_FRAME:  # 10 us of Python for each chunk, which bitshuffle decodes in 20
         raise Obstacle(f"a {noun} is small: {nbytes} bytes")
 
 
+def _check_type(dataset: h5py.Dataset) -> None:
+    standard = load("h5py.h5t").py_create(dataset.dtype)
+    if dataset.dtype.kind not in "iuf" or not dataset.id.get_type().equal(standard):
+        raise Obstacle(f"the stored type has to be converted to {dataset.dtype}")
+
+
 def _contiguous(dataset: h5py.Dataset, state: FileState) -> Places:
     """Return the place of a dataset that is in one piece."""
-    offset, shape = dataset.id.get_offset(), _frame_shape(dataset)
+    offset, shape = dataset.id.get_offset(), lengths(dataset.shape)
     if offset is None:
         raise Obstacle("the dataset has no place of its own")
     offsets, sizes = np.array([[offset]]), np.array([[dataset.size * dataset.dtype.itemsize]])
@@ -70,15 +82,10 @@ def _contiguous(dataset: h5py.Dataset, state: FileState) -> Places:
     return Places(path, state, dataset.dtype, shape, shape, offsets, sizes)
 
 
-def _frame_shape(dataset: h5py.Dataset) -> tuple[int, int, int]:
-    *lead, rows, cols = dataset.shape
-    return math.prod(lead), rows, cols
-
-
 def _chunked(dataset: h5py.Dataset, state: FileState) -> Places:
     """Return the places of the chunks of a dataset."""
     *lead, rows, cols = dataset.chunks
-    shape = _frame_shape(dataset)
+    shape = lengths(dataset.shape)
     if cols != shape[2]:
         raise Obstacle(f"a chunk has {cols} columns, and a frame {shape[2]}")
     if len(lead) > 1 and math.prod(lead) > 1:
@@ -140,3 +147,59 @@ def _chunk_table(dataset: h5py.Dataset, state: FileState) -> tuple[np.ndarray, n
     if last is not None and dataset.id.get_chunk_info_by_coord(last.chunk_offset) != last:
         raise Obstacle("the library lists other chunks than it reads")
     return offsets.reshape(-1, grid[-1]), sizes.reshape(-1, grid[-1])
+
+
+# ---------------------------------------------------------------------- virtual datasets
+
+
+def _tiled(storage: Storage) -> TiledPlaces:
+    """Return the places of the chunks that a virtual dataset shows."""
+    dataset, shape = storage.dataset, lengths(storage.shape)
+    _check_file(dataset.file)
+    _check_type(dataset)
+    mappings = [mapping for mapping in storage.mappings if mapping.frames.size]
+    tiles = {box: Tile(box, *np.full((2, shape[0]), -1)) for box in _boxes(mappings, shape)}
+    sources = dict.fromkeys(mapping.storage for mapping in mappings)
+    found = {source: _shown(source, dataset.dtype) for source in sources}
+    views: dict[tuple[Places, tuple[int, int]], int] = {}
+    for mapping in mappings:
+        tile = tiles[cast("Box", mapping.box)]
+        if (tile.shown[mapping.frames] >= 0).any():
+            raise Obstacle("its mappings overlap")
+        view = found[mapping.storage], mapping.corner
+        tile.shown[mapping.frames] = views.setdefault(view, len(views))
+        tile.own[mapping.frames] = mapping.own
+    cached = CACHE_NBYTES // len(storage.mappings)
+    every = [View(*view) for view in views]
+    units = storage.frame_unit, storage.edges
+    return TiledPlaces(dataset.dtype, shape, *units, cached, every, [*tiles.values()])
+
+
+def _boxes(mappings: list[Mapping], shape: tuple[int, int, int]) -> list[Box]:
+    """Return the boxes of pixels that make up each frame; anything else would be fill values."""
+    frames, filled = Counter[Box](), np.zeros(shape[1:], bool)
+    for mapping in mappings:
+        if isinstance(mapping.box, str):
+            raise Obstacle(mapping.box)
+        frames[mapping.box] += mapping.frames.size
+    if set(frames.values()) != {shape[0]}:
+        raise Obstacle("its mappings do not show the same parts of every frame, each once")
+    for top, bottom, left, right in frames:
+        if filled[top:bottom, left:right].any():
+            raise Obstacle("its mappings overlap")
+        filled[top:bottom, left:right] = True
+    if not filled.all():
+        raise Obstacle("its mappings do not fill its frames")
+    return list(frames)
+
+
+def _shown(source: Storage, dtype: np.dtype) -> Places:
+    """Return the places of a dataset that a virtual one of this dtype shows."""
+    dataset = source.dataset
+    name = f"{absolute(dataset.file).name}::{dataset.name}"
+    if dataset.dtype != dtype:
+        raise Obstacle(f"{name} has to be converted from {dataset.dtype.str} to {dtype.str}")
+    try:
+        return _places(dataset)
+    except Obstacle as reason:
+        raise Obstacle(f"{name}: {reason}") from None

@@ -1,8 +1,8 @@
 """How the frames of an HDF5 dataset are stored: files, chunks, and external raw data.
 
 The library reads a file that it cannot open as fill values, whatever the reason: no such file, no
-permission, too many open files. After each read `Storage.check` looks whether every file that the
-frames came from was there.
+permission, too many open files. After each read of the library `Storage.check` looks whether every
+file that the frames came from was there.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import h5py
 
     from .hdf5_chunks import Places
+    from .hdf5_tiles import TiledPlaces
 
 
 @dataclass(eq=False)
@@ -64,6 +65,10 @@ def _check_size(path: Path, nbytes: int, expected: int) -> None:
         )
 
 
+Box = tuple[int, int, int, int]
+"""first row and end, first column and end"""
+
+
 @dataclass(eq=False)
 class Mapping:
     """Some frames of a virtual dataset, and the frames that they are in a mapped dataset."""
@@ -73,6 +78,10 @@ class Mapping:
     frames: np.ndarray
     own: np.ndarray
     """frame numbers there, or none where the selections are no plain frames"""
+    box: Box | str = "its mappings are no boxes of pixels"
+    """the pixels of these frames that it fills, or the reason why they are not known"""
+    corner: tuple[int, int] = (0, 0)
+    """the row and the column there that the box begins with"""
 
 
 @dataclass(eq=False)
@@ -93,6 +102,8 @@ class Storage:
     """files that are checked after each read"""
     frame_unit: int = 1
     """frames that are decoded together"""
+    edges: np.ndarray | None = None
+    """frames before which no chunk is cut, where these are not the multiples of the unit"""
     row_unit: int | None = None
     """rows that are decoded together; None: all"""
     buffers: float = 0
@@ -101,8 +112,8 @@ class Storage:
     """of a virtual dataset"""
     opened: tuple[int, int] | None = None
     """handle of the file and its size, where the system has both"""
-    places: Places | str = "it is shown by a virtual dataset"
-    """of the chunks in the file, or the reason why h5py has to read them"""
+    places: Places | TiledPlaces | str = "it is shown by a virtual dataset"
+    """of the chunks in its file or files, or the reason why h5py has to read them"""
 
     @classmethod
     def of(cls, dataset: h5py.Dataset) -> Storage:
@@ -269,6 +280,34 @@ def decoded_together(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[i
     return max(1, frames), min(chunks[-2], shape[-2])
 
 
+def aligned_unit(groups: np.ndarray, frames: np.ndarray) -> tuple[int, np.ndarray | None]:
+    """Return the number of frames to cut a series at multiples of, so that few groups are cut.
+
+    That is the `span` of a group or, if that is in vain, up to twice as many frames where these cut
+    no group at all. Where there is no such number, all frames before which no group is cut are
+    returned as well.
+
+    >>> aligned_unit(np.array([0, 1, 0, 1, 2, 3, 2, 3]), np.arange(8))  # two files, taken in turn
+    (4, None)
+    >>> aligned_unit(np.array([0, 0, 0, 1, 2, 2, 2, 3]), np.arange(8))  # of two files with 4 frames
+    (4, None)
+    >>> aligned_unit(np.array([0, 0, 1, 1, 2, 3, 3, 4, 4, 5]), np.arange(10))  # with 5 frames
+    (2, array([0, 2, 4, 5, 7, 9]))
+    """
+    smallest = span(groups, frames)
+    if smallest == 1:
+        return 1, None
+    lowest, highest = _extents(groups, frames)
+    edges = np.zeros(int(frames.max()) + 2, np.int64)
+    np.add.at(edges, lowest + 1, 1)
+    np.add.at(edges, highest + 1, -1)
+    uncut = np.cumsum(edges) == 0  # no group begins before the frame and ends with it or later
+    for unit in smallest + np.flatnonzero(uncut[smallest : 2 * smallest + 1]):
+        if uncut[unit::unit].all():
+            return int(unit), None
+    return smallest, np.flatnonzero(uncut[:-1])
+
+
 def span(groups: np.ndarray, frames: np.ndarray) -> int:
     """Return the largest number of frames that the frames of one group extend over.
 
@@ -277,8 +316,12 @@ def span(groups: np.ndarray, frames: np.ndarray) -> int:
     """
     if not groups.size:
         return 1
+    lowest, highest = _extents(groups, frames)
+    return int((highest - lowest).max()) + 1
+
+
+def _extents(groups: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first and the last frame of each group."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order], prepend=groups[order[0]] - 1))
-    lowest = np.minimum.reduceat(frames[order], starts)
-    highest = np.maximum.reduceat(frames[order], starts)
-    return int((highest - lowest).max()) + 1
+    return np.minimum.reduceat(frames[order], starts), np.maximum.reduceat(frames[order], starts)

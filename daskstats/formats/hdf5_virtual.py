@@ -25,7 +25,7 @@ import numpy as np
 from ..packages import load
 from .hdf5_files import open_file
 from .hdf5_links import DEEPEST, find_file, follow, numbered
-from .hdf5_storage import Mapping, Storage, WatchedFile, lengths, span
+from .hdf5_storage import Box, Mapping, Storage, WatchedFile, aligned_unit, lengths
 
 if TYPE_CHECKING:
     import h5py
@@ -69,7 +69,9 @@ class _VirtualReader:
         self._inspected: dict[tuple[str, str], tuple[Storage, list[Path]]] = {}
         self._watched: dict[Path, WatchedFile] = {}
         self._bands: set[tuple[int, int]] = set()
-        self._span = 1
+        self._groups: list[tuple[np.ndarray, np.ndarray]] = []
+        self._next_group = 0
+        self._first_group: dict[Storage, int] = {}
         self._whole_rows = False
         self._chunk_nbytes = 0.0
 
@@ -80,7 +82,8 @@ class _VirtualReader:
         storage, (_, rows, cols) = self.storage, lengths(self.shape)
         storage.files += self._watched
         storage.watched += self._watched.values()
-        storage.frame_unit = max(1, min(self._span, storage.nframes))
+        unit, storage.edges = self._unit()
+        storage.frame_unit = max(1, min(unit, storage.nframes))
         storage.row_unit = None if self._whole_rows else row_unit(self._bands, rows)
         frame = rows * cols * storage.itemsize
         # A chunk may be larger than all that is taken from it.
@@ -145,10 +148,10 @@ class _VirtualReader:
             self._inspected[key] = found, list(dict.fromkeys([*files, *found.files]))
         found, files = self._inspected[key]
         _check_extent(mapping, found.shape, selected, where)
-        frames, own = self._match(mapping, selected, found)
-        self.storage.mappings.append(Mapping(found, frames, own))
-        if frames.size:
-            self._watch(files, int(frames.min()), int(frames.max()))
+        match = self._match(mapping, selected, found)
+        self.storage.mappings.append(match)
+        if match.frames.size:
+            self._watch(files, int(match.frames.min()), int(match.frames.max()))
         self._add_buffers(found)
 
     def _watch(self, files: list[Path], first: int, last: int) -> None:
@@ -167,34 +170,56 @@ class _VirtualReader:
             decoded = found.frame_unit * (found.row_unit or rows) * cols
             self._chunk_nbytes = max(self._chunk_nbytes, decoded * found.itemsize)
 
-    def _match(
-        self, mapping: h5py.VDSmap, selected: Axes | None, found: Storage
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _match(self, mapping: h5py.VDSmap, selected: Axes | None, found: Storage) -> Mapping:
         """Return the frames of a mapping, and their numbers in the mapped dataset if it has them.
 
         Frames and rows that are decoded together there are decoded together here.
         """
         nothing = np.empty(0, np.int64)
         if selected is None:
-            self._whole_rows, self._span = True, self.storage.nframes
-            return np.arange(self.storage.nframes), nothing
+            self._whole_rows = True
+            every = np.arange(self.storage.nframes)
+            self._add_group(every)
+            return Mapping(found, every, nothing)
         frames = _frame_numbers(selected, self.shape)
         mapped = _selected_axes(mapping.src_space, found.shape) if len(found.shape) > 1 else None
         if mapped is None or [*map(len, mapped[-2:])] != [*map(len, selected[-2:])]:
             # Other lengths that hold as many pixels: frames are not told apart.
             self._whole_rows = True
-            self._span = max(self._span, span(np.zeros_like(frames), frames))
-            return frames, nothing
+            self._add_group(frames)
+            return Mapping(found, frames, nothing)
         numbers = _frame_numbers(mapped, found.shape)
         count = min(len(frames), len(numbers))
-        if _is_unlimited(mapping.src_space):
+        grows = _is_unlimited(mapping.src_space)
+        if grows:
             frames = frames[:count]  # the mapped dataset ends here, and others may go on
         numbers = numbers[:count]
         if len(frames) != len(numbers):
-            return frames, nothing
-        self._span = max(self._span, span(numbers // found.frame_unit, frames))
+            return Mapping(found, frames, nothing)
+        self._add_groups(frames, numbers, found)
         self._add_bands(selected[-2], mapped[-2], found.row_unit or lengths(found.shape)[1])
-        return frames, numbers
+        if grows or _is_unlimited(mapping.vspace):
+            return Mapping(found, frames, numbers, "it grows with the datasets that it shows")
+        return Mapping(found, frames, numbers, *_box(selected, mapped))
+
+    def _add_group(self, frames: np.ndarray) -> None:
+        """Add frames that are decoded together."""
+        self._groups.append((np.full(frames.shape, self._next_group), frames))
+        self._next_group += 1
+
+    def _add_groups(self, frames: np.ndarray, numbers: np.ndarray, found: Storage) -> None:
+        """Add frames with their numbers in a mapped dataset, which several mappings may show."""
+        if found not in self._first_group:
+            self._first_group[found] = self._next_group
+            self._next_group += -(-found.nframes // found.frame_unit)
+        self._groups.append((self._first_group[found] + numbers // found.frame_unit, frames))
+
+    def _unit(self) -> tuple[int, np.ndarray | None]:
+        """Return the frames to read at once, and where to cut the series if not at multiples."""
+        if not self._groups:
+            return 1, None
+        groups, frames = map(np.concatenate, zip(*self._groups, strict=True))
+        return aligned_unit(groups, frames)
 
     def _add_bands(self, rows: np.ndarray, mapped: np.ndarray, unit: int) -> None:
         """Add the first row and end of each band that is decoded together."""
@@ -285,3 +310,15 @@ def _frame_numbers(axes: Axes, shape: tuple[int, ...]) -> np.ndarray:
     for indices, length in zip(axes[:-2], shape[:-2], strict=True):
         frames = (frames[:, None] * length + indices).ravel()
     return frames
+
+
+def _box(selected: Axes, mapped: Axes) -> tuple[Box | str, tuple[int, int]]:
+    """Return the box of pixels that a mapping fills, and the corner of it in the mapped dataset."""
+    ends = [
+        (int(side[0]), int(side[-1]) + 1) for side in (*selected[-2:], *mapped[-2:]) if side.size
+    ]
+    sizes = [*map(len, selected[-2:]), *map(len, mapped[-2:])]
+    if [end - first for first, end in ends] != sizes:  # indices ascend
+        return Mapping.box, (0, 0)
+    (top, bottom), (left, right), (row, _), (col, _) = ends
+    return (top, bottom, left, right), (row, col)

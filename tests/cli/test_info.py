@@ -219,3 +219,12 @@ def test_how_hdf5_is_read(tmp_path):
     assert lines["reading"] == facts["reading"] == "at the places of the chunks, in parallel"
     lines, _ = info(f"{tmp_path / 'scan.h5'}::small")
     assert lines["reading"] == "by h5py, one chunk at a time: a chunk is small: 2400 bytes"
+    with h5py.File(tmp_path / "scan.h5", "a") as file:
+        for name in ("large", "small"):
+            layout = h5py.VirtualLayout(file[name].shape, "u2")
+            layout[:] = h5py.VirtualSource(file[name])
+            file.create_virtual_dataset(f"{name} again", layout)
+    lines, _ = info(f"{tmp_path / 'scan.h5'}::large again")
+    assert lines["reading"] == "at the places of the chunks, in parallel"
+    lines, _ = info(f"{tmp_path / 'scan.h5'}::small again")
+    assert lines["reading"].endswith(": scan.h5::/small: a chunk is small: 2400 bytes")

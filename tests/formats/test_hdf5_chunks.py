@@ -146,7 +146,8 @@ def test_everything_else_is_left_to_h5py(tmp_path):
         file.create_virtual_dataset("virtual", layout)
         expected = {name: file[name][()] for name in file}
     names = dict(zip(map(str, range(len(cases))), cases, strict=True))
-    for name, why in (names | {"bits": "converted to uint16", "virtual": "virtual"}).items():
+    names |= {"bits": "converted to uint16", "virtual": "scan.h5::/0: a chunk has 5 columns"}
+    for name, why in names.items():
         series = as_series(f"{path}::{name}")
         assert re.search(f"by h5py, one chunk at a time: .*{why}", series.reading_text()), name
         found = read_dense(series, (0, 7, 0, 9, 3))
@@ -176,6 +177,7 @@ def test_without_the_packages(tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(hdf5_decoders, "_imagecodecs", lambda: None)
     monkeypatch.setattr(hdf5_decoders, "_bitshuffle_library", lambda: None)
+    monkeypatch.setattr(hdf5_decoders, "_dectris", lambda: None)
     for name, ours in (
         ("gzip, shuffle", True),
         ("zstd", True),
@@ -191,6 +193,26 @@ def test_without_the_packages(tmp_path, monkeypatch):
         importlib.util, "find_spec", lambda name, *_: name != "hdf5plugin" and find(name)
     )
     assert hdf5_decoders._bitshuffle_library.__wrapped__() is None
+
+
+def test_bitshuffle_by_dectris_compression(tmp_path, monkeypatch):
+    """The package is called as it is documented, and its errors are those of damage."""
+    only_at_places(monkeypatch)
+    shape, calls = (1, 9, 64), []
+
+    def decompress(data, algorithm, elem_size):
+        calls.append((bytes(data[:8]), algorithm, elem_size))
+        if len(calls) > 7:
+            raise RuntimeError("error decompressing stream")
+        return data_of("u4")[len(calls) - 1].tobytes()
+
+    monkeypatch.setattr(hdf5_decoders, "_dectris", lambda: decompress)
+    path = save(tmp_path / "scan.h5", data_of("u4"), chunks=shape, **FILTERS["bitshuffle"])
+    series = as_series(path)
+    np.testing.assert_array_equal(read_dense(series, (0, 7, 0, 9, 3)), data_of("u4"))
+    assert calls == [((9 * 64 * 4).to_bytes(8, "big"), "bslz4", 4)] * 7
+    with pytest.raises(OSError, match="frame 0 at byte .* is damaged: error decompressing stream"):
+        series.read(0, 1, 0, 9)
 
 
 @pytest.mark.parametrize(
