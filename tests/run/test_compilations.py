@@ -40,7 +40,7 @@ def test_runs_know_when_workers_compile(client):
     assert len(client.run_on_scheduler(subscribers)) == 1
     seen = set()
     future = client.submit(compile_slowly, pure=False)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while (True, True) not in seen or (False, False) not in seen or not future.done():
         assert time.monotonic() < deadline
         seen.add((first._runner.compiling(), second._runner.compiling()))
