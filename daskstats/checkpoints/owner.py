@@ -82,21 +82,23 @@ class Ownership:
 
     def _claim(self) -> int:
         while True:
-            number, owner = last_owner(self._directory)
+            number = last_number(self._directory)
+            owner = owner_of(self._directory, number)
             if owner is not None and owner.alive:
                 raise CheckpointInUseError(
                     f"{self._directory} is the checkpoint of another run ({owner}): wait until it "
                     f"has ended, or give another checkpoint"
                 )
             if self._make(number + 1) and self._is_last(number + 1):
-                for old in range(max(0, number - 9), number + 1):
-                    _path(self._directory, old).unlink(missing_ok=True)
+                for old in _numbers(self._directory):
+                    if old <= number:
+                        _path(self._directory, old).unlink(missing_ok=True)
                 return number + 1
 
     def _make(self, number: int) -> bool:
         """Make the file with a number, whole at once; return whether this process did."""
         path, text = _path(self._directory, number), json.dumps(_this_owner())
-        part = path.with_name(f".{path.name}-{uuid4().hex}")
+        part = _temporary(path)
         part.write_text(text)
         try:
             os.link(part, path)
@@ -110,10 +112,10 @@ class Ownership:
 
     def _is_last(self, number: int) -> bool:
         """Whether no process has a higher number; otherwise give the own one up."""
-        last, _ = last_owner(self._directory)
-        if last != number:
+        is_last = last_number(self._directory) == number
+        if not is_last:
             _path(self._directory, number).unlink(missing_ok=True)
-        return last == number
+        return is_last
 
     def check(self) -> None:
         """Raise an error if another process has taken the checkpoint over.
@@ -123,8 +125,9 @@ class Ownership:
         CheckpointInUseError
             It took this process for dead, which was stopped for minutes.
         """
-        last, owner = last_owner(self._directory)
+        last = last_number(self._directory)
         if last != self._number:
+            owner = owner_of(self._directory, last)
             raise CheckpointInUseError(
                 f"{self._directory} was taken over by another run ({owner}), because this one gave "
                 f"no sign of life for {SILENCE:g} s"
@@ -136,9 +139,9 @@ class Ownership:
             return
         self._released.set()
         path = _path(self._directory, self._number)
-        part = path.with_name(f".{path.name}-{uuid4().hex}")
+        part = _temporary(path)
         with suppress(OSError):  # the directory may be gone
-            if last_owner(self._directory)[0] == self._number:
+            if last_number(self._directory) == self._number:
                 # The file stays, without an owner: its number must not be used again.
                 part.touch()
                 part.replace(path)
@@ -152,24 +155,35 @@ class Ownership:
                 os.utime(path)
 
 
-def last_owner(directory: Path) -> tuple[int, Owner | None]:
-    """Return the highest number of an owner, 0 if there is none, and that owner.
+def last_number(directory: Path) -> int:
+    """Return the highest number of an owner, 0 if there was none."""
+    return max(_numbers(directory), default=0)
 
-    The owner is None if it has released the checkpoint.
-    """
-    found = (NAME.fullmatch(path.name) for path in directory.iterdir())
-    number = max((int(match[1]) for match in found if match), default=0)
+
+def owner_of(directory: Path, number: int) -> Owner | None:
+    """Return the owner with a number, None if it has released the checkpoint."""
     path = _path(directory, number)
     try:
         text, changed = path.read_text(), path.lstat().st_mtime
     except FileNotFoundError:
-        return number, None
+        return None
     try:
         fields = json.loads(text)
         process = processes.Process(str(fields["host"]), int(fields["pid"]), float(fields["began"]))
-        return number, Owner(process, str(fields["job"]), max(0.0, _now(directory) - changed))
+        return Owner(process, str(fields["job"]), max(0.0, _now(directory) - changed))
     except (ValueError, KeyError, TypeError):
-        return number, None
+        return None
+
+
+def _numbers(directory: Path) -> list[int]:
+    """Return the numbers of all owners with files."""
+    found = (NAME.fullmatch(path.name) for path in directory.iterdir())
+    return [int(match[1]) for match in found if match]
+
+
+def _temporary(path: Path) -> Path:
+    """Return a new name beside a file."""
+    return path.with_name(f".{path.name}-{uuid4().hex}")
 
 
 def _path(directory: Path, number: int) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 from daskstats import processes
 from daskstats.checkpoints import owner as owners
-from daskstats.checkpoints.owner import CheckpointInUseError, Ownership, last_owner
+from daskstats.checkpoints.owner import CheckpointInUseError, Ownership, last_number, owner_of
 
 # Claims the directories of one argument after the other, each at its time, and says which it got.
 CONTENDER = """
@@ -35,7 +35,7 @@ sys.stdin.readline()
 
 
 def file_of(place):
-    return place / f"owner-{last_owner(place)[0]}"
+    return place / f"owner-{last_number(place)}"
 
 
 def leave_as(place, **fields):
@@ -87,7 +87,7 @@ def test_of_another_machine(tmp_path, monkeypatch):
     old = time.time() - owners.SILENCE - 60
     os.utime(tmp_path / "owner-3", (old, old))
     taken = Ownership(tmp_path)
-    assert last_owner(tmp_path)[0] == 4
+    assert last_number(tmp_path) == 4
     # That it was only stopped shows before it writes.
     monkeypatch.setattr(taken, "_number", 3)
     with pytest.raises(CheckpointInUseError, match="taken over by another run"):
@@ -112,7 +112,7 @@ def test_signs_of_life(tmp_path, monkeypatch):
 def test_a_file_without_an_owner(tmp_path, text):
     (tmp_path / "owner-7").write_text(text)
     Ownership(tmp_path).release()
-    assert last_owner(tmp_path) == (8, None)
+    assert (last_number(tmp_path), owner_of(tmp_path, 8)) == (8, None)
 
 
 def test_without_links(tmp_path, monkeypatch):
