@@ -3,7 +3,6 @@
 Memory limit, workers, scheduler and the number of images are not among them: the state is the same.
 """
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..series.base import Source
 from ..series.files import fingerprint
 from ..statistics import Statistic
 from ..texts import shown
-from .manifest import JSON
+from .manifest import JSON, digest_of
 
 # The keywords of a call that decide values; each is a field of the identity.
 KEYWORDS = (
@@ -90,15 +89,7 @@ def _value(name: str, value: Any) -> JSON:
 def _array(array: np.ndarray) -> JSON:
     if array.nbytes <= SHOWN_NBYTES:
         return array.tolist()
-    return f"{array.dtype} {array.shape} {digest([array])}"
-
-
-def digest(arrays: list[np.ndarray]) -> str:
-    """Return the SHA-256 of the values of arrays."""
-    found = hashlib.sha256()
-    for array in arrays:
-        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
+    return f"{array.dtype} {array.shape} {digest_of([array])}"
 
 
 def _files(series: Source) -> list[list[JSON]]:
@@ -126,7 +117,7 @@ def _sampled(series: Source, indices: list[int]) -> dict[str, JSON]:
         for piece in series.pieces(index, index + 1, 0, series.shape[0], 1)
         for block in piece
     ]
-    return {"frames": indices, "digest": digest(blocks)}
+    return {"frames": indices, "digest": digest_of(blocks)}
 
 
 # ---------------------------------------------------------------------- comparing

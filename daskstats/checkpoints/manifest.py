@@ -7,6 +7,7 @@ Everything in it is checked before it is used: a checkpoint may come from anywhe
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -94,6 +95,15 @@ class Manifest:
 def _digest(fields: dict[str, JSON]) -> str:
     text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of(arrays: Iterable[np.ndarray]) -> str:
+    """Return the SHA-256 of the values of arrays, in the byte order of the files."""
+    found = hashlib.sha256()
+    for array in arrays:
+        little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+        found.update(little.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def read_manifest(path: Path) -> Manifest | None:

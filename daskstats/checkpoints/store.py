@@ -16,19 +16,25 @@ manifest by a rename. A process that is killed at any moment leaves the old mani
 import hashlib
 import json
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..formats.writing import sync
+from ..formats.writing import OutputFile, remove, sync
 from ..packages import load
-from .manifest import JSON, DamagedCheckpointError, Generation, Manifest, SavedArray, read_manifest
+from .manifest import (
+    JSON,
+    DamagedCheckpointError,
+    Generation,
+    Manifest,
+    SavedArray,
+    digest_of,
+    read_manifest,
+)
 
 MANIFEST, UNFINISHED = "manifest.json", "manifest.new"
 
@@ -70,7 +76,7 @@ class CheckpointStore:
         """
         number = manifest.newest.number
         place = self.directory / f"{number}"
-        _remove(place)  # of a process that was killed before its manifest was in place
+        remove(place)  # of a process that was killed before its manifest was in place
         place.mkdir(parents=True)
         saved = [_write(place / f"{k}", *each) for k, each in enumerate(arrays.items())]
         _sync_tree(place)
@@ -83,12 +89,9 @@ class CheckpointStore:
 
     def _put(self, manifest: Manifest) -> None:
         unfinished = self.directory / UNFINISHED
-        with suppress(FileNotFoundError):
-            unfinished.unlink()
-        with unfinished.open("x") as file:
-            file.write(manifest.text())
-            file.flush()
-            sync(file.fileno())
+        remove(unfinished)
+        with OutputFile(unfinished) as file:
+            file.write(manifest.text().encode())
         _sync_directory(self.directory)  # the generation's own entry
         unfinished.replace(self.directory / MANIFEST)
         _sync_directory(self.directory)
@@ -96,7 +99,7 @@ class CheckpointStore:
     def _remove_others(self, kept: set[int]) -> None:
         for path in self.directory.iterdir():
             if path.name.isascii() and path.name.isdigit() and int(path.name) not in kept:
-                _remove(path)
+                remove(path)
 
     def read(self, generation: Generation, names: Iterable[str] = ()) -> dict[str, np.ndarray]:
         """Return the arrays of a generation, or those with some names, checked.
@@ -132,13 +135,13 @@ class CheckpointStore:
         """Remove all scratch data, but those of one name."""
         for path in self.directory.glob(f"{SCRATCH}*"):
             if path.name != keep:
-                _remove(path)
+                remove(path)
 
     def clear(self) -> None:
         """Remove all generations and scratch data; the manifest goes first."""
         self.remove_scratch()
-        for path in (self.directory / MANIFEST, self.directory / UNFINISHED):
-            path.unlink(missing_ok=True)
+        for name in (MANIFEST, UNFINISHED):
+            remove(self.directory / name)
         if self.directory.is_dir():
             self._remove_others(set())
 
@@ -161,13 +164,7 @@ def _write(place: Path, name: str, array: np.ndarray) -> SavedArray:
     stored[...] = array
     metadata = hashlib.sha256((place / "zarr.json").read_bytes()).hexdigest()
     dtype = array.dtype.newbyteorder("<").str
-    return SavedArray(name, array.shape, dtype, _digest(array), metadata)
-
-
-def _digest(array: np.ndarray) -> str:
-    """Return the SHA-256 of the values, in the byte order of the files."""
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return hashlib.sha256(np.ascontiguousarray(little).reshape(-1).view(np.uint8).data).hexdigest()
+    return SavedArray(name, array.shape, dtype, digest_of([array]), metadata)
 
 
 def _read(place: Path, saved: SavedArray) -> np.ndarray:
@@ -182,7 +179,7 @@ def _read(place: Path, saved: SavedArray) -> np.ndarray:
     if size != expected:
         raise ValueError(f"{chunk.name} has {size} bytes, expected {expected}")
     array = np.asarray(load("zarr").open_array(place, mode="r")[...])
-    if _digest(array) != saved.digest:
+    if digest_of([array]) != saved.digest:
         raise ValueError("its values have another digest")
     return array
 
@@ -245,11 +242,3 @@ def _sync_tree(place: Path) -> None:
             with Path(directory, name).open("rb+") as file:
                 sync(file.fileno())
         _sync_directory(Path(directory))
-
-
-def _remove(path: Path) -> None:
-    """Remove a directory of this checkpoint; of a link only the link."""
-    if path.is_symlink():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
