@@ -3,6 +3,7 @@
 Memory limit, workers, scheduler and the number of images are not among them: the state is the same.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -150,13 +151,18 @@ def check_same(saved: dict[str, JSON], asked: dict[str, JSON], series: Source, g
             f"{length} was {saved[length]} there and is {asked[length]} here{remark}"
         )
     for field in asked:
-        if field not in (length, "files", "content") and saved[field] != asked[field]:
+        if field not in (length, "files", "content") and not _equal(saved[field], asked[field]):
             raise OtherCallError(_difference(field, saved[field], asked[field]))
     if more:
         _check_grown(saved, asked, series)
     else:
         _check_files(saved["files"], asked["files"])
         _check_content(saved["content"], asked["content"])
+
+
+def _equal(saved: JSON, asked: JSON) -> bool:
+    """Whether two values are equal; NaN is equal to NaN."""
+    return saved == asked or json.dumps(saved) == json.dumps(asked)
 
 
 def _difference(field: str, saved: JSON, asked: JSON) -> str:

@@ -268,6 +268,6 @@ def read_images(store: CheckpointStore) -> tuple[Manifest, dict[str, np.ndarray]
         except DamagedCheckpointError:
             # Two commits may have taken place meanwhile, and the generation is gone.
             before, manifest = manifest, store.manifest()
-            if before == manifest:
+            if manifest is not None and manifest.newest == before.newest:
                 raise
     raise FileNotFoundError(f"there is no checkpoint in {store.directory}")

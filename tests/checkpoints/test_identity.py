@@ -30,6 +30,15 @@ def test_the_same_call():
     here = identity(mask=np.eye(6, 7, dtype=bool), invalid=[3, 4], dark=np.ones((6, 7), "u2"))
     again = identity(mask=np.eye(6, 7, dtype=bool), invalid=[3, 4], dark=np.ones((6, 7), "u2"))
     check_same(json.loads(json.dumps(here)), again, as_series(FRAMES), False)
+    # NaN is one value.
+    nan = {"fill_value": float("nan"), "invalid": 3}
+    for options in (nan, {"dark": np.full((6, 7), np.nan, "f4")}):
+        check_same(
+            json.loads(json.dumps(identity(**options))),
+            identity(**options),
+            as_series(FRAMES),
+            grows=False,
+        )
     # These decide no value.
     assert identity(memory_limit="1 GiB", lock=True) == identity()
 

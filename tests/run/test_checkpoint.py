@@ -231,6 +231,16 @@ def test_a_damaged_generation(frames, place):
     check_same(images, expected[2:])
 
 
+def test_a_fill_value_of_nan(frames, place):
+    """NaN is equal to itself: the call is the same, and a damaged image is read once."""
+    options = {"invalid": 3, "fill_value": np.nan, "checkpoint": place}
+    run(frames, "average", stop_after=2, **options)
+    assert len(run(frames, "average", **options)) == 4
+    (place / "2" / "0" / "zarr.json").unlink()
+    with pytest.raises(DamagedCheckpointError, match="image average"):
+        stats.load_checkpoint(place)
+
+
 def test_no_generation_can_be_read(frames, place):
     with dask.config.set(EACH_STEP):
         run(frames, "average", stop_after=3, checkpoint=place)
