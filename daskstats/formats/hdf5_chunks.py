@@ -32,11 +32,11 @@ FileState = tuple[int, int, int, int]
 Where = tuple[int, int]
 """indices of a chunk, along frames and along rows"""
 
-Box = tuple[slice, slice, slice]
+Slices = tuple[slice, slice, slice]
 """frames, rows and columns within a chunk"""
 
-Part = tuple[np.ndarray, Box]
-"""a part (frames, rows, cols) of an array, and the box of a chunk that fills it"""
+Part = tuple[np.ndarray, Slices]
+"""a part (frames, rows, cols) of an array, and the slices of a chunk that fill it"""
 
 
 class DamagedChunkError(ValueError):
@@ -119,8 +119,8 @@ class Places:
         for band in range(top // rows, -(-end // rows)):
             begin = band * rows
             low, high = max(top, begin), min(end, begin + rows)
-            box = inner, slice(low - begin, high - begin), slice(left, left + out.shape[2])
-            yield (index, band), (out[:, low - top : high - top], box)
+            slices = inner, slice(low - begin, high - begin), slice(left, left + out.shape[2])
+            yield (index, band), (out[:, low - top : high - top], slices)
 
     def is_kept_by_h5py(self, nbytes: int) -> bool:
         """Whether h5py keeps a chunk decoded, for other reads of it, in a cache of this size."""
@@ -173,8 +173,8 @@ class Places:
             else:
                 chunk = np.empty(self.chunk, self.dtype) if chunk is None else chunk
                 self._decode(stored, chunk, where)
-                for part, box in parts:
-                    part[...] = chunk[box]
+                for part, slices in parts:
+                    part[...] = chunk[slices]
         return True
 
     def _is_whole(self, parts: list[Part]) -> bool:
@@ -182,9 +182,9 @@ class Places:
         part, _ = parts[0]
         return len(parts) == 1 and part.flags.c_contiguous and part.nbytes == self._chunk_nbytes
 
-    def _fill_in_place(self, handle: int, part: np.ndarray, box: Box, offset: int) -> bool:
+    def _fill_in_place(self, handle: int, part: np.ndarray, slices: Slices, offset: int) -> bool:
         """Fill a part of an array from a chunk that is stored as it is in memory."""
-        inner, lines, columns = box
+        inner, lines, columns = slices
         _, rows, cols = self.chunk
         row_nbytes = cols * self.dtype.itemsize
         even = inner.step in (None, 1)
