@@ -1,4 +1,4 @@
-"""Scratch data with a record of each group of frames: another process may use what was written."""
+"""Scratch data with a record of each group of frames, by which another process can use them."""
 
 import json
 import shutil
