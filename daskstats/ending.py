@@ -71,8 +71,7 @@ def watch() -> None:
     if _watching or not hasattr(signal, "pthread_sigmask"):
         return
     _watching = True
-    numbers = {getattr(signal, name) for name in CAUGHT if hasattr(signal, name)}
-    caught = {n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    caught = {n for n in _numbers() if signal.getsignal(n) is not signal.SIG_IGN}
     reading, told = os.pipe()
     os.set_blocking(told, False)
     for number in caught:
@@ -83,39 +82,41 @@ def watch() -> None:
     _block()
 
 
+def _numbers() -> list[int]:
+    """Return the signals of `CAUGHT` that this system has."""
+    return [getattr(signal, name) for name in CAUGHT if hasattr(signal, name)]
+
+
 def _block() -> None:
     """Leave the terminal's signals to the other thread, in this thread and in those it starts."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in FROM_TERMINAL})
 
 
-def exit_in_order() -> Callable[[], None]:
+@contextmanager
+def exit_in_order() -> Iterator[None]:
     """Let signals that would kill a program of others raise `SystemExit` in its main thread.
 
     Signals that the program handles or ignores are left to it, and so is Ctrl-C.
-
-    Returns
-    -------
-    function
-        Ends this; called once.
     """
     global _in_order
-    names = () if _watching or threading.current_thread() is not threading.main_thread() else CAUGHT
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    for number in numbers:
+    elsewhere = _watching or threading.current_thread() is not threading.main_thread()
+    for number in () if elsewhere else _numbers():
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _raise_exit)
     _in_order += 1
-    return _leave_order
+    try:
+        yield
+    finally:
+        _in_order -= 1
+        _leave_order()
 
 
 def _leave_order() -> None:
-    global _in_order
-    _in_order -= 1
+    """Give the signals back, if nothing else needs them."""
     if _in_order or threading.current_thread() is not threading.main_thread():
         return
-    for name in CAUGHT:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is _raise_exit:
+    for number in _numbers():
+        if signal.getsignal(number) is _raise_exit:
             signal.signal(number, signal.SIG_DFL)
 
 

@@ -2,7 +2,7 @@
 
 import time
 import weakref
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from os import PathLike
 from threading import RLock
@@ -72,16 +72,15 @@ class Checkpoint:
         self._manifest: Manifest | None = None
         self._latest: Noted | None = None
         self._committed, self._cost = time.monotonic(), 0.0
-        self._owner = Ownership(self._store.directory)
-        try:
+        with ExitStack() as stack:
+            self._owner = Ownership(self._store.directory)
+            stack.callback(self._owner.release)
             if restart:
                 self._store.clear()
             self.start = self._load(series, by_rows)
-        except BaseException:
-            self._owner.release()
-            raise
+            stack.enter_context(ending.exit_in_order())
+            self._resources = stack.pop_all()
         _running.add(self)
-        self._leave = [ending.exit_in_order()]
 
     def work(self, work: Work) -> Work:
         """Return the work that is left, with scratch data that are kept in the checkpoint."""
@@ -152,10 +151,8 @@ class Checkpoint:
             if self._manifest is not None and self._manifest.newest.is_last:
                 self._store.remove_scratch()
         finally:
-            self._owner.release()
             _running.discard(self)
-            while self._leave:
-                self._leave.pop()()
+            self._resources.close()
 
 
 @dataclass(frozen=True)

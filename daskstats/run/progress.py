@@ -233,9 +233,9 @@ class Progress:
     @property
     def rows_seen(self) -> int:
         """Leading rows with values."""
-        if self.step < 0 or self.phase == "read":
-            return self._before if self._by_rows or not self._before else self._specs[0].rows
-        return self.done if self._by_rows else self._specs[0].rows
+        if self._by_rows:
+            return self._before if self.phase == "read" else self.done
+        return self._specs[0].rows if self.done else 0
 
     @property
     def seen(self) -> np.ndarray:
