@@ -35,11 +35,12 @@ NETWORK = (
 )
 # fmt: on
 
-# Bits of a tile that are searched at least. Its ends stand for all keys beyond them.
+# Bits about the guess of a sample that are searched at least. Ends of a tile stand for all keys
+# beyond them.
 LEAST_BITS = 5
 
-# Half the range of a tile over the spread of the sample, with less than one pixel in a thousand
-# beyond.
+# Half the range that is searched over the spread of the sample, with less than one pixel in a
+# thousand beyond.
 MARGIN = 1.75
 
 # Frames that a narrow counter of any width can count.
@@ -76,12 +77,11 @@ class Block(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """How a tile is cut: it has ``(key - base) >> shift``, from 0 to ``2^total - 1``."""
+    """How a tile is cut: it has ``(key - base) >> shift``, from 0 to 255."""
 
     shift: np.int64
     bits: np.int64
-    """that are searched"""
-    total: np.int64
+    """that are searched about a guess of the sample"""
 
 
 @internal
@@ -140,8 +140,24 @@ def _fill_gaps(sample, count, test):
 
 
 @internal
-def cut_about(frames, block, guess, spread, least, later):
-    """Cut a tile of at least ``least`` bits about a guess, and return how it is cut."""
+def middle_of(block, guess, last, spread):
+    """Return the middle of the guesses of two ranks, or the first if a tile is too short for both.
+
+    The middle is in the memory of the block's keys.
+    """
+    keys, short = block.keys, 0
+    most = np.float64(NOT_IN_TILE // 2) - MARGIN * spread
+    for p in range(keys.size):
+        half = (last[p] - guess[p]) // 2
+        keys[p] = guess[p] + half
+        short += np.float64(half) > most
+    # A pixel that is searched alone takes as long as a hundred do for another tile.
+    return keys if short * 64 <= keys.size else guess
+
+
+@internal
+def cut_about(frames, block, centre, spread, later):
+    """Cut a tile about some keys, and return how it is cut."""
     cast, base = block.base.dtype.type, block.base
     widest = 8 * base.itemsize - MOST_BITS
     # Variables of one type: with a constant each callee would be compiled twice.
@@ -152,65 +168,74 @@ def cut_about(frames, block, guess, spread, least, later):
             bits += 1
         else:
             shift += 1
-    total = max(bits, least)
-    half = cast(cast((1 << (total - 1)) - 1) << cast(shift))
-    # All top bits leave nothing to guess.
-    certain = shift == widest and bits == most
+    half = cast(cast(NOT_IN_TILE // 2) << cast(shift))
     for p in range(base.size):
-        base[p] = cast(0) if certain else cast(max(guess[p], half) - half)
-    _cut(frames, block, shift, total, later)
-    return Cut(shift, bits, total)
+        # All top bits leave nothing to guess.
+        base[p] = cast(0) if _is_certain(base, shift, bits) else cast(max(centre[p], half) - half)
+    _cut(frames, block, shift, later)
+    return Cut(shift, bits)
+
+
+@inlined
+def _is_certain(base, shift, bits):
+    return shift == 8 * base.itemsize - MOST_BITS and bits == MOST_BITS
+
+
+@internal
+def in_tile(block, cut, guess, spread):
+    """Whether the tile has the keys of another rank, but for a few pixels."""
+    base, margin, beyond = block.base, np.int64(min(MARGIN * spread, NOT_IN_TILE // 2)), 0
+    for p in range(base.size if base.itemsize > 1 else 0):
+        place = np.int64(guess[p]) - np.int64(base[p])
+        beyond += ((place < margin) & (base[p] > 0)) | (place > NOT_IN_TILE - margin)
+    return cut.shift == 0 and beyond * 64 <= base.size
 
 
 @internal
 def search(frames, block, rank, cut, guess):
     """Find the keys of a rank, as ``base + found``, in rounds of up to 8 and then 7 bits each.
 
-    The tile is that of `cut_about` first, and of the last round in the end. Return the bits of that
-    round and the number of pixels that are marked as wrong.
+    The tile is that of `cut_about` first, and of the last round in the end. Return the number of
+    pixels that are marked as wrong.
     """
     base, found, tile = block.base, block.found, block.tile
-    cast, g, shift, total = base.dtype.type, base.size, cut.shift, cut.total
-    widest, most = 8 * base.itemsize - MOST_BITS, np.int64(MOST_BITS)
-    lowest = np.zeros(found.size, np.uint8)
-    near = cast((1 << (cut.bits - 1)) - 1)
-    for p in range(g if total > cut.bits else 0):
-        lowest[p] = max(cast(guess[p] - base[p]), near) - near
-    # A loop, because numba takes seconds to compile the assignment of an array.
-    for p in range(found.size):
-        found[p] = lowest[p]
-    search_bits(tile, rank, cut.bits, found)
-    bad, later = 0, np.int64(0)
-    block.wrong[:] = False
-    if shift < widest or cut.bits < most:
-        bad = _mark_ends(block, lowest, cut.bits, rank)
-    if bad * 16 > g:
-        shift, total, bad = widest, most, 0
+    cast, g, shift = base.dtype.type, base.size, cut.shift
+    most, later = np.int64(MOST_BITS), np.int64(0)
+    bad = search_near(block, rank, guess, cut.bits)
+    if _is_certain(base, shift, cut.bits):
+        bad = 0
+        block.wrong[:] = False
+    elif bad * 16 > g:
+        shift, bad = 8 * base.itemsize - MOST_BITS, 0
         block.wrong[:] = False
         base[:] = found[:] = 0
-        _cut(frames, block, shift, total, later)
-        search_bits(tile, rank, total, found)
+        _cut(frames, block, shift, later)
+        search_bits(tile, rank, most, found)
     while shift > 0:
         for p in range(g):
             base[p] += cast(cast(found[p]) << cast(shift))
-        shift, total = max(0, shift - 7), most
+        shift = max(0, shift - 7)
         found[:] = 0
-        _cut(frames, block, shift, total, later)
-        search_bits(tile, rank, total, found)
-    return total, bad
+        _cut(frames, block, shift, later)
+        search_bits(tile, rank, most, found)
+    return bad
 
 
 @internal
-def search_about_means(block, rank, bits):
-    """Find the keys of a rank among a few bits about the means of a tile, which ``found`` holds.
+def search_near(block, rank, guess, bits):
+    """Find the keys of a rank among a few bits about a guess, or the whole tile.
 
     Return the number of pixels that are marked as wrong.
     """
-    half, most = np.uint8((1 << (bits - 1)) - 1), np.uint8(256 - (1 << bits))
-    found = block.found
-    lowest = np.empty(found.size, np.uint8)
+    base, found, lowest = block.base, block.found, np.zeros(block.found.size, np.uint8)
+    cast = base.dtype.type
+    half, most = cast((1 << (bits - 1)) - 1), cast((1 << MOST_BITS) - (1 << bits))
+    for p in range(base.size):
+        place = cast(max(guess[p], base[p]) - base[p])
+        lowest[p] = min(cast(max(place, half) - half), most)
+    # A loop, because numba takes seconds to compile the assignment of an array.
     for p in range(found.size):
-        found[p] = lowest[p] = min(np.uint8(max(found[p], half) - half), most)
+        found[p] = lowest[p]
     search_bits(block.tile, rank, bits, found)
     return _mark_ends(block, lowest, bits, rank)
 
@@ -229,8 +254,8 @@ def _mark_ends(block, lowest, bits, rank):
 
 
 @internal
-def _cut(frames, block, shift, bits, later):
-    """Fill the tile with a few bits of every key; see `Cut`.
+def _cut(frames, block, shift, later):
+    """Fill the tile with 8 bits of every key; see `Cut`.
 
     Valid keys are counted, where that is wanted. The first ``later`` pixels of the next block are
     prefetched: the search leaves the memory idle, and each frame is too far from the one before for
@@ -255,17 +280,17 @@ def _cut(frames, block, shift, bits, later):
                 _copy_tested(x, floating, test, keys)
             # Two calls, because a variable for one or the other would count references.
             if floating or untested:
-                _cut_frame(keys, frames.flip, base, shift, bits, tile[f], counts, test)
+                _cut_frame(keys, frames.flip, base, shift, tile[f], counts, test)
             else:
-                _cut_frame(x, frames.flip, base, shift, bits, tile[f], counts, test)
+                _cut_frame(x, frames.flip, base, shift, tile[f], counts, test)
         flush_counts(test, first, counts)
 
 
 @inlined
-def _cut_frame(x, flip, base, shift, bits, out, counts, test):
+def _cut_frame(x, flip, base, shift, out, counts, test):
     # The casts keep numba from widening to 64 bits.
     cast = base.dtype.type
-    last, places = cast((1 << bits) - 1), cast(shift & (8 * base.itemsize - 1))
+    last, places = cast(NOT_IN_TILE), cast(shift & (8 * base.itemsize - 1))
     if shift == 0:
         for p in range(x.size):
             value = x[p]
@@ -281,10 +306,10 @@ def _cut_frame(x, flip, base, shift, bits, out, counts, test):
 
 
 @internal
-def follow(frames, block, rank, bits, below, out):
+def follow(frames, block, rank, below, out):
     """Find the keys of a rank after those of the rank before, ``below``, were found."""
     base, found = block.base, block.found
-    missing, last = 0, np.uint8((1 << bits) - 1)
+    missing, last = 0, np.uint8(NOT_IN_TILE)
     upto = np.empty(found.size, np.int32)
     above = np.empty(found.size, np.uint8)
     next_in_tile(block.tile, found, upto, above)
@@ -314,6 +339,18 @@ def _next_in_frames(frames, block, below, out):
     for p in range(out.size):
         if found[p] == NOT_IN_TILE:
             out[p] = least[p]
+
+
+@internal
+def mean_step(before, keys, rank):
+    """Return the mean difference of the keys of a rank from those of the rank before."""
+    total, count = np.int64(0), 0
+    for p in range(keys.size):
+        if value_at(rank, p) >= 0:
+            step = np.int64(keys[p]) - np.int64(before[p])
+            total += max(np.int64(0), min(step, np.int64(NOT_IN_TILE)))
+            count += 1
+    return total // count if count else -1
 
 
 @internal

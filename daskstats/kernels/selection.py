@@ -25,16 +25,19 @@ from .jit import by_type, compiled, internal
 from .keys import Keys, values_of_keys
 from .moments import Squares, SquareSums
 from .search import (
-    LEAST_BITS,
     SAMPLE,
     Block,
+    Cut,
     KeyFrames,
     cut_about,
     follow,
+    in_tile,
+    mean_step,
+    middle_of,
     sample_keys,
     search,
-    search_about_means,
     search_alone,
+    search_near,
 )
 from .tile_squares import squares_of_tile
 from .tiles import MOST_BITS
@@ -46,9 +49,9 @@ MOST_BLOCK = TILE // 8
 LEAST_BLOCK = MOST_BLOCK // 4
 TILE_NBYTES = 1 << 18
 
-# Bits about the mean that are searched at first. If one pixel in 512 lies beyond, the block is
-# searched again, and the next ones with one bit more.
-BITS_ABOUT_MEAN = 3
+# Bits about the mean, or about the key of the rank before, that are searched at first. If one pixel
+# in 512 lies beyond, the block is searched again, and the next ones with one bit more.
+FEW_BITS = 3
 
 
 class Among(NamedTuple):
@@ -78,6 +81,11 @@ class Wanted(NamedTuple):
     """uint8 (frames, pixels of a block)"""
     padded: np.ndarray
     """int32: ranks of the pixels of a block, with room to the end of the tile"""
+    few: np.ndarray
+    """int64: for each rank the bits that are searched first, where a key is nearly known"""
+    steps: np.ndarray
+    """int64: for each rank the mean difference from the keys of the rank before in the last block,
+    -1 if it is not known"""
 
 
 class OrderStatistics:
@@ -123,8 +131,9 @@ class OrderStatistics:
         flip = unsigned.type(0 if keys.floats else keys.flip)
         self._key_frames = KeyFrames(every, flip, keys.floats, test)
         tile = aligned((every.size, _block(every.size, pixels, test is not None)), np.uint8)
-        wanted = np.zeros(tile.shape[1], np.int32)
-        self._wanted = Wanted(ranks, np.array(guesses), self._out, tile, wanted)
+        padded, each = np.zeros(tile.shape[1], np.int32), np.ones(len(guesses), np.int64)
+        learnt = FEW_BITS * each, -each
+        self._wanted = Wanted(ranks, np.array(guesses), self._out, tile, padded, *learnt)
         self._along: tuple[Frames, SquareSums] | None = None
 
     def take_along(self, squares: Squares) -> bool:
@@ -283,57 +292,76 @@ def _select(frames, wanted, along, start, stop):
     sample = np.empty((SAMPLE, size), dtype)
     keys, base = np.empty(size, dtype), np.empty(size, dtype)
     found, wrong = np.empty(size, np.uint8), np.empty(size, np.bool_)
-    bits = np.int64(BITS_ABOUT_MEAN)
     for first in range(start, stop, size):
         g = min(size, stop - first)
         block = Block(first, keys[:g], base[:g], found, wrong[:g], tile)
         later = max(0, min(size, stop - first - size))
-        bits = _select_block(frames, block, wanted, sample, along, bits, later)
+        _select_block(frames, block, wanted, sample, along, later)
 
 
 @internal
-def _select_block(frames, block, wanted, sample, along, about, later):
-    """Find the wanted keys of a block; return how many bits about the mean to search next."""
+def _select_block(frames, block, wanted, sample, along, later):
+    """Find the wanted keys of a block. Ranks that are near enough share a tile."""
     first, g = block.first, block.base.size
     spread = sample_keys(frames, block, sample)
-    bits, bad = np.int64(MOST_BITS), 0
+    last = sample[max(wanted.guesses)][:g]
+    cut, bad = Cut(np.int64(0), np.int64(MOST_BITS)), 0
     for r in range(wanted.guesses.size):
         o = wanted.out[r, first : first + g]
         if wanted.guesses[r] < 0:
             rank = ranks_of(wanted.ranks, r, first, g, wanted.padded)
-            follow(frames, block, rank, bits, wanted.out[r - 1, first : first + g], o)
+            follow(frames, block, rank, wanted.out[r - 1, first : first + g], o)
         else:
             guess = sample[wanted.guesses[r]][:g]
-            least = np.int64(MOST_BITS if along is not None and r == 0 else LEAST_BITS)
-            cut = cut_about(frames, block, guess, spread, least, later)
+            if r == 0 or not in_tile(block, cut, guess, spread):
+                centre = middle_of(block, guess, last, spread)
+                cut = cut_about(frames, block, centre, spread, later)
+                later = 0
             rank = ranks_of(wanted.ranks, r, first, g, wanted.padded)
-            later, done = 0, False
-            if along is not None and r == 0:
-                about, bad, done = _search_with_squares(frames, block, rank, cut, about, along)
-            bits = cut.total
-            if not done:
-                bits, bad = search(frames, block, rank, cut, guess)
+            if r > 0:
+                near = _near_before(block, wanted, r)
+            else:
+                near = along is not None and _near_means(frames, block, rank, cut, along)
+            bad = _search_rank(frames, block, rank, cut, guess, near, wanted.few[r : r + 1])
             for p in range(g):
                 o[p] = block.base[p] + o.dtype.type(block.found[p])
+            if r > 0:
+                wanted.steps[r] = mean_step(wanted.out[r - 1, first : first + g], o, rank)
         if bad:
             search_alone(frames, block, rank, o)
-    return about
 
 
 @internal
-def _search_with_squares(frames, block, rank, cut, about, along):
-    """Sum the squares of a tile, and search near the means if the rank is one in the middle.
+def _near_before(block, wanted, row):
+    """Guess the keys of a rank from those of the rank before; return whether that is possible."""
+    before, step = wanted.out[row - 1], wanted.steps[row]
+    for p in range(block.keys.size):
+        block.keys[p] = before[block.first + p] + block.keys.dtype.type(step)
+    return step >= 0
 
-    Return how many bits about the mean to search in the next block, the number of pixels that are
-    marked as wrong, and whether the keys are found.
-    """
-    whole, n = cut.shift == 0 and cut.total == MOST_BITS, frames.addresses.size
+
+@internal
+def _near_means(frames, block, rank, cut, along):
+    """Sum squares; guess the keys of a rank from means, and return whether that is possible."""
+    whole, n = cut.shift == 0, frames.addresses.size
     squares_of_tile(block, frames.flip, whole, along)
-    if whole and abs(2 * value_at(rank, 0) + 1 - n) * 8 <= n and about < cut.bits:
-        bad = search_about_means(block, rank, about)
-        done = bad * 512 <= block.base.size
-        return about + (not done), bad, done
-    return about, 0, False
+    for p in range(block.keys.size):
+        block.keys[p] = block.base[p] + block.keys.dtype.type(block.found[p])
+    return whole and abs(2 * value_at(rank, 0) + 1 - n) * 8 <= n
+
+
+@internal
+def _search_rank(frames, block, rank, cut, guess, near, few):
+    """Find the keys of a rank near to the block's keys, or else about the guess of a sample.
+
+    Return the number of pixels that are marked as wrong.
+    """
+    if near and cut.shift == 0 and few[0] < cut.bits:
+        bad = search_near(block, rank, block.keys, few[0])
+        if bad * 512 <= block.base.size:
+            return bad
+        few[0] += 1
+    return search(frames, block, rank, cut, guess)
 
 
 @by_type

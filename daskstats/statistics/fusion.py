@@ -18,6 +18,7 @@ from ..memory.pool import BufferPool
 from .accumulators import Accumulator
 from .base import BandLoops, Loop, Piece, State, Statistic, finish_rows, place_rows
 from .folds import Fold
+from .ranks import Percentiles, SharedPercentiles
 from .shared import Counting, compiled
 
 # Bytes of rows that one loop passes over before the next: small enough for a cache that the cores
@@ -187,15 +188,13 @@ class Part(NamedTuple):
 def _row_wise(name: str, made_of: tuple) -> FusedStatistic:
     """Return the statistic of several of which one, at least, is row-wise.
 
-    Folds with loops over a few pixels are united, and so are the others.
+    Percentiles of the same values are united, folds with loops over a few pixels, and the others.
     """
     members, dtypes, frames = made_of
-    parts, states = [], 0
+    parts, states = list(_row_wise_parts(members)), 0
     groups: dict[bool, dict[int, Statistic]] = {True: {}, False: {}}
     for number, member in enumerate(members):
-        if member.along == "rows":
-            parts.append(Part(member.chunk, member.begin, "rows", (number,), ("",)))
-        else:
+        if member.along == "frames":
             loops = isinstance(member.chunk, Fold) and member.chunk.has_loops(frames)
             groups[loops][number] = member
     for group in filter(None, groups.values()):
@@ -220,6 +219,21 @@ def _row_wise(name: str, made_of: tuple) -> FusedStatistic:
         prefixes=tuple(f"{number}." for number in range(len(images))),
         made_of=made_of,
     )
+
+
+def _row_wise_parts(members: Sequence[Statistic]) -> Iterator[Part]:
+    """Yield the parts of row-wise statistics: one for all percentiles of the same valid values."""
+    shared: dict[tuple, dict[int, Percentiles]] = {}
+    for number, member in enumerate(members):
+        if isinstance(band := member.chunk, Percentiles):
+            shared.setdefault((band.validity, band.fill), {})[number] = band
+        elif member.along == "rows":
+            yield Part(member.chunk, member.begin, "rows", (number,), ("",))
+    for bands in shared.values():
+        prefixes = tuple(f"{number}." for number in bands)
+        loops = SharedPercentiles(tuple(bands.values()), prefixes).open_loops
+        chunk: Callable[..., State] = _no_image  # type: ignore[assignment]
+        yield Part(chunk, loops, "rows", tuple(bands), prefixes)
 
 
 def _rows_of_image(member: Statistic, dtype: np.dtype) -> Statistic:

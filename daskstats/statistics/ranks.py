@@ -1,19 +1,24 @@
 """Percentiles, the median, and the average of the values near to it, by bands of rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 from math import floor
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 
 from ..arguments import check_maxiters, check_percentile, check_sigma
-from .base import BandLoops, Piece, State, Statistic, finish_rows, place_rows
+from .base import BandLoops, Loop, Piece, State, Statistic, finish_rows, place_rows
 from .shared import compiled
 from .validity import Validity, fill_pixels
+
+Planes = Callable[[], list[np.ndarray]]
+"""returns the rows of each percentile as float64, after a loop has passed over all pixels"""
 
 
 def percentile(pctl: float | Sequence[float], *, name: str = "percentile") -> Statistic:
@@ -54,6 +59,11 @@ class Percentiles:
 
     def open_loops(self, piece: Piece | Sequence[np.ndarray]) -> BandLoops:
         """Return the loop over a band; its state has the rows as float64."""
+        loop, planes = self.open_planes(piece)
+        return BandLoops([loop], lambda: {"0": self.joined(planes())})
+
+    def open_planes(self, piece: Piece | Sequence[np.ndarray]) -> tuple[Loop, Planes]:
+        """Return the loop over a band, and the function for its rows of each percentile."""
         piece, kernels = Piece.of(piece), compiled()
         if self.validity is None:
             return self._of_all(piece)
@@ -61,31 +71,58 @@ class Percentiles:
         valid = kernels.Valid(keys.left_out(self.validity), keys, counts)
         if not valid.key_ranges:
             return self._of_all(piece)
-        skipna = self.validity.skipna
-        found = kernels.ValidPercentiles(piece.arrays, self.percentiles, valid, skipna)
+        distinct = sorted(set(self.percentiles))
+        loop = kernels.ValidPercentiles(piece.arrays, distinct, valid, self.validity.skipna)
 
-        def state() -> State:
-            band = self._joined([interpolate(*neighbours) for neighbours in found.neighbours()])
-            fill_pixels(band, counts == 0, self.fill)
-            return {"0": band}
+        def planes() -> list[np.ndarray]:
+            found = dict(zip(distinct, loop.neighbours(), strict=True))
+            planes, empty = [interpolate(*found[q]) for q in self.percentiles], counts == 0
+            for plane in planes:
+                fill_pixels(plane, empty, self.fill)
+            return planes
 
-        return BandLoops([found], state)
+        return loop, planes
 
-    def _of_all(self, piece: Piece) -> BandLoops:
+    def _of_all(self, piece: Piece) -> tuple[Loop, Planes]:
         """Find percentiles where every value counts: the same ranks at each pixel."""
         points = [rank_of(q, piece.nframes) for q in self.percentiles]
         ranks = sorted({r for r, _ in points} | {r + 1 for r, weight in points if weight})
         order = compiled().OrderStatistics(piece.arrays, ranks)
 
-        def state() -> State:
+        def planes() -> list[np.ndarray]:
             values = dict(zip(ranks, order.values(), strict=True))
-            planes = [interpolate(values[r], values.get(r + 1), weight) for r, weight in points]
-            return {"0": self._joined(planes)}
+            return [interpolate(values[r], values.get(r + 1), weight) for r, weight in points]
 
-        return BandLoops([order], state)
+        return order, planes
 
-    def _joined(self, planes: list[np.ndarray]) -> np.ndarray:
-        return planes[0] if self.plain else np.stack(planes)
+    def joined(self, planes: list[np.ndarray]) -> np.ndarray:
+        """Return the rows of the image."""
+        if self.plain:
+            return planes[0]
+        shape = len(planes), *planes[0].shape
+        return np.stack(planes, out=compiled().pooled(shape, np.float64))
+
+
+class SharedPercentiles(NamedTuple):
+    """The percentiles of several statistics of the same valid values, found in one search."""
+
+    members: tuple[Percentiles, ...]
+    prefixes: tuple[str, ...]
+    """for each member the prefix of the name of its rows in the state"""
+
+    def open_loops(self, piece: Piece | Sequence[np.ndarray]) -> BandLoops:
+        """Return the loop over a band; its state has the rows of each member."""
+        every = tuple(q for member in self.members for q in member.percentiles)
+        loop, planes = replace(self.members[0], percentiles=every).open_planes(piece)
+
+        def state() -> State:
+            found = iter(planes())
+            return {
+                f"{prefix}0": member.joined(list(islice(found, len(member.percentiles))))
+                for prefix, member in zip(self.prefixes, self.members, strict=True)
+            }
+
+        return BandLoops([loop], state)
 
 
 def _percentiles(name: str, band: Percentiles) -> Statistic:

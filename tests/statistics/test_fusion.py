@@ -67,6 +67,22 @@ def test_each_image_is_that_of_its_own_function(frames, dtype, statistics):
         np.testing.assert_array_equal(image, expected)
 
 
+def test_percentiles_share_one_search(rng):
+    """In any order, in several statistics, with values left out, in more than one block."""
+    ims = (rng.poisson(50, (30, 31, 47)) * (np.arange(31) % 3 > 0)[:, None]).astype("u2")
+    ims[rng.random(ims.shape) < 0.1] = 0
+    statistics = [("percentile", [95, 5]), "median", "max", ("percentile", 100)]
+    for options in ({}, {"invalid": 0, "fill_value": 7}):
+        (images,) = dask.compute(stats.aggregate(ims, statistics, **options))
+        for image, statistic in zip(images.values(), statistics, strict=True):
+            np.testing.assert_array_equal(image, own(ims, statistic, **options))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of pixels without a value
+        wanted = np.nanpercentile(np.where(ims == 0, np.nan, ims.astype("f8")), [95, 5], axis=0)
+    wanted[np.isnan(wanted)] = 7
+    np.testing.assert_array_equal(images["percentile_95_5"], wanted.astype("f4"))
+
+
 def test_names(frames):
     statistics = ["max", ("percentile", 95), ("percentile", [5, 99.5]), ("count_above", 1000001)]
     names = ["max", "percentile_95", "percentile_5_99.5", "count_above_1000001"]
