@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask
@@ -185,7 +186,11 @@ class Browser:
 
     def __enter__(self) -> "Browser":
         null = subprocess.DEVNULL
-        self._process = subprocess.Popen(self._command, stdout=null, stderr=null)
+        # Chromium leaves directories of sockets, whose paths must be short.
+        self._sockets = TemporaryDirectory(prefix="chromium-")
+        self._process = subprocess.Popen(
+            self._command, stdout=null, stderr=null, env=os.environ | {"TMPDIR": self._sockets.name}
+        )
         self._loop = asyncio.new_event_loop()
         self._numbers = iter(range(1, 10_000))
         try:
@@ -193,12 +198,14 @@ class Browser:
         except BaseException:
             self._process.kill()
             self._process.wait()
+            self._sockets.cleanup()
             raise
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
         self._process.terminate()
         self._process.wait(10)
+        self._sockets.cleanup()
         self._wait_for(self._leave())
         self._loop.close()
 

@@ -194,9 +194,10 @@ def lab(tmp_path_factory):
     if find_browser() is None:
         pytest.skip("there is no Chromium")
     directory = tmp_path_factory.mktemp("lab")
+    # Pictures are at most a second apart, and two frames are read at once: four seconds show three.
     one = "image = stats.watch(Scan(), 'average')"
     four = "images = stats.watch(Scan(), ['max', 'min', 'average', 'std'])"
-    books = {"one": ([one], 0.03), "four": ([four], 0.05), "stop": ([one], 0.2)}
+    books = {"one": ([one], 0.14), "four": ([four], 0.14), "stop": ([one], 0.2)}
     books["cluster"] = [CLUSTER, "image = stats.watch(Scan(), 'average', 60)"], 0.5
     for name, (cells, delay) in books.items():
         nbformat.write(notebook(*cells, delay=delay), directory / f"{name}.ipynb")
