@@ -20,17 +20,17 @@ from .graph.build import Tasks, Work
 from .graph.lazy_images import LazyImages
 from .graph.reading import wrapped
 from .images import ImageSpec, value_if_empty
-from .memory.reservation import MemoryReservation, unreserved
+from .memory.reservation import MemoryReservation
 from .planning.frame_wise import plan_frame_wise
 from .planning.request import Request
 from .planning.row_wise import plan_row_wise
-from .planning.steps import count_steps, plan_steps
 from .planning.values import Cost, Layout, MemoryLimitError, Plan, mebibytes
 from .run.checkpoint import Checkpoint
 from .run.progress import Progress
 from .run.runner import FinishedRunner
 from .run.scheduler import Execution, Scheduler, current_scheduler
 from .run.stream import Stream
+from .run.ways import Planner, ways
 from .scratch import location
 from .series.base import Source, layout
 from .series.corrected import correct, mark_of
@@ -40,7 +40,6 @@ from .series.missing import warn_about_missing
 from .series.opening import as_series
 from .series.selection import select
 from .statistics import STATISTICS, Statistic, check_validity
-from .statistics.fusion import FusedStatistic, fuse
 from .statistics.naming import named
 from .statistics.shared import check_jit
 from .statistics.validity import Validity, left_out, without_effect
@@ -212,17 +211,12 @@ def reduce(
     shape = layout(series, count_frames(nframes, len(series)))
     warn_about_missing(series, shape.nframes)
     specs = image_specs(members, shape, series.dtype, mask, validity, options)
-    specs, statistic = fused(specs, series.dtype)
-    total = shape.rows if statistic.along == "rows" else shape.nframes
-    steps = count_steps(nchunk, total, chunk_name)
     scheduler = current_scheduler()
-    shape, replicas = scheduler.prepare(series, statistic, shape)
-    cost = cost_of(statistic, specs, series.dtype, shape.nframes)
     limit = scheduler.limit(options.get("memory_limit"))
-    runs = running, options.get("checkpoint") is not None, scheduler.processes
-    request = Request(shape, cost, steps, scheduler.workers, limit, *runs)
-    make = partial(plan_beside_others, scheduler, along=statistic.along, use_buffer=use_buffer)
-    plan = replace(plan_steps(make, request, nchunk), replicas=replicas)
+    runs = running, options.get("checkpoint") is not None
+    planner = Planner(series, scheduler, limit, nchunk, chunk_name, use_buffer, *runs)
+    way, plan = planner.first(ways(series, shape.nframes, specs, planner.by_rows))
+    specs = way.specs
     if plan.in_pixels:
         series = flattened(series)
         specs = [replace(spec, in_pixels=True) for spec in specs]
@@ -230,7 +224,8 @@ def reduce(
         location.find_location()  # refuses a directory that is not there
     several = isinstance(statistics, list)
     images = tuple(names), tuple(specs)
-    return Reduction(series, statistic, *images, plan, scheduler, limit, several, labels, options)
+    frames = series, way.statistic
+    return Reduction(*frames, *images, plan, scheduler, limit, several, labels, options)
 
 
 def opened(
@@ -257,37 +252,6 @@ def unlabelled(ims: Any, dim: object) -> tuple[Any, Labels | None]:
             f"{called(type(ims))}: leave it out"
         )
     return ims, None
-
-
-def fused(specs: list[ImageSpec], frames: np.dtype) -> tuple[list[ImageSpec], Statistic]:
-    """Return one statistic for all images, and the images of its parts."""
-    members = [spec.statistic for spec in specs]
-    statistic = fuse(members, [spec.dtype for spec in specs], frames)
-    if isinstance(statistic, FusedStatistic):
-        every = zip(specs, statistic.members, strict=True)
-        specs = [replace(spec, statistic=own) for spec, own in every]
-    return specs, statistic
-
-
-def cost_of(statistic: Statistic, specs: list[ImageSpec], frames: np.dtype, nframes: int) -> Cost:
-    """Return the cost of a statistic, in bytes per pixel."""
-    fixed, each = statistic.tile
-    return Cost(
-        state=statistic.state_size(frames, nframes),
-        image=sum(spec.dtype.itemsize * (spec.statistic.planes or 1) for spec in specs),
-        temporaries=statistic.scratch_size(frames),
-        tile=fixed + each * nframes,
-    )
-
-
-def plan_beside_others(
-    scheduler: Scheduler, request: Request, along: str, use_buffer: bool
-) -> Plan:
-    """Plan within the memory that other calls of this process leave, or else to run after them."""
-    try:
-        return scheduler.plan(request.within(unreserved(request.limit)), along, use_buffer)
-    except MemoryLimitError:
-        return scheduler.plan(request, along, use_buffer)
 
 
 def wrap_series(

@@ -10,12 +10,13 @@ from .compiling import compiled_for
 from .graph.tasks import finish
 from .images import ImageSpec
 from .packages import load
-from .reduction import fused
 from .run.scheduler import current_scheduler
+from .run.ways import own_images
 from .series.base import check_native
 from .series.piece import Piece
 from .statistics import Statistic, Validity, as_statistic, compile_seconds
 from .statistics.base import copy_state
+from .statistics.fusion import fuse
 from .statistics.shared import compiled
 
 Named = str | tuple | Statistic
@@ -140,7 +141,8 @@ def _use(members: list[Statistic], dtype: np.dtype) -> None:
 def _use_frames(members: list[Statistic], frames: np.ndarray) -> None:
     (_, rows, cols), dtype, piece = frames.shape, frames.dtype, Piece([frames])
     each = [ImageSpec(member, rows, cols, member.image_dtype(dtype)) for member in members]
-    specs, statistic = fused(each, dtype)
+    statistic = fuse(members, [spec.dtype for spec in each], dtype)
+    specs = own_images(each, statistic)
     state = statistic.chunk([piece], 0)
     states = [state]
     if statistic.along == "frames":

@@ -137,7 +137,8 @@ def load_images(options: Given) -> list[Path]:
 def plan_reduction(source: Source, statistic: object, options: Given) -> Reduction:
     """Plan with the given number of intermediate images, or with the most that cost little."""
     chunks = options.get("chunks")
-    nchunk, name = (AtMost(STEPS[0]), "nchunk") if chunks is None else (chunks, "--chunks")
+    at_most = AtMost(STEPS[0], of_rows=True)
+    nchunk, name = (at_most, "nchunk") if chunks is None else (chunks, "--chunks")
     return reduce(
         source,
         statistic,

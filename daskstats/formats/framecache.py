@@ -1,5 +1,6 @@
-"""HEXRD frame caches: ``.npz`` archives of sparse frames, made dense on demand."""
+"""HEXRD frame caches: ``.npz`` archives of sparse frames."""
 
+import io
 import os
 import threading
 import weakref
@@ -8,29 +9,56 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from ..packages import loaded
-from ..series.base import Source, check_native, check_shape
+from ..series.base import check_native, check_shape
 from ..series.files import FileSource, fingerprint
+from ..series.sparse import PIXEL, SparseFrame, SparseSource
+from .npz import LENGTHS, LOCAL_HEADER
+
+# Frames of up to these bytes are read when the archive is opened, and kept: rows of them then cost
+# only their pixels. Those of a larger archive are read where they are used.
+MOST_KEPT = 64 << 20
+
+# Bytes of the shortest header of an array in an archive.
+SHORTEST_HEADER = 64
+
+# The arrays of a frame.
+FIELDS = "row", "col", "data"
+
+ReadFrames = Callable[[int, int], list[SparseFrame]]
 
 
 @dataclass(eq=False)
 class Archive:
-    """All frames of an archive, each as its non-zero pixels."""
+    """An archive of sparse frames."""
 
     shape: tuple[int, int]
     """rows and columns of a frame"""
     dtype: np.dtype
     """of the frames"""
-    frames: list[tuple[np.ndarray, np.ndarray]]
-    """for each frame the positions, row * cols + col, in rising order; and the values there"""
+    values: np.ndarray
+    """int64: number of values that each frame stores, or more"""
+    read: ReadFrames
+    """returns frames from the first to the end"""
+    frames: list[SparseFrame] | None = None
+    """all of them, if they take little memory"""
+
+    def __post_init__(self) -> None:
+        if self.nbytes <= MOST_KEPT and len(self.values):
+            self.frames = self.read(0, len(self.values))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all frames, at most."""
+        return int(self.values.sum()) * (PIXEL + self.dtype.itemsize)
 
 
-# One parsed archive for each file, shared by all series of this process that read it.
+# One opened archive for each file, shared by all series of this process that read it.
 _archives: weakref.WeakValueDictionary[tuple, Archive] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
@@ -41,45 +69,52 @@ _latest: list[Archive] = []
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 
 
-class FrameCacheSource(FileSource):
+class FrameCacheSource(FileSource, SparseSource):
     """A frame cache: arrays ``{i}_row``, ``{i}_col``, ``{i}_data`` for frame i, and their shape.
 
-    The whole archive is parsed once per process. Reading some rows costs only their pixels.
+    A small archive is read once per process. Reading some of its rows costs only their pixels.
     """
 
-    row_unit = 1
     handles = ("_archive",)
 
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path)
+        self._print = fingerprint(self.path)
         self._archive = archive = parsed(self.path, self.parse)
-        self.set_layout((len(archive.frames), *archive.shape), archive.dtype)
+        self.set_layout((len(archive.values), *archive.shape), archive.dtype)
+        self.values = archive.values
+        if archive.frames is not None:
+            self.row_unit, self.kept = 1, archive.nbytes
 
     def open(self) -> None:
+        self._print = fingerprint(self.path)
         archive = parsed(self.path, self.parse)
-        found = len(archive.frames), archive.shape, archive.dtype
+        found = len(archive.values), archive.shape, archive.dtype
         if found != (self.nframes, self.shape, self.dtype):
             nframes, (rows, cols), dtype = found
             raise self.changed(f"{nframes} frames of {rows} x {cols} {dtype}")
         self._archive = archive
 
+    def storage_text(self) -> str:
+        count = f"sparse, at most {self.values.sum()} values"
+        return count + (", kept in memory" if self.kept else "")
+
     @staticmethod
     def parse(path: Path) -> Archive:
-        """Read all frames."""
+        """Read the list of frames, and the frames themselves if they are few."""
         return _parse(path)
 
-    def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
-        cols = self.shape[1]
-        block = np.zeros((stop - start, last - first, cols), self.dtype)
-        sparse = self._archive.frames[start:stop]
-        for flat, (pixels, values) in zip(block.reshape(len(block), -1), sparse, strict=True):
-            low, high = np.searchsorted(pixels, (first * cols, last * cols))
-            flat[pixels[low:high] - first * cols] = values[low:high]
-        return [block]
+    def read_sparse(self, start: int, stop: int) -> list[SparseFrame]:
+        archive = self._archive
+        if archive.frames is not None:
+            return archive.frames[start:stop]
+        if fingerprint(self.path) != self._print:
+            raise ValueError(f"{self.path} has changed since it was opened")
+        return archive.read(start, stop)
 
 
-class SparseFramesSource(Source):
-    """An open frame cache of HEXRD: the sparse matrices that it keeps, made dense by rows."""
+class SparseFramesSource(SparseSource):
+    """An open frame cache of HEXRD: the sparse matrices that it keeps."""
 
     row_unit = 1
 
@@ -90,10 +125,18 @@ class SparseFramesSource(Source):
             load()
         self._frames = adapter._framelist
         self.set_layout((len(ims), *map(int, ims.shape)), ims.dtype)
+        self.values = np.array([frame.nnz for frame in self._frames], np.int64)
 
     @classmethod
     def accepts(cls, ims: object) -> bool:
         return _is_hexrd(_adapter_of(ims), "load.framecache", "FrameCacheImageSeriesAdapter")
+
+    def read_sparse(self, start: int, stop: int) -> list[SparseFrame]:
+        frames = (self._frames[index].tocoo() for index in range(start, stop))
+        return [
+            sparse_frame(frame.row, frame.col, frame.data, self.shape, self.dtype, f"frame {index}")
+            for index, frame in enumerate(frames, start)
+        ]
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         return [frame[first:last].toarray()[None] for frame in self._frames[start:stop]]
@@ -113,7 +156,7 @@ def _is_hexrd(ims: object, module: str, name: str) -> bool:
 
 
 def parsed(path: Path, parse: Callable[[Path], Archive]) -> Archive:
-    """Return an archive, which is parsed unless this process has it."""
+    """Return an archive, which is opened unless this process has it."""
     key = (str(path), *fingerprint(path))
     with _lock:
         archive = _archives.get(key)
@@ -125,27 +168,89 @@ def parsed(path: Path, parse: Callable[[Path], Archive]) -> Archive:
 
 def _parse(path: Path) -> Archive:
     try:
-        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as arrays:
-            return _parse_arrays(arrays, path)
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file, NpzFile(file) as arrays:
+            missing = [name for name in ("shape", "nframes", "dtype") if name not in arrays]
+            if missing:
+                raise ValueError(
+                    f"{path} is not a frame cache: it has no {' and no '.join(missing)}"
+                )
+            shape = check_shape(arrays["shape"])
+            name = _item(arrays, "dtype", path)
+            dtype = check_native(name.decode() if isinstance(name, bytes) else name)
+            members = Members.of(archive, _count(arrays, path), path)
+            values = members.most_values(arrays)
+        return Archive(shape, dtype, values, members.reader(shape, dtype))
     except DAMAGED as error:
         raise ValueError(f"{path} is damaged or cut off: {error}") from error
 
 
-def _parse_arrays(arrays: NpzFile, path: Path) -> Archive:
-    missing = [name for name in ("shape", "nframes", "dtype") if name not in arrays]
-    if missing:
-        raise ValueError(f"{path} is not a frame cache: it has no {' and no '.join(missing)}")
-    shape = check_shape(arrays["shape"])
-    name = _item(arrays, "dtype", path)
-    dtype = check_native(name.decode() if isinstance(name, bytes) else name)
-    frames = []
-    for index in range(_count(arrays, path)):
+class Members(NamedTuple):
+    """Where the arrays of all frames are in an archive."""
+
+    path: Path
+    places: np.ndarray
+    """int64 (frames, 3, 5): for row, column and data the offset of the local header, bytes as they
+    are stored and as they are read, compression, and CRC-32"""
+
+    @classmethod
+    def of(cls, archive: zipfile.ZipFile, nframes: int, path: Path) -> "Members":
+        """Look up the members of all frames in the directory of an archive."""
+        places = np.empty((max(0, nframes), len(FIELDS), 5), np.int64)
+        for index in range(nframes):
+            for number, field in enumerate(FIELDS):
+                try:
+                    info = archive.getinfo(f"{index}_{field}.npy")
+                except KeyError as error:
+                    raise ValueError(f"{path}: frame {index} cannot be read: {error}") from error
+                sizes = info.compress_size, info.file_size
+                places[index, number] = (info.header_offset, *sizes, info.compress_type, info.CRC)
+        return cls(path, places)
+
+    def most_values(self, arrays: NpzFile) -> np.ndarray:
+        """Return the number of values of each frame, or a few more: headers are not read for it."""
+        if not len(self.places):
+            return np.empty(0, np.int64)
+        nbytes = np.maximum(0, self.places[:, :, 2] - SHORTEST_HEADER)
+        # All frames are taken to have the dtypes of the first.
+        items = [max(1, arrays[f"0_{field}"].itemsize) for field in FIELDS]
+        return (nbytes // items).min(axis=1)
+
+    def reader(self, shape: tuple[int, int], dtype: np.dtype) -> ReadFrames:
+        """Return the function that reads frames of a shape and dtype."""
+
+        def read(start: int, stop: int) -> list[SparseFrame]:
+            with self.path.open("rb", buffering=0) as file:
+                return [self._frame(file, index, shape, dtype) for index in range(start, stop)]
+
+        return read
+
+    def _frame(
+        self, file: io.FileIO, index: int, shape: tuple[int, int], dtype: np.dtype
+    ) -> SparseFrame:
+        where = f"{self.path}: frame {index}"
         try:
-            row, col, data = (arrays[f"{index}_{field}"] for field in ("row", "col", "data"))
-        except (KeyError, ValueError, *DAMAGED) as error:
-            raise ValueError(f"{path}: frame {index} cannot be read: {error}") from error
-        frames.append(sparse_frame(row, col, data, shape, dtype, f"{path}: frame {index}"))
-    return Archive(shape, dtype, frames)
+            row, col, data = (_member(file, *place) for place in self.places[index].tolist())
+        except (ValueError, *DAMAGED) as error:
+            raise ValueError(f"{where} cannot be read: {error}") from error
+        return sparse_frame(row, col, data, shape, dtype, where)
+
+
+def _member(
+    file: io.FileIO, offset: int, stored: int, length: int, compression: int, crc: int
+) -> np.ndarray:
+    """Read an array of an archive at its place."""
+    file.seek(offset)
+    lengths = file.read(LOCAL_HEADER)[LENGTHS]
+    name, extra = int.from_bytes(lengths[:2], "little"), int.from_bytes(lengths[2:], "little")
+    file.seek(name + extra, os.SEEK_CUR)
+    content = file.read(stored)
+    if compression == zipfile.ZIP_DEFLATED:
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, length + 1)
+    elif compression != zipfile.ZIP_STORED:
+        raise ValueError(f"compression {compression} is not that of a frame cache")
+    if len(content) != length or zlib.crc32(content) != crc:
+        raise ValueError("it is damaged or cut off")
+    return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
 
 
 def sparse_frame(
@@ -155,11 +260,11 @@ def sparse_frame(
     shape: tuple[int, int],
     dtype: np.dtype,
     where: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions in rising order, and the values, of a frame; check them."""
+) -> SparseFrame:
+    """Return a frame, given rows, columns and values in any order; check them."""
     _check_sparse(row, col, data, shape, where)
     flat = row.astype(np.int64) * shape[1] + col.astype(np.int64)
-    return _in_order(flat, _cast(data, dtype, shape[1], flat, where), where)
+    return SparseFrame(*_in_order(flat, _cast(data, dtype, shape[1], flat, where), where))
 
 
 def _item(arrays: NpzFile, name: str, path: Path) -> Any:

@@ -11,6 +11,7 @@ from ..scratch.store import GroupManifest, ScratchStore
 from ..series.base import Source, as_frames, check_dtype, check_frame
 from ..series.foreign import check_plain
 from ..series.piece import Piece
+from ..series.sparse import SparseBlock, SparsePiece, SparseSource
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,16 @@ class SourceBlocks:
 
 
 @dataclass(frozen=True)
+class SparseBlocks(SourceBlocks):
+    """Rows of sparse frames of a series that a task reads itself."""
+
+    series: SparseSource
+
+    def __iter__(self) -> Iterator[SparsePiece]:  # type: ignore[override]
+        return self.series.sparse_pieces(self.start, self.stop, self.first, self.last, self.count)
+
+
+@dataclass(frozen=True)
 class ResidentBlocks:
     """Rows of frames that other tasks have read."""
 
@@ -41,10 +52,26 @@ class ResidentBlocks:
     first: int
     last: int
 
-    def __iter__(self) -> Iterator[Piece]:
+    def __iter__(self) -> Iterator[Piece | SparsePiece]:
+        self._check()
+        yield Piece.joined(self.loads).rows(self.first, self.last)
+
+    def _check(self) -> None:
         if not all(self.loads):
             raise RuntimeError("frames that were kept in memory have been given back: compute anew")
-        yield Piece.joined(self.loads).rows(self.first, self.last)
+
+
+@dataclass(frozen=True)
+class ResidentSparseBlocks(ResidentBlocks):
+    """Rows of sparse frames that other tasks have read."""
+
+    loads: Sequence[list[SparseBlock]]  # type: ignore[assignment]
+    cols: int
+
+    def __iter__(self) -> Iterator[SparsePiece]:
+        self._check()
+        blocks = (block for load in self.loads for block in load)
+        yield SparsePiece(blocks, self.cols, self.first, self.last)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,14 @@ from ..scratch.shared import SharedScratchStore
 from ..scratch.store import ScratchStore
 from ..series.base import Source
 from ..series.daskarrays import DaskSource
-from .blocks import DaskBlocks, ResidentBlocks, ScratchBlocks, SourceBlocks
+from .blocks import (
+    DaskBlocks,
+    ResidentBlocks,
+    ResidentSparseBlocks,
+    ScratchBlocks,
+    SourceBlocks,
+    SparseBlocks,
+)
 from .build import Key, Tasks
 from .tasks import keep_frames, open_store, read_block, read_frames, working, write_frames
 
@@ -125,17 +132,18 @@ class Reader:
         if self.array is not None:
             return self._blocks((0, self.plan.layout.nframes), (first, last))
         if self.plan.strategy == "resident":
-            dtype = self.series.dtype
-            return Task(None, ResidentBlocks, List(*self._resident), dtype, first, last)
+            kept = List(*self._resident), self.series.dtype, first, last
+            if self.plan.layout.sparse:
+                return Task(None, ResidentSparseBlocks, *kept, self.plan.layout.cols)
+            return Task(None, ResidentBlocks, *kept)
         return self._pixels(0, self.plan.layout.nframes, first, last)
 
     def _pixels(self, start: int, stop: int, first: int, last: int) -> Any:
         part = self.series.part(start, stop, first, last)
         if part is not None:
             return SourceBlocks(part, 0, stop - start, 0, last - first, self.plan.piece)
-        return Task(
-            None, SourceBlocks, next(self._sources), start, stop, first, last, self.plan.piece
-        )
+        blocks = SparseBlocks if self.plan.layout.sparse else SourceBlocks
+        return Task(None, blocks, next(self._sources), start, stop, first, last, self.plan.piece)
 
     def _blocks(self, frames: Range, rows: Range) -> Any:
         """Return the blocks of a dask array that hold some rows of some frames."""

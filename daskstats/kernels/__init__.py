@@ -14,21 +14,48 @@ from .extremes import Extremes, begin_extreme, combine_extremes, fold_argmax, fo
 from .fold import count_valid
 from .frames import FRAMES_IN_32_BITS, pooled, pooled_zeros
 from .keys import Keys
-from .limbs import WideSquares, combine_limbs, limb_variance, limbs_of_state
+from .limbs import NarrowLimbs, WideLimbs, WideSquares, combine_limbs, limb_variance, limbs_of_state
 from .moments import Squares, block_moments, merge_moments, variance
 from .selection import OrderStatistics, ValidPercentiles, interpolate, sharing
-from .sums import Integers, add_floats, add_limbs, combine_sums, divide
+from .sparse import (
+    ValueSquares,
+    extreme_state,
+    find_first_gap,
+    find_first_stored,
+    fold_zeros,
+    has_zeros_in,
+    lay_out,
+    mark_stored,
+    note_gaps,
+    scatter,
+)
+from .sums import (
+    FloatSums,
+    Integers,
+    IntegerSums,
+    Parts,
+    add_floats,
+    add_limbs,
+    combine_sums,
+    divide,
+)
 from .validity import Valid
 
 __all__ = [
     "FRAMES_IN_32_BITS",
     "Extremes",
+    "FloatSums",
+    "IntegerSums",
     "Integers",
     "Keys",
+    "NarrowLimbs",
     "OrderStatistics",
+    "Parts",
     "Squares",
     "Valid",
     "ValidPercentiles",
+    "ValueSquares",
+    "WideLimbs",
     "WideSquares",
     "add_floats",
     "add_limbs",
@@ -40,14 +67,23 @@ __all__ = [
     "combine_sums",
     "count_valid",
     "divide",
+    "extreme_state",
+    "find_first_gap",
+    "find_first_stored",
     "fold_argmax",
     "fold_argmin",
+    "fold_zeros",
+    "has_zeros_in",
     "interpolate",
+    "lay_out",
     "limb_variance",
     "limbs_of_state",
+    "mark_stored",
     "merge_moments",
+    "note_gaps",
     "pooled",
     "pooled_zeros",
+    "scatter",
     "sharing",
     "variance",
 ]

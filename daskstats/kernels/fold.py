@@ -41,13 +41,13 @@ def adds_to(state: type, repeat: bool = False) -> Callable[[Callable], Callable]
 
 
 @by_type
-def _add_values(state, parts, p, w, x, y, z):
+def add_values(state, parts, p, w, x, y, z):
     """Add values of a pixel to a state."""
     return _adders[state.instance_class]
 
 
 @by_type
-def _padding(state, value):
+def padding(state, value):
     """Return the value to add with a single one."""
     if state.instance_class in _repeating:
         return lambda state, value: value
@@ -90,8 +90,8 @@ def fold(frames, run, first, counts, state, offset):
         for p in range(size):
             count_values(test, counts, p, a[p])
             x = select(a[p], test)
-            y = _padding(state, x)
-            _add_values(state, parts, p, x, y, y, y)
+            y = padding(state, x)
+            add_values(state, parts, p, x, y, y, y)
 
 
 @inlined
@@ -100,7 +100,7 @@ def _fold_four(four, state, parts, counts, test):
     for p in range(a.size):
         w, x, y, z = a[p], b[p], c[p], d[p]
         count_values(test, counts, p, w, x, y, z)
-        _add_values(
+        add_values(
             *(state, parts, p, select(w, test), select(x, test), select(y, test), select(z, test))
         )
 

@@ -38,7 +38,7 @@ class Request:
     @property
     def payload(self) -> int:
         """Bytes of arrays that the limit allows."""
-        return payload(self.limit)
+        return max(0, payload(self.limit) - self.layout.kept)
 
     @property
     def everyone(self) -> int:
@@ -54,7 +54,7 @@ class Request:
     @property
     def row(self) -> int:
         """Bytes of one row of all frames."""
-        return self.layout.nframes * self.layout.cols * self.layout.itemsize
+        return -(-self.layout.nbytes // self.layout.rows)
 
     @property
     def temporaries(self) -> int:
@@ -68,7 +68,7 @@ class Request:
 
     def check_limit(self, needed: int, least: str) -> None:
         """Refuse, with the numbers, a request that does not fit even in the smallest blocks."""
-        needed, layout = with_losses(needed), self.layout
+        needed, layout = with_losses(needed + self.layout.kept), self.layout
         if needed > self.limit:
             raise MemoryLimitError(
                 f"{layout.nframes} frames of {layout.rows} x {layout.cols} need at least "

@@ -18,6 +18,8 @@ class AtMost:
     """A number of intermediate images, of which fewer will do."""
 
     count: object
+    of_rows: bool = False
+    """whether they may be rows of the last image: nobody looks at them"""
 
 
 def count_steps(nchunk: object, total: int, name: str) -> int:

@@ -66,6 +66,10 @@ class Layout:
     """whether each frame in memory is an array of its own"""
     widened: int = 0
     """bytes of a pixel in the copies that folds of float16 make"""
+    sparse: tuple[int, int] | None = None
+    """bytes of the largest frame, and of all, if frames have only the pixels that are stored"""
+    kept: int = 0
+    """bytes that the series itself keeps in memory"""
     width: int = 1
     """pixels of a row of the frames if the rows of this layout are single pixels, else 1"""
 
@@ -120,11 +124,13 @@ class Layout:
 
     @property
     def frame_nbytes(self) -> int:
-        return self.rows * self.cols * self.itemsize
+        """Bytes of a frame, at most."""
+        return self.sparse[0] if self.sparse else self.rows * self.cols * self.itemsize
 
     @property
     def nbytes(self) -> int:
-        return self.nframes * self.frame_nbytes
+        """Bytes of all frames."""
+        return self.sparse[1] if self.sparse else self.nframes * self.frame_nbytes
 
 
 @dataclass(frozen=True)

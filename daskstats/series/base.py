@@ -5,8 +5,9 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -14,6 +15,8 @@ from numpy.typing import DTypeLike
 from ..planning.values import Layout
 from .foreign import check_plain
 from .piece import Piece
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -76,6 +79,8 @@ class Source:
     """whether each frame in memory is a separate array"""
     one_by_one: bool = False
     """whether `read` fetches frame after frame, so that one that fails is read again alone"""
+    kept: int = 0
+    """bytes that the series itself keeps in memory while frames are read"""
 
     @classmethod
     def accepts(cls, ims: object) -> bool:
@@ -180,19 +185,7 @@ class Source:
         return Piece(frames if self.in_memory else join_small(frames))
 
     def _try(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
-        """Read frames; try again after an OSError, and name the frames in an error."""
-        for delay in (*RETRY_AFTER, None):
-            try:
-                return self.read(start, stop, first, last)
-            except Exception as error:
-                final = isinstance(error, FileNotFoundError | PermissionError)
-                if delay is None or final or not isinstance(error, OSError):
-                    several = f"frames {start} to {stop - 1}"
-                    note = f"frame {start}" if stop - start == 1 else several
-                    error.add_note(f"while reading {note}")
-                    raise
-            time.sleep(delay)
-        raise AssertionError("unreachable")
+        return read_patiently(partial(self.read, start, stop, first, last), start, stop)
 
     def _check_blocks(
         self, blocks: list[np.ndarray], start: int, stop: int, first: int, last: int
@@ -220,7 +213,7 @@ class DerivedSource(Source):
         self.source = source
         for name in (
             *("shape", "dtype", "nframes", "frame_unit", "row_unit", "in_memory"),
-            *("buffers", "stored", "again", "apart"),
+            *("buffers", "stored", "again", "apart", "kept"),
         ):
             setattr(self, name, getattr(source, name))
 
@@ -260,6 +253,22 @@ class CutSource(DerivedSource):
 
 
 # ---------------------------------------------------------------------- blocks of frames
+
+
+def read_patiently(read: Callable[[], T], start: int, stop: int) -> T:
+    """Read frames; try again after an OSError, and name the frames in an error."""
+    for delay in (*RETRY_AFTER, None):
+        try:
+            return read()
+        except Exception as error:
+            final = isinstance(error, FileNotFoundError | PermissionError)
+            if delay is None or final or not isinstance(error, OSError):
+                several = f"frames {start} to {stop - 1}"
+                note = f"frame {start}" if stop - start == 1 else several
+                error.add_note(f"while reading {note}")
+                raise
+        time.sleep(delay)
+    raise AssertionError("unreachable")
 
 
 def join_small(frames: list[np.ndarray]) -> list[np.ndarray]:
@@ -350,4 +359,5 @@ def layout(series: Source, nframes: int) -> Layout:
         again=series.again,
         apart=series.apart,
         widened=4 if series.dtype == np.float16 else 0,
+        kept=series.kept,
     )

@@ -26,6 +26,7 @@ from dask.base import tokenize
 from numpy.typing import DTypeLike
 
 from ..series.piece import Piece
+from ..series.sparse import SparsePiece
 from ..texts import shown
 from .validity import Validity, can_hold, fill_pixels
 
@@ -163,7 +164,9 @@ class Statistic:
             )
         return self.leave_out(validity, fill_value)
 
-    def advance(self, pieces: Iterable[Piece], start: int, state: State | None) -> State:
+    def advance(
+        self, pieces: Iterable[Piece | SparsePiece], start: int, state: State | None
+    ) -> State:
         """Fold more frames into a state that no other task uses; it may be overwritten.
 
         The result of another task is copied first: see `copy_state`.

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..series.sparse import SparsePiece
 from .accumulators import Accumulator
 from .base import Loop, Piece, State
 from .shared import Counting, compiled, zeros
@@ -53,11 +54,15 @@ class Position(Accumulator):
     """whether it is that of the minimum"""
     counts: ClassVar[bool] = False
 
-    def open(self, piece: Piece, start: int, state: State, counting: Counting) -> None:
+    def prepare(self, piece: Piece | SparsePiece, state: State) -> None:
+        """Make the arrays of a state that has none."""
         if self.name not in state:
             keys = compiled().Keys(piece.dtype, wide=True)
             state |= {self.name: zeros(piece, "i8"), self._key: zeros(piece, keys.unsigned)}
             state[self.name] -= 1
+
+    def open(self, piece: Piece, start: int, state: State, counting: Counting) -> None:
+        self.prepare(piece, state)
         fold = compiled().fold_argmin if self.least else compiled().fold_argmax
         valid = counting.of(piece.dtype)
         fold(piece.arrays, start, state[self._key], state[self.name], valid)

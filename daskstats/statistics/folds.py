@@ -7,12 +7,14 @@ from math import prod
 
 import numpy as np
 
+from ..series.sparse import SparsePiece
 from .accumulators import Accumulator
 from .base import BandLoops, Loop, Piece, State, Statistic
 from .counts import COUNT
 from .extremes import MAX, MIN, Extreme
 from .moments import MOMENTS, Squares
 from .shared import Counting, applied, zero_counts
+from .sparse import SparseFold, knows_sparse
 from .sums import SUM
 from .validity import Validity
 
@@ -82,14 +84,31 @@ class Fold:
         return self._loops("squares" in state)
 
     def __call__(
-        self, pieces: Iterable[Piece | Sequence[np.ndarray]], start: int, state: State | None = None
+        self,
+        pieces: Iterable[Piece | SparsePiece | Sequence[np.ndarray]],
+        start: int,
+        state: State | None = None,
     ) -> State:
         """Fold pieces, into a state that is overwritten if one is given."""
-        state = dict(state or {})
+        state, sparse = dict(state or {}), None
         for piece in pieces:
-            start += self._add(Piece.of(piece), start, state)
+            if isinstance(piece, SparsePiece) and self.knows_sparse(piece.dtype):
+                loops = self._loops(is_small(piece.dtype))
+                sparse = sparse or SparseFold(loops, start, state, piece.dtype)
+                start += sparse.add(piece)
+            else:
+                frames = piece.dense() if isinstance(piece, SparsePiece) else Piece.of(piece)
+                start += self._add(frames, start, state)
+                del frames
             del piece  # or it would live on while the next is read
+        if sparse is not None:
+            sparse.add_zeros()
         return state
+
+    def knows_sparse(self, frames: np.dtype) -> bool:
+        """Whether sparse pieces of a dtype are folded as they are."""
+        loops = self._loops(is_small(frames))
+        return self.validity is None and all(knows_sparse(each, frames) for each in loops)
 
     def _add(self, piece: Piece, start: int, state: State) -> int:
         for loop in self._open(piece, start, state):

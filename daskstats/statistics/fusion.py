@@ -15,6 +15,7 @@ import numpy as np
 from dask.base import tokenize
 
 from ..memory.pool import BufferPool
+from ..planning.values import PIECE
 from .accumulators import Accumulator
 from .base import BandLoops, Loop, Piece, State, Statistic, finish_rows, place_rows
 from .folds import Fold
@@ -27,9 +28,6 @@ CACHED = 2 << 20
 
 # Folds that rebuild their state take four times as many rows per pass.
 LONG_PASS = 4
-
-# Frames of float16 that are widened at once.
-FEW_FRAMES = 8
 
 # Buffers of the bands of the last images, at most 32 MB: fresh memory for those of four images of
 # 2 MB to 8 MB takes 7 ms of a core.
@@ -123,13 +121,11 @@ def fuse(
     """
     if len(members) == 1:
         return members[0]
-    name = "-".join(dict.fromkeys(member.name for member in members))
-    made_of = tuple(members), tuple(dtypes), frames
     if any(member.along == "rows" for member in members):
-        return _row_wise(name, made_of)
+        return fuse_rows(members, dtypes, frames)
     fold, prefixes = _united(dict(enumerate(members)))
     return FusedStatistic(
-        name=name,
+        name=_joint_name(members),
         chunk=fold,
         combine=fold.combine,
         finalize=_no_image,
@@ -139,8 +135,12 @@ def fuse(
         pack=fold.pack,
         members=tuple(members),
         prefixes=prefixes,
-        made_of=made_of,
+        made_of=(tuple(members), tuple(dtypes), frames),
     )
+
+
+def _joint_name(members: Sequence[Statistic]) -> str:
+    return "-".join(dict.fromkeys(member.name for member in members))
 
 
 def _united(members: dict[int, Statistic]) -> tuple[Fold, tuple[str, ...]]:
@@ -185,12 +185,13 @@ class Part(NamedTuple):
         return None if self.begin is None else self.begin(piece)
 
 
-def _row_wise(name: str, made_of: tuple) -> FusedStatistic:
-    """Return the statistic of several of which one, at least, is row-wise.
+def fuse_rows(
+    members: Sequence[Statistic], dtypes: Sequence[np.dtype], frames: np.dtype
+) -> FusedStatistic:
+    """Return one row-wise statistic that computes several, row-wise or frame-wise.
 
     Percentiles of the same values are united, folds with loops over a few pixels, and the others.
     """
-    members, dtypes, frames = made_of
     parts, states = list(_row_wise_parts(members)), 0
     groups: dict[bool, dict[int, Statistic]] = {True: {}, False: {}}
     for number, member in enumerate(members):
@@ -204,8 +205,8 @@ def _row_wise(name: str, made_of: tuple) -> FusedStatistic:
     images = tuple(map(_rows_of_image, members, dtypes))
     finished = sum(image.state_size(frames, 0) for image in images)
     return FusedStatistic(
-        name=name,
-        chunk=Band(tuple(parts), members, dtypes),
+        name=_joint_name(members),
+        chunk=Band(tuple(parts), tuple(members), tuple(dtypes)),
         combine=place_rows,
         finalize=_no_image,
         along="rows",
@@ -217,7 +218,7 @@ def _row_wise(name: str, made_of: tuple) -> FusedStatistic:
         tile=(sum(m.tile[0] for m in members), sum(m.tile[1] for m in members)),
         members=images,
         prefixes=tuple(f"{number}." for number in range(len(images))),
-        made_of=made_of,
+        made_of=(tuple(members), tuple(dtypes), frames),
     )
 
 
@@ -323,7 +324,7 @@ def _few_frames(piece: Piece) -> Iterable[Piece]:
     if piece.dtype != np.float16:
         return [piece]
     return (
-        Piece([block[edge : edge + FEW_FRAMES]])
+        Piece([block[edge : edge + PIECE]])
         for block in piece
-        for edge in range(0, len(block), FEW_FRAMES)
+        for edge in range(0, len(block), PIECE)
     )

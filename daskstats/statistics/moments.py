@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..series.sparse import SparsePiece
 from .accumulators import Accumulator
 from .base import Loop, Piece, State
 from .counts import frame_count
@@ -24,11 +25,15 @@ class Moments(Accumulator):
         if piece.dtype.kind == "f":
             self._merge_floats(piece, state, counting)
             return None
-        kernels = compiled()
+        limbs = self.prepare(piece, state)
+        return compiled().WideSquares(piece.arrays, limbs, counting.of(piece.dtype))
+
+    def prepare(self, piece: Piece | SparsePiece, state: State) -> np.ndarray:
+        """Return the limbs of a state of integers, which are made if it has none."""
         if "limbs" not in state:
-            limbs = kernels.limbs_of_state(piece.dtype.itemsize)
-            state["limbs"] = kernels.pooled_zeros((limbs, *piece.shape), "u8")
-        return kernels.WideSquares(piece.arrays, state["limbs"], counting.of(piece.dtype))
+            limbs = compiled().limbs_of_state(piece.dtype.itemsize)
+            state["limbs"] = compiled().pooled_zeros((limbs, *piece.shape), "u8")
+        return state["limbs"]
 
     def _merge_floats(self, piece: Piece, state: State, counting: Counting) -> None:
         """Merge the moments of a piece, and the counts that they depend on, into a state."""

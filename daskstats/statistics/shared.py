@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from .. import compiling
 from ..packages import load
+from ..series.sparse import SparsePiece
 from .base import Piece, State
 from .validity import Validity
 
@@ -34,12 +35,12 @@ def check_jit() -> None:
         )
 
 
-def zeros(piece: Piece, dtype: DTypeLike) -> np.ndarray:
+def zeros(piece: Piece | SparsePiece, dtype: DTypeLike) -> np.ndarray:
     """Return zeros of the shape of a piece's frames."""
     return compiled().pooled_zeros(piece.shape, dtype)
 
 
-def zero_counts(piece: Piece) -> np.ndarray:
+def zero_counts(piece: Piece | SparsePiece) -> np.ndarray:
     """Return zero counts of frames, in 32 bits: a series has at most 2^31 frames."""
     return zeros(piece, "u4")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..series.sparse import SparsePiece
 from .accumulators import Accumulator
 from .base import Loop, Piece, State
 from .counts import frame_count
@@ -17,12 +18,8 @@ class Sum(Accumulator):
     """The sum: integers in 64 bits or in two limbs, floats with their rounding errors."""
 
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> Loop | None:
-        kernels, nframes = compiled(), int(state["count"]) + piece.nframes
-        if not {"sum", "low"} & state.keys():
-            state |= _zero_sums(piece)
-        elif "sum" in state and sum_itemsize(state["sum"], nframes) > state["sum"].itemsize:
-            state["sum"] = state["sum"].astype(f"{state['sum'].dtype.kind}8")
-        valid = counting.of(piece.dtype)
+        kernels, valid = compiled(), counting.of(piece.dtype)
+        prepare_sums(piece, state)
         if self.has_loop(piece.dtype):
             return kernels.Integers(piece.arrays, state["sum"], valid)
         if "low" in state:
@@ -51,7 +48,16 @@ class Sum(Accumulator):
 SUM = Sum("sum")
 
 
-def _zero_sums(piece: Piece) -> State:
+def prepare_sums(piece: Piece | SparsePiece, state: State) -> None:
+    """Make the sums of a state, or widen them, so that the frames of a piece fit in."""
+    nframes = int(state["count"]) + piece.nframes
+    if not {"sum", "low"} & state.keys():
+        state |= _zero_sums(piece)
+    elif "sum" in state and sum_itemsize(state["sum"], nframes) > state["sum"].itemsize:
+        state["sum"] = state["sum"].astype(f"{state['sum'].dtype.kind}8")
+
+
+def _zero_sums(piece: Piece | SparsePiece) -> State:
     """Return zero sums that the frames of a piece cannot overflow."""
     if piece.dtype.kind == "f":
         return {"sum": zeros(piece, "f8"), "rest": zeros(piece, "f8")}

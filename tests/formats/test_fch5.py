@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from caches import sparse
 from helpers import check_series, make_frames
-from test_framecache import sparse
 
 from daskstats.formats.fch5 import Fch5Source
 from daskstats.series.opening import open_source

@@ -8,43 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from caches import members, save, sparse
 from helpers import DTYPES, check_series, make_frames, read_dense
 
 from daskstats.formats import framecache
 from daskstats.formats.framecache import FrameCacheSource
 from daskstats.series.opening import as_series
-
-
-def members(frames, dtype=None, index="i8"):
-    """Return the members of a frame cache of dense frames."""
-    arrays = {
-        "shape": np.array(frames.shape[1:]),
-        "nframes": np.array(len(frames)),
-        "dtype": np.array(dtype or str(frames.dtype)),
-        "omega": np.zeros((len(frames), 2)),
-    }
-    for i, frame in enumerate(frames):
-        # NaN and -0.0 are pixels too.
-        row, col = np.nonzero((frame != 0) | np.signbit(frame))
-        arrays |= {
-            f"{i}_row": row.astype(index),
-            f"{i}_col": col.astype(index),
-            f"{i}_data": frame[row, col],
-        }
-    return arrays
-
-
-def sparse(frames):
-    """Return frames that are mostly zero, the first and the last all zero."""
-    frames = frames.copy()
-    frames[:, ::2, 1::3] = 0
-    frames[[0, -1]] = 0
-    return frames
-
-
-def save(path, arrays, compressed=True):
-    (np.savez_compressed if compressed else np.savez)(path, **arrays)
-    return path
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -354,3 +323,55 @@ def test_every_spelling_of_the_number_of_frames(tmp_path, nframes, dtype):
 def test_two_dtypes(tmp_path):
     with pytest.raises(ValueError, match=r"scan\.npz: dtype must be one value, got 2"):
         as_series(archive_of(tmp_path, ["u2", "u4"], np.array([7], "u2")))
+
+
+# ---------------------------------------------------------------------- large archives
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Let no archive be small enough to be kept."""
+    monkeypatch.setattr(framecache, "MOST_KEPT", -1)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_frames_that_are_not_kept(tmp_path, large, compressed):
+    frames = sparse(make_frames("u2"))
+    series = as_series(save(tmp_path / "scan.npz", members(frames), compressed))
+    assert (series.row_unit, series.kept) == (None, 0)
+    check_series(series, frames)
+
+
+def test_damage_of_frames_that_are_not_kept(tmp_path, rng, large):
+    frames = make_frames("u2", 3, 20, 30)
+    path = save(tmp_path / "scan.npz", members(frames))
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("1_data.npy")
+    for offset in rng.integers(info.header_offset + 50, info.header_offset + info.compress_size, 9):
+        damaged = data.copy()
+        damaged[offset] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        series = as_series(path)
+        np.testing.assert_array_equal(series.read(0, 1, 0, 20)[0][0], frames[0])
+        with pytest.raises(ValueError, match="frame 1 cannot be read"):
+            series.read(0, 3, 0, 20)
+
+
+def test_a_file_that_changes_between_reads(tmp_path, large):
+    path = save(tmp_path / "scan.npz", members(make_frames("u2")))
+    series = as_series(path)
+    save(path, members(make_frames("u2", seed=1)))
+    with pytest.raises(ValueError, match="has changed since it was opened"):
+        series.read(0, 1, 0, 5)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_another_compression_is_named(tmp_path, method):
+    path = tmp_path / "scan.npz"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, array in members(np.ones((2, 3, 4), "u2")).items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, array)
+    with pytest.raises(ValueError, match=f"frame 0 cannot be read: compression {method}"):
+        as_series(path)

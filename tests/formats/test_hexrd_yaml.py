@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import yaml
+from caches import members, sparse
 from helpers import check_series, make_frames
-from test_framecache import members, sparse
 
 from daskstats.formats.hexrd_yaml import HexrdYamlSource
 from daskstats.series.opening import open_source
