@@ -26,6 +26,7 @@ CASES = {
         ["| series ", "| of the best peer |", "| goal ", "| uint16 ", "| HDF5 gzip |"],
     ),
     "files.py": ([], ["| filter ", "| gzip, shuffle ", "| decoding alone ", "| taken in turn "]),
+    "caches.py": ([], ["| statistic ", "| max ", "| median "]),
     "formats.py": ([], ["| format ", "| cbf files ", "| stack.mrc ", "| ratio "]),
     "steps.py": ([], ["| series ", "| of the plain call |", "| first image after "]),
     "watch.py": ([], ["| run ", "| watch ", "| four statistics ", "| average, two workers "]),
@@ -51,7 +52,7 @@ def check(result, expected):
 
 
 # These take a minute each.
-LONG = {"cluster.py", "memory.py", "watch.py"}
+LONG = {"caches.py", "cluster.py", "memory.py", "watch.py"}
 
 
 @pytest.mark.parametrize(

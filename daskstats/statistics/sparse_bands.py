@@ -6,11 +6,10 @@ from math import prod
 
 import numpy as np
 
-from ..planning.cuts import SMALLEST_BLOCK
 from ..series.sparse import SparsePiece
 from .base import Piece, State, Statistic
 from .folds import Fold
-from .fusion import Band, FusedStatistic, fuse_rows
+from .fusion import CACHED, Band, FusedStatistic, fuse_rows
 from .ranks import ClippedAverage, Percentiles
 from .shared import compiled
 
@@ -34,7 +33,7 @@ def fuse_sparse(
         dense,
         chunk=SparseBand(dense.chunk, scratch),  # type: ignore[arg-type]
         scratch=scratch + PLACES,
-        tile=(fixed + SMALLEST_BLOCK + scratch, each + frames.itemsize),
+        tile=(fixed + CACHED + scratch, each + frames.itemsize),
         made_of=(*dense.made_of, "sparse"),
     )
 
@@ -57,9 +56,8 @@ class SparseBand:
         stored = np.zeros(prod(piece.shape), np.bool_)
         compiled().mark_stored(piece.blocks, piece.window, stored)
         pixels = np.flatnonzero(stored)
-        # Large enough for the half millisecond of a call not to matter.
         each = piece.nframes * piece.dtype.itemsize + self.scratch
-        size = max(1, SMALLEST_BLOCK // each)
+        size = max(1, CACHED // each)
         images: list[np.ndarray] = []
         for group in np.split(pixels, range(size, len(pixels), size)):
             found = self.dense([laid_out(piece, group)], 0).values()
