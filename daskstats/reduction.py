@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar, Unpack
 
-import dask
 import numpy as np
 from dask.array import Array
 
@@ -16,6 +15,7 @@ from .arguments import Options, RunOptions, count_frames, warn
 from .checkpoints.identity import identity_of
 from .formats.inputs import read_image, read_mask
 from .graph import reducing
+from .graph.arrays import check_query_planning
 from .graph.build import Tasks, Work
 from .graph.lazy_images import LazyImages
 from .graph.reading import wrapped
@@ -343,12 +343,3 @@ def check_mask(mask: Any, whole: Source, series: Source, region: Any) -> np.ndar
     if mask.shape != series.shape:
         mask = mask[tuple(slice(*edges) for edges in region)]
     return mask.copy() if mask.any() else None
-
-
-def check_query_planning() -> None:
-    """Refuse dask's array expressions, which graphs of our own cannot join."""
-    if dask.config.get("array.query-planning", None):
-        raise RuntimeError(
-            "daskstats does not work with dask's array.query-planning: "
-            "leave it off (DASK_ARRAY__QUERY_PLANNING=False) before dask.array is imported"
-        )

@@ -12,6 +12,7 @@ from oracles import DTYPES, naive, random_frames
 from tqdm import tqdm
 
 import daskstats as stats
+from daskstats.graph.arrays import EXPRESSIONS
 
 FRAMEWISE = ["max", "min", "sum", "average", "std"]
 NAMES = [*FRAMEWISE, "median"]
@@ -116,7 +117,7 @@ def test_the_examples_of_the_semantics():
     assert stats.average(np.full((3600, 1, 1), 65535, "u2")).compute().item() == 65535
     assert stats.average(frames, nframes=2).dtype == np.float32
     assert isinstance(stats.max(frames), da.Array)
-    assert np.asarray(stats.max(frames) + 1).max() == 5
+    assert (stats.max(frames) + 1).compute().max() == 5
     assert len(list(tqdm(stats.median_iter(frames, 2), disable=True))) == 2
 
 
@@ -261,7 +262,7 @@ def test_configuration_is_read_at_the_call():
             stats.max(frames)
         assert stats.memory_limit() == 1000
     stats.max(frames)
-    planned = dask.config.set({"array.query-planning": True})
+    planned = dask.config.set({"array.query-planning": not EXPRESSIONS})
     with planned, pytest.raises(RuntimeError, match="query-planning"):
         stats.max(frames)
 

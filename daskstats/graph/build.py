@@ -19,6 +19,7 @@ from ..planning.values import Plan
 from ..scratch.store import ScratchStore
 from ..series.base import Source
 from ..statistics import State, Statistic
+from .arrays import array_of, layers_of
 
 Key = tuple
 
@@ -97,9 +98,9 @@ class Tasks:
 
     def add_array(self, array: Array) -> str:
         """Add all layers of a dask array, and return the name of the last."""
-        graph = array.__dask_graph__()
-        self.layers.update(graph.layers)
-        self.dependencies.update(graph.dependencies)
+        layers, dependencies = layers_of(array)
+        self.layers.update(layers)
+        self.dependencies.update(dependencies)
         return array.name
 
     def array(self, name: str, chunks: tuple, dtype: np.dtype) -> Array:
@@ -108,9 +109,7 @@ class Tasks:
             key: layer if isinstance(layer, Layer) else TaskLayer(layer)
             for key, layer in self.layers.items()
         }
-        graph = HighLevelGraph(layers, self.dependencies)
-        meta = np.empty((0,) * len(chunks), dtype)
-        return Array(graph, name, chunks=chunks, meta=meta)
+        return array_of(HighLevelGraph(layers, self.dependencies), name, chunks, dtype)
 
     def release(self) -> None:
         """Remove the scratch data of the tasks."""

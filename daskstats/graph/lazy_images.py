@@ -1,6 +1,6 @@
 """The lazy images of several statistics: a dict that is a dask collection."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from dask.array import Array
@@ -13,6 +13,7 @@ from dask.threaded import get
 from dask.utils import format_bytes
 
 from ..reprs import table
+from .arrays import EXPRESSIONS, merged
 
 
 class LazyImages(dict[str, Array], DaskMethodsMixin):
@@ -38,8 +39,18 @@ class LazyImages(dict[str, Array], DaskMethodsMixin):
         # Values may be replaced by images that are not lazy.
         return ((name, image) for name, image in self.items() if is_dask_collection(image))
 
-    def __dask_graph__(self) -> HighLevelGraph:
-        return HighLevelGraph.merge(*(image.__dask_graph__() for _, image in self._lazy()))
+    def __dask_graph__(self) -> Any:
+        return merged(image.__dask_graph__() for _, image in self._lazy())
+
+    def __dask_exprs__(self) -> list | None:
+        """Return the expressions of the images, where dask has expressions."""
+        return [image.expr for _, image in self._lazy()] if EXPRESSIONS else None
+
+    def __dask_rebuild_from_exprs__(self, expressions: Iterable[Any]) -> "LazyImages":
+        """Return a copy whose lazy images have other expressions."""
+        lazy = ((name, type(image)) for name, image in self._lazy())
+        found = {n: kind(expr) for (n, kind), expr in zip(lazy, expressions, strict=True)}
+        return LazyImages({**self, **found})
 
     def __dask_keys__(self) -> list:
         return [image.__dask_keys__() for _, image in self._lazy()]
@@ -65,7 +76,7 @@ class LazyImages(dict[str, Array], DaskMethodsMixin):
 def _facts(image: Any) -> tuple[object, ...]:
     shape = " x ".join(map(str, image.shape))
     tasks = len(image.__dask_graph__()) if is_dask_collection(image) else "computed"
-    return shape, image.dtype, format_bytes(image.nbytes), tasks
+    return shape, image.dtype, format_bytes(image.size * image.dtype.itemsize), tasks
 
 
 def _computed(results: Sequence, images: dict, how: dict) -> dict:

@@ -20,6 +20,7 @@ from ..scratch.shared import SharedScratchStore
 from ..scratch.store import ScratchStore
 from ..series.base import Source
 from ..series.daskarrays import DaskSource
+from .arrays import as_graph, settled
 from .blocks import (
     DaskBlocks,
     ResidentBlocks,
@@ -46,10 +47,10 @@ class Reader:
         self.after: list[str] = []
         """the layers that blocks depend on"""
         if plan.strategy == "p2p":
-            self.array = _exchanged(series, plan, token)
+            self.array = settled(_exchanged(series, plan, token))
             self.after.append(tasks.add_array(self.array))
         elif isinstance(series, DaskSource):
-            self.array = _refine(series, plan)
+            self.array = settled(_refine(series, plan))
             self.after.append(tasks.add_array(self.array))
         elif plan.strategy == "resident" or series.part(0, 1, 0, 1) is None:
             name = f"source-{token}"
@@ -150,9 +151,9 @@ class Reader:
         assert self.array is not None
         across = _meeting(self.array.chunks[1], rows)
         down = _meeting(self.array.chunks[0], frames)
+        keys = self.array.__dask_keys__()
         grid = [
-            List(*(TaskRef((self.array.name, index, column, 0)) for column, *_ in across))
-            for index, *_ in down
+            List(*(TaskRef(keys[index][column][0]) for column, *_ in across)) for index, *_ in down
         ]
         edge = across[0][1]
         shape = across[-1][2] - edge, self.plan.layout.cols
@@ -241,7 +242,7 @@ def _exchanged(series: Source, plan: Plan, token: str) -> Array:
     # If dask joined blocks to larger ones first, they would wait for each other in memory.
     chunks = (layout.nframes,), heights, (layout.cols,)
     largest = max(array.chunks[0]) * layout.frame_nbytes
-    return array.rechunk(chunks, method="p2p", block_size_limit=largest)
+    return as_graph(array).rechunk(chunks, method="p2p", block_size_limit=largest)
 
 
 def _cut_at(chunks: tuple[int, ...], edges: Iterable[int]) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ class DaskSource(Source):
     again = False  # dask keeps a block until all that need it have run
 
     def __init__(self, array: Array) -> None:
-        if not is_plain(type(array._meta)):
+        if array._meta is not None and not is_plain(type(array._meta)):
             # Where dask does not know the type, the first block tells.
             raise TypeError(
                 refusal(type(array._meta), "a block of the dask array", "plain numpy arrays")
@@ -30,6 +30,11 @@ class DaskSource(Source):
         if array.ndim > 3:
             # Blocks keep their lengths along the last leading axis, and get one of the others.
             shape = flat_shape(array.shape, "a dask array")
+            if not hasattr(array, "reshape"):
+                raise TypeError(
+                    f"dask's array expressions cannot reshape: give frames of shape {shape} "
+                    f"instead of {array.shape}"
+                )
             array = array.reshape(shape, merge_chunks=False)
         self.set_layout(array.shape, array.dtype, "a dask array")
         self.frame_unit = max(array.chunks[0])

@@ -19,7 +19,8 @@ class Flip(NamedTuple):
         >>> FLIPS["r90"].of(np.array([[1, 2], [3, 4]])).tolist()
         [[2, 4], [1, 3]]
         """
-        images = images.swapaxes(-1, -2) if self.turned else images
+        axes = *range(images.ndim - 2), -1, -2
+        images = images.transpose(axes) if self.turned else images
         return images[..., :: -1 if self.up else 1, :: -1 if self.across else 1]
 
     def rows_of_file(self, first: int, last: int, rows: int) -> tuple[int, int]:

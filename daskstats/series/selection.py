@@ -6,6 +6,7 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
+from dask.array import concatenate
 from dask.base import tokenize
 from numpy.typing import ArrayLike
 
@@ -168,6 +169,8 @@ def _in_memory(source: Source, frames: np.ndarray, region: tuple[slice, slice]) 
         return FrameListSource([array[index] for index in frames])
     if isinstance(source, DaskSource):
         array = source.array[(slice(None), *region)]
+        if steps is None and hasattr(array, "expr"):  # dask fails to take indices of expressions
+            return DaskSource(concatenate([array[first:end] for first, end in _runs(frames)]))
         return DaskSource(array[frames if steps is None else steps])
     return None
 

@@ -11,6 +11,7 @@ from fakes import FakeSeries, Ramp
 from test_reprs import Page
 
 import daskstats as stats
+from daskstats.graph.arrays import EXPRESSIONS
 
 NAMES = ["max", "average"]
 
@@ -41,6 +42,7 @@ def test_dask_computes_it_to_a_dict(series):
     check(pickle.loads(pickle.dumps(stats.aggregate(series.stack(), NAMES))).compute(), series)
 
 
+@pytest.mark.graphs
 def test_other_collections_are_made_of_it(series):
     images = stats.aggregate(series, NAMES)
     for function in (dask.persist, dask.optimize):
@@ -82,9 +84,9 @@ def test_it_is_a_table(series):
     for (_, shape, dtype, size, tasks), image in zip(rows, images.values(), strict=True):
         assert shape == " x ".join(map(str, image.shape))
         assert dtype == str(image.dtype)
-        assert size == dask.utils.format_bytes(image.nbytes)
+        assert size == dask.utils.format_bytes(image.size * image.dtype.itemsize)
         assert tasks == str(len(image.dask))
     assert len(repr(images).splitlines()) == 4
     for name, image in images.items():
-        assert repr(image).startswith(f"dask.array<{name}, ")
+        assert EXPRESSIONS or repr(image).startswith(f"dask.array<{name}, ")
         assert key_split(image.name) == name
