@@ -32,7 +32,8 @@ ROOMS = re.findall(r"^\| `(\w+)` \|", MAP, re.M)
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_run(name):
+def test_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write files
     module = importlib.import_module(name)
     assert module.__doc__, f"{name} does not say which question it answers"
     with np.printoptions(threshold=1000, precision=8):  # which other packages change
