@@ -48,6 +48,7 @@ html_sidebars = {"index": [], "quickstart": [], "api": [], "comparison": [], "be
 html_theme_options = {
     "github_url": REPOSITORY,
     "header_links_before_dropdown": 7,
+    "navbar_persistent": ["search-button"],
     "show_prev_next": False,
     "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
     "footer_start": ["copyright"],
@@ -59,7 +60,8 @@ copybutton_prompt_is_regexp = True
 
 def lead_to_the_repository(app, name, content):
     """Have links to files outside of the site lead to the repository."""
-    content[0] = content[0].replace("](../", f"]({REPOSITORY}/blob/main/")
+    outside = "../" * (1 + name.count("/"))
+    content[0] = content[0].replace(f"]({outside}", f"]({REPOSITORY}/blob/main/")
 
 
 def draw_plots(app):

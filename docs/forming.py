@@ -47,9 +47,7 @@ def main() -> None:
         simulate(series, FRAMES, (SIZE, SIZE), seed=4)
         every = pictures(series)
     # A pixel that keeps its level is drawn as the index that is transparent.
-    changes = [
-        np.where(now == before, SAME, now).astype("u1") for before, now in pairwise(every)
-    ]
+    changes = [np.where(now == before, SAME, now).astype("u1") for before, now in pairwise(every)]
     frames = [Image.fromarray(picture, "P") for picture in (every[0], *changes)]
     colors = np.frombuffer(palette("inferno"), "u1").reshape(256, 3)
     chosen = [[128, 128, 128], *colors[np.linspace(1, 255, LEVELS - 1).astype(int)].tolist()]
@@ -57,9 +55,7 @@ def main() -> None:
         frame.putpalette([value for color in chosen for value in color])
     times = [110] * (STEPS - 1) + [3000]
     kept = {"transparency": SAME, "disposal": 1, "optimize": False}
-    frames[0].save(
-        TARGET, save_all=True, append_images=frames[1:], duration=times, loop=0, **kept
-    )
+    frames[0].save(TARGET, save_all=True, append_images=frames[1:], duration=times, loop=0, **kept)
     print(f"{TARGET.name}: {TARGET.stat().st_size / 1e3:.0f} kB")
 
 
