@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import shlex
@@ -201,6 +202,33 @@ def test_commands_of_the_pages_are_commands(page):
     assert len(calls) >= 6 * (page == "README.md")
     for name, *args in calls:
         commands.main.commands[name].make_context(name, args)
+
+
+def rows(result, table=0):
+    text = (ROOT / "benchmarks/results" / f"{result}.json").read_text()
+    return json.loads(text)["tables"][table]["rows"]
+
+
+def test_ratios_of_the_readme_are_those_of_the_benchmarks():
+    goals = dict(row[:2] for row in rows("compare-goals"))
+    peers = ("numpy percentile", "dask.array", "HEXRD loops")
+    peaks = [row[6] for row in rows("memory") if row[1] == "median" and row[2] != "8 at once"]
+    expected = {
+        "median in memory": [goals[f"median / {peer}"] for peer in peers],
+        "average in memory": [goals[f"average / {peer}"] for peer in peers[1:]],
+        "maximum in memory": [goals[f"max / {peer}"] for peer in peers[1:]],
+        "maximum of gzip": [row[4] for row in rows("files") if row[0] == "gzip"],
+        "maximum, average": [
+            row[3] for row in rows("aggregate") if row[:2] == ["zarr zstd", "all"]
+        ],
+        "60 intermediate": [row[4] for row in rows("steps") if row[1:3] == ["max", 60]][:1],
+        "median of a series": [min(peaks), max(peaks)],
+    }
+    text = (ROOT / "README.md").read_text()
+    for beginning, values in expected.items():
+        (line,) = re.findall(rf"^\| {beginning}.*$", text, re.M)
+        shown = re.split(", | to ", line.split(" | ")[1])
+        assert shown == [f"{value:.3g}" for value in values], beginning
 
 
 def test_every_statistic_is_documented():
