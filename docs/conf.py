@@ -22,6 +22,7 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["_drawn"]
+templates_path = ["_templates"]
 suppress_warnings = ["config.cache"]  # an example of this file, a function, cannot be cached
 
 # Every name in single backquotes is a link if it is one of the reference.

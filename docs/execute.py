@@ -24,7 +24,7 @@ def execute(path: Path) -> None:
     book = nbformat.reads(text, as_version=4)
     for cell in book.cells:
         cell.metadata.pop("execution", None)  # times, which differ each time
-    book.metadata["language_info"] = {"name": "python"}
+    book.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     nbformat.write(book, path)
 
 
