@@ -102,3 +102,24 @@ def test_all_scripts_are_run():
 def test_every_peer_is_registered():
     modules = {path.stem for path in (BENCHMARKS / "peers").glob("*.py")} - {"__init__", "base"}
     assert modules <= set(vars(sys.modules["peers"]))
+
+
+def test_the_cost_of_a_change(tmp_path):
+    """The slowest first; statistics that only one run has are left out."""
+    header = ["series", "statistic", "peer", "GB/s", "of the best peer", "of the limit", "peak MiB"]
+
+    def result(name, **speeds):
+        rows = [["u2", each, "daskstats (2 threads)", speeds[each], 1, 1, 7] for each in speeds]
+        rows.append(["u2", "max", "numpy (1 thread)", 5, 1, 1, 0])
+        table = {"title": None, "header": header, "rows": rows}
+        (tmp_path / name).write_text(json.dumps({"tables": [table]}))
+        return str(tmp_path / name)
+
+    before = result("before.json", max=10, sum=4, std=3)
+    after = result("after.json", sum=5, max=9)
+    done = run("change.py", before, after)
+    lines = [line.replace(" ", "").split("|")[1:-1] for line in done.stdout.splitlines()]
+    assert lines[2:] == [
+        ["u2", "max", "10", "9", "0.9", "7", "7"],
+        ["u2", "sum", "4", "5", "1.25", "7", "7"],
+    ]

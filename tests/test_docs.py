@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import shlex
@@ -16,6 +17,7 @@ import yaml
 
 import daskstats as stats
 from daskstats.cli import commands
+from daskstats.simulate import simulate
 from daskstats.statistics import STATISTICS
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +34,8 @@ ROOMS = re.findall(r"^\| `(\w+)` \|", MAP, re.M)
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_run(name):
+def test_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write files
     module = importlib.import_module(name)
     assert module.__doc__, f"{name} does not say which question it answers"
     with np.printoptions(threshold=1000, precision=8):  # which other packages change
@@ -135,10 +138,26 @@ GUIDES = [
     "docs/checkpoints.md",
     "docs/compiling.md",
     "docs/files.md",
+    "docs/index.md",
     "docs/memory.md",
     "docs/notebook.md",
+    "docs/quickstart.md",
     "docs/statistics.md",
 ]
+
+# The tests of clusters run the examples of clusters.md; architecture.md shows parts of files.
+OTHERS = ["docs/clusters.md", "docs/architecture.md"]
+
+WITHOUT_PYTHON = [
+    "docs/benchmarks.md",
+    "docs/changes.md",
+    "docs/comparison.md",
+    "docs/contributing.md",
+    "docs/gallery/index.md",
+    "docs/guides.md",
+    "docs/project.md",
+]
+PAGES = [*GUIDES, *OTHERS, *WITHOUT_PYTHON, "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
 
 
 def blocks(guide, language):
@@ -148,6 +167,7 @@ def blocks(guide, language):
 @pytest.mark.parametrize("guide", GUIDES)
 def test_examples_of_the_guides_run(tmp_path, monkeypatch, guide):
     monkeypatch.chdir(tmp_path)
+    simulate("scan.h5", 20, (32, 24))  # some take a file of the reader
     found = blocks(guide, "python")
     assert found
     namespace: dict = {}
@@ -156,18 +176,59 @@ def test_examples_of_the_guides_run(tmp_path, monkeypatch, guide):
 
 
 def test_every_guide_is_tested():
-    # That of clusters is run by the tests of clusters.
-    found = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
-    assert found == {*GUIDES[1:], "docs/clusters.md", "docs/architecture.md"}
+    found = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("**/*.md")}
+    assert found == {*GUIDES[1:], *OTHERS, *WITHOUT_PYTHON}
+    assert not [page for page in WITHOUT_PYTHON if blocks(page, "python") + blocks(page, "py")]
 
 
-def test_commands_of_the_readme_are_commands():
-    lines = [line for block in blocks("README.md", "sh") for line in block.splitlines()]
-    calls = [part for line in lines for part in line.split(" && ") if part.startswith("daskstats ")]
-    assert len(calls) >= 6
-    for call in calls:
-        _, name, *args = shlex.split(call)
+def test_parts_of_files_are_in_these_files():
+    (format_,) = blocks("docs/architecture.md", "python")
+    assert format_ in (ROOT / "daskstats/formats/mrc.py").read_text()
+
+
+def commands_of(page):
+    """Yield the calls of daskstats on a page, as lists of words."""
+    for block in blocks(page, "sh") + blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in line.split(" && "):
+                words = shlex.split(part, comments=True)
+                if words[:1] == ["daskstats"]:
+                    yield [word for word in words[1:] if word != "&"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_the_pages_are_commands(page):
+    calls = list(commands_of(page))
+    assert len(calls) >= 6 * (page == "README.md")
+    for name, *args in calls:
         commands.main.commands[name].make_context(name, args)
+
+
+def rows(result, table=0):
+    text = (ROOT / "benchmarks/results" / f"{result}.json").read_text()
+    return json.loads(text)["tables"][table]["rows"]
+
+
+def test_ratios_of_the_readme_are_those_of_the_benchmarks():
+    goals = dict(row[:2] for row in rows("compare-goals"))
+    peers = ("numpy percentile", "dask.array", "HEXRD loops")
+    peaks = [row[6] for row in rows("memory") if row[1] == "median" and row[2] != "8 at once"]
+    expected = {
+        "median in memory": [goals[f"median / {peer}"] for peer in peers],
+        "average in memory": [goals[f"average / {peer}"] for peer in peers[1:]],
+        "maximum in memory": [goals[f"max / {peer}"] for peer in peers[1:]],
+        "maximum of gzip": [row[4] for row in rows("files") if row[0] == "gzip"],
+        "maximum, average": [
+            row[3] for row in rows("aggregate") if row[:2] == ["zarr zstd", "all"]
+        ],
+        "60 intermediate": [row[4] for row in rows("steps") if row[1:3] == ["max", 60]][:1],
+        "median of a series": [min(peaks), max(peaks)],
+    }
+    text = (ROOT / "README.md").read_text()
+    for beginning, values in expected.items():
+        (line,) = re.findall(rf"^\| {beginning}.*$", text, re.M)
+        shown = re.split(", | to ", line.split(" | ")[1])
+        assert shown == [f"{value:.3g}" for value in values], beginning
 
 
 def test_every_statistic_is_documented():
@@ -190,10 +251,7 @@ def headings_of(page):
     return [re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles]
 
 
-@pytest.mark.parametrize(
-    "guide",
-    [*GUIDES, "docs/clusters.md", "docs/architecture.md", "CONTRIBUTING.md", "CHANGELOG.md"],
-)
+@pytest.mark.parametrize("guide", PAGES)
 def test_links_lead_somewhere(guide):
     place = (ROOT / guide).parent
     for target in re.findall(r"\]\(([^)]+)\)", (ROOT / guide).read_text()):

@@ -17,6 +17,7 @@ REACHED = {
     "tuned numeric constants": (88,),
     "Any per 1000 lines": (9.3,),
     "'what' / 'who', 'whose' per 10,000 words of prose": (1.2, 2.7),
+    "'what' / 'who', 'whose' per 10,000 words of the pages": (8, 2),
     "files that ask for the kind of scheduler": (1,),
     "rooms that the series of `median` passes / returns": (6, 0),
 }
@@ -76,6 +77,11 @@ def asks(scheduler):
 def uses(scheduler):
     return scheduler.workers
 '''
+
+
+def test_words_of_pages_are_those_of_prose():
+    page = "# Who?\n\n```py\nwhat = 1\n```\nIt is [what](https://who.org) `whose` says."
+    assert figures.prose_of_page(page) == ["who", "it", "is", "what", "says"]
 
 
 def test_the_figures_count_as_they_say():

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 import zarr
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -44,6 +45,22 @@ def test_declared_versions_are_those_that_are_tested():
 def test_every_extra_agrees():
     every = declared(*project()["optional-dependencies"])
     assert {name: every[name] for name in constraints()} == constraints()
+
+
+def test_the_other_files_of_the_package_say_the_same():
+    """The recipe of conda and the citation."""
+    recipe = yaml.safe_load((ROOT / "conda/recipe.yaml").read_text())
+    python, *others = recipe["requirements"]["run"]
+    assert python == f"python {project()['requires-python']}"
+    assert dict(other.split(" >=") for other in others) == declared()
+    assert recipe["requirements"]["host"][0] == python
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert project()["version"] == citation["version"] == recipe["context"]["version"]
+
+
+def test_all_is_for_users():
+    (text,) = project()["optional-dependencies"]["all"]
+    assert Requirement(text).extras.isdisjoint({"bench", "docs", "test"})
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ beyond their bounds. `tests/test_figures.py` keeps the values from growing again
 
 import ast
 import io
+import json
 import re
 import sys
 import tokenize
@@ -14,7 +15,8 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
-PACKAGE = Path(__file__).resolve().parents[1] / "daskstats"
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "daskstats"
 
 # Numbers that nobody could tune, with the reason: facts of a file format, of integers, of crystals.
 # Each name is given a number once in the package, so that no other number is exempt with it.
@@ -96,6 +98,7 @@ def figures(package: Path = PACKAGE) -> list[Figure]:
     counts = sorted(map(arguments, functions))
     files = sorted((text.count("\n") for text in texts.values()), reverse=True)
     words = [word for path, text in texts.items() for word in prose(text, trees[path])]
+    pages = [word for text in pages_of(package.parent) for word in prose_of_page(text)]
     lines = sum(code_lines(text, trees[path]) for path, text in texts.items())
     anys = sum(map(uses_of_any, trees.values()))
     asked = sum(asks_for_the_scheduler(tree) for tree in trees.values())
@@ -108,6 +111,11 @@ def figures(package: Path = PACKAGE) -> list[Figure]:
         Figure(
             "'what' / 'who', 'whose' per 10,000 words of prose",
             (rate(words, {"what"}), rate(words, {"who", "whose", "whom"})),
+            (10, 3),
+        ),
+        Figure(
+            "'what' / 'who', 'whose' per 10,000 words of the pages",
+            (rate(pages, {"what"}), rate(pages, {"who", "whose", "whom"})),
             (10, 3),
         ),
         Figure("files that ask for the kind of scheduler", (asked,), (1,)),
@@ -225,6 +233,22 @@ def prose(text: str, tree: ast.AST) -> list[str]:
     found = [re.sub(r"^\s*(>>>|\.\.\.).*$", "", each, flags=re.M) for each in found]
     found += [token.string for token in comments(text)]
     return [word.lower() for each in found for word in re.findall(r"[A-Za-z]+", each)]
+
+
+def pages_of(root: Path) -> Iterator[str]:
+    """Yield the Markdown of the repository: README, guides, and the cells of notebooks."""
+    for path in sorted((*root.glob("*.md"), *root.glob("docs/**/*.md"))):
+        yield path.read_text()
+    for path in sorted(root.glob("docs/**/*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        yield from ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def prose_of_page(text: str) -> list[str]:
+    """Return the words of a page, without code and addresses."""
+    for code in (r"^(```+).*?^\1", r"`[^`]*`", r"\]\([^)]*\)", r"<[^>]*>"):
+        text = re.sub(code, " ", text, flags=re.M | re.S)
+    return [word.lower() for word in re.findall(r"[A-Za-z]+", text)]
 
 
 def rate(words: list[str], wanted: set[str]) -> float:

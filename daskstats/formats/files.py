@@ -68,7 +68,7 @@ def open_files(
         If the frames of two files differ in shape or dtype, or one file shows another one's.
     """
     one = isinstance(names, str | os.PathLike)
-    given = [os.fsdecode(name) for name in ([names] if one else names)]  # type: ignore
+    given = [os.fsdecode(name) for name in ([names] if one else names)]  # type: ignore[arg-type, union-attr]
     if not given:
         raise ValueError("the list of files is empty")
     opener = opener or Opener()
