@@ -356,6 +356,7 @@ def layout(series: Source, nframes: int) -> Layout:
         row_unit=series.row_unit or rows,
         in_memory=series.in_memory and not copied,
         buffers=series.buffers + (copied and not series.in_memory),
+        stored=series.stored,
         again=series.again,
         apart=series.apart,
         widened=4 if series.dtype == np.float16 else 0,
