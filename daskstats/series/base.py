@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike
 
 from ..planning.values import Layout
 from .foreign import check_plain
+from .orders import common_flip, in_c_order
 from .piece import Piece
 
 T = TypeVar("T")
@@ -181,8 +182,9 @@ class Source:
             for block in self._try(begin, begin + step, first, last)
         ]
         self._check_blocks(blocks, start, stop, first, last)
-        frames = [as_frames(block, self.dtype) for block in blocks]
-        return Piece(frames if self.in_memory else join_small(frames))
+        flip = common_flip(blocks)
+        frames = [as_frames(flip.stored(block), self.dtype) for block in blocks]
+        return Piece(frames if self.in_memory else join_small(frames), flip)
 
     def _try(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         return read_patiently(partial(self.read, start, stop, first, last), start, stop)
@@ -295,7 +297,7 @@ def as_frames(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
     )
     if contiguous and block.dtype == dtype and block.dtype.isnative:
         return block
-    return np.ascontiguousarray(block, dtype=dtype)
+    return in_c_order(block, dtype)
 
 
 def check_shape(shape: Iterable[Any]) -> tuple[int, int]:

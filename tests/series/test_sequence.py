@@ -11,6 +11,7 @@ from helpers import DTYPES, check_series, make_frames
 
 from daskstats.series import base
 from daskstats.series.opening import as_series
+from daskstats.series.orders import flip_of
 from daskstats.series.sequence import SequenceSource
 
 
@@ -74,6 +75,28 @@ def test_whole_frames_are_not_copied():
     frames = make_frames("u2")
     (piece,) = as_series(FakeSeries(frames)).pieces(0, 7, 0, 5, 7)
     assert [np.shares_memory(block, frames) for block in piece] == [False] + [True] * 6
+
+
+def test_large_frames_are_copied_into_memory_that_is_used_again():
+    """In their own memory order, and each is released before the next is fetched."""
+    frames = np.stack([np.full((300, 400), value, "u2") for value in range(24)])
+    for decode in (np.copy, lambda frame: np.asfortranarray(frame)[::-1]):
+        fetched, places = [], []
+
+        def fetch(frame, decode=decode, fetched=fetched):
+            assert not any(reference() is not None for reference in fetched)
+            copy = decode(frame)
+            fetched.append(weakref.ref(copy if copy.base is None else copy.base))
+            return copy
+
+        for piece in as_series(FakeSeries(frames, decode=fetch)).pieces(0, 24, 0, 300, 8):
+            assert piece.flip == flip_of(decode(frames[0]))
+            first = 8 * len(places)
+            assert [int(block.max()) for block in piece.stored] == list(range(first, first + 8))
+            places.append({block.ctypes.data for block in piece.stored})
+            del piece
+        assert len(places[0]) == 8
+        assert places[0] == places[1] == places[2]
 
 
 @pytest.mark.usefixtures("_no_frame_is_small")
