@@ -48,6 +48,9 @@ class BufferPool:
         Bytes of the largest buffer to keep.
     nbytes : int, optional
         Bytes of all buffers that are kept, at most.
+    strict : bool
+        Whether buffers of other sizes are given up for a new one, so that all together never take
+        more than were in use at some time.
 
     Examples
     --------
@@ -57,9 +60,15 @@ class BufferPool:
     True
     """
 
-    def __init__(self, pieces: int, largest: int | None = None, nbytes: int | None = None) -> None:
+    def __init__(
+        self,
+        pieces: int,
+        largest: int | None = None,
+        nbytes: int | None = None,
+        strict: bool = False,
+    ) -> None:
         self._free: deque[np.ndarray] = deque(maxlen=pieces)
-        self._largest, self._nbytes = largest, nbytes
+        self._largest, self._nbytes, self._strict = largest, nbytes, strict
 
     def array(
         self, shape: tuple[int, ...], dtype: DTypeLike, nbytes: int | None = None
@@ -79,6 +88,10 @@ class BufferPool:
             if memory.nbytes == nbytes:
                 return memory
             self._free.appendleft(memory)
+        left = nbytes if self._strict else 0
+        with suppress(IndexError):  # no more of them
+            while left > 0:
+                left -= self._free.popleft().nbytes
         return _fresh(nbytes)
 
     def take_back(self, memory: np.ndarray) -> None:
@@ -115,14 +128,14 @@ def _mapped(nbytes: int) -> mmap.mmap:
 
 # Buffers of frames that were folded, at most 64 MB. Without them each frame of 2 MB costs 512 page
 # faults, 0.7 ms.
-_frames = BufferPool(pieces=64, nbytes=64 << 20)
+_frames = BufferPool(pieces=64, nbytes=64 << 20, strict=True)
 
 # The allocator has smaller arrays at hand itself.
 POOLED = 128 << 10
 
 
 def frame_buffer(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an uninitialised array for a whole frame, in a pooled buffer unless it is small."""
+    """Return an uninitialised array for frames, in a pooled buffer unless it is small."""
     if prod(shape) * dtype.itemsize < POOLED:
         return np.empty(shape, dtype)
     return _frames.array(shape, dtype)

@@ -48,13 +48,13 @@ def copy_frames(frames: np.ndarray, out: np.ndarray) -> None:
 
 def in_c_order(frames: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
     """Return a copy of images in C order, and of another dtype if one is given."""
-    out = np.empty(frames.shape, dtype or frames.dtype)
+    out = frame_buffer(frames.shape, dtype or frames.dtype)
     copy_frames(frames, out)
     return out
 
 
 def pooled_copy(frame: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return a copy of a whole frame, in the same memory order but without gaps."""
+    """Return a copy of a frame, in the same memory order but without gaps."""
     flip = flip_of(frame)
     stored = flip.stored(frame)
     out = frame_buffer(stored.shape, dtype)

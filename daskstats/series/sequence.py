@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..memory.pool import POOLED
+from ..planning.values import PIECE
 from .base import Source, check_count, check_dtype, check_frame, check_native, check_shape
 from .foreign import check_plain
 from .orders import pooled_copy
@@ -31,9 +32,9 @@ class SequenceSource(Source):
                 f"{type(ims).__name__} is not an image series: it needs len(ims), ims[i], "
                 f"ims.shape and ims.dtype ({error})"
             ) from error
-        # A fold of frames that are not in C order turns its state at the end, an array at a time,
-        # of at most 8 bytes per pixel; one frame is counted anyway.
-        self.stored = max(0.0, 8 / self.dtype.itemsize - 1)
+        # A fold that turns its state for a piece of frames in another memory order has two of one
+        # of its arrays, with at most 8 bytes per pixel; one frame is counted anyway.
+        self.buffers = max(0.0, 8 / self.dtype.itemsize - 1) / PIECE
         self._ims = ims
         self._open(id(ims))
 

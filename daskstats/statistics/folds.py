@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from ..planning.values import PIECE
 from ..series.flips import UNFLIPPED, Flip
 from ..series.orders import copy_frames
 from ..series.sparse import SparsePiece
@@ -59,10 +60,7 @@ def choose_loops(needs: Sequence[Accumulator], small: bool, counted: bool) -> li
 
 
 def turn_state(state: State, before: Flip, after: Flip) -> Flip:
-    """Turn the arrays of a state of frames with one flip to the memory order of another's.
-
-    A state is turned twice by a task, whatever the number of its frames.
-    """
+    """Turn the arrays of a state from the memory order of frames with one flip to another's."""
     if before != after:
         for name, array in state.items():
             if array.ndim:  # not the number of frames
@@ -106,7 +104,7 @@ class Fold:
         state: State | None = None,
     ) -> State:
         """Fold pieces, into a state that is overwritten if one is given."""
-        state, sparse, flip = dict(state or {}), None, UNFLIPPED
+        state, sparse, flip = {} if state is None else state, None, UNFLIPPED
         for piece in pieces:
             if isinstance(piece, SparsePiece) and self.knows_sparse(piece.dtype):
                 flip = turn_state(state, flip, UNFLIPPED)
@@ -115,7 +113,7 @@ class Fold:
                 start += sparse.add(piece)
             else:
                 frames = piece.dense() if isinstance(piece, SparsePiece) else Piece.of(piece)
-                if not all(each.by_pixel for each in self._loops(is_small(frames.dtype))):
+                if not self._turns_state(frames, flip):
                     frames = Piece(frames.arrays)
                 flip = turn_state(state, flip, frames.flip)
                 start += self._add(Piece(frames.stored), start, state)
@@ -130,6 +128,15 @@ class Fold:
         """Whether sparse pieces of a dtype are folded as they are."""
         loops = self._loops(is_small(frames))
         return self.validity is None and all(knows_sparse(each, frames) for each in loops)
+
+    def _turns_state(self, piece: Piece, flip: Flip) -> bool:
+        """Whether the state is turned to the memory order of a piece, or else the frames.
+
+        A few frames are turned in less memory, and no more time, than a state.
+        """
+        loops = self._loops(is_small(piece.dtype))
+        enough = piece.nframes >= PIECE or piece.flip == flip
+        return enough and all(each.by_pixel for each in loops)
 
     def _add(self, piece: Piece, start: int, state: State) -> int:
         for loop in self._open(piece, start, state):

@@ -75,3 +75,16 @@ def test_memory_of_another_size_stays_for_the_next():
     place = pool.array((8,), "u1").ctypes.data
     pool.array((9,), "u1")
     assert pool.array((8,), "u1").ctypes.data == place
+
+
+def test_buffers_of_another_size_make_room_in_a_strict_pool():
+    pool = BufferPool(pieces=9, strict=True)
+    arrays = [pool.array((size,), "u1") for size in (100, 300, 600)]
+    while arrays:
+        del arrays[0]
+    kept = pool.array((301,), "u1")
+    assert [memory.nbytes for memory in pool._free] == [600]
+    more = pool.array((700,), "u1")
+    assert not pool._free
+    del kept, more
+    assert sorted(memory.nbytes for memory in pool._free) == [301, 700]
