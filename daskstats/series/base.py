@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..planning.values import Layout
+from ..planning.values import PIECE, Layout
 from .foreign import check_plain
 from .orders import common_flip, in_c_order
 from .piece import Piece
@@ -170,8 +170,12 @@ class Source:
         """
         edge = start - start % count if count % self.frame_unit == 0 else start
         while edge < stop:
+            frames = max(start, edge), min(stop, edge + count)
             # No variable holds the blocks here: the next ones are read after they are released.
-            yield self._piece(max(start, edge), min(stop, edge + count), first, last)
+            if count < PIECE:  # a few are turned in less memory than the state of a fold
+                yield Piece(self._piece(*frames, first, last).arrays)
+            else:
+                yield self._piece(*frames, first, last)
             edge += count
 
     def _piece(self, start: int, stop: int, first: int, last: int) -> Piece:

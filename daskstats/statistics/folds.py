@@ -7,7 +7,6 @@ from math import prod
 
 import numpy as np
 
-from ..planning.values import PIECE
 from ..series.flips import UNFLIPPED, Flip
 from ..series.orders import copy_frames
 from ..series.sparse import SparsePiece
@@ -113,7 +112,7 @@ class Fold:
                 start += sparse.add(piece)
             else:
                 frames = piece.dense() if isinstance(piece, SparsePiece) else Piece.of(piece)
-                if not self._turns_state(frames, flip):
+                if not all(each.by_pixel for each in self._loops(is_small(frames.dtype))):
                     frames = Piece(frames.arrays)
                 flip = turn_state(state, flip, frames.flip)
                 start += self._add(Piece(frames.stored), start, state)
@@ -128,15 +127,6 @@ class Fold:
         """Whether sparse pieces of a dtype are folded as they are."""
         loops = self._loops(is_small(frames))
         return self.validity is None and all(knows_sparse(each, frames) for each in loops)
-
-    def _turns_state(self, piece: Piece, flip: Flip) -> bool:
-        """Whether the state is turned to the memory order of a piece, or else the frames.
-
-        A few frames are turned in less memory, and no more time, than a state.
-        """
-        loops = self._loops(is_small(piece.dtype))
-        enough = piece.nframes >= PIECE or piece.flip == flip
-        return enough and all(each.by_pixel for each in loops)
 
     def _add(self, piece: Piece, start: int, state: State) -> int:
         for loop in self._open(piece, start, state):

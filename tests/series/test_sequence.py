@@ -10,6 +10,7 @@ from fakes import Fail, FakeSeries, Mock, NumpyIntegers, read_only
 from helpers import DTYPES, check_series, make_frames
 
 from daskstats.series import base
+from daskstats.series.flips import FLIPS, UNFLIPPED
 from daskstats.series.opening import as_series
 from daskstats.series.orders import flip_of
 from daskstats.series.sequence import SequenceSource
@@ -97,6 +98,14 @@ def test_large_frames_are_copied_into_memory_that_is_used_again():
             del piece
         assert len(places[0]) == 8
         assert places[0] == places[1] == places[2]
+
+
+def test_pieces_of_a_few_frames_are_in_c_order():
+    """Where memory is short: a fold would need more for its state."""
+    frames = make_frames("u2", 9)
+    series = as_series(FakeSeries([np.asfortranarray(frame) for frame in frames]))
+    for count, flips in ((9, [FLIPS["t"]]), (8, [FLIPS["t"]] * 2), (7, [UNFLIPPED] * 2)):
+        assert [piece.flip for piece in series.pieces(0, 9, 0, 5, count)] == flips
 
 
 @pytest.mark.usefixtures("_no_frame_is_small")
