@@ -46,6 +46,11 @@ class Piece:
             self.flip = UNFLIPPED
         return self.stored
 
+    @property
+    def views(self) -> list[np.ndarray]:
+        """The frames, as views of the stored arrays."""
+        return [self.flip.of(block) for block in self.stored]
+
     @classmethod
     def of(cls, arrays: "Piece | Sequence[np.ndarray]") -> "Piece":
         """Return a piece itself, or the piece of some arrays."""
