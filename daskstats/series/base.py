@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..planning.values import PIECE, Layout
+from .flips import UNFLIPPED
 from .foreign import check_plain
 from .orders import common_flip, in_c_order
 from .piece import Piece
@@ -161,7 +162,8 @@ class Source:
         Yields
         ------
         Piece
-            Arrays (frames, rows, cols), in native byte order, each frame contiguous.
+            Arrays (frames, rows, cols), in native byte order, each frame contiguous; they may be
+            stored in another memory order, which is the one of the frames that were read.
 
         Raises
         ------
@@ -187,7 +189,9 @@ class Source:
         ]
         self._check_blocks(blocks, start, stop, first, last)
         flip = common_flip(blocks)
-        frames = [as_frames(flip.stored(block), self.dtype) for block in blocks]
+        if flip != UNFLIPPED:
+            blocks = [flip.stored(block) for block in blocks]
+        frames = [as_frames(block, self.dtype) for block in blocks]
         return Piece(frames if self.in_memory else join_small(frames), flip)
 
     def _try(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
