@@ -9,6 +9,7 @@ import mmap
 from collections import deque
 from contextlib import suppress
 from math import prod
+from threading import RLock
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -51,6 +52,8 @@ class BufferPool:
     busy : int, optional
         Bytes to keep at most while as many are in use. Then all buffers together never take more
         than were in use at some time: those of other sizes are given up for a new one.
+    smallest : int
+        Bytes of the smallest array in a buffer: the allocator has smaller ones at hand itself.
 
     Examples
     --------
@@ -66,19 +69,25 @@ class BufferPool:
         largest: int | None = None,
         nbytes: int | None = None,
         busy: int | None = None,
+        smallest: int = 0,
     ) -> None:
         self._free: deque[np.ndarray] = deque(maxlen=pieces)
         self._largest, self._nbytes, self._busy = largest, nbytes, busy
-        self._used: deque[int] = deque()
+        self.smallest = smallest
+        # A buffer may come back while its thread counts another, so the lock is reentrant.
+        self._used, self._lock = 0, RLock()
 
     def array(
         self, shape: tuple[int, ...], dtype: DTypeLike, nbytes: int | None = None
     ) -> np.ndarray:
         """Return an uninitialised array, at the beginning of ``nbytes`` if more are given."""
         dtype = np.dtype(dtype)
-        memory = self._taken(nbytes or prod(shape) * dtype.itemsize)
-        if self._busy is not None:
-            self._used.append(memory.nbytes)
+        nbytes = nbytes or prod(shape) * dtype.itemsize
+        if nbytes < self.smallest:
+            return np.empty(shape, dtype)
+        memory = self._taken(nbytes)
+        with self._lock:
+            self._used += nbytes
         return np.asarray(PooledBuffer(self, memory, shape, dtype))
 
     def _taken(self, nbytes: int) -> np.ndarray:
@@ -101,10 +110,11 @@ class BufferPool:
         """Keep memory for the next array."""
         if self._largest is None or memory.nbytes <= self._largest:
             self._free.append(memory)
+        with self._lock:
+            self._used -= memory.nbytes
         most = self._nbytes
         if self._busy is not None:
-            self._used.remove(memory.nbytes)
-            most = max(most or 0, min(self._busy, sum(self._used.copy())))
+            most = max(most or 0, min(self._busy, self._used))
         if most is not None:
             with suppress(IndexError):  # other threads were faster
                 while sum(piece.nbytes for piece in self._free.copy()) > most:
@@ -136,14 +146,4 @@ def _mapped(nbytes: int) -> mmap.mmap:
 # Buffers of frames that were folded. Without them a frame of 2 MB costs 512 page faults, 0.7 ms,
 # and larger ones are filled with zeros first: a thread finds the maximum of 60 raw frames of 8 MB
 # in 127 ms instead of 69.
-_frames = BufferPool(pieces=64, nbytes=64 << 20, busy=512 << 20)
-
-# The allocator has smaller arrays at hand itself.
-POOLED = 128 << 10
-
-
-def frame_buffer(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an uninitialised array for frames, in a pooled buffer unless it is small."""
-    if prod(shape) * dtype.itemsize < POOLED:
-        return np.empty(shape, dtype)
-    return _frames.array(shape, dtype)
+frame_pool = BufferPool(pieces=64, nbytes=64 << 20, busy=512 << 20, smallest=128 << 10)

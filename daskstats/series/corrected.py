@@ -8,7 +8,7 @@ import numpy as np
 from dask.array import Array, from_array
 from dask.base import tokenize
 
-from ..memory.pool import frame_buffer
+from ..memory.pool import frame_pool
 from .base import Cut, CutSource, Source
 from .daskarrays import DaskSource
 from .flips import UNFLIPPED, Flip, check_flip
@@ -129,7 +129,7 @@ class CorrectedSource(CutSource):
         """Return rows from ``first`` on of frames of the file, less those of the dark."""
         assert self.dark is not None
         image = self.dark.image[first : first + block.shape[1]]
-        out = frame_buffer(block.shape, self.dtype)
+        out = frame_pool.array(block.shape, self.dtype)
         for frame, difference in zip(block, out, strict=True):
             self.dark.subtract(frame, image, difference)
         return out

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..memory.pool import frame_buffer
+from ..memory.pool import frame_pool
 from .flips import UNFLIPPED, Flip
 
 # Bytes of each row of a transposed copy that are written before the next row: the columns that
@@ -48,7 +48,7 @@ def copy_frames(frames: np.ndarray, out: np.ndarray) -> None:
 
 def in_c_order(frames: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
     """Return a copy of images in C order, and of another dtype if one is given."""
-    out = frame_buffer(frames.shape, dtype or frames.dtype)
+    out = frame_pool.array(frames.shape, dtype or frames.dtype)
     copy_frames(frames, out)
     return out
 
@@ -57,6 +57,6 @@ def pooled_copy(frame: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return a copy of a frame, in the same memory order but without gaps."""
     flip = flip_of(frame)
     stored = flip.stored(frame)
-    out = frame_buffer(stored.shape, dtype)
+    out = frame_pool.array(stored.shape, dtype)
     np.copyto(out, stored)
     return flip.of(out)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..memory.pool import POOLED
+from ..memory.pool import frame_pool
 from ..planning.values import PIECE
 from .base import Source, check_count, check_dtype, check_frame, check_native, check_shape
 from .foreign import check_plain
@@ -83,7 +83,7 @@ class SequenceSource(Source):
         # Another thread may have had the same buffer, and have released it.
         if doubts != self._gate.doubts:
             return None
-        return self._cut(frame, first, last, own and frame.nbytes >= POOLED)
+        return self._cut(frame, first, last, own and frame.nbytes >= frame_pool.smallest)
 
     def _rows_alone(self, index: int, first: int, last: int) -> np.ndarray:
         frame = self._frame(index)
@@ -92,7 +92,7 @@ class SequenceSource(Source):
         if lasting is False and not self._gate.refilled:
             payload = lasting = own = is_own(frame, LOOKS)
         self._gate.note(lasting)
-        copied = frame.nbytes >= POOLED if own else not payload
+        copied = frame.nbytes >= frame_pool.smallest if own else not payload
         return self._cut(frame, first, last, copied)
 
     def _cut(self, frame: np.ndarray, first: int, last: int, copied: bool) -> np.ndarray:

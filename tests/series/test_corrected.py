@@ -330,7 +330,8 @@ def test_names_in_a_graph_tell_corrections_apart():
 @pytest.mark.parametrize("flip", [None, "hv", "r90"])
 @pytest.mark.parametrize("judged", [False, True])
 def test_no_more_memory_is_used_than_planned(flip, judged, monkeypatch):
-    monkeypatch.setattr("daskstats.memory.pool._frames", BufferPool(0))
+    for module in ("orders", "corrected"):
+        monkeypatch.setattr(f"daskstats.series.{module}.frame_pool", BufferPool(0))
     frames = np.zeros((8, 256, 512), "u2")
     dark, left_out = np.zeros((256, 512), "u2"), (lambda frame: frame == 3)
     source = correct(
