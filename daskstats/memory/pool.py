@@ -145,5 +145,5 @@ def _mapped(nbytes: int) -> mmap.mmap:
 
 # Buffers of frames that were folded. Without them a frame of 2 MB costs 512 page faults, 0.7 ms,
 # and larger ones are filled with zeros first: a thread finds the maximum of 60 raw frames of 8 MB
-# in 127 ms instead of 69.
-frame_pool = BufferPool(pieces=64, nbytes=64 << 20, busy=512 << 20, smallest=128 << 10)
+# in 127 ms instead of 69. Smaller ones, without huge pages, would take longer than those of numpy.
+frame_pool = BufferPool(pieces=64, nbytes=64 << 20, busy=512 << 20, smallest=HUGE)

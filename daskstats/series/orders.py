@@ -1,8 +1,10 @@
 """Memory orders of frames: rows or columns one after another, from either end."""
 
+from math import prod
+
 import numpy as np
 
-from ..memory.pool import frame_pool
+from ..memory.pool import LARGE, frame_pool
 from .flips import UNFLIPPED, Flip
 
 # Bytes of each row of a transposed copy that are written before the next row: the columns that
@@ -36,7 +38,8 @@ def common_flip(blocks: list[np.ndarray]) -> Flip:
 
 def copy_frames(frames: np.ndarray, out: np.ndarray) -> None:
     """Copy images (..., rows, cols) in any memory order."""
-    if not flip_of(frames).turned:
+    small = frames.nbytes < LARGE // 2 * prod(frames.shape[:-2])
+    if small or not flip_of(frames).turned:  # small frames stay in a cache as a whole
         np.copyto(out, frames)
         return
     step = max(1, STRIP_NBYTES // out.itemsize)
