@@ -2,9 +2,11 @@
 
 h5py decodes one chunk at a time. The limit is the time in which as many threads read and decode all
 chunks, each into one buffer, and compute nothing. A virtual dataset shows the chunks of other
-files, and should be as fast as one file that has them all.
+files, and should be as fast as one file that has them all. Frames that a sequence hands out, in any
+memory order, should be nearly as fast as an array in memory.
 """
 
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -58,6 +60,39 @@ VIRTUAL_HEADER = (
 
 SOURCES = 4
 
+ORDER_HEADER = (
+    "frame of a sequence",
+    "daskstats, GB/s",
+    "array in memory",
+    "ratio",
+    "goal",
+    "met",
+    "page faults per frame",
+)
+
+# Functions that return a frame of an array, and the least ratio to the speed of the array itself.
+ORDERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float | None]] = {
+    "rows of the array": (lambda frame: frame, 0.9),
+    "transposed": (np.transpose, 0.5),
+    "mirrored": (np.fliplr, 0.5),
+    "a copy": (np.copy, None),
+    "a transposed copy": (lambda frame: frame.copy().T, None),
+}
+
+
+class Frames:
+    """An image series as strict as HEXRD's, of the frames of an array."""
+
+    def __init__(self, frames: np.ndarray, fetch: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._frames, self._fetch = frames, fetch
+        self.shape, self.dtype = fetch(frames[0]).shape, frames.dtype
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._fetch(self._frames[index])
+
 
 def write(path: Path, frames: np.ndarray, options: dict[str, Any]) -> None:
     chunks = (1, *frames.shape[1:])
@@ -65,8 +100,8 @@ def write(path: Path, frames: np.ndarray, options: dict[str, Any]) -> None:
         file.create_dataset("data", data=frames, chunks=chunks, **options)
 
 
-def maximum(path: Path) -> np.ndarray:
-    return stats.max(path).compute()
+def maximum(ims: Any) -> np.ndarray:
+    return stats.max(ims).compute()
 
 
 def by_h5py(call: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
@@ -147,11 +182,33 @@ def virtual_lines(frames: np.ndarray, place: Path, repeats: int) -> Iterator[lis
             yield [name, kind, *speeds, ratio, goal, reached(ratio, goal)]
 
 
+def page_faults(function: Callable[[], Any]) -> int:
+    """Return how many pages of memory a call makes the system map."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    function()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def order_lines(frames: np.ndarray, place: Path, repeats: int) -> Iterator[list[Any]]:
+    """Yield the rows of the table of sequences, by the memory order of their frames."""
+    for name, (fetch, goal) in ORDERS.items():
+        ours = partial(maximum, Frames(frames, fetch))
+        assert np.array_equal(ours(), fetch(frames.max(axis=0))), name
+        best = common.in_turn({"ours": ours, "array": partial(maximum, frames)}, 3 * repeats)
+        ratio = best["array"] / best["ours"]
+        speeds = [frames.nbytes / seconds / 1e9 for seconds in best.values()]
+        yield [name, *speeds, ratio, goal, reached(ratio, goal), page_faults(ours) / len(frames)]
+
+
 def main() -> None:
     measure_files(
         __doc__,
         SHAPE,
-        [(None, HEADER, lines), ("Virtual datasets of four files", VIRTUAL_HEADER, virtual_lines)],
+        [
+            (None, HEADER, lines),
+            ("Virtual datasets of four files", VIRTUAL_HEADER, virtual_lines),
+            ("Frames that a sequence hands out one by one", ORDER_HEADER, order_lines),
+        ],
         ("numpy", "h5py", "hdf5plugin", "imagecodecs", "numcodecs"),
     )
 

@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 from dask.base import tokenize
 
-from daskstats.series.base import Series, Source, as_frames
+from daskstats.series.base import Series, Source, as_frames, layout
 from daskstats.series.piece import Piece
 from daskstats.statistics import Statistic
 
@@ -112,6 +112,7 @@ def _check_facts(series: Source, frames: np.ndarray) -> None:
     assert series.row_unit is None or type(series.row_unit) is int
     assert series.row_unit is None or 1 <= series.row_unit <= frames.shape[1]
     assert type(series.in_memory) is bool
+    assert layout(series, len(series)).stored == series.stored
     assert str(len(series)) in repr(series)
 
 

@@ -25,7 +25,10 @@ CASES = {
         ["--only", ONLY],
         ["| series ", "| of the best peer |", "| goal ", "| uint16 ", "| HDF5 gzip |"],
     ),
-    "files.py": ([], ["| filter ", "| gzip, shuffle ", "| decoding alone ", "| taken in turn "]),
+    "files.py": (
+        [],
+        ["| filter ", "| gzip, shuffle ", "| decoding alone ", "| taken in turn ", "| transposed "],
+    ),
     "caches.py": ([], ["| statistic ", "| max ", "| median "]),
     "formats.py": ([], ["| format ", "| cbf files ", "| stack.mrc ", "| ratio "]),
     "steps.py": ([], ["| series ", "| of the plain call |", "| first image after "]),

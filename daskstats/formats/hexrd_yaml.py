@@ -52,7 +52,7 @@ class HexrdYamlSource(FileSource):
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         pieces = self.source.pieces(start, stop, first, last, stop)
-        return [block for piece in pieces for block in piece]
+        return [block for piece in pieces for block in piece.views]
 
 
 def described(path: Path) -> Source:

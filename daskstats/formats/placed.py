@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..memory.pool import frame_pool
 from ..series.base import Source
 from ..series.files import FileSource, naming_place
 from .choosing import listed
@@ -105,7 +106,7 @@ class PlacedSource(ReopenedSource):
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         cols = self.shape[1]
-        block = np.empty((stop - start, last - first, cols), self._stored)
+        block = frame_pool.array((stop - start, last - first, cols), self._stored)
         self.check_unchanged()
         with self.opened() as file:
             for index, frame in enumerate(block, start):

@@ -9,6 +9,7 @@ import mmap
 from collections import deque
 from contextlib import suppress
 from math import prod
+from threading import RLock
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -48,6 +49,11 @@ class BufferPool:
         Bytes of the largest buffer to keep.
     nbytes : int, optional
         Bytes of all buffers that are kept, at most.
+    busy : int, optional
+        Bytes to keep at most while as many are in use. Then all buffers together never take more
+        than were in use at some time: those of other sizes are given up for a new one.
+    smallest : int
+        Bytes of the smallest array in a buffer: the allocator has smaller ones at hand itself.
 
     Examples
     --------
@@ -57,16 +63,31 @@ class BufferPool:
     True
     """
 
-    def __init__(self, pieces: int, largest: int | None = None, nbytes: int | None = None) -> None:
+    def __init__(
+        self,
+        pieces: int,
+        largest: int | None = None,
+        nbytes: int | None = None,
+        busy: int | None = None,
+        smallest: int = 0,
+    ) -> None:
         self._free: deque[np.ndarray] = deque(maxlen=pieces)
-        self._largest, self._nbytes = largest, nbytes
+        self._largest, self._nbytes, self._busy = largest, nbytes, busy
+        self.smallest = smallest
+        # A buffer may come back while its thread counts another, so the lock is reentrant.
+        self._used, self._lock = 0, RLock()
 
     def array(
         self, shape: tuple[int, ...], dtype: DTypeLike, nbytes: int | None = None
     ) -> np.ndarray:
         """Return an uninitialised array, at the beginning of ``nbytes`` if more are given."""
         dtype = np.dtype(dtype)
-        memory = self._taken(nbytes or prod(shape) * dtype.itemsize)
+        nbytes = nbytes or prod(shape) * dtype.itemsize
+        if nbytes < self.smallest:
+            return np.empty(shape, dtype)
+        memory = self._taken(nbytes)
+        with self._lock:
+            self._used += nbytes
         return np.asarray(PooledBuffer(self, memory, shape, dtype))
 
     def _taken(self, nbytes: int) -> np.ndarray:
@@ -79,15 +100,24 @@ class BufferPool:
             if memory.nbytes == nbytes:
                 return memory
             self._free.appendleft(memory)
+        left = 0 if self._busy is None else nbytes
+        with suppress(IndexError):  # no more of them
+            while left > 0:
+                left -= self._free.popleft().nbytes
         return _fresh(nbytes)
 
     def take_back(self, memory: np.ndarray) -> None:
         """Keep memory for the next array."""
         if self._largest is None or memory.nbytes <= self._largest:
             self._free.append(memory)
-        if self._nbytes is not None:
+        with self._lock:
+            self._used -= memory.nbytes
+        most = self._nbytes
+        if self._busy is not None:
+            most = max(most or 0, min(self._busy, self._used))
+        if most is not None:
             with suppress(IndexError):  # other threads were faster
-                while sum(piece.nbytes for piece in self._free.copy()) > self._nbytes:
+                while sum(piece.nbytes for piece in self._free.copy()) > most:
                     self._free.popleft()
 
 
@@ -111,3 +141,9 @@ def _mapped(nbytes: int) -> mmap.mmap:
     if hasattr(mmap, "MAP_PRIVATE"):  # not on Windows
         return mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return mmap.mmap(-1, nbytes)
+
+
+# Buffers of frames that were folded. Without them a frame of 2 MB costs 512 page faults, 0.7 ms,
+# and larger ones are filled with zeros first: a thread finds the maximum of 60 raw frames of 8 MB
+# in 127 ms instead of 69. Smaller ones, without huge pages, would take longer than those of numpy.
+frame_pool = BufferPool(pieces=64, nbytes=64 << 20, busy=512 << 20, smallest=HUGE)

@@ -94,7 +94,7 @@ def _is_scattered(ims: object) -> bool:
 
 def _needs_no_copy(block: np.ndarray, dtype: np.dtype) -> bool:
     """Whether frames are used as they are in memory."""
-    return as_frames(block, dtype).base is not None
+    return np.may_share_memory(as_frames(block, dtype), block)
 
 
 def _wrong_item(frame: object, index: int) -> str:

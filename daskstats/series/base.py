@@ -12,8 +12,10 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..planning.values import Layout
+from ..planning.values import PIECE, Layout
+from .flips import UNFLIPPED
 from .foreign import check_plain
+from .orders import common_flip, in_c_order
 from .piece import Piece
 
 T = TypeVar("T")
@@ -160,7 +162,8 @@ class Source:
         Yields
         ------
         Piece
-            Arrays (frames, rows, cols), in native byte order, each frame contiguous.
+            Arrays (frames, rows, cols), in native byte order, each frame contiguous; they may be
+            stored in another memory order, which is the one of the frames that were read.
 
         Raises
         ------
@@ -169,8 +172,12 @@ class Source:
         """
         edge = start - start % count if count % self.frame_unit == 0 else start
         while edge < stop:
+            frames = max(start, edge), min(stop, edge + count)
             # No variable holds the blocks here: the next ones are read after they are released.
-            yield self._piece(max(start, edge), min(stop, edge + count), first, last)
+            if count < PIECE:  # a few are turned in less memory than the state of a fold
+                yield Piece(self._piece(*frames, first, last).arrays)
+            else:
+                yield self._piece(*frames, first, last)
             edge += count
 
     def _piece(self, start: int, stop: int, first: int, last: int) -> Piece:
@@ -181,8 +188,11 @@ class Source:
             for block in self._try(begin, begin + step, first, last)
         ]
         self._check_blocks(blocks, start, stop, first, last)
+        flip = common_flip(blocks)
+        if flip != UNFLIPPED:
+            blocks = [flip.stored(block) for block in blocks]
         frames = [as_frames(block, self.dtype) for block in blocks]
-        return Piece(frames if self.in_memory else join_small(frames))
+        return Piece(frames if self.in_memory else join_small(frames), flip)
 
     def _try(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         return read_patiently(partial(self.read, start, stop, first, last), start, stop)
@@ -295,7 +305,7 @@ def as_frames(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
     )
     if contiguous and block.dtype == dtype and block.dtype.isnative:
         return block
-    return np.ascontiguousarray(block, dtype=dtype)
+    return in_c_order(block, dtype)
 
 
 def check_shape(shape: Iterable[Any]) -> tuple[int, int]:
@@ -356,6 +366,7 @@ def layout(series: Source, nframes: int) -> Layout:
         row_unit=series.row_unit or rows,
         in_memory=series.in_memory and not copied,
         buffers=series.buffers + (copied and not series.in_memory),
+        stored=series.stored,
         again=series.again,
         apart=series.apart,
         widened=4 if series.dtype == np.float16 else 0,

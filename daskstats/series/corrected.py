@@ -8,18 +8,16 @@ import numpy as np
 from dask.array import Array, from_array
 from dask.base import tokenize
 
+from ..memory.pool import frame_pool
 from .base import Cut, CutSource, Source
 from .daskarrays import DaskSource
 from .flips import UNFLIPPED, Flip, check_flip
 from .foreign import is_plain, refusal
+from .orders import in_c_order
 from .selection import select
 
 LeftOut = Callable[[np.ndarray], np.ndarray]
 """(values of the file) to a bool array, True where a value does not count"""
-
-# Columns of a frame that are copied at a time: the rows of the file that a turned frame has them
-# from stay in cache. Turning frames of 1024 x 1024 uint16 whole takes twice as long.
-STRIP = 128
 
 # The dtype of integers less integers: one that holds the difference of any two of 8 to 32 bits.
 WIDER = {1: "i2", 2: "i4", 4: "i8", 8: "i8"}
@@ -79,12 +77,6 @@ def _check_mark(difference: np.ndarray, left: np.ndarray) -> None:
         raise ValueError(f"a value less the dark is {mark}, the mark of values that do not count")
 
 
-def _copy(view: np.ndarray, out: np.ndarray) -> None:
-    """Copy a view of a frame, which may be turned."""
-    for first in range(0, out.shape[1], STRIP):
-        np.copyto(out[:, first : first + STRIP], view[:, first : first + STRIP])
-
-
 class CorrectedSource(CutSource):
     """The frames of another series less a dark image, and then flipped.
 
@@ -109,46 +101,38 @@ class CorrectedSource(CutSource):
         self.in_memory = self.apart = False
         if dark is not None:
             self.dtype = dark.image.dtype
-            self._image = flip.of(dark.image)
-            if flip.turned:
-                self._image = np.ascontiguousarray(self._image)
         # Rows that are decoded together end elsewhere if the first of them are the last.
         cut = flip.up and source.row_unit is not None and rows % source.row_unit
         ratio = source.dtype.itemsize / self.dtype.itemsize * (2 if cut else 1)
         self.stored = source.stored * ratio
         self.buffers = 0.0 if source.in_memory else ratio * (1 + source.buffers)
-        self.buffers += ratio if flip.turned and dark is not None else 0  # a turned frame
+        # Differences are flipped views: of a fold, or of a copy in C order, both are in memory.
+        self.buffers += ratio if flip != UNFLIPPED and dark is not None else 0
         if dark is not None and dark.left_out is not None:
             self.buffers += 3 / self.dtype.itemsize  # bool arrays of a frame
         if flip.turned:
             self.row_unit = None
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
-        out = np.empty((stop - start, last - first, self.shape[1]), self.dtype)
-        rows = self.flip.rows_of_file(first, last, self.source.shape[0])
-        # Whole frames are in memory for no more than are decoded together.
-        count = self.source.frame_unit if self.flip.turned else stop - start
-        index = 0
-        for piece in self.source.pieces(start, stop, *rows, count):
-            for block in piece:
-                frames = self.flip.of(block)
-                if self.flip.turned:
-                    frames = frames[:, first:last]
-                self._write(frames, first, out[index : index + len(block)])
-                index += len(block)
-        return [out]
+        top, bottom = self.flip.rows_of_file(first, last, self.source.shape[0])
+        # Whole frames that are cut are in memory for no more than are decoded together.
+        cut = self.flip.turned and last - first < self.shape[0]
+        count = self.source.frame_unit if cut else stop - start
+        blocks = []
+        for piece in self.source.pieces(start, stop, top, bottom, count):
+            for block in piece.views:
+                frames = self.flip.of(block if self.dark is None else self._less_dark(block, top))
+                blocks.append(in_c_order(frames[:, first:last]) if cut else frames)
+        return blocks
 
-    def _write(self, frames: np.ndarray, first: int, out: np.ndarray) -> None:
-        image = None if self.dark is None else self._image[first : first + out.shape[1]]
-        for frame, corrected in zip(frames, out, strict=True):
-            if self.dark is None or image is None:
-                _copy(frame, corrected)
-                continue
-            if self.flip.turned:
-                turned = np.empty(frame.shape, frame.dtype)
-                _copy(frame, turned)
-                frame = turned
-            self.dark.subtract(frame, image, corrected)
+    def _less_dark(self, block: np.ndarray, first: int) -> np.ndarray:
+        """Return rows from ``first`` on of frames of the file, less those of the dark."""
+        assert self.dark is not None
+        image = self.dark.image[first : first + block.shape[1]]
+        out = frame_pool.array(block.shape, self.dtype)
+        for frame, difference in zip(block, out, strict=True):
+            self.dark.subtract(frame, image, difference)
+        return out
 
     def _within(self, cut: Cut, start: int, stop: int, first: int, last: int) -> Source | None:
         """Correct the part of the other series that holds the rows, if that is free."""

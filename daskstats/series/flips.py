@@ -23,6 +23,16 @@ class Flip(NamedTuple):
         images = images.transpose(axes) if self.turned else images
         return images[..., :: -1 if self.up else 1, :: -1 if self.across else 1]
 
+    def stored(self, images: Any) -> Any:
+        """Return the view of images that is flipped to them: the inverse of `of`.
+
+        >>> import numpy as np
+        >>> FLIPS["r90"].stored(np.array([[2, 4], [1, 3]])).tolist()
+        [[1, 2], [3, 4]]
+        """
+        images = images[..., :: -1 if self.up else 1, :: -1 if self.across else 1]
+        return images.swapaxes(-1, -2) if self.turned else images
+
     def rows_of_file(self, first: int, last: int, rows: int) -> tuple[int, int]:
         """Return the rows of the file that hold rows ``first:last`` of the flipped image."""
         if self.turned:

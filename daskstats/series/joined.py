@@ -84,7 +84,7 @@ class JoinedSource(Source):
             part = self.parts[number]
             try:
                 for piece in part.pieces(begin, end, first, last, end):
-                    blocks += piece
+                    blocks += piece.views
             except Exception as error:
                 if part.files():
                     error.add_note(f"of {part.files()[0]}")

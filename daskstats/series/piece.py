@@ -4,17 +4,23 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from .flips import UNFLIPPED, Flip
+from .orders import in_c_order
+
 
 class Piece:
     """Frames that follow one another, in one array or several.
 
     Iterating over a piece and indexing it give its arrays (frames, rows, cols), which are in native
-    byte order, with every frame contiguous.
+    byte order, with every frame contiguous. Frames in another memory order are copied for that:
+    a fold that does not depend on the place of a pixel takes the arrays that are `stored`.
 
     Parameters
     ----------
     arrays : iterable of ndarray
         At least one.
+    flip : Flip
+        The flip of the arrays that gives the frames.
 
     Examples
     --------
@@ -25,10 +31,25 @@ class Piece:
     [(3, 2, 5), (2, 2, 5)]
     """
 
-    __slots__ = ("arrays",)
+    __slots__ = ("flip", "stored")
 
-    def __init__(self, arrays: Iterable[np.ndarray]) -> None:
-        self.arrays = list(arrays)
+    def __init__(self, arrays: Iterable[np.ndarray], flip: Flip = UNFLIPPED) -> None:
+        self.stored, self.flip = list(arrays), flip
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """The frames in C order."""
+        if self.flip != UNFLIPPED:
+            for index, block in enumerate(self.stored):
+                # In place of the other, so that both are in memory for one array at a time only.
+                self.stored[index] = in_c_order(self.flip.of(block))
+            self.flip = UNFLIPPED
+        return self.stored
+
+    @property
+    def views(self) -> list[np.ndarray]:
+        """The frames, as views of the stored arrays."""
+        return [self.flip.of(block) for block in self.stored]
 
     @classmethod
     def of(cls, arrays: "Piece | Sequence[np.ndarray]") -> "Piece":
@@ -43,25 +64,25 @@ class Piece:
     @property
     def nframes(self) -> int:
         """Number of frames."""
-        return sum(map(len, self.arrays))
+        return sum(map(len, self.stored))
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of a frame."""
-        rows, cols = self.arrays[0].shape[1:]
-        return rows, cols
+        rows, cols = self.stored[0].shape[1:]
+        return (cols, rows) if self.flip.turned else (rows, cols)
 
     @property
     def dtype(self) -> np.dtype:
         """Of the frames."""
-        return self.arrays[0].dtype
+        return self.stored[0].dtype
 
     def rows(self, first: int, last: int) -> "Piece":
         """Return rows ``first:last`` of all frames, as views."""
         return Piece(block[:, first:last] for block in self.arrays)
 
     def __len__(self) -> int:
-        return len(self.arrays)
+        return len(self.stored)
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self.arrays[index]

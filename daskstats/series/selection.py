@@ -71,7 +71,7 @@ class SelectedSource(CutSource):
             for piece in self.source.pieces(
                 begin, end, *rows, end if self._whole_rows else self.source.frame_unit
             )
-            for block in piece
+            for block in piece.views
         ]
 
     def _cut(self, block: np.ndarray) -> np.ndarray:

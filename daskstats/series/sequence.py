@@ -4,8 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from ..memory.pool import frame_pool
+from ..planning.values import PIECE
 from .base import Source, check_count, check_dtype, check_frame, check_native, check_shape
 from .foreign import check_plain
+from .orders import pooled_copy
 from .refilling import LOOKS, gate_of, is_own, stored_frames
 
 
@@ -29,6 +32,9 @@ class SequenceSource(Source):
                 f"{type(ims).__name__} is not an image series: it needs len(ims), ims[i], "
                 f"ims.shape and ims.dtype ({error})"
             ) from error
+        # A fold that turns its state for a piece of frames in another memory order has two of one
+        # of its arrays, with at most 8 bytes per pixel; one frame is counted anyway.
+        self.buffers = max(0.0, 8 / self.dtype.itemsize - 1) / PIECE
         self._ims = ims
         self._open(id(ims))
 
@@ -67,26 +73,39 @@ class SequenceSource(Source):
         finally:
             self._gate.end()
         # `is_own` counts on this being the only variable that holds the frame.
-        _, lasting = (True, True) if is_own(frame) else self._stored.look(index, frame)
-        if not (lasting or is_own(frame, LOOKS)):
+        own = is_own(frame)
+        _, lasting = (True, True) if own else self._stored.look(index, frame)
+        if not lasting:
+            own = is_own(frame, LOOKS)
+        if not (lasting or own):
             self._gate.doubt()
             return None
         # Another thread may have had the same buffer, and have released it.
-        return self._cut(frame, first, last) if doubts == self._gate.doubts else None
+        if doubts != self._gate.doubts:
+            return None
+        return self._cut(frame, first, last, own and frame.nbytes >= frame_pool.smallest)
 
     def _rows_alone(self, index: int, first: int, last: int) -> np.ndarray:
         frame = self._frame(index)
-        payload, lasting = (True, True) if is_own(frame) else self._stored.look(index, frame)
+        own = is_own(frame)
+        payload, lasting = (True, True) if own else self._stored.look(index, frame)
         if lasting is False and not self._gate.refilled:
-            payload = lasting = is_own(frame, LOOKS)
+            payload = lasting = own = is_own(frame, LOOKS)
         self._gate.note(lasting)
-        return self._cut(frame, first, last) if payload else np.array(frame[first:last], order="C")
+        copied = frame.nbytes >= frame_pool.smallest if own else not payload
+        return self._cut(frame, first, last, copied)
 
-    def _cut(self, frame: np.ndarray, first: int, last: int) -> np.ndarray:
-        if last - first == self.shape[0]:
-            return np.asarray(frame)
-        # A view of some rows would keep a whole frame alive.
-        return np.array(frame[first:last], order="C")
+    def _cut(self, frame: np.ndarray, first: int, last: int, copied: bool) -> np.ndarray:
+        """Return some rows of a frame.
+
+        A large frame that is held by nothing else is copied as well. Several that are released
+        together go back to the system, and new ones cost a page fault for every 4 KB: that takes
+        five times as long as the copy.
+        """
+        if last - first < self.shape[0]:
+            # A view of some rows would keep a whole frame alive.
+            return np.array(frame[first:last], order="C")
+        return pooled_copy(frame, self.dtype) if copied else np.asarray(frame)
 
     def _frame(self, index: int) -> np.ndarray:
         # Many adapters raise IndexError for numpy integers and accept no slices.

@@ -25,6 +25,9 @@ class Accumulator:
     """of the array in the state, or the beginning of its name"""
     counts: ClassVar[bool] = True
     """whether the loop can count valid frames in passing"""
+    by_pixel: ClassVar[bool] = True
+    """whether frames may be folded in any memory order: each pixel by itself, into arrays of at
+    most 8 bytes per pixel, of which the last axes are rows and columns"""
 
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> Loop | None:
         """Open the loop that folds a piece into a state, or fold it at once and return None.

@@ -7,13 +7,15 @@ from math import prod
 
 import numpy as np
 
+from ..series.flips import UNFLIPPED, Flip
+from ..series.orders import copy_frames
 from ..series.sparse import SparsePiece
 from .accumulators import Accumulator
 from .base import BandLoops, Loop, Piece, State, Statistic
 from .counts import COUNT
 from .extremes import MAX, MIN, Extreme
 from .moments import MOMENTS, Squares
-from .shared import Counting, applied, zero_counts
+from .shared import Counting, applied, compiled, zero_counts
 from .sparse import SparseFold, knows_sparse
 from .sums import SUM
 from .validity import Validity
@@ -56,6 +58,17 @@ def choose_loops(needs: Sequence[Accumulator], small: bool, counted: bool) -> li
     return loops if found_in_passing or COUNT not in left else [COUNT, *loops]
 
 
+def turn_state(state: State, before: Flip, after: Flip) -> Flip:
+    """Turn the arrays of a state from the memory order of frames with one flip to another's."""
+    if before != after:
+        for name, array in state.items():
+            if array.ndim:  # not the number of frames
+                view = after.stored(before.of(array))
+                state[name] = compiled().pooled(view.shape, view.dtype)
+                copy_frames(view, state[name])
+    return after
+
+
 def is_small(frames: np.dtype) -> bool:
     """Whether frames are of integers with squares of at most 32 bits."""
     return frames.kind in "biu" and frames.itemsize <= 2
@@ -90,17 +103,22 @@ class Fold:
         state: State | None = None,
     ) -> State:
         """Fold pieces, into a state that is overwritten if one is given."""
-        state, sparse = dict(state or {}), None
+        state, sparse, flip = {} if state is None else state, None, UNFLIPPED
         for piece in pieces:
             if isinstance(piece, SparsePiece) and self.knows_sparse(piece.dtype):
+                flip = turn_state(state, flip, UNFLIPPED)
                 loops = self._loops(is_small(piece.dtype))
                 sparse = sparse or SparseFold(loops, start, state, piece.dtype)
                 start += sparse.add(piece)
             else:
                 frames = piece.dense() if isinstance(piece, SparsePiece) else Piece.of(piece)
-                start += self._add(frames, start, state)
+                if not all(each.by_pixel for each in self._loops(is_small(frames.dtype))):
+                    frames = Piece(frames.arrays)
+                flip = turn_state(state, flip, frames.flip)
+                start += self._add(Piece(frames.stored), start, state)
                 del frames
             del piece  # or it would live on while the next is read
+        turn_state(state, flip, UNFLIPPED)
         if sparse is not None:
             sparse.add_zeros()
         return state

@@ -62,6 +62,7 @@ class OwnState(Accumulator):
 
     statistic: Statistic
     counts: ClassVar[bool] = False
+    by_pixel: ClassVar[bool] = False
 
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> None:
         before = arrays_of(state, self.name) or None

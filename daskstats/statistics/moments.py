@@ -1,6 +1,7 @@
 """Standard deviation and variance."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -20,6 +21,8 @@ class Moments(Accumulator):
 
     Small integers have a loop that finds their sums as well: see `Squares`.
     """
+
+    by_pixel: ClassVar[bool] = False
 
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> Loop | None:
         if piece.dtype.kind == "f":

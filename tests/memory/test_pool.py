@@ -75,3 +75,26 @@ def test_memory_of_another_size_stays_for_the_next():
     place = pool.array((8,), "u1").ctypes.data
     pool.array((9,), "u1")
     assert pool.array((8,), "u1").ctypes.data == place
+
+
+def test_buffers_of_another_size_make_room_where_use_is_counted():
+    pool = BufferPool(pieces=9, nbytes=2000, busy=2000)
+    arrays = [pool.array((size,), "u1") for size in (100, 300, 600)]
+    while arrays:
+        del arrays[0]
+    kept = pool.array((301,), "u1")
+    assert [memory.nbytes for memory in pool._free] == [600]
+    more = pool.array((700,), "u1")
+    assert not pool._free
+    del kept, more
+    assert sorted(memory.nbytes for memory in pool._free) == [301, 700]
+
+
+def test_more_is_kept_while_as_much_is_in_use():
+    pool = BufferPool(pieces=9, nbytes=100, busy=1000)
+    arrays = [pool.array((400,), "u1") for _ in range(6)]
+    kept = []
+    while arrays:
+        del arrays[0]
+        kept.append(sum(memory.nbytes for memory in pool._free))
+    assert kept == [400, 800, 800, 800, 400, 0]

@@ -10,7 +10,9 @@ from fakes import Fail, FakeSeries, Mock, NumpyIntegers, read_only
 from helpers import DTYPES, check_series, make_frames
 
 from daskstats.series import base
+from daskstats.series.flips import FLIPS, UNFLIPPED
 from daskstats.series.opening import as_series
+from daskstats.series.orders import flip_of
 from daskstats.series.sequence import SequenceSource
 
 
@@ -74,6 +76,36 @@ def test_whole_frames_are_not_copied():
     frames = make_frames("u2")
     (piece,) = as_series(FakeSeries(frames)).pieces(0, 7, 0, 5, 7)
     assert [np.shares_memory(block, frames) for block in piece] == [False] + [True] * 6
+
+
+def test_large_frames_are_copied_into_memory_that_is_used_again():
+    """In their own memory order, and each is released before the next is fetched."""
+    frames = [np.broadcast_to(np.uint16(value), (1000, 1100)) for value in range(24)]
+    for decode in (np.copy, lambda frame: np.asfortranarray(frame)[::-1]):
+        fetched, places = [], []
+
+        def fetch(frame, decode=decode, fetched=fetched):
+            assert not any(reference() is not None for reference in fetched)
+            copy = decode(frame)
+            fetched.append(weakref.ref(copy if copy.base is None else copy.base))
+            return copy
+
+        for piece in as_series(FakeSeries(frames, decode=fetch)).pieces(0, 24, 0, 1000, 8):
+            assert piece.flip == flip_of(decode(frames[0]))
+            first = 8 * len(places)
+            assert [int(block.max()) for block in piece.stored] == list(range(first, first + 8))
+            places.append({block.ctypes.data for block in piece.stored})
+            del piece
+        assert len(places[0]) == 8
+        assert places[0] == places[1] == places[2]
+
+
+def test_pieces_of_a_few_frames_are_in_c_order():
+    """Where memory is short: a fold would need more for its state."""
+    frames = make_frames("u2", 9)
+    series = as_series(FakeSeries([np.asfortranarray(frame) for frame in frames]))
+    for count, flips in ((9, [FLIPS["t"]]), (8, [FLIPS["t"]] * 2), (7, [UNFLIPPED] * 2)):
+        assert [piece.flip for piece in series.pieces(0, 9, 0, 5, count)] == flips
 
 
 @pytest.mark.usefixtures("_no_frame_is_small")

@@ -9,6 +9,8 @@ from cuts import cut
 from dask.base import tokenize
 
 import daskstats as stats
+from daskstats.series.flips import FLIPS, UNFLIPPED
+from daskstats.series.orders import in_c_order
 from daskstats.series.piece import Piece
 from daskstats.statistics import Statistic, Validity, as_statistic
 from daskstats.statistics.counts import COUNT
@@ -108,3 +110,45 @@ def test_chunk_functions_take_a_piece_for_a_list():
     assert Piece.of([frames]).nframes == 4
     assert (piece.rows(1, 2)[0] == frames[:3, 1:2]).all()
     assert np.shares_memory(Piece.joined([piece, [frames]])[2], frames)
+
+
+def _in_order(frames, flip):
+    return Piece([in_c_order(flip.stored(frames))], flip)
+
+
+def _own(pieces, start):
+    return {"last": [block[-1].copy() for piece in pieces for block in piece][-1]}
+
+
+OWN = Statistic("own", _own, lambda a, b: b, lambda state, image: np.copyto(image, state["last"]))
+
+
+def test_frames_in_any_memory_order(rng):
+    """The state is turned if each pixel is folded by itself, and otherwise the frames are."""
+    frames = rng.integers(0, 9, (9, 6, 5)).astype("u2")
+    turned, tilted = FLIPS["t"], FLIPS["r90"]
+    validity = Validity(invalid=(3,))
+    together = [as_statistic("max"), as_statistic("average"), OWN]
+    for statistic in (
+        *(as_statistic(name) for name in ("max", "average", "range", "std", "argmax", "count")),
+        as_statistic("max").excluding(validity, 0),
+        as_statistic("average").excluding(validity, 0),
+        fuse(together, [np.dtype("f4")] * 3, frames.dtype),
+    ):
+        dense = statistic.chunk([Piece([frames])], 2)
+        ways = {
+            "one order": [turned, turned, turned],
+            "another order": [tilted, tilted, tilted],
+            "C order in between": [turned, UNFLIPPED, turned],
+            "every one": [UNFLIPPED, turned, tilted],
+        }
+        for name, flips in ways.items():
+            pieces = [_in_order(frames[3 * i : 3 * i + 3], flip) for i, flip in enumerate(flips)]
+            whole = statistic.chunk(pieces, 2)
+            first = statistic.chunk([_in_order(frames[:3], flips[0])], 2)
+            rest = _in_order(frames[3:], flips[1])
+            for state in (whole, statistic.advance([rest], 5, first)):
+                assert state.keys() == dense.keys()
+                for key, array in state.items():
+                    assert array.tobytes() == dense[key].tobytes(), (statistic.name, name, key)
+                    assert array.flags.c_contiguous
