@@ -29,6 +29,8 @@ CASES = {
     "caches.py": ([], ["| statistic ", "| max ", "| median "]),
     "formats.py": ([], ["| format ", "| cbf files ", "| stack.mrc ", "| ratio "]),
     "steps.py": ([], ["| series ", "| of the plain call |", "| first image after "]),
+    "checkpoint.py": ([], ["| statistic ", "| average ", "| of a commit, s |"]),
+    "follow.py": ([], ["| files ", "| HDF5, SWMR ", "| load when idle, % |"]),
     "watch.py": ([], ["| run ", "| watch ", "| four statistics ", "| average, two workers "]),
     "aggregate.py": ([], ["### Several", "| zarr zstd | all ", "### Values", "| astropy "]),
     "memory.py": (["--only", "max,median"], ["| projected / peak |", "| generated | median "]),
