@@ -216,7 +216,7 @@ class Follower:
         return replace(progress.snapshot(), total=max(self._total, progress.done))
 
     def _check_end(self) -> None:
-        """Refuse a series without frames, and one whose last file is damaged; tell of a gap."""
+        """Refuse a series without frames, and one with a damaged last file; tell of a gap."""
         problem, done = self._problem, self._start.done
         pause = f"no frame has been added for {self._timeout:g} s"
         if problem is not None:

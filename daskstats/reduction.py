@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack
 
-import dask
 import numpy as np
 from dask.array import Array
 

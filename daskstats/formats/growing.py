@@ -22,7 +22,7 @@ from .natural import natural
 from .paths import Name, expand, parse, same_file
 from .zarr_url import is_url
 
-# Seconds that the clock of a file system is slower: what has just changed is looked at again.
+# Seconds that the clock of a file system is slower: files that have just changed are opened again.
 CLOCK_TICK = 0.1
 
 Marks = list[tuple[int, ...] | None]
@@ -170,7 +170,7 @@ class GrowingFile:
         self._source, self._marks = source, [mark_of(path) for path in self._paths]
 
     def _check_same(self, source: Source) -> None:
-        """Refuse another file in the place of one whose frames have been counted."""
+        """Refuse another file in the place of one with frames that have been counted."""
         number = Path(self._name.file).stat().st_ino
         holds_several = isinstance(source, FileSource) and source.has_datasets
         replaced = holds_several and self._number not in (None, number)
