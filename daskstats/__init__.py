@@ -63,6 +63,7 @@ if _typing.TYPE_CHECKING:
     from .api import (
         sum as sum,
     )
+    from .following import follow
     from .formats.files import frames_from_raw
     from .memory.available import memory_limit
     from .notebook import last_watched, watch
@@ -89,6 +90,7 @@ __all__ = [
     "clipped_average",
     "count",
     "count_above",
+    "follow",
     "frames_from_raw",
     "last_watched",
     "load_checkpoint",
@@ -126,6 +128,7 @@ _HOMES = {
     "Plan": "planning.values",
     "Snapshot": "run.progress",
     "Statistic": "statistics",
+    "follow": "following",
     "frames_from_raw": "formats.files",
     "last_watched": "notebook",
     "load_checkpoint": "run.checkpoint",

@@ -49,6 +49,18 @@ class Parameters:
         "gray", "viridis" or "inferno", or another colour map of matplotlib if it is installed.
     size : int, optional
         Pixels of a picture along an edge, at most; by default 512, and 320 for several pictures.
+    follow.ims : path
+        Of a zarr array, an HDF5 file (that is written in its mode SWMR), a folder of image files,
+        or a pattern; it need not be there yet.
+    follow.nframes : int
+        Number of frames to wait for; 0: there is no end but the timeout.
+    follow.frames : None
+        All frames of a series that grows are used.
+    follow.checkpoint : path, optional
+        Directory for the state of the run, which is stored there every 30 seconds
+        (``daskstats.checkpoint-interval``) and at the end. The same call goes on from there.
+    timeout : float
+        Seconds without new frames after which the series has ended.
     nchunk : int
         Number of images. Image k covers the first k of ``nchunk`` nearly equal chunks of frames;
         the last image is the result.
@@ -158,6 +170,8 @@ class Returns:
         Sized iterator of dicts of numpy arrays; each array belongs to the caller.
     snapshots : Stream
         Sized iterator of `Snapshot`.
+    follow : iterator
+        Of `Snapshot`. Its `close` ends the run.
     watch : numpy.ndarray, dict or iterator
         The last image (rows, cols), for a list of statistics a dict of images, and for an iterator
         a sized iterator over the same items.

@@ -28,6 +28,7 @@ from .api import (
     var_iter,
     wrap,
 )
+from .following import follow
 from .formats.files import frames_from_raw
 from .memory.available import memory_limit
 from .notebook import last_watched, watch
@@ -100,6 +101,7 @@ __all__ = [
     "clipped_average",
     "count",
     "count_above",
+    "follow",
     "frames_from_raw",
     "last_watched",
     "load_checkpoint",

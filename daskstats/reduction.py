@@ -6,17 +6,18 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar, Unpack
+from typing import Any, Literal, TypeVar, Unpack
 
 import numpy as np
 from dask.array import Array
 
 from .arguments import Options, RunOptions, count_frames, warn
 from .checkpoints.identity import identity_of
+from .checkpoints.manifest import JSON
 from .formats.inputs import read_image, read_mask
 from .graph import reducing
 from .graph.arrays import check_query_planning
-from .graph.build import Tasks, Work
+from .graph.build import Start, Tasks, Work
 from .graph.lazy_images import LazyImages
 from .graph.reading import wrapped
 from .images import ImageSpec, value_if_empty
@@ -108,19 +109,34 @@ class Reduction:
         reading : bool
             Whether there are views while all frames are read before the first row is reduced.
         """
-        checkpoint = self._checkpoint()
+        checkpoint = self.open_checkpoint()
         try:
-            return self._stream(view, reading, checkpoint)
+            work = self._work if checkpoint is None else checkpoint.work(self._work)
+            return self._stream(work, view, reading, checkpoint)
         except BaseException:
             if checkpoint is not None:
                 checkpoint.end()
             raise
 
+    def continued(self, start: Start, view: Callable[[Progress], T]) -> Stream[T]:
+        """Return such an iterator that begins with the state of an earlier call.
+
+        States of floats depend on the ranges of frames that they are combined of, so each frame is
+        one: then it does not matter how many frames the earlier call had.
+        """
+        work = self._work.continued(start)
+        if self.series.dtype.kind == "f":
+            work = replace(work, plan=work.plan.one_by_one())
+        return self._stream(work, view)
+
     def _stream(
-        self, view: Callable[[Progress], T], reading: bool, checkpoint: Checkpoint | None
+        self,
+        work: Work,
+        view: Callable[[Progress], T],
+        reading: bool = False,
+        checkpoint: Checkpoint | None = None,
     ) -> Stream[T]:
-        start = None if checkpoint is None else checkpoint.start
-        work = self._work if checkpoint is None else checkpoint.work(self._work)
+        start = work.start
         if start is not None and start.done == self.plan.total:
             execution = Execution(Tasks(), FinishedRunner, Progress.add_partials)
         else:
@@ -134,8 +150,8 @@ class Reduction:
             logger.info("continued after %d of %d %s", start.done, progress.total, work.plan.along)
         return Stream(execution, progress, view, length, reservation, checkpoint)
 
-    def _checkpoint(self) -> Checkpoint | None:
-        """Open the checkpoint of the call, if it has one."""
+    def open_checkpoint(self, written: bool = False) -> Checkpoint | None:
+        """Open the checkpoint of the call, if it has one; the series may be written meanwhile."""
         path, restart = self.options.get("checkpoint"), self.options.get("restart", False)
         if path is None:
             if restart:
@@ -143,11 +159,18 @@ class Reduction:
             return None
         if not isinstance(path, str | os.PathLike):
             raise TypeError(f"checkpoint must be the path of a directory, got {shown(path)}")
-        # Columns of pixels are those of the same frames.
-        series = self.series.source if isinstance(self.series, FlatSource) else self.series
-        nframes, by_rows = self.plan.layout.nframes, self.statistic.along == "rows"
-        identity = identity_of(series, nframes, self.statistic, self.names, self.options)
-        return Checkpoint(path, identity, series, by_rows, restart)
+        by_rows = self.statistic.along == "rows"
+        return Checkpoint(path, self.identity(), self._frames, by_rows, restart, written)
+
+    def identity(self) -> dict[str, JSON]:
+        """Return the values that tell this call from others; three frames are read."""
+        nframes = self.plan.layout.nframes
+        return identity_of(self._frames, nframes, self.statistic, self.names, self.options)
+
+    @property
+    def _frames(self) -> Source:
+        """The series; columns of pixels are those of the same frames."""
+        return self.series.source if isinstance(self.series, FlatSource) else self.series
 
     def __str__(self) -> str:
         rows, cols = self.images[0].rows, self.images[0].cols
@@ -172,7 +195,7 @@ def reduce(
     chunk_name: str = "nchunk",
     *,
     use_buffer: bool = True,
-    running: bool = False,
+    running: bool | Literal["kept"] = False,
     **options: Unpack[RunOptions],
 ) -> Reduction:
     """Check the arguments of a call and plan it; nothing is read.
@@ -191,8 +214,8 @@ def reduce(
         The name of that argument, for errors.
     use_buffer : bool
         Whether frames may be kept for row-wise statistics.
-    running : bool
-        Whether intermediate images are wanted.
+    running : bool or "kept"
+        Whether intermediate images are wanted; and whether a later call continues from the state.
     **options
         The common keywords.
 
@@ -213,7 +236,7 @@ def reduce(
     specs = image_specs(members, shape, series.dtype, mask, validity, options)
     scheduler = current_scheduler()
     limit = scheduler.limit(options.get("memory_limit"))
-    runs = running, options.get("checkpoint") is not None
+    runs = bool(running), running == "kept" or options.get("checkpoint") is not None
     planner = Planner(series, scheduler, limit, nchunk, chunk_name, use_buffer, *runs)
     way, plan = planner.first(ways(series, shape.nframes, specs, planner.by_rows))
     specs = way.specs

@@ -32,6 +32,8 @@ CASES = {
     "caches.py": ([], ["| statistic ", "| max ", "| median "]),
     "formats.py": ([], ["| format ", "| cbf files ", "| stack.mrc ", "| ratio "]),
     "steps.py": ([], ["| series ", "| of the plain call |", "| first image after "]),
+    "checkpoint.py": ([], ["| statistic ", "| average ", "| of a commit, s |"]),
+    "follow.py": ([], ["| files ", "| HDF5, SWMR ", "| load when idle, % |"]),
     "watch.py": ([], ["| run ", "| watch ", "| four statistics ", "| average, two workers "]),
     "aggregate.py": ([], ["### Several", "| zarr zstd | all ", "### Values", "| astropy "]),
     "memory.py": (["--only", "max,median"], ["| projected / peak |", "| generated | median "]),
@@ -99,7 +101,7 @@ def test_pages_are_rendered_from_the_results():
 
 def test_all_scripts_are_run():
     scripts = {path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text()}
-    assert scripts - {"render.py"} == set(CASES)
+    assert scripts - {"change.py", "render.py"} == set(CASES)
 
 
 def test_every_peer_is_registered():

@@ -82,7 +82,7 @@ def test_signatures_name_every_keyword():
         if inspect.isfunction(getattr(stats, name)):
             *own, _ = inspect.signature(getattr(stats, name).__wrapped__).parameters
             found = inspect.signature(getattr(stats, name)).parameters
-            iterates = name.endswith("_iter") or name in ("snapshots", "watch")
+            iterates = name.endswith("_iter") or name in ("snapshots", "watch", "follow")
             every = common | ({"checkpoint": None, "restart": False} if iterates else {})
             assert list(found) == [*own, *every], name
             assert {key: found[key].default for key in every} == every
@@ -138,6 +138,7 @@ GUIDES = [
     "docs/checkpoints.md",
     "docs/compiling.md",
     "docs/files.md",
+    "docs/following.md",
     "docs/index.md",
     "docs/memory.md",
     "docs/notebook.md",

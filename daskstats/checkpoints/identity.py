@@ -124,7 +124,13 @@ def _sampled(series: Source, indices: list[int]) -> dict[str, JSON]:
 # ---------------------------------------------------------------------- comparing
 
 
-def check_same(saved: dict[str, JSON], asked: dict[str, JSON], series: Source, grows: bool) -> None:
+def check_same(
+    saved: dict[str, JSON],
+    asked: dict[str, JSON],
+    series: Source,
+    grows: bool,
+    written: bool = False,
+) -> None:
     """Refuse a checkpoint of another call; frames may have been appended to the same series.
 
     Parameters
@@ -135,6 +141,8 @@ def check_same(saved: dict[str, JSON], asked: dict[str, JSON], series: Source, g
         Of the call.
     grows : bool
         Whether a state can be continued with more frames.
+    written : bool
+        Whether a program writes the last file, which may have changed without more frames.
 
     Raises
     ------
@@ -153,7 +161,7 @@ def check_same(saved: dict[str, JSON], asked: dict[str, JSON], series: Source, g
     for field in asked:
         if field not in (length, "files", "content") and not _equal(saved[field], asked[field]):
             raise OtherCallError(_difference(field, saved[field], asked[field]))
-    if more:
+    if more or written:
         _check_grown(saved, asked, series)
     else:
         _check_files(saved["files"], asked["files"])

@@ -11,8 +11,11 @@ from typing import NamedTuple
 import click
 import numpy as np
 
+from ..arguments import RunOptions
+from ..following import Follower
 from ..formats import inputs, outputs
 from ..formats.files import open_files
+from ..formats.growing import GrowingFiles
 from ..formats.notes import Notes
 from ..notebook import Look, Watched
 from ..planning.steps import STEPS, AtMost
@@ -24,7 +27,7 @@ from ..status import Status
 from ..views import HiddenView, LogView, TerminalView, View
 from .clusters import chosen_scheduler
 from .options import SELECTION, Given, files_of
-from .program import reported_errors
+from .program import Stage, reported_errors
 from .recording import notes_on
 
 # The functions that read the images that options name.
@@ -34,6 +37,10 @@ READERS: dict[str, Callable[[str], np.ndarray]] = {
 }
 
 
+# The options that are keywords of a call.
+KEYWORDS = ("dtype", "memory_limit", "checkpoint", "restart", *SELECTION)
+
+
 class Output(NamedTuple):
     """An output of a command."""
 
@@ -41,7 +48,7 @@ class Output(NamedTuple):
     check: Callable[[list[str]], object]
     """refuses the path, also if it is one of these inputs"""
     save: Callable
-    """writes an image, or a dict of images, with notes on them"""
+    """writes an image, or a dict of images, with notes on them, and whether again"""
 
 
 def write_image(
@@ -57,7 +64,7 @@ def write_image(
     target = Output(
         output,
         check=lambda inputs: outputs.check_output(output, inputs, force, ndim=ndim),
-        save=lambda image, notes: outputs.save(image, output, force, notes),
+        save=lambda image, notes, again: outputs.save(image, output, force or again, notes),
     )
     write_result(name, statistic, inputs, target, options)
 
@@ -74,8 +81,8 @@ def write_images(
         ndims = {key: 2 if n is None else 3 for key, n in zip(keys, planes, strict=True)}
         outputs.check_outputs(output, ndims, inputs, force, form)
 
-    def save(images: dict, notes: Notes | None) -> None:
-        outputs.save_all(images, output, force, form, notes)
+    def save(images: dict, notes: Notes | None, again: bool) -> None:
+        outputs.save_all(images, output, force or again, form, notes)
 
     write_result("aggregate", statistics, inputs, Output(output, check, save), options)
 
@@ -89,25 +96,82 @@ def write_result(
         noted = dict(options)  # with the names of images, which are read below
         output.check(files_of(names, options))
         image_files = load_images(options)
+        call = Call(names, statistic, output, options, noted, image_files)
         with chosen_scheduler(options):
-            file, _ = outputs.split_dataset(output.path)
-            series = open_files(names, without=file, opener=options["raw"])
-            # The files that the input refers to are inputs as well.
-            output.check([str(file) for file in (*series.files(), *image_files)])
-            reduction = plan_reduction(series, statistic, options)
-            shape = reduction.images[0].rows, reduction.images[0].cols
-            notes = notes_on(series, statistic, noted, shape)
-            stage.compute()
-            save(output, last_image(reduction, options), notes)
+            layout = (follow_series if options["follow"] else reduce_series)(call, stage)
         if not options["quiet"]:
-            size = reduction.plan.layout.nframes, *shape
-            print_closing_line(name, size, reduction.series.dtype, began, output.path)
+            print_closing_line(name, *layout, began, output.path)
 
 
-def save(output: Output, result: np.ndarray | dict[str, np.ndarray], notes: Notes | None) -> None:
+class Call(NamedTuple):
+    """The arguments of a command."""
+
+    names: tuple[str, ...]
+    """of the input"""
+    statistic: object
+    output: Output
+    options: Given
+    noted: Given
+    """the options as they were given, with the names of images"""
+    image_files: list[Path]
+    """that options name"""
+
+    def without(self) -> Path:
+        """Return the file that is no input: the output."""
+        return Path(outputs.split_dataset(self.output.path)[0])
+
+    def check_inputs(self, series: Source) -> None:
+        """Refuse an output that is one of the files that the input refers to."""
+        self.output.check([str(file) for file in (*series.files(), *self.image_files)])
+
+    def notes(self, series: Source, shape: tuple[int, ...]) -> Notes | None:
+        return notes_on(series, self.statistic, self.noted, (shape[-2], shape[-1]))
+
+
+Shape = tuple[int, int, int]
+"""number of frames, and rows and columns of an image"""
+
+
+def reduce_series(call: Call, stage: Stage) -> tuple[Shape, np.dtype]:
+    """Compute, and write the result; return the shape and the dtype of the frames."""
+    series = open_files(call.names, without=call.without(), opener=call.options["raw"])
+    call.check_inputs(series)
+    reduction = plan_reduction(series, call.statistic, call.options)
+    shape = reduction.images[0].rows, reduction.images[0].cols
+    notes = call.notes(series, shape)
+    stage.compute()
+    save(call.output, last_image(reduction, call.options), notes)
+    return (reduction.plan.layout.nframes, *shape), reduction.series.dtype
+
+
+def follow_series(call: Call, stage: Stage) -> tuple[Shape, np.dtype]:
+    """Write the image of a series that grows whenever there are new frames."""
+    (name,), options = call.names, call.options
+    files = GrowingFiles(name, call.without(), options["raw"])
+    settings = run_options(options)
+    follower = Follower(files, call.statistic, options["nframes"], options["timeout"], settings)
+    stage.compute()
+    done = 0
+    for series, snapshot in follower.images():
+        shape = next(iter(snapshot.images.values())).shape
+        if not done:
+            call.check_inputs(series)
+        save(call.output, snapshot.image, call.notes(series, shape), again=done > 0)
+        done = snapshot.done
+        if sys.stderr.isatty() and not (options["quiet"] or options["verbose"]):
+            click.echo(f"\r{snapshot.statistic}: {done} frames ", nl=False, err=True)
+    return (done, shape[-2], shape[-1]), series.dtype
+
+
+def save(
+    output: Output,
+    result: np.ndarray | dict[str, np.ndarray],
+    notes: Notes | None,
+    again: bool = False,
+) -> None:
     """Write a result; where the format cannot hold its values, it is kept in one that can."""
     try:
-        output.save(result, notes)
+        output.save(result, notes, again)
     except ValueError as error:
         if isinstance(result, dict):
             outputs.save_all(result, kept := new_name(Path(output.path), ".npz"))
@@ -145,13 +209,15 @@ def plan_reduction(source: Source, statistic: object, options: Given) -> Reducti
         options["nframes"],
         nchunk,
         chunk_name=name,
-        dtype=options.get("dtype"),
-        memory_limit=options["memory_limit"],
         running=True,
-        checkpoint=options.get("checkpoint"),
-        restart=options.get("restart", False),
-        **{key: options[key] for key in SELECTION if key in options},
+        **run_options(options),
     )
+
+
+def run_options(options: Given) -> RunOptions:
+    """Return the keywords of a call."""
+    found: Given = {key: options[key] for key in KEYWORDS if key in options}
+    return RunOptions(**found)  # type: ignore[typeddict-item]
 
 
 def view_of(options: Given) -> Callable[[Status], View]:

@@ -28,8 +28,23 @@ def check_arguments(inputs: Iterable[str], options: Given) -> None:
     for name in IMAGES:
         if options.get(name) is not None:
             check_file(options[name], name)
+    inputs = [*inputs]
+    if options.get("follow"):
+        check_followed(inputs, options)
+        return
     for text in inputs:
         check_file(text, "file")
+
+
+def check_followed(inputs: list[str], options: Given) -> None:
+    """Refuse several inputs, which may not be there yet, and a number of images."""
+    if len(inputs) > 1:
+        raise click.UsageError(
+            f"--follow takes one file, folder or pattern in quotes, got {len(inputs)} inputs",
+            click.get_current_context(),
+        )
+    if options.get("chunks") is not None:
+        raise click.UsageError("--chunks and --follow exclude each other")
 
 
 def check_file(text: str, role: str) -> None:

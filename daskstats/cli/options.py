@@ -203,6 +203,9 @@ MASK = """Leave out the pixels that are not zero in this image of bool or intege
 DARK = "Subtract this image from each frame; --invalid and --saturation are of the values before."
 CHECKPOINT = """Store the state of the run in this directory, and continue from the state that is
 there: after a signal, after the end of the wall time, or with frames that were appended."""
+FOLLOW = """Watch a series that grows: replace the output whenever frames were added, until
+--nframes of them are there, or none was added for --timeout seconds."""
+TIMEOUT = "Seconds without new frames after which --follow ends [10]."
 FLIP = """Flip frames, after --dark: v reverses columns, h rows, hv both; t transposes, r90 turns
 counterclockwise, r270 clockwise, as in HEXRD. --region and --mask are of flipped frames."""
 
@@ -261,6 +264,8 @@ def output_options() -> list[click.Option]:
         option("--dtype", "DTYPE", "Dtype of the image, such as float64."),
         option("--checkpoint", "DIR", CHECKPOINT, type=click.Path()),
         flag("--restart", "Remove the checkpoint, and start over."),
+        flag("--follow", FOLLOW),
+        option("--timeout", "S", TIMEOUT, type=float, default=10.0),
         flag("--no-notes", "Write no notes on how the image was made."),
         *output_flags("Replace an existing output; never the input."),
     ]

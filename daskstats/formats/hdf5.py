@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..series.base import check_native
-from ..series.files import FileSource
+from ..series.files import FileSource, Growth
 from ..series.leading import boxes, flat_shape
 from ..series.piece import Piece
 from .choosing import Choice
 from .hdf5_chunks import DamagedChunkError
 from .hdf5_contents import kind_of
 from .hdf5_files import import_h5py, open_file
+from .hdf5_growth import growth_of
 from .hdf5_links import follow
 from .hdf5_lock import Parts, hdf5_lock, watch_starts
 from .hdf5_named import find_named
@@ -128,6 +129,10 @@ class Hdf5Source(FileSource):
 
     def files(self) -> tuple[Path, ...]:
         return self._files
+
+    def growth(self) -> Growth:
+        with hdf5_lock():
+            return growth_of(list(self._parts))
 
     def storage_text(self) -> str:
         with hdf5_lock():

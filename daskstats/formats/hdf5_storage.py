@@ -235,7 +235,9 @@ def _written_chunks(dataset: h5py.Dataset, nframes: int) -> np.ndarray:
 
     def mark(chunk: h5py.h5d.StoreInfo) -> None:
         pairs = zip(chunk.chunk_offset, chunks, strict=False)
-        there[tuple(start // length for start, length in pairs)] = True
+        index = tuple(start // length for start, length in pairs)
+        if index[0] < len(there):  # a writer may have added frames since the shape was read
+            there[index] = True
 
     dataset.id.chunk_iter(mark)
     for axis, chunk in enumerate(chunks):

@@ -186,9 +186,10 @@ def _check_complete(file: TiffFile, pages: list) -> None:
     handle.seek(tags * form.tagsize, os.SEEK_CUR)
     (following,) = struct.unpack(form.offsetformat, handle.read(form.offsetsize))
     for index, page in enumerate(pages):
-        ends = np.add(page.dataoffsets, page.databytecounts, dtype=np.int64)
+        places = np.array([page.dataoffsets, page.databytecounts], np.int64)
         last = index == len(pages) - 1
-        if ends.max() > handle.size or (last and following):
+        # A page may have no places of pixels yet.
+        if not places.size or places.sum(axis=0).max() > handle.size or (last and following):
             name = f"the last of {len(pages)} pages" if last else f"page {index} of {len(pages)}"
             raise ValueError(f"{name} is incomplete")
 

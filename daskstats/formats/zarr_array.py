@@ -14,12 +14,14 @@ import numpy as np
 
 from ..packages import load, loaded
 from ..series.base import Source
-from ..series.files import FileSource
+from ..series.files import FileSource, Growth
 from ..series.leading import flat_shape
 from .choosing import Choice
 from .hdf5_storage import decoded_together
+from .zarr_growth import GrowingArray
 from .zarr_open import OpenArray
 from .zarr_search import find_array, find_image, reading_metadata
+from .zarr_store import ArrayDirectory
 
 if TYPE_CHECKING:
     import zarr
@@ -116,6 +118,22 @@ class ZarrPathSource(FileSource, ZarrSource):
         stat = self.path.stat()
         return stat.st_size, stat.st_mtime_ns
 
+    def growth(self) -> Growth:
+        growing = self._growing()
+        fill = self._array.array.fill_value
+        return super().growth() if growing is None else growing.growth(fill or 0)
+
+    def growing_paths(self) -> tuple[Path, ...]:
+        growing = self._growing()
+        return super().growing_paths() if growing is None else (*growing.paths(),)
+
+    def _growing(self) -> GrowingArray | None:
+        """Return the chunks as they were when the array was opened; none of archives and images."""
+        array, store = self._array.array, self._array.store
+        if not isinstance(store, ArrayDirectory) or array.ndim < 3:
+            return None
+        return GrowingArray(array, store, self._known)
+
     def storage_text(self) -> str:
         array = self._array.array
         chunks, shards = array.chunks, array.shards
@@ -156,7 +174,10 @@ def open_array(path: Path, dataset: str = "", single: bool = False) -> tuple[zar
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     with reading_metadata(path):
-        node = _open_zip(path) if path.suffix == ".zip" else load("zarr").open(path, mode="r")
+        if path.suffix == ".zip":
+            node = _open_zip(path)
+        else:  # a group may have metadata of its arrays that are older than theirs
+            node = load("zarr").open(path, mode="r", use_consolidated=False)
     return array_of(node, str(path), dataset, single)
 
 

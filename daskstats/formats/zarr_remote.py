@@ -69,11 +69,11 @@ class RemoteArray(ArrayStore):
     @cached_property
     def _state(self) -> Known:
         known = super().state()
-        if is_http(self._path.store) or prod(self._grid.counts) > MOST_CHUNKS:
+        if is_http(self._path.store) or prod(self.grid.counts) > MOST_CHUNKS:
             return known
         keys = self._listed()
-        every = (key for slab in range(self._grid.counts[0]) for key in self._grid.keys(slab))
-        slabs = runs(self._grid.slabs_of(keys)[0])
+        every = (key for slab in range(self.grid.counts[0]) for key in self.grid.keys(slab))
+        slabs = runs(self.grid.slabs_of(keys)[0])
         return replace(known, written=slabs, absent=frozenset(every).difference(keys))
 
     def state(self) -> Known:

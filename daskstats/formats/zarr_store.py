@@ -67,7 +67,7 @@ class ArrayStore:
 
     def __init__(self, array: zarr.Array) -> None:
         self._path = array.store_path
-        self._grid, self._shards = Grid.of(array), ShardIndex.of(array)
+        self.grid, self._shards = Grid.of(array), ShardIndex.of(array)
         self.key = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"
         self._seen = b""
 
@@ -91,7 +91,7 @@ class ArrayStore:
         if digest != known.digest:
             raise self._replaced(f"its {self.key} has changed")
         if length < known.length:
-            count = "frames" if len(self._grid.lead) == 1 else "indices along its first axis"
+            count = "frames" if len(self.grid.lead) == 1 else "indices along its first axis"
             raise self._replaced(f"it had {known.length} {count}, and has {length}")
         self._seen = text
 
@@ -111,7 +111,7 @@ class ArrayStore:
         """Return the frames without any chunk; none where searching for them is not cheap."""
         storage = load("zarr.storage")
         listed = storage.LocalStore, storage.MemoryStore, storage.ZipStore
-        too_many = self._grid.padded > MOST_FRAMES
+        too_many = self.grid.padded > MOST_FRAMES
         if too_many or not isinstance(self._path.store, listed):
             return np.empty(0, np.int64)
         return self._missing(self._written())
@@ -120,25 +120,25 @@ class ArrayStore:
         """Return the slabs that have chunks."""
         prefix = f"{self._path.path}/" if self._path.path else ""
         keys = wait_for(collect(self._path.store.list_prefix(prefix)))
-        return self._grid.slabs_of(key.removeprefix(prefix) for key in keys)[0]
+        return self.grid.slabs_of(key.removeprefix(prefix) for key in keys)[0]
 
     def _missing(self, written: np.ndarray) -> np.ndarray:
         """Return the frames without data, given the slabs that have chunks or shards."""
-        there = np.zeros((self._grid.counts[0], *self._grid.sizes), bool)
+        there = np.zeros((self.grid.counts[0], *self.grid.sizes), bool)
         there[written] = True
         if self._shards is not None:
             for slab in written.tolist():
                 there[slab] = self._frames_of_shards(self._shards, slab)
-        return np.flatnonzero(~self._grid.frames_of(there))
+        return np.flatnonzero(~self.grid.frames_of(there))
 
     def _frames_of_shards(self, shards: ShardIndex, slab: int) -> np.ndarray:
         """Return whether each frame of a slab of shards has a chunk in one of them."""
         written = np.zeros(shards.counts[:-2], bool)
-        for key in self._grid.keys(slab):
+        for key in self.grid.keys(slab):
             index = self._get(key, shards.nbytes)
             if index is not None:
                 written |= shards.written(index)
-        for axis, size in enumerate(self._grid.sizes):
+        for axis, size in enumerate(self.grid.sizes):
             written = np.repeat(written, size // shards.counts[axis], axis=axis)
         return written
 
@@ -201,13 +201,22 @@ class ArrayDirectory(ArrayStore):
         weakref.finalize(self, os.close, held)
         return os.fstat(held).st_ino
 
+    @property
+    def places(self) -> tuple[Path, Path]:
+        """The file of the metadata, and the directory with an entry for each first index."""
+        return self._directory / self.key, self._directory / self.grid.parent
+
+    def chunk_paths(self, slab: int) -> Iterator[Path]:
+        """Yield the files of the chunks of a slab."""
+        return (self._directory / key for key in self.grid.keys(slab))
+
     def state(self) -> Known:
         now, names = time.time_ns(), self._listing()
-        slabs, numbers = self._grid.slabs_of(names)
-        partial = slabs[numbers < prod(self._grid.counts[1:])].tolist()
+        slabs, numbers = self.grid.slabs_of(names)
+        partial = slabs[numbers < prod(self.grid.counts[1:])].tolist()
         absent = None
-        if self._grid.flat and len(partial) <= MOST_LOOKED_INTO:
-            absent = frozenset(chain.from_iterable(map(self._grid.keys, partial))).difference(names)
+        if self.grid.flat and len(partial) <= MOST_LOOKED_INTO:
+            absent = frozenset(chain.from_iterable(map(self.grid.keys, partial))).difference(names)
         return replace(
             super().state(),
             written=runs(slabs),
@@ -236,11 +245,11 @@ class ArrayDirectory(ArrayStore):
 
         Removing a directory takes its chunks one by one; any of them would read as fill values.
         """
-        slabs, numbers = self._grid.slabs_with(*frames)
+        slabs, numbers = self.grid.slabs_with(*frames)
         for first, end in known.written.tolist():
             low, high = np.searchsorted(slabs, (first, end))
             for slab, frame in zip(slabs[low:high].tolist(), numbers[low:high], strict=True):
-                if any(self._was_removed(key, known) for key in self._grid.keys(slab, rows)):
+                if any(self._was_removed(key, known) for key in self.grid.keys(slab, rows)):
                     raise self._gone(f"the chunks of frame {frame} were removed after the call")
 
     def _was_removed(self, key: str, known: Known) -> bool:
@@ -254,8 +263,8 @@ class ArrayDirectory(ArrayStore):
         holder = path.parent
         while not holder.exists():
             holder = holder.parent
-        slabs = self._directory / self._grid.parent
-        if len(holder.parts) < len(slabs.parts) + self._grid.levels:
+        slabs = self._directory / self.grid.parent
+        if len(holder.parts) < len(slabs.parts) + self.grid.levels:
             return True  # the slab had a directory at the call
         try:
             return holder.stat().st_mtime_ns > known.time
@@ -263,15 +272,15 @@ class ArrayDirectory(ArrayStore):
             return True
 
     def _written(self) -> np.ndarray:
-        slabs, _ = self._grid.slabs_of(self._listing())
+        slabs, _ = self.grid.slabs_of(self._listing())
         if len(slabs) > MOST_LOOKED_INTO:
             return slabs
         return slabs[np.array([self._has_chunk(slab) for slab in slabs.tolist()], bool)]
 
     def _listing(self) -> list[str]:
         """Return the keys, or the beginnings of keys, in the directories of all slabs."""
-        found = [self._grid.parent]
-        for _ in range(self._grid.levels or 1):
+        found = [self.grid.parent]
+        for _ in range(self.grid.levels or 1):
             found = [name for directory in found for name in self._entries(directory)]
         return found
 
@@ -283,7 +292,7 @@ class ArrayDirectory(ArrayStore):
         return [f"{directory}/{name}" if directory else name for name in names]
 
     def _has_chunk(self, slab: int) -> bool:
-        return any((self._directory / key).exists() for key in self._grid.keys(slab))
+        return any(path.exists() for path in self.chunk_paths(slab))
 
     def _get(self, key: str, suffix: int = 0) -> bytes | None:
         try:

@@ -238,6 +238,14 @@ class Plan:
             return replace(self, steps=steps)
         return replace(self, steps=steps, blocks=tuple(part for step in steps for part in step))
 
+    def one_by_one(self) -> "Plan":
+        """Return the plan with a step, and a block, for each of its frames that is left."""
+        if not self.steps[0][0][0] < self.total:
+            return self
+        frames = range(self.steps[0][0][0], self.total)
+        blocks = tuple((frame, frame + 1) for frame in frames)
+        return replace(self, blocks=blocks, steps=tuple((block,) for block in blocks), piece=1)
+
     @property
     def in_pixels(self) -> bool:
         """Whether bands are parts of rows: numbers of rows are those of pixels then."""

@@ -2,6 +2,7 @@
 
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -47,6 +48,8 @@ class Checkpoint:
         Whether the images fill up row by row.
     restart : bool
         Whether a checkpoint that is there is removed.
+    written : bool
+        Whether a program adds frames to the series.
 
     Raises
     ------
@@ -65,8 +68,10 @@ class Checkpoint:
         series: Source,
         by_rows: bool,
         restart: bool,
+        written: bool = False,
     ) -> None:
         self._store, self._identity = CheckpointStore(path), identity
+        self._identify: Callable[[], dict[str, JSON]] = lambda: identity
         self._interval = config.checkpoint_interval()
         self._lock = RLock()
         self._manifest: Manifest | None = None
@@ -77,7 +82,7 @@ class Checkpoint:
             stack.callback(self._owner.release)
             if restart:
                 self._store.clear()
-            self.start = self._load(series, by_rows)
+            self.start = self._load(series, by_rows, written)
             stack.enter_context(ending.exit_in_order())
             self._resources = stack.pop_all()
         _running.add(self)
@@ -91,12 +96,12 @@ class Checkpoint:
         disk = replace(work.plan.disk, directory=str(self._store.directory), name=name)
         return replace(work, plan=replace(work.plan, disk=disk))
 
-    def _load(self, series: Source, by_rows: bool) -> Start:
+    def _load(self, series: Source, by_rows: bool, written: bool) -> Start:
         manifest = self._store.manifest()
         if manifest is None:
             return Start()
         try:
-            check_same(manifest.identity, self._identity, series, grows=not by_rows)
+            check_same(manifest.identity, self._identity, series, not by_rows, written)
         except OtherCallError as error:
             raise OtherCallError(f"{self._describe(manifest)}: {error}: {WAYS_OUT}") from None
         except (KeyError, TypeError, AttributeError) as error:
@@ -114,14 +119,25 @@ class Checkpoint:
             f"({', '.join(manifest.names)}, {newest.done} of {newest.total} {manifest.unit})"
         )
 
-    def note(self, progress: Progress) -> None:
-        """Take the state after a step, and commit it if the last commit is long enough ago."""
+    def note(
+        self, progress: Progress, identify: Callable[[], dict[str, JSON]] | None = None
+    ) -> None:
+        """Take the state after a step, and commit it if the last commit is long enough ago.
+
+        Parameters
+        ----------
+        progress : Progress
+        identify : callable, optional
+            Returns the identity of a series that grows, of which the progress is no end.
+        """
         if progress.phase == "read" or progress.done == self.start.done:
             return
         with self._lock:
             self._latest = Noted.of(progress)
             pause = max(self._interval, self._cost / COMMIT_BUDGET) if self._interval else 0
-            if progress.done == progress.total or time.monotonic() - self._committed >= pause:
+            ended = identify is None and progress.done == progress.total
+            self._identify = identify or self._identify
+            if ended or time.monotonic() - self._committed >= pause:
                 self.commit()
 
     def commit(self) -> None:
@@ -142,7 +158,7 @@ class Checkpoint:
         number = older[0].number + 1 if older else 1
         generation = Generation(number, noted.done, progress.total, noted.nbytes, arrays=())
         names = progress.unit_of_images, progress.names, progress.several
-        return Manifest(self._identity, *names, (generation, *older)), noted.arrays()
+        return Manifest(self._identify(), *names, (generation, *older)), noted.arrays()
 
     def end(self) -> None:
         """Commit the state, and leave the checkpoint to others. Further calls do nothing."""

@@ -8,12 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, NamedTuple
 
 from .base import Origins, Source
 
 # Attributes of a series that stay in this process: its lock, and its cached missing frames.
 UNSENT = ("_opening", "_missing")
+
+
+class Growth(NamedTuple):
+    """How many frames of a file that grows are written; frames are written in their order."""
+
+    certain: int
+    """leading frames that are complete"""
+    begun: int
+    """those, and the following ones in chunks that hold something: some may not be written yet"""
+    fill: float = 0
+    """value of the pixels that are not written"""
 
 
 class FileSource(Source):
@@ -68,6 +79,14 @@ class FileSource(Source):
         names = [named] if isinstance(named, str) else list(named)
         dataset = f"::{' to '.join(dict.fromkeys((names[0], names[-1])))}" if names else ""
         return [(f"{self.path}{dataset}", range(len(self)))]
+
+    def growth(self) -> Growth:
+        """Return how many frames are written; all of them in a file that has no others."""
+        return Growth(len(self), len(self))
+
+    def growing_paths(self) -> tuple[Path, ...]:
+        """Return files and directories, one of which changes whenever frames are added."""
+        return self.files()
 
     def storage_text(self) -> str:
         """Return how the frames are stored, for people: chunks and compression."""

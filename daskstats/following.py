@@ -1,0 +1,230 @@
+"""Following a series that grows: a running image whenever frames have been added."""
+
+import logging
+import os
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from math import inf
+from typing import Unpack
+
+import numpy as np  # noqa: F401 (for the example)
+
+from .api import OF_STATISTIC, NamedStatistic, public
+from .arguments import RunOptions, check_number, integer, warn
+from .checkpoints.store import CheckpointStore
+from .formats.growing import GrowingFiles, without_traceback
+from .graph.build import Start
+from .planning.values import MEBI
+from .reduction import Reduction, reduce
+from .run.checkpoint import Checkpoint
+from .run.progress import Progress, Snapshot
+from .series.base import Source
+from .series.foreign import called
+from .statistics.naming import named
+from .texts import shown
+
+# Seconds between two looks at the files, and the part of a core that looking may take: a look takes
+# 0.1 ms where nothing has changed.
+PAUSE, LOOKING = 0.05, 0.04
+
+# Errors of reading frames of a file that may be complete in a moment.
+INCOMPLETE = OSError, ValueError, KeyError
+
+logger = logging.getLogger("daskstats")
+
+
+@public(OF_STATISTIC, see="snapshots, load_checkpoint")
+def follow(
+    ims: str | os.PathLike,
+    statistic: NamedStatistic | list,
+    nframes: int = 0,
+    *,
+    timeout: float = 10,
+    **options: Unpack[RunOptions],
+) -> Iterator[Snapshot]:
+    """Iterate over running images of a series while a program adds frames to it.
+
+    There is an image whenever frames have been added, until all are there or none has been added
+    for a while. Each frame counts once, as soon as it is complete; a file that is half written is
+    waited for. Percentiles, medians and clipped averages need all frames at once: they are refused.
+
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     for number in range(3):
+    ...         np.save(pathlib.Path(place, f"scan_{number}.npy"), frames[number : number + 1])
+    ...     for snapshot in follow(place, "max", nframes=3):
+    ...         print(snapshot)
+    <Snapshot of max: 3 of 3 frames, image of 1 x 2 uint16>
+    """
+    if not isinstance(ims, str | os.PathLike):
+        raise TypeError(
+            f"only the path of a file, a folder or a pattern can be followed, got an object of "
+            f"type {called(type(ims))}"
+        )
+    follower = Follower(GrowingFiles(os.fsdecode(ims)), statistic, nframes, timeout, options)
+    return follower.snapshots()
+
+
+def check_frame_wise(statistic: object) -> None:
+    """Refuse statistics that need all frames of a row at once."""
+    names, members = named(statistic)
+    for name, member in zip(names, members, strict=True):
+        if member.along == "rows":
+            raise ValueError(
+                f"{name} cannot be followed: it needs all frames at once, and more of them are "
+                f"still to come"
+            )
+
+
+def check_timeout(timeout: object) -> float:
+    """Return the seconds without new frames after which a series has ended."""
+    seconds = float(check_number(timeout, "timeout"))
+    if not 0 < seconds < inf:
+        raise ValueError(f"timeout must be more than 0 seconds, got {shown(timeout)}")
+    return seconds
+
+
+def stored_frames(checkpoint: object) -> int:
+    """Return the number of frames that a checkpoint covers, 0 if there is none."""
+    if not isinstance(checkpoint, str | os.PathLike):
+        return 0  # its type is checked when it is opened
+    manifest = CheckpointStore(checkpoint).manifest()
+    return 0 if manifest is None else manifest.newest.done
+
+
+class Follower:
+    """Folds the frames of growing files as they appear: each of them once.
+
+    A batch of frames is a reduction that continues from the state after the batch before. If it
+    fails, because a file was not complete, the same state is continued later.
+
+    Parameters
+    ----------
+    files : GrowingFiles
+    statistic
+        As of `reduce`.
+    nframes : int
+        Frames to wait for; 0: not known.
+    timeout : float
+        Seconds without new frames.
+    options : dict
+        Keywords of the call.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        files: GrowingFiles,
+        statistic: object,
+        nframes: object,
+        timeout: object,
+        options: RunOptions,
+    ) -> None:
+        check_frame_wise(statistic)
+        if options.get("frames") is not None:
+            raise TypeError(
+                "all frames of a series are followed: give their number as nframes (--nframes), "
+                "and leave frames out"
+            )
+        self._files, self._statistic, self._options = files, statistic, options
+        self._total, self._timeout = max(0, integer(nframes, "nframes")), check_timeout(timeout)
+        self._start = Start()
+        self._checkpoint: Checkpoint | None = None
+        self._problem: Exception | None = None
+        self._stored = 0 if options.get("restart") else stored_frames(options.get("checkpoint"))
+        """frames of a checkpoint that is not open yet: they were complete when they were counted"""
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Yield the images alone."""
+        with closing(self.images()) as images:
+            for _, snapshot in images:
+                yield snapshot
+
+    def images(self) -> Generator[tuple[Source, Snapshot]]:
+        """Yield the series and its image whenever there are new frames, until there are none."""
+        try:
+            seen = time.monotonic()
+            while not self._total or self._start.done < self._total:
+                began, ended = time.thread_time(), time.monotonic() - seen >= self._timeout
+                found = self._look(ended)
+                if found is not None:
+                    yield found
+                    seen = time.monotonic()
+                elif ended:
+                    return self._check_end()
+                else:
+                    cost = time.thread_time() - began
+                    time.sleep(min(10 * PAUSE, max(PAUSE, cost / LOOKING)))
+        finally:
+            if self._checkpoint is not None:
+                self._checkpoint.end()
+
+    def _look(self, ended: bool) -> tuple[Source, Snapshot] | None:
+        """Return the series of all frames that are written, and its image; None if it is old."""
+        series = self._files.look(self._stored or self._total, ended)
+        self._problem = self._files.problem
+        count = self._count(series, ended)
+        if series is None or not count:
+            return None
+        reduction = reduce(series, self._statistic, count, running="kept", **self._options)
+        self._open_checkpoint(reduction)
+        try:
+            return series, self._fold(reduction)
+        except INCOMPLETE as error:
+            self._problem = without_traceback(error)
+            return None
+        finally:
+            self._files.release()
+
+    def _count(self, series: Source | None, ended: bool) -> int:
+        """Return the frames of the next image, 0 if there is none yet."""
+        written = 0 if series is None else len(series)
+        written = min(written, self._total or written)
+        if series is None or (written < self._stored and not ended):
+            return 0
+        if self._stored:
+            return written  # the first image of a checkpoint may be of the frames in it
+        rows, cols = series.shape
+        # Where many wait there is an image in a second or so; small frames take some time as well.
+        each = max(MEBI, rows * cols * series.dtype.itemsize)
+        most = self._start.done + max(1, 1024 * MEBI // each)
+        return min(written, most) if written > self._start.done else 0
+
+    def _open_checkpoint(self, reduction: Reduction) -> None:
+        if self._checkpoint is not None or self._options.get("checkpoint") is None:
+            return
+        self._checkpoint = reduction.open_checkpoint(written=True)
+        assert self._checkpoint is not None
+        self._start, self._stored = self._checkpoint.start, 0
+
+    def _fold(self, reduction: Reduction) -> Snapshot:
+        """Fold the frames that are new."""
+        with reduction.continued(self._start, Progress.itself) as steps:
+            for _ in steps:
+                pass
+        progress = steps.progress
+        self._start = Start(progress.done, progress.state or {})
+        if self._checkpoint is not None:
+            self._checkpoint.note(progress, reduction.identity)
+        logger.info("%s: %d frames", progress.statistic, progress.done)
+        return replace(progress.snapshot(), total=max(self._total, progress.done))
+
+    def _check_end(self) -> None:
+        """Refuse a series without frames, and one with a damaged last file; tell of a gap."""
+        problem, done = self._problem, self._start.done
+        pause = f"no frame has been added for {self._timeout:g} s"
+        if problem is not None:
+            text = "; ".join([str(problem), *getattr(problem, "__notes__", [])])
+            kind = FileNotFoundError if isinstance(problem, FileNotFoundError) else ValueError
+            raise kind(f"{text} ({pause}, after {done} frames)") from problem
+        if not done:
+            raise ValueError(f"{self._files} has no frames that are written: {pause}")
+        self._files.warn_of_others()
+        if done < self._total:
+            warn(f"{self._files} has {done} of {self._total} frames, and {pause}")

@@ -1,0 +1,64 @@
+"""How many frames of an HDF5 dataset are written while a program adds to it.
+
+As in a zarr array, the shape may be changed before frames are written. A chunk is listed in the
+file after it has been written, so the last frame with a chunk tells how far the writer is: that
+frame is complete if its chunk is whole and its own. A chunk of several frames is complete when a
+later one is listed.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..packages import load
+from ..series.files import Growth
+from .hdf5_storage import Storage
+
+if TYPE_CHECKING:
+    import h5py
+
+
+def growth_of(parts: list[Storage]) -> Growth:
+    """Return how many frames of some datasets are written, which follow one another.
+
+    The caller has the lock of h5py.
+    """
+    edges = np.cumsum([0, *(part.nframes for part in parts)]).tolist()
+    growing = Growth(0, 0)
+    for part, edge in zip(parts, edges, strict=False):
+        own = _growth_of_one(part)
+        if own.begun:
+            growing = Growth(edge + own.certain, edge + own.begun, own.fill)
+    return growing
+
+
+def _growth_of_one(part: Storage) -> Growth:
+    dataset, nframes = part.dataset, part.nframes
+    fill = 0 if dataset.is_virtual else dataset.fillvalue
+    if not dataset.is_virtual and _allocated_before(dataset):
+        # Nothing tells which frames are written, until the writer has closed the file.
+        return Growth(0 if dataset.file.swmr_mode else nframes, nframes, fill)
+    (found,) = np.nonzero(part.written())
+    begun = int(found[-1]) + 1 if found.size else 0
+    unit = _unit(part)
+    return Growth(begun if unit == 0 else max(0, begun - 1) // unit * unit, begun, fill)
+
+
+def _allocated_before(dataset: h5py.Dataset) -> bool:
+    """Whether the file has places for frames that are not written."""
+    early = load("h5py.h5d").ALLOC_TIME_EARLY
+    return dataset.chunks is None or dataset.id.get_create_plist().get_alloc_time() == early
+
+
+def _unit(part: Storage) -> int:
+    """Return the frames that become complete together; 0 where a frame is exactly one chunk."""
+    dataset = part.dataset
+    if dataset.chunks is None:  # virtual: a frame has a part of a chunk, or several of them
+        return max(2, part.frame_unit)
+    *lead, rows, cols = dataset.chunks
+    if (rows, cols) == dataset.shape[-2:] and all(length == 1 for length in lead):
+        return 0
+    return prod(dataset.shape[1:-2]) * lead[0] if lead else 1

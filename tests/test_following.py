@@ -1,0 +1,351 @@
+"""Following series that grow: every frame counts once, and only when it is written."""
+
+import threading
+import time
+
+import dask
+import h5py
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from programs import check_error, run
+from writers import SHAPE, WRITERS, frame, frames, place_of, writing
+
+import daskstats as stats
+from daskstats.checkpoints.identity import OtherCallError
+from daskstats.formats.growing import GrowingFiles
+from daskstats.memory.reservation import unreserved
+
+SEVERAL = ["max", "average", "argmax"]
+
+
+def check_same(images, other):
+    """Check that the images of several statistics have the same bits."""
+    assert images.keys() == other.keys()
+    for name in images:
+        assert images[name].dtype == other[name].dtype
+        np.testing.assert_array_equal(images[name], other[name])
+
+
+def expected(count):
+    return {name: getattr(stats, name)(frames(count)).compute() for name in SEVERAL}
+
+
+def check_followed(kind, place, count, checkpoint=None):
+    """Follow a writer at 50 Hz."""
+    with writing(kind, place, count):
+        shots = list(stats.follow(place, SEVERAL, count, timeout=20, checkpoint=checkpoint))
+    done = [shot.done for shot in shots]
+    assert done == sorted({*done})
+    assert done[-1] == shots[-1].total == count
+    check_same(shots[-1].image, expected(count))
+    for shot in shots[:: max(1, len(shots) // 5)]:
+        check_same(shot.image, expected(shot.done))
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_each_frame_counts_once(tmp_path, kind):
+    check_followed(kind, tmp_path / place_of(kind), 40)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", WRITERS)
+def test_each_of_200_frames_counts_once(tmp_path, kind):
+    check_followed(kind, tmp_path / place_of(kind), 200, checkpoint=tmp_path / "checkpoint")
+
+
+def written(place, total=0, ended=False):
+    """Return the number of frames that are written."""
+    series = GrowingFiles(str(place)).look(total, ended)
+    return 0 if series is None else len(series)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_frames_of_zarr_arrays_that_are_written(tmp_path, version):
+    """The shape tells nothing, and a chunk of several frames is complete when the next is there."""
+    place = tmp_path / "scan.zarr"
+    settings = {"dtype": "u2", "zarr_format": version}
+    array = zarr.create_array(place, shape=(9, 4, 6), chunks=(1, 2, 6), **settings)
+    assert written(place) == 0
+    array[0] = 1
+    assert written(place) == 1
+    array[1, :2] = 1  # one of its two chunks
+    assert written(place) == 1
+    assert written(place, ended=True) == written(place, total=2) == 2
+    array[3] = 1  # frame 2 has no chunk, because it is empty
+    assert written(place) == written(place, ended=True) == 4
+
+    array = zarr.create_array(place, shape=(9, 4, 6), chunks=(4, 4, 6), overwrite=True, **settings)
+    array[:2] = 1
+    assert written(place) == written(place, total=3) == 0
+    assert written(place, ended=True) == written(place, total=2) == 2
+    array[2:5] = 1
+    assert written(place) == 4
+    assert written(place, total=5) == 5
+
+    array = zarr.create_array(
+        place, shape=(2, 3, 4, 6), chunks=(1, 2, 4, 6), overwrite=True, **settings
+    )
+    array[0, :2] = 1
+    assert written(place) == 0
+    array[0, 2:] = 1
+    assert written(place) == 3
+
+
+def test_the_metadata_of_an_array_count(tmp_path):
+    """Those that a group has of its arrays, consolidated, are older."""
+    place = tmp_path / "scan.zarr"
+    array = zarr.create_group(place, zarr_format=2).create_array(
+        "images", shape=(3, 4, 6), chunks=(1, 4, 6), dtype="u2"
+    )
+    array[:] = 1
+    zarr.consolidate_metadata(place)
+    files = GrowingFiles(str(place))
+    assert len(files.look()) == 3
+    array.resize((5, 4, 6))
+    array[3:] = 1
+    assert len(files.look()) == 5
+
+
+def test_shards_are_chunks(tmp_path):
+    place = tmp_path / "scan.zarr"
+    settings = {"shards": (4, 4, 6), "chunks": (1, 4, 6), "dtype": "u2"}
+    array = zarr.create_array(place, shape=(9, 4, 6), **settings)
+    array[:4] = 1
+    assert written(place) == 0
+    array[4] = 1
+    assert written(place) == 4
+    assert written(place, ended=True) == 5
+
+
+def test_frames_of_hdf5_datasets_that_are_written(tmp_path):
+    place = tmp_path / "scan.h5"
+
+    def write(count, **settings):
+        with h5py.File(place, "w") as file:
+            data = file.create_dataset("images", (9, 4, 6), "u2", **settings)
+            data[:count] = 1
+
+    for count in (0, 3):
+        write(count, chunks=(1, 4, 6))
+        assert written(place) == written(place, ended=True) == count
+    write(3, chunks=(1, 2, 6))
+    assert written(place) == 2
+    assert written(place, ended=True) == written(place, total=3) == 3
+    write(6, chunks=(4, 4, 6))
+    assert written(place) == written(place, total=7) == 4
+    assert written(place, ended=True) == 6
+    write(3)  # not in chunks, and nobody writes it
+    assert written(place) == 9
+
+
+def test_files_appear_in_natural_order(tmp_path):
+    files, place = GrowingFiles(str(tmp_path / "*.tif")), tmp_path
+    assert files.look() is None
+    assert isinstance(files.problem, FileNotFoundError)
+    for index in range(12):
+        tifffile.imwrite(place / f"scan_{index}.tif", frame(index))
+    tifffile.imwrite(place / ".scan_13.tif", frame(13))
+    (place / "scan.txt").touch()
+    assert len(files.look()) == 12
+    blocks = [block for piece in files.look().pieces(0, 12, 0, 24, 12) for block in piece]
+    np.testing.assert_array_equal(np.concatenate(blocks), frames(12))
+    tifffile.imwrite(place / "scan_012.tif", np.stack([frame(12)] * 2))
+    assert len(files.look()) == 14
+    tifffile.imwrite(place / "scan_5b.tif", frame(5))
+    with pytest.warns(UserWarning, match="appeared after a file that follows it"):
+        assert len(files.look()) == 15
+    assert len(GrowingFiles(str(place), without=place / "scan_3.tif").look()) == 14
+
+
+def test_many_files(tmp_path):
+    """Hundreds of files are joined in groups, and one without frames is left out."""
+    files = GrowingFiles(str(tmp_path))
+    for index in range(150):
+        np.save(tmp_path / f"scan_{index}.npy", np.full((1 + index % 2, 2, 3), index, "u2"))
+    while files.look() is None or len(files.look()) < 225:
+        pass
+    blocks = [block for piece in files.look().pieces(0, 225, 0, 2, 9) for block in piece]
+    numbers = np.concatenate(blocks)[:, 0, 0]
+    np.testing.assert_array_equal(numbers, np.repeat(np.arange(150), 1 + np.arange(150) % 2))
+
+    for index in range(3):
+        place, shape = tmp_path / "stores" / f"scan_{index}.zarr", (2, 4, 6)
+        array = zarr.create_array(place, shape=shape, chunks=(1, 4, 6), dtype="u2")
+        if index != 1:
+            array[:] = index + 1
+    files = GrowingFiles(str(tmp_path / "stores"))
+    with pytest.warns(UserWarning, match="scan_1.zarr has 2 frames, of which the first 0 count"):
+        assert len(files.look()) == 4
+
+
+def test_a_file_that_is_half_written_is_waited_for(tmp_path):
+    place, name = tmp_path / "scan", tmp_path / "scan" / "scan_1.tif"
+    place.mkdir()
+    tifffile.imwrite(place / "scan_0.tif", frame(0))
+    tifffile.imwrite(tmp_path / "whole.tif", frame(1))
+    whole = (tmp_path / "whole.tif").read_bytes()
+    files = GrowingFiles(str(place))
+    for length in range(0, len(whole), 9):
+        name.write_bytes(whole[:length])
+        assert len(files.look()) == 1
+        assert files.problem is not None
+    for length in (0, len(whole) - 1):
+        name.write_bytes(whole[:length])
+        shots = stats.follow(place, "max", timeout=0.2)
+        assert next(shots).done == 1
+        with pytest.raises(ValueError, match=r"scan_1.tif.*no frame.* for 0.2 s, after 1 frame"):
+            next(shots)
+    shots = stats.follow(place, "max", 2)
+    assert next(shots).done == 1
+    later = threading.Timer(0.1, lambda: name.write_bytes(whole))
+    later.start()
+    np.testing.assert_array_equal(next(shots).image, frames(2).max(axis=0))
+    later.join()
+
+
+def test_a_file_that_grows(tmp_path):
+    """Pages are added to one file, and it is not the last for ever."""
+    for index in range(3):
+        tifffile.imwrite(tmp_path / "scan_0.tif", frame(index), append=True)
+        if not index:
+            shots = stats.follow(tmp_path, "argmax", 4)
+        assert next(shots).done == index + 1
+    tifffile.imwrite(tmp_path / "scan_1.tif", frame(3))
+    *_, last = shots
+    np.testing.assert_array_equal(last.image, frames(4).argmax(axis=0))
+
+
+def test_frames_that_are_not_written_at_the_end(tmp_path):
+    place = tmp_path / "scan.zarr"
+    array = zarr.create_array(place, shape=(9, 4, 6), chunks=(4, 4, 6), dtype="u2")
+    with pytest.raises(ValueError, match="scan.zarr has no frames that are written"):
+        list(stats.follow(place, "max", timeout=0.1))
+    array[:6] = 7
+    with pytest.warns(UserWarning, match="has 9 frames, of which the first 6 count"):
+        *_, last = stats.follow(place, "sum", timeout=0.1)
+    assert last.done == 6
+    assert (last.image == 42).all()
+    first = pytest.warns(UserWarning, match="has 9 frames, of which the first 6 count")
+    with first, pytest.warns(UserWarning, match="has 6 of 8 frames, and no frame"):
+        list(stats.follow(place, "sum", 8, timeout=0.1))
+
+
+def test_another_array_in_the_same_place(tmp_path):
+    place = tmp_path / "scan.zarr"
+    zarr.create_array(place, data=frames(3), chunks=(1, *SHAPE))
+    shots = stats.follow(place, "max", timeout=0.5)
+    assert next(shots).done == 3
+    zarr.create_array(tmp_path / "other.zarr", data=frames(5), chunks=(1, *SHAPE))
+    place.rename(tmp_path / "old.zarr")
+    (tmp_path / "other.zarr").rename(place)
+    with pytest.raises(ValueError, match="replaced by another one after 3 of its frames"):
+        list(shots)
+
+
+@pytest.mark.parametrize("dtype", ["u2", "f4"])
+def test_a_run_goes_on(tmp_path, dtype):
+    """Bits depend neither on the times of frames nor on stops, also of floats."""
+    series = (frames(20) / 3).astype(dtype)
+    place, checkpoint = tmp_path / "scan.zarr", tmp_path / "checkpoint"
+    array = zarr.create_array(place, shape=(0, *SHAPE), chunks=(1, *SHAPE), dtype=dtype)
+    done = []
+    for number, stop in enumerate((3, 4, 11, 11, 20)):
+        array.resize((stop, *SHAPE))
+        array[done[-1] if done else 0 : stop] = series[done[-1] if done else 0 : stop]
+        with dask.config.set(scheduler=("threads", "sync")[number % 2]):
+            for shot in stats.follow(place, ["std", "sum"], stop, checkpoint=checkpoint):
+                done.append(shot.done)
+    assert done == [3, 4, 11, 11, 20]
+    *_, image = stats.aggregate_iter(series, ["std", "sum"], 20)
+    check_same(shot.image, image)
+    assert stats.load_checkpoint(checkpoint).done == 20
+    with pytest.raises(OtherCallError):
+        list(stats.follow(place, "max", 20, checkpoint=checkpoint))
+    # A plain call takes it over, and has nothing to fold.
+    (image,) = stats.aggregate_iter(place, ["std", "sum"], 5, checkpoint=checkpoint)
+    check_same(image, shot.image)
+    assert unreserved(1 << 30) == 1 << 30
+
+
+def test_a_chunk_that_was_begun_when_the_run_ended(tmp_path):
+    place, checkpoint = tmp_path / "scan.zarr", tmp_path / "checkpoint"
+    array = zarr.create_array(place, shape=(6, *SHAPE), chunks=(4, *SHAPE), dtype="u2")
+    array[:] = frames(6)
+    *_, last = stats.follow(place, "average", timeout=0.1, checkpoint=checkpoint)
+    assert last.done == 6
+    array.resize((9, *SHAPE))
+    array[6:] = frames(9)[6:]
+    shots = list(stats.follow(place, "average", 9, checkpoint=checkpoint))
+    assert shots[-1].done == 9
+    np.testing.assert_array_equal(shots[-1].image, stats.average(frames(9)).compute())
+
+
+def test_an_iterator_that_is_closed_stores_its_state(tmp_path):
+    place = tmp_path / "scan.npy"
+    np.save(place, frames(5))
+    shots = stats.follow(place, "max", checkpoint=tmp_path / "checkpoint")
+    next(shots)
+    shots.close()
+    assert stats.load_checkpoint(tmp_path / "checkpoint").done == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "text"),
+    [
+        (("scan.h5", "median"), {}, ValueError, "median cannot be followed: it needs all frames"),
+        (("scan.h5", ["max", ("percentile", 5)]), {}, ValueError, "percentile_5 cannot be follow"),
+        (("scan.h5", "mode"), {}, ValueError, "there is no statistic 'mode'"),
+        (("scan.h5", "max"), {"frames": slice(3)}, TypeError, "give their number as nframes"),
+        (("scan.h5", "max"), {"timeout": 0}, ValueError, "timeout must be more than 0 seconds"),
+        (("scan.h5", "max"), {"timeout": "1"}, TypeError, "timeout must be a number"),
+        (("scan.h5", "max", 2.5), {}, TypeError, "nframes must be an integer"),
+        ((np.zeros((3, 4, 5)), "max"), {}, TypeError, "path of a file, .* of type ndarray"),
+        (("s3://place/scan.zarr", "max"), {}, ValueError, "is an address"),
+        (("scan.h5?path=/x&slice=0:3", "max"), {}, ValueError, "selects frames"),
+    ],
+)
+def test_bad_arguments(arguments, options, error, text):
+    with pytest.raises(error, match=text):
+        stats.follow(*arguments, **options)
+
+
+def test_nothing_is_there(tmp_path):
+    for name in ("scan.h5", "*.tif", "scan.zarr"):
+        shots = stats.follow(tmp_path / name, "max", timeout=0.1)
+        with pytest.raises(FileNotFoundError, match="no .*file .*no frame has been added for 0.1"):
+            next(shots)
+
+
+def test_the_command_line_replaces_its_output(tmp_path):
+    place, output = tmp_path / "scan.zarr", tmp_path / "peaks.npy"
+    with writing("zarr v3", place, 30):
+        result = run("max", place, "--follow", "--nframes", 30, "-o", output, "-v")
+    assert result.exit_code == 0, result.stderr
+    dones = [line for line in result.stderr.splitlines() if line.endswith(" frames")]
+    assert len(dones) > 1
+    np.testing.assert_array_equal(np.load(output), frames(30).max(axis=0))
+    check_error(run("max", place, "--follow", "-o", output), 2, "peaks.npy exists already")
+    check_error(run("max", place, "--follow", "--chunks", 3, "-o", "x.npy"), 2, "--chunks")
+    check_error(run("max", place, place, "--follow", "-o", "x.npy"), 2, "got 2 inputs")
+    frames_too = run("max", place, "--follow", "--frames", "0:3", "-o", tmp_path / "x.npy")
+    check_error(frames_too, 2, "give their number as nframes (--nframes)")
+    several = "aggregate", place, "--stats", "max,sum", "--follow", "--timeout", 0.2
+    assert run(*several, "-o", tmp_path / "images.npz", "--quiet").stderr == ""
+    with np.load(tmp_path / "images.npz") as images:
+        np.testing.assert_array_equal(images["max"], frames(30).max(axis=0))
+
+
+def test_waiting_takes_no_time_of_a_core(tmp_path, monkeypatch):
+    """A look where nothing has changed opens no file."""
+    place = tmp_path / "scan.zarr"
+    zarr.create_array(place, data=frames(3), chunks=(1, *SHAPE))
+    time.sleep(0.15)
+    files = GrowingFiles(str(place))
+    assert len(files.look()) == 3
+    monkeypatch.setattr("daskstats.formats.growing.parse", None)
+    opened = []
+    monkeypatch.setattr(files._opener.__class__, "open", opened.append)
+    assert len(files.look()) == 3
+    assert opened == []
