@@ -44,6 +44,7 @@ FACTS = {
     "MEBI": "a unit",
     "MOST_LISTED": "choices in a sentence",
     "MOST_MANIFEST": "bytes that are read of a file that may come from anywhere",
+    "MOST_ON_HEAP": "bytes of the largest dynamic threshold of glibc",
     "MOST_OPEN": "a quarter of the lowest default limit of open files, that of macOS",
     "NETWORK": "the optimal sorting network of its size",
     "NOT_IN_TILE": "the largest value of the bits of a tile",

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..memory.pool import frame_pool
+from ..memory.pool import block_of_frames
 from .hdf5_decoders import Decode
 from .hdf5_files import CACHE_NBYTES
 from .placed import in_native_order
@@ -82,7 +82,7 @@ class Places:
         parted = cuts(start, stop, frames, self.shape[0])
         if parted and self.is_kept_by_h5py(CACHE_NBYTES):
             return None
-        block = frame_pool.array((stop - start, last - first, self.shape[2]), self.dtype)
+        block = block_of_frames((stop - start, last - first, self.shape[2]), self.dtype)
         wanted = (
             (where, [part])
             for index in range(start // frames, -(-stop // frames))

@@ -20,7 +20,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from ..memory.pool import frame_pool
+from ..memory.pool import block_of_frames
 from .hdf5_chunks import Part, Places, Where, cuts
 from .hdf5_storage import Box
 from .placed import in_native_order
@@ -74,7 +74,7 @@ class TiledPlaces:
             view.places.is_kept_by_h5py(self.cached) for view in self.views
         ):
             return None
-        block = frame_pool.array((stop - start, last - first, self.shape[2]), self.dtype)
+        block = block_of_frames((stop - start, last - first, self.shape[2]), self.dtype)
         order = self._order(start, stop)
         wanted: dict[Places, dict[Where, list[Part]]] = defaultdict(lambda: defaultdict(list))
         for tile in self.tiles:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..memory.pool import frame_pool
+from ..memory.pool import block_of_frames
 from ..series.arrays import ArraySource
 from ..series.base import Source
 from ..series.files import FileSource, naming_place, restore
@@ -71,7 +71,7 @@ class ReadNpySource(NpySource):
         array = self._array  # the file's header is checked before the first read
         if not array.flags.c_contiguous:
             return [array[start:stop, first:last].copy()]
-        block = frame_pool.array((stop - start, last - first, self.shape[1]), array.dtype)
+        block = block_of_frames((stop - start, last - first, self.shape[1]), array.dtype)
         with naming_place(self.path):
             file = self.path.open("rb")
         with file:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..memory.pool import frame_pool
+from ..memory.pool import block_of_frames
 from ..series.base import Source
 from ..series.files import FileSource, naming_place
 from .choosing import listed
@@ -106,7 +106,7 @@ class PlacedSource(ReopenedSource):
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         cols = self.shape[1]
-        block = frame_pool.array((stop - start, last - first, cols), self._stored)
+        block = block_of_frames((stop - start, last - first, cols), self._stored)
         self.check_unchanged()
         with self.opened() as file:
             for index, frame in enumerate(block, start):

@@ -158,6 +158,9 @@ def value_at(values, pixel):
 
 def addresses_of(piece: Piece) -> np.ndarray:
     """Return the address of every frame; the arrays must outlive its use."""
+    if all(len(block) == 1 for block in piece):  # 1 us a frame instead of 5
+        every = [block.__array_interface__["data"][0] for block in piece]
+        return np.array(every, np.uint64)
     return np.concatenate([_block_addresses(block) for block in piece])
 
 
