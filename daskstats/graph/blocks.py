@@ -117,8 +117,8 @@ class ScratchBlocks:
     def __iter__(self) -> Iterator[Piece]:
         try:
             yield Piece([self.spool.read(self.band, self.written)])
-        except DamagedScratchError:
-            self.spool.remove()
+        except DamagedScratchError as error:
+            self.spool.remove(error)  # which tasks that read at the same time get as well
             raise
 
 
