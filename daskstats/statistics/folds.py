@@ -111,6 +111,9 @@ class Fold:
                 sparse = sparse or SparseFold(loops, start, state, piece.dtype)
                 start += sparse.add(piece)
             else:
+                if sparse is not None:  # its frames follow one another
+                    sparse.add_zeros()
+                    sparse = None
                 frames = piece.dense() if isinstance(piece, SparsePiece) else Piece.of(piece)
                 if not all(each.by_pixel for each in self._loops(is_small(frames.dtype))):
                     frames = Piece(frames.arrays)
