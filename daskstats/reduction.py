@@ -238,7 +238,7 @@ def reduce(
     limit = scheduler.limit(options.get("memory_limit"))
     runs = bool(running), running == "kept" or options.get("checkpoint") is not None
     planner = Planner(series, scheduler, limit, nchunk, chunk_name, use_buffer, *runs)
-    way, plan = planner.first(ways(series, shape.nframes, specs, planner.by_rows))
+    way, plan = planner.first(ways(series, shape, specs, planner.by_rows))
     specs = way.specs
     if plan.in_pixels:
         series = flattened(series)

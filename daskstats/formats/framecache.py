@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,8 @@ from numpy.lib.npyio import NpzFile
 from ..packages import loaded
 from ..series.base import check_native, check_shape
 from ..series.files import FileSource, fingerprint
-from ..series.sparse import PIXEL, SparseFrame, SparseSource
-from .npz import LENGTHS, LOCAL_HEADER
+from ..series.sparse import SparseFrame, SparseSource, sparse_nbytes
+from .npz import DAMAGED, UNREADABLE, data_offset
 
 # Frames of up to these bytes are read when the archive is opened, and kept: rows of them then cost
 # only their pixels. Those of a larger archive are read where they are used.
@@ -47,6 +48,8 @@ class Archive:
     """returns frames from the first to the end"""
     frames: list[SparseFrame] | None = None
     """all of them, if they take little memory"""
+    fingerprint: tuple = ()
+    """of the file when it was opened"""
 
     def __post_init__(self) -> None:
         if self.nbytes <= MOST_KEPT and len(self.values):
@@ -55,7 +58,7 @@ class Archive:
     @property
     def nbytes(self) -> int:
         """Bytes of all frames, at most."""
-        return int(self.values.sum()) * (PIXEL + self.dtype.itemsize)
+        return sparse_nbytes(self.values, self.dtype)
 
 
 # One opened archive for each file, shared by all series of this process that read it.
@@ -64,9 +67,6 @@ _lock = threading.Lock()
 
 # The archive used last outlives its series: in a pool of processes a series lives for one task.
 _latest: list[Archive] = []
-
-# Errors of reading a member of a damaged archive.
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 
 
 class FrameCacheSource(FileSource, SparseSource):
@@ -79,7 +79,6 @@ class FrameCacheSource(FileSource, SparseSource):
 
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path)
-        self._print = fingerprint(self.path)
         self._archive = archive = parsed(self.path, self.parse)
         self.set_layout((len(archive.values), *archive.shape), archive.dtype)
         self.values = archive.values
@@ -87,7 +86,6 @@ class FrameCacheSource(FileSource, SparseSource):
             self.row_unit, self.kept = 1, archive.nbytes
 
     def open(self) -> None:
-        self._print = fingerprint(self.path)
         archive = parsed(self.path, self.parse)
         found = len(archive.values), archive.shape, archive.dtype
         if found != (self.nframes, self.shape, self.dtype):
@@ -108,7 +106,7 @@ class FrameCacheSource(FileSource, SparseSource):
         archive = self._archive
         if archive.frames is not None:
             return archive.frames[start:stop]
-        if fingerprint(self.path) != self._print:
+        if fingerprint(self.path) != archive.fingerprint:
             raise ValueError(f"{self.path} has changed since it was opened")
         return archive.read(start, stop)
 
@@ -157,11 +155,12 @@ def _is_hexrd(ims: object, module: str, name: str) -> bool:
 
 def parsed(path: Path, parse: Callable[[Path], Archive]) -> Archive:
     """Return an archive, which is opened unless this process has it."""
-    key = (str(path), *fingerprint(path))
+    found = fingerprint(path)
     with _lock:
-        archive = _archives.get(key)
+        archive = _archives.get((str(path), found))
         if archive is None:
-            archive = _archives[key] = parse(path)
+            archive = _archives[str(path), found] = parse(path)
+            archive.fingerprint = found
         _latest[:] = [archive]
     return archive
 
@@ -179,7 +178,7 @@ def _parse(path: Path) -> Archive:
             dtype = check_native(name.decode() if isinstance(name, bytes) else name)
             members = Members.of(archive, _count(arrays, path), path)
             values = members.most_values(arrays)
-        return Archive(shape, dtype, values, members.reader(shape, dtype))
+        return Archive(shape, dtype, values, partial(members.read, shape, dtype))
     except DAMAGED as error:
         raise ValueError(f"{path} is damaged or cut off: {error}") from error
 
@@ -215,14 +214,12 @@ class Members(NamedTuple):
         items = [max(1, arrays[f"0_{field}"].itemsize) for field in FIELDS]
         return (nbytes // items).min(axis=1)
 
-    def reader(self, shape: tuple[int, int], dtype: np.dtype) -> ReadFrames:
-        """Return the function that reads frames of a shape and dtype."""
-
-        def read(start: int, stop: int) -> list[SparseFrame]:
-            with self.path.open("rb", buffering=0) as file:
-                return [self._frame(file, index, shape, dtype) for index in range(start, stop)]
-
-        return read
+    def read(
+        self, shape: tuple[int, int], dtype: np.dtype, start: int, stop: int
+    ) -> list[SparseFrame]:
+        """Read frames of a shape and dtype."""
+        with self.path.open("rb", buffering=0) as file:
+            return [self._frame(file, index, shape, dtype) for index in range(start, stop)]
 
     def _frame(
         self, file: io.FileIO, index: int, shape: tuple[int, int], dtype: np.dtype
@@ -230,7 +227,7 @@ class Members(NamedTuple):
         where = f"{self.path}: frame {index}"
         try:
             row, col, data = (_member(file, *place) for place in self.places[index].tolist())
-        except (ValueError, *DAMAGED) as error:
+        except UNREADABLE as error:
             raise ValueError(f"{where} cannot be read: {error}") from error
         return sparse_frame(row, col, data, shape, dtype, where)
 
@@ -239,10 +236,7 @@ def _member(
     file: io.FileIO, offset: int, stored: int, length: int, compression: int, crc: int
 ) -> np.ndarray:
     """Read an array of an archive at its place."""
-    file.seek(offset)
-    lengths = file.read(LOCAL_HEADER)[LENGTHS]
-    name, extra = int.from_bytes(lengths[:2], "little"), int.from_bytes(lengths[2:], "little")
-    file.seek(name + extra, os.SEEK_CUR)
+    file.seek(data_offset(file, offset))
     content = file.read(stored)
     if compression == zipfile.ZIP_DEFLATED:
         content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, length + 1)

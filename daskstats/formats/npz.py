@@ -1,5 +1,6 @@
 """``.npz`` archives of plain arrays, one of which is the series."""
 
+import io
 import os
 import struct
 import zipfile
@@ -15,8 +16,9 @@ import numpy as np
 
 from .placed import PlacedSource, only_image, open_file, several
 
-# Errors of reading a damaged archive, or a member that is no array.
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, struct.error, NotImplementedError)
+# Errors of reading a damaged archive, and those of a member that is no array.
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
+UNREADABLE = (*DAMAGED, ValueError, struct.error, NotImplementedError)
 
 # Bytes of a local file header, and where it has the lengths of the name and of the extra field.
 LOCAL_HEADER, LENGTHS = 30, slice(26, 30)
@@ -59,7 +61,7 @@ class NpzSource(PlacedSource):
         try:
             with zipfile.ZipFile(self.path) as archive, self.path.open("rb") as file:
                 members = [_member(archive, info, file) for info in archive.infolist()]
-        except DAMAGED as error:
+        except UNREADABLE as error:
             raise ValueError(f"{self.path} is damaged or cut off: {error}") from error
         self._member = found = _chosen(members, dataset.strip("/"), self.path)
         if found.fortran and len(found.shape) > 1:
@@ -83,7 +85,7 @@ class NpzSource(PlacedSource):
                 name = f"{self._member.name}.npy"
                 with zipfile.ZipFile(file) as archive, archive.open(name) as member:
                     yield member  # type: ignore[misc]
-            except DAMAGED as error:
+            except UNREADABLE as error:
                 raise ValueError(f"{self.path} is damaged or cut off: {error}") from error
 
 
@@ -92,8 +94,15 @@ def holds_frame_cache(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return not {"nframes.npy", "0_row.npy"}.isdisjoint(archive.namelist())
-    except DAMAGED:
+    except UNREADABLE:
         return True
+
+
+def data_offset(file: BinaryIO | io.FileIO, header_offset: int) -> int:
+    """Return the first byte of a member as it is stored, given the offset of its local header."""
+    file.seek(header_offset)
+    lengths = struct.unpack("<HH", file.read(LOCAL_HEADER)[LENGTHS])
+    return header_offset + LOCAL_HEADER + sum(lengths)
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> Member:
@@ -106,9 +115,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> 
         begin = member.tell()
     stored_at = None
     if info.compress_type == zipfile.ZIP_STORED:
-        file.seek(info.header_offset)
-        lengths = struct.unpack("<HH", file.read(LOCAL_HEADER)[LENGTHS])
-        stored_at = info.header_offset + LOCAL_HEADER + sum(lengths)
+        stored_at = data_offset(file, info.header_offset)
     if info.file_size < begin + prod(shape) * dtype.itemsize and not dtype.hasobject:
         raise ValueError(f"{info.filename} has {info.file_size} bytes, too few for {shape} {dtype}")
     name = info.filename.removesuffix(".npy")

@@ -12,7 +12,7 @@ from ..memory.reservation import unreserved
 from ..planning.request import Request
 from ..planning.steps import AtMost, count_steps, plan_steps
 from ..planning.values import Cost, Layout, MemoryLimitError, Plan
-from ..series.base import Source, layout
+from ..series.base import Source
 from ..series.sparse import SparseSource
 from ..statistics import Statistic
 from ..statistics.folds import Fold
@@ -23,7 +23,7 @@ from .scheduler import Scheduler
 
 
 class Way(NamedTuple):
-    """A statistic of partial states, of frames as it reads them, and the images of its states."""
+    """A layout of frames as they are read, the images, and the statistic of partial states."""
 
     layout: Layout
     specs: list[ImageSpec]
@@ -43,21 +43,21 @@ class Way(NamedTuple):
 
 
 def own_images(specs: Sequence[ImageSpec], statistic: Statistic) -> list[ImageSpec]:
-    """Return some images as they are made of the states of a statistic, fused of theirs or not."""
+    """Return the images of a statistic: of a fused one, each with the member that makes it."""
     if not isinstance(statistic, FusedStatistic):
         return list(specs)
     every = zip(specs, statistic.members, strict=True)
     return [replace(spec, statistic=own) for spec, own in every]
 
 
-def ways(series: Source, nframes: int, specs: Sequence[ImageSpec], by_rows: bool) -> Iterator[Way]:
+def ways(series: Source, dense: Layout, specs: Sequence[ImageSpec], by_rows: bool) -> Iterator[Way]:
     """Yield the ways to compute some images of the first frames of a series, best first.
 
     Parameters
     ----------
     series : Source
-    nframes : int
-        Frames to use.
+    dense : Layout
+        Of the frames to use, with all of their pixels.
     specs : sequence of ImageSpec
         The images.
     by_rows : bool
@@ -66,16 +66,16 @@ def ways(series: Source, nframes: int, specs: Sequence[ImageSpec], by_rows: bool
     members, dtypes = [spec.statistic for spec in specs], [spec.dtype for spec in specs]
     statistic = fuse(members, dtypes, series.dtype)
     if isinstance(series, SparseSource):
-        sparse = series.sparse_layout(nframes)
+        sparse = series.sparse_layout(dense)
         # A fold takes some 5 ns for each stored value, and dense pixels 0.1 ns for each frame.
-        few = series.values[:nframes].sum() <= sparse.rows * sparse.cols
+        few = series.values[: dense.nframes].sum() <= sparse.rows * sparse.cols
         if by_rows and (few or statistic.along == "rows"):
             bands = fuse_sparse(members, dtypes, series.dtype)
             if bands is not None:
                 yield Way(sparse, own_images(specs, bands), bands)
         if isinstance(statistic.chunk, Fold) and statistic.chunk.knows_sparse(series.dtype):
             yield Way(sparse, own_images(specs, statistic), statistic)
-    yield Way(layout(series, nframes), own_images(specs, statistic), statistic)
+    yield Way(dense, own_images(specs, statistic), statistic)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..planning.values import Layout
-from .base import Source, layout, read_patiently
+from .base import Source, read_patiently
 from .piece import Piece
 
-# Bytes of a stored value beside the value itself: its pixel.
+# Bytes of the number of a pixel, which is stored with each value.
 PIXEL = np.dtype(np.int64).itemsize
 
 # Bytes that are allocated while sparse frames are read, per byte of them: each frame before it is
@@ -143,18 +144,17 @@ class SparseSource(Source):
             del frames  # they are copied
             yield SparsePiece([block], self.shape[1], first, last)
 
-    def nbytes(self, values: np.ndarray) -> int:
-        """Return the bytes of frames that store so many values."""
-        return int(values.sum()) * (PIXEL + self.dtype.itemsize)
+    def sparse_layout(self, dense: Layout) -> Layout:
+        """Return the layout of frames as sparse ones, given that of the dense ones."""
+        values = self.values[: dense.nframes]
+        largest, total = (sparse_nbytes(some, self.dtype) for some in (values.max(), values))
+        sizes = max(1, largest), max(1, total)
+        return replace(dense, sparse=sizes, row_unit=dense.rows, buffers=READING, widened=0)
 
-    def sparse_layout(self, nframes: int) -> Layout:
-        """Return the layout of the first frames as sparse ones."""
-        values = self.values[:nframes]
-        sizes = max(1, self.nbytes(values[values.argmax(), None])), max(1, self.nbytes(values))
-        rows = self.shape[0]
-        return replace(
-            layout(self, nframes), sparse=sizes, row_unit=rows, buffers=READING, widened=0
-        )
+
+def sparse_nbytes(values: ArrayLike, dtype: np.dtype) -> int:
+    """Return the bytes of frames of a dtype, given the number of values that each stores."""
+    return int(np.sum(values)) * (PIXEL + dtype.itemsize)
 
 
 def joined_frames(frames: list[SparseFrame], dtype: np.dtype) -> SparseBlock:
