@@ -47,11 +47,9 @@ class Reader:
         self.after: list[str] = []
         """the layers that blocks depend on"""
         if plan.strategy == "p2p":
-            self.array = settled(_exchanged(series, plan, token))
-            self.after.append(tasks.add_array(self.array))
+            self._use(_exchanged(series, plan, token))
         elif isinstance(series, DaskSource):
-            self.array = settled(_refine(series, plan))
-            self.after.append(tasks.add_array(self.array))
+            self._use(_refine(series, plan))
         elif plan.strategy == "resident" or series.part(0, 1, 0, 1) is None:
             name = f"source-{token}"
             self._sources = cycle(_source_nodes(tasks, series, name, plan.replicas))
@@ -64,6 +62,13 @@ class Reader:
             tasks.reads = self._chunks()
         elif plan.strategy == "scratch":
             self._write_to_disk(token)
+
+    def _use(self, array: Array) -> None:
+        """Let blocks be those of a dask array."""
+        self.array = array = settled(array)
+        self.after.append(self._tasks.add_array(array))
+        # Of an expression each call would make them anew.
+        self._keys = array.__dask_keys__()
 
     def _reserve(self, name: str, reservation: MemoryReservation) -> None:
         """Let each run reserve its memory, until no task needs it any more."""
@@ -115,10 +120,8 @@ class Reader:
         """Return the chunks of a dask array that stay in memory, and the end of each."""
         assert self.array is not None
         ends = np.cumsum(self.array.chunks[0]).tolist()
-        keys = self.array.__dask_keys__()
-        return [
-            (key, end) for frames, end in zip(keys, ends, strict=True) for key in flatten(frames)
-        ]
+        every = zip(self._keys, ends, strict=True)
+        return [(key, end) for frames, end in every for key in flatten(frames)]
 
     def frames(self, start: int, stop: int) -> Any:
         """Return the argument of a task for all rows of some frames."""
@@ -151,9 +154,9 @@ class Reader:
         assert self.array is not None
         across = _meeting(self.array.chunks[1], rows)
         down = _meeting(self.array.chunks[0], frames)
-        keys = self.array.__dask_keys__()
         grid = [
-            List(*(TaskRef(keys[index][column][0]) for column, *_ in across)) for index, *_ in down
+            List(*(TaskRef(self._keys[index][column][0]) for column, *_ in across))
+            for index, *_ in down
         ]
         edge = across[0][1]
         shape = across[-1][2] - edge, self.plan.layout.cols
