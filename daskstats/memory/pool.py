@@ -86,9 +86,14 @@ class BufferPool:
         if nbytes < self.smallest:
             return np.empty(shape, dtype)
         memory = self._taken(nbytes)
-        with self._lock:
-            self._used += nbytes
+        self._count(nbytes)
         return np.asarray(PooledBuffer(self, memory, shape, dtype))
+
+    def _count(self, nbytes: int) -> None:
+        """Count bytes in use, where the bytes to keep depend on them."""
+        if self._busy is not None:
+            with self._lock:
+                self._used += nbytes
 
     def _taken(self, nbytes: int) -> np.ndarray:
         for _ in range(len(self._free)):
@@ -110,8 +115,7 @@ class BufferPool:
         """Keep memory for the next array."""
         if self._largest is None or memory.nbytes <= self._largest:
             self._free.append(memory)
-        with self._lock:
-            self._used -= memory.nbytes
+        self._count(-memory.nbytes)
         most = self._nbytes
         if self._busy is not None:
             most = max(most or 0, min(self._busy, self._used))
