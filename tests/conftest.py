@@ -43,8 +43,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests of parts of dask that are missing where arrays are expressions."""
     for item in items:
-        if EXPRESSIONS and item.get_closest_marker("graphs"):
-            item.add_marker(pytest.mark.skip(reason="dask's array expressions cannot do this"))
+        marker = item.get_closest_marker("graphs")
+        if EXPRESSIONS and marker is not None:
+            reason = f"dask's array expressions have no {marker.args[0]}"
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_collection_finish() -> None:

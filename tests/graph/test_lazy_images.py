@@ -42,7 +42,7 @@ def test_dask_computes_it_to_a_dict(series):
     check(pickle.loads(pickle.dumps(stats.aggregate(series.stack(), NAMES))).compute(), series)
 
 
-@pytest.mark.graphs
+@pytest.mark.graphs("rename, which dask.persist and dask.graph_manipulation give")
 def test_other_collections_are_made_of_it(series):
     images = stats.aggregate(series, NAMES)
     for function in (dask.persist, dask.optimize):

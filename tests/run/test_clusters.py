@@ -61,7 +61,14 @@ def test_every_worker_has_the_source(client, tmp_path):
 
 @pytest.mark.parametrize(
     "kind",
-    ["array", "list", "float", "dask", "npy", pytest.param("zarr", marks=pytest.mark.graphs)],
+    [
+        "array",
+        "list",
+        "float",
+        "dask",
+        "npy",
+        pytest.param("zarr", marks=pytest.mark.graphs("to_zarr")),
+    ],
 )
 def test_sources_of_all_kinds(inside, tmp_path, kind, rng):
     import dask.array as da

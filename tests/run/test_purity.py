@@ -173,7 +173,7 @@ def test_a_task_that_is_tried_again_counts_no_frame_twice(inside, name):
             assert np.array_equal(image, getattr(stats, name)(FRAMES).compute())
 
 
-@pytest.mark.graphs
+@pytest.mark.graphs("dask.graph_manipulation")
 @pytest.mark.parametrize("name", ["average", "std", "median"])
 def test_an_image_computed_twice_persisted_and_cloned_has_the_same_bits(name):
     frames = make_frames("f4", 40, 64, 64)

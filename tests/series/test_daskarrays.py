@@ -65,7 +65,7 @@ def test_what_is_no_series_is_refused(array, error, text):
         as_series(array)
 
 
-@pytest.mark.graphs
+@pytest.mark.graphs("indexing with a bool array")
 def test_unknown_lengths_are_refused():
     array = da.from_array(np.arange(24).reshape(4, 3, 2), chunks=2)
     with pytest.raises(ValueError, match="unknown lengths"):
@@ -80,7 +80,7 @@ def test_array_that_lies_about_its_frames_is_found_out():
             list(series.pieces(0, 1, 0, 4, 1))
 
 
-@pytest.mark.graphs
+@pytest.mark.graphs("reshape")
 @pytest.mark.parametrize(
     ("chunks", "units"),
     [((1, 4, 5, 6), (4, None)), ((2, 3, 5, 6), (3, None)), ((3, 4, 2, 3), (4, 2))],
