@@ -17,6 +17,7 @@ import common
 import numpy as np
 from filebench import reached
 from report import Report
+from storage import write_sparse
 
 HEADER = (
     "statistic",
@@ -39,16 +40,14 @@ GOALS = {"max": (0.6, 4), "average": (0.6, 8), "std": (0.6, 20), "median": (0.9,
 PART = 20
 
 
-def write_cache(path: Path, shape: tuple[int, int, int], rng: np.random.Generator) -> None:
+def diffraction(
+    shape: tuple[int, int, int], rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield rows, columns and values of each frame."""
     nframes, rows, cols = shape
-    arrays = {"shape": np.array([rows, cols]), "nframes": nframes, "dtype": np.array(b"uint16")}
-    for index in range(nframes):
+    for _ in range(nframes):
         pixels = np.sort(rng.choice(rows * cols, min(STORED, rows), replace=False))
-        row, col = np.divmod(pixels, cols)
-        fields = row.astype("u2"), col.astype("u2"), rng.poisson(200, len(row)).astype("u2")
-        for name, array in zip(("row", "col", "data"), fields, strict=True):
-            arrays[f"{index}_{name}"] = array
-    np.savez_compressed(path, **arrays)
+        yield *np.divmod(pixels, cols), rng.poisson(200, len(pixels))
 
 
 def command(statistic: str, path: Path) -> tuple[float, float]:
@@ -81,7 +80,7 @@ def hexrd_loop(path: Path, statistic: str) -> float | None:
 def lines(shape: tuple[int, int, int], place: Path, repeats: int) -> Iterator[list[Any]]:
     """Yield the rows of the table."""
     cache, tiny = place / "scan.npz", place / "tiny.npy"
-    write_cache(cache, shape, np.random.default_rng(1))
+    write_sparse(cache, shape, diffraction(shape, np.random.default_rng(1)))
     np.save(tiny, np.ones((2, 3, 4), "u2"))
     for statistic, (goal, each) in GOALS.items():
         command(statistic, cache)  # which may compile

@@ -1,5 +1,6 @@
 """Files of series: how a benchmark writes them, and how peers open them."""
 
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,15 +50,19 @@ def write_zarr(frames: np.ndarray, storage: str, path: Path) -> None:
 
 def write_frame_cache(frames: np.ndarray, path: Path) -> None:
     """Write a HEXRD frame cache: pixels above a threshold, about half a percent here."""
-    arrays = {
-        "shape": np.array(frames.shape[1:]),
-        "nframes": np.array(len(frames)),
-        "dtype": np.array(frames.dtype.name.encode()),
-    }
-    for index, frame in enumerate(frames):
-        row, col = np.nonzero(frame > 125)
-        arrays[f"{index}_row"], arrays[f"{index}_col"] = row.astype("u2"), col.astype("u2")
-        arrays[f"{index}_data"] = frame[row, col]
+    lit = ((frame, *np.nonzero(frame > 125)) for frame in frames)
+    write_sparse(path, frames.shape, ((row, col, frame[row, col]) for frame, row, col in lit))
+
+
+def write_sparse(
+    path: Path, shape: tuple[int, ...], frames: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]
+) -> None:
+    """Write a HEXRD frame cache of rows, columns and uint16 values of each frame."""
+    nframes, *of_frame = shape
+    arrays: dict[str, Any] = {"shape": of_frame, "nframes": nframes, "dtype": b"uint16"}
+    for index, fields in enumerate(frames):
+        for name, array in zip(("row", "col", "data"), fields, strict=True):
+            arrays[f"{index}_{name}"] = array.astype("u2")
     np.savez_compressed(path, **arrays)
 
 

@@ -182,7 +182,7 @@ def _numbers(directory: Path) -> list[int]:
 
 
 def _temporary(path: Path) -> Path:
-    """Return a new name beside a file."""
+    """Return a new name in the directory of a file."""
     return path.with_name(f".{path.name}-{uuid4().hex}")
 
 

@@ -19,7 +19,7 @@ class AtMost:
 
     count: object
     of_rows: bool = False
-    """whether they may be rows of the last image: nobody looks at them"""
+    """whether rows of the final image will do, because the images only move a progress bar"""
 
 
 def count_steps(nchunk: object, total: int, name: str) -> int:

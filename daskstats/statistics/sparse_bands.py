@@ -42,8 +42,8 @@ def fuse_sparse(
 class SparseBand:
     """The rows of all images, from all sparse frames of a band of rows.
 
-    Pixels that no frame stores have the value of a pixel of zeros, which is computed beside the
-    others.
+    All pixels that no frame stores have the same value: that of a pixel of zeros, which each group
+    of stored pixels has at its end.
     """
 
     dense: Band
