@@ -37,10 +37,16 @@ def test_folds_of_sparse_pieces(dtype, rng):
         dense = statistic.chunk([Piece([frames[:4]]), Piece([frames[4:]])], 3)
         whole = statistic.chunk(pieces, 3)
         again = statistic.chunk(pieces[1:], 7, statistic.chunk(pieces[:1], 3))
+        mixed = statistic.chunk([pieces[0], Piece([frames[4:6]]), sparse_of(frames[6:])], 3)
         band = statistic.chunk([piece.rows(1, 4) for piece in pieces], 3)
         kind = statistic.image_dtype(frames.dtype)
         expected = statistic.image(dense, frames.shape[1:], kind)
-        for state, rows in ((whole, slice(None)), (again, slice(None)), (band, slice(1, 4))):
+        for state, rows in (
+            (whole, slice(None)),
+            (again, slice(None)),
+            (mixed, slice(None)),
+            (band, slice(1, 4)),
+        ):
             image = statistic.image(state, expected[rows].shape, kind)
             assert image.tobytes() == expected[rows].tobytes(), name
 
