@@ -172,28 +172,38 @@ def planes(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def block_means(image: np.ndarray, step: int) -> np.ndarray:
-    """Return the float32 means of blocks of step x step pixels, over those that are not NaN.
+    """Return the means of blocks of step x step pixels, over those that are not NaN.
 
-    >>> block_means(np.array([[1, 3, 5], [5, 7, 7.0]]), 2)
+    They are float64 for values that float32 does not hold, and float32 for others.
+
+    >>> block_means(np.array([[1, 3, 5], [5, 7, 7]]), 2)
     array([[4., 6.]], dtype=float32)
     """
     with np.errstate(over="ignore", invalid="ignore"):
         if step == 1:
-            return image.astype("f4")
+            return image.astype(_precision(image, step))
         sums = _block_sums(image, step)
         rows, cols = (np.diff(np.r_[0:length:step, length]) for length in image.shape)
-        counts = np.multiply.outer(rows, cols).astype("f4")
+        counts = np.multiply.outer(rows, cols).astype(sums.dtype)
         if image.dtype.kind == "f" and np.isnan(sums).any():
-            values = image.astype("f4")
+            values = image.astype(sums.dtype)
             nan = np.isnan(values)
             np.copyto(values, 0, where=nan)
             sums, counts = _block_sums(values, step), _block_sums(~nan, step)
         return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
+def _precision(image: np.ndarray, step: int) -> str:
+    """Return the dtype of means: float32 has 38 decades, and sums of float64 take longer."""
+    if image.dtype != "f8":
+        return "f4"
+    largest = np.fmax.reduce(np.abs(image[::step, ::step]), axis=None, initial=0)
+    return "f8" if largest > 1e30 or 0 < largest < 1e-30 else "f4"
+
+
 def _block_sums(image: np.ndarray, step: int) -> np.ndarray:
     # Added slice by slice: `numpy.add.reduceat` takes nine times as long.
-    rows = image[::step].astype("f4")
+    rows = image[::step].astype(_precision(image, step))
     for offset in range(1, step):
         part = image[offset::step]
         rows[: len(part)] += part

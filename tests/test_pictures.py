@@ -111,6 +111,18 @@ def test_limits_that_are_as_far_apart_or_as_close_as_they_can_be(ends):
     assert picture.bars.sum() == image.size
 
 
+@pytest.mark.parametrize("unit", [2.0**900, 2.0**128, 2.0**-200, 2.0**-900])
+@pytest.mark.parametrize("size", [4, 8])
+def test_float64_values_that_float32_does_not_hold(unit, size):
+    image = unit * RNG.integers(0, 100, (8, 8))
+    image[3, 5] = np.nan
+    picture = pictures.draw(image, contrast=(0, 100), size=size)
+    plain = pictures.draw(image / unit, contrast=(0, 100), size=size)
+    assert picture.png == plain.png
+    assert (picture.low, picture.high) == pytest.approx((plain.low * unit, plain.high * unit))
+    np.testing.assert_array_equal(picture.bars, plain.bars)
+
+
 def test_logarithmic_colours_spread_small_values():
     image = np.geomspace(1, 1000, 100).reshape(10, 10)
     plain, _ = decoded(pictures.draw(image, contrast=(0, 100)))
