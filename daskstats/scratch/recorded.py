@@ -17,21 +17,29 @@ class RecordedScratchStore(ScratchStore):
 
     def find_written(self, start: int, stop: int) -> GroupManifest | None:
         """Return the manifest of a group that another process has written, if there is one."""
+        found = self.find_begun(start)
+        return found if found is not None and found.stop == stop else None
+
+    def find_begun(self, start: int) -> GroupManifest | None:
+        """Return the manifest of a group of any number of frames, None if there is none."""
         with self._using():
             try:
                 begin, end, chunks = json.loads(self._record(start).read_text())
-            except (OSError, ValueError):
+                chunks = tuple((size, crc) for size, crc in chunks)
+            except (OSError, ValueError, TypeError):
                 return None
-        found = GroupManifest(begin, end, tuple((size, crc) for size, crc in chunks), self)
-        return found if (begin, end) == (start, stop) else None
+        return GroupManifest(begin, end, chunks, self) if begin == start else None
 
     def _write(self, start: int, frames: np.ndarray) -> GroupManifest:
-        # Chunks and the record appear whole, by a rename: two processes may write the same.
         found = super()._write(start, frames)
-        part = self._record(start).with_suffix(f".{uuid4().hex}")
-        part.write_text(json.dumps([found.start, found.stop, found.chunks]))
-        part.replace(self._record(start))
+        self._put_record(found)
         return replace(found, store=self)
+
+    def _put_record(self, found: GroupManifest) -> None:
+        # Chunks and the record appear whole, by a rename: two processes may write the same.
+        part = self._record(found.start).with_suffix(f".{uuid4().hex}")
+        part.write_text(json.dumps([found.start, found.stop, found.chunks]))
+        part.replace(self._record(found.start))
 
     def _record(self, start: int) -> Path:
         assert self.directory is not None, "only an open store has records"
@@ -67,9 +75,9 @@ class KeptScratchStore(RecordedScratchStore):
         opened.directory, opened._array = directory, None
         return opened
 
-    def find_written(self, start: int, stop: int) -> GroupManifest | None:
-        """Return the manifest of a group that was written, if all of its chunks are there."""
-        found = super().find_written(start, stop)
+    def find_begun(self, start: int) -> GroupManifest | None:
+        """Return the manifest of a group, if all of its chunks are there."""
+        found = super().find_begun(start)
         if found is None:
             return None
         try:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -177,33 +178,56 @@ class ScratchStore:
         DamagedScratchError
             If the data differ from the manifest; the message names rows, frames and file.
         """
+        first = band * self.height
         with self._using():
-            first = band * self.height
             rows = self.buffer(groups[-1].stop, min(self.height, self.shape[1] - first))
+            self.read_into(rows, groups, 0, first)
+            return rows
+
+    def read_into(
+        self, out: np.ndarray, groups: Sequence["GroupManifest"], start: int, first: int
+    ) -> None:
+        """Read rows from ``first`` on, of frames from ``start`` on, until the array is full.
+
+        Parameters
+        ----------
+        out : ndarray (frames, rows, cols)
+        groups : sequence of GroupManifest
+            Those of these frames, in order.
+        start, first : int
+
+        Raises
+        ------
+        DamagedScratchError
+            As of `read`.
+        """
+        bands = range(first // self.height, -(-(first + out.shape[1]) // self.height))
+        with self._using():
             for edge in range(0, len(groups), CHUNKS_AT_ONCE):
                 few = groups[edge : edge + CHUNKS_AT_ONCE]
-                for group in few:
+                for group, band in product(few, bands):
                     with self._blaming(band, group):
                         self._check(band, group)
                 try:
-                    self._fill(rows, few, first)
+                    self._fill(out, few, start, first)
                 except Exception:
                     # Group by group, to find out the one that fails.
                     for group in few:
-                        with self._blaming(band, group):
-                            self._fill(rows, [group], first)
-            return rows
+                        with self._blaming(bands[0], group):
+                            self._fill(out, [group], start, first)
 
     def _using(self) -> AbstractContextManager:
         """Keep the directory from being removed by this process."""
         return self._owned if self._owned is not None else nullcontext()
 
-    def _fill(self, rows: np.ndarray, few: Sequence["GroupManifest"], first: int) -> None:
-        frames = slice(few[0].start, few[-1].stop)
-        where = frames, slice(first, first + rows.shape[1]), slice(None)
+    def _fill(
+        self, out: np.ndarray, few: Sequence["GroupManifest"], start: int, first: int
+    ) -> None:
+        frames = slice(max(few[0].start, start), min(few[-1].stop, start + len(out)))
+        where = frames, slice(first, first + out.shape[1]), slice(None)
         prototype = load("zarr.core.buffer").default_buffer_prototype()
-        out = prototype.nd_buffer.from_numpy_array(rows[frames])
-        self._opened_array().get_basic_selection(where, out=out)
+        part = prototype.nd_buffer.from_numpy_array(out[frames.start - start : frames.stop - start])
+        self._opened_array().get_basic_selection(where, out=part)
 
     def _check(self, band: int, group: "GroupManifest") -> None:
         found = checksum(self._file(group.start, band))
