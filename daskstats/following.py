@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from math import inf
 from typing import Unpack
@@ -15,11 +15,13 @@ from .api import OF_STATISTIC, NamedStatistic, public
 from .arguments import RunOptions, check_number, integer, warn
 from .checkpoints.store import CheckpointStore
 from .formats.growing import GrowingFiles, without_traceback
-from .graph.build import Start
+from .growing_images import FoldedImages, SelectedImages
 from .planning.values import MEBI
 from .reduction import Reduction, reduce
 from .run.checkpoint import Checkpoint
-from .run.progress import Progress, Snapshot
+from .run.checkpoint import stored_frames as newest_frames
+from .run.progress import Snapshot
+from .scratch.directories import DamagedScratchError
 from .series.base import Source
 from .series.foreign import called
 from .statistics.naming import named
@@ -48,7 +50,8 @@ def follow(
 
     There is an image whenever frames have been added, until all are there or none has been added
     for a while. Each frame counts once, as soon as it is complete; a file that is half written is
-    waited for. Percentiles, medians and clipped averages need all frames at once: they are refused.
+    waited for. A percentile, a median or a clipped average needs all frames at once: they wait on
+    disk, and the image comes more seldom.
 
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as place:
@@ -67,17 +70,6 @@ def follow(
     return follower.snapshots()
 
 
-def check_frame_wise(statistic: object) -> None:
-    """Refuse statistics that need all frames of a row at once."""
-    names, members = named(statistic)
-    for name, member in zip(names, members, strict=True):
-        if member.along == "rows":
-            raise ValueError(
-                f"{name} cannot be followed: it needs all frames at once, and more of them are "
-                f"still to come"
-            )
-
-
 def check_timeout(timeout: object) -> float:
     """Return the seconds without new frames after which a series has ended."""
     seconds = float(check_number(timeout, "timeout"))
@@ -91,14 +83,13 @@ def stored_frames(checkpoint: object) -> int:
     if not isinstance(checkpoint, str | os.PathLike):
         return 0  # its type is checked when it is opened
     manifest = CheckpointStore(checkpoint).manifest()
-    return 0 if manifest is None else manifest.newest.done
+    return 0 if manifest is None else newest_frames(manifest)
 
 
 class Follower:
-    """Folds the frames of growing files as they appear: each of them once.
+    """Takes the frames of growing files as they appear, each of them once, and yields images.
 
-    A batch of frames is a reduction that continues from the state after the batch before. If it
-    fails, because a file was not complete, the same state is continued later.
+    If taking them fails, because a file was not complete, it goes on later from the same frames.
 
     Parameters
     ----------
@@ -126,7 +117,7 @@ class Follower:
         timeout: object,
         options: RunOptions,
     ) -> None:
-        check_frame_wise(statistic)
+        named(statistic)  # which refuses one that is not there
         if options.get("frames") is not None:
             raise TypeError(
                 "all frames of a series are followed: give their number as nframes (--nframes), "
@@ -134,7 +125,7 @@ class Follower:
             )
         self._files, self._statistic, self._options = files, statistic, options
         self._total, self._timeout = max(0, integer(nframes, "nframes")), check_timeout(timeout)
-        self._start = Start()
+        self._images: FoldedImages | SelectedImages | None = None
         self._checkpoint: Checkpoint | None = None
         self._problem: Exception | None = None
         self._stored = 0 if options.get("restart") else stored_frames(options.get("checkpoint"))
@@ -150,11 +141,12 @@ class Follower:
         """Yield the series and its image whenever there are new frames, until there are none."""
         try:
             seen = time.monotonic()
-            while not self._total or self._start.done < self._total:
+            while self._is_incomplete():
                 began, ended = time.thread_time(), time.monotonic() - seen >= self._timeout
-                found = self._look(ended)
+                before, found = self.done, self._look(ended)
                 if found is not None:
                     yield found
+                if found is not None or self.done > before:
                     seen = time.monotonic()
                 elif ended:
                     return self._check_end()
@@ -162,8 +154,20 @@ class Follower:
                     cost = time.thread_time() - began
                     time.sleep(min(10 * PAUSE, max(PAUSE, cost / LOOKING)))
         finally:
-            if self._checkpoint is not None:
-                self._checkpoint.end()
+            with ExitStack() as stack:  # in the reverse order, each of them also after an error
+                if self._images is not None:
+                    stack.callback(self._images.end, not self._is_incomplete())
+                if self._checkpoint is not None:
+                    stack.callback(self._checkpoint.end)
+
+    @property
+    def done(self) -> int:
+        """Frames that were taken."""
+        return 0 if self._images is None else self._images.done
+
+    def _is_incomplete(self) -> bool:
+        images = self._images
+        return not self._total or self.done < self._total or not (images and images.is_current)
 
     def _look(self, ended: bool) -> tuple[Source, Snapshot] | None:
         """Return the series of all frames that are written, and its image; None if it is old."""
@@ -173,14 +177,32 @@ class Follower:
         if series is None or not count:
             return None
         reduction = reduce(series, self._statistic, count, running="kept", **self._options)
-        self._open_checkpoint(reduction)
+        images = self._images or self._begin(reduction)
         try:
-            return series, self._fold(reduction)
+            image = images.update(reduction, series, ended)
+        except DamagedScratchError:
+            raise
         except INCOMPLETE as error:
             self._problem = without_traceback(error)
             return None
         finally:
             self._files.release()
+        if image is None:
+            return None
+        logger.info("%s: %d frames", image.statistic, image.done)
+        return series, replace(image, total=max(self._total, image.done))
+
+    def _begin(self, reduction: Reduction) -> "FoldedImages | SelectedImages":
+        """Open the checkpoint, and choose the way of images."""
+        if self._options.get("checkpoint") is not None:
+            self._checkpoint = reduction.open_checkpoint(written=True)
+        self._stored = 0
+        if reduction.statistic.along == "frames":
+            self._images = FoldedImages(self._checkpoint)
+        else:
+            call = self._statistic, self._options, self._total
+            self._images = SelectedImages(*call, self._checkpoint)
+        return self._images
 
     def _count(self, series: Source | None, ended: bool) -> int:
         """Return the frames of the next image, 0 if there is none yet."""
@@ -193,31 +215,13 @@ class Follower:
         rows, cols = series.shape
         # Where many wait there is an image in a second or so; small frames take some time as well.
         each = max(MEBI, rows * cols * series.dtype.itemsize)
-        most = self._start.done + max(1, 1024 * MEBI // each)
-        return min(written, most) if written > self._start.done else 0
-
-    def _open_checkpoint(self, reduction: Reduction) -> None:
-        if self._checkpoint is not None or self._options.get("checkpoint") is None:
-            return
-        self._checkpoint = reduction.open_checkpoint(written=True)
-        assert self._checkpoint is not None
-        self._start, self._stored = self._checkpoint.start, 0
-
-    def _fold(self, reduction: Reduction) -> Snapshot:
-        """Fold the frames that are new."""
-        with reduction.continued(self._start, Progress.itself) as steps:
-            for _ in steps:
-                pass
-        progress = steps.progress
-        self._start = Start(progress.done, progress.state or {})
-        if self._checkpoint is not None:
-            self._checkpoint.note(progress, reduction.identity)
-        logger.info("%s: %d frames", progress.statistic, progress.done)
-        return replace(progress.snapshot(), total=max(self._total, progress.done))
+        most = self.done + max(1, 1024 * MEBI // each)
+        current = self._images is None or self._images.is_current
+        return min(written, most) if written > self.done or not current else 0
 
     def _check_end(self) -> None:
         """Refuse a series without frames, and one with a damaged last file; tell of a gap."""
-        problem, done = self._problem, self._start.done
+        problem, done = self._problem, self.done
         pause = f"no frame has been added for {self._timeout:g} s"
         if problem is not None:
             text = "; ".join([str(problem), *getattr(problem, "__notes__", [])])

@@ -294,8 +294,6 @@ def test_an_iterator_that_is_closed_stores_its_state(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "text"),
     [
-        (("scan.h5", "median"), {}, ValueError, "median cannot be followed: it needs all frames"),
-        (("scan.h5", ["max", ("percentile", 5)]), {}, ValueError, "percentile_5 cannot be follow"),
         (("scan.h5", "mode"), {}, ValueError, "there is no statistic 'mode'"),
         (("scan.h5", "max"), {"frames": slice(3)}, TypeError, "give their number as nframes"),
         (("scan.h5", "max"), {"timeout": 0}, ValueError, "timeout must be more than 0 seconds"),

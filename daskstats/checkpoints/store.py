@@ -7,6 +7,7 @@
       7/  0/  1/  ...     generation 7: a zarr array for each array of the state, and each image
       6/  0/  1/  ...     the one before
       scratch-3f.../      frames in row order, until the run has finished: see `scratch.recorded`
+      frames/             the same of a series that grows, until it is complete: `scratch.growing`
       owner-3             the process that may write
 
 `CheckpointStore.commit` writes a new generation, waits until it is on the disk, and replaces the
@@ -40,6 +41,9 @@ MANIFEST, UNFINISHED = "manifest.json", "manifest.new"
 
 # The beginning of the names of directories for scratch data.
 SCRATCH = "scratch-"
+
+# The directory of the frames of a growing series.
+FRAMES = "frames"
 
 # Generations that are kept: the newest, and the one before in case that it cannot be read.
 KEPT_GENERATIONS = 2
@@ -140,7 +144,7 @@ class CheckpointStore:
     def clear(self) -> None:
         """Remove all generations and scratch data; the manifest goes first."""
         self.remove_scratch()
-        for name in (MANIFEST, UNFINISHED):
+        for name in (MANIFEST, UNFINISHED, FRAMES):
             remove(self.directory / name)
         if self.directory.is_dir():
             self._remove_others(set())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from os import PathLike
+from pathlib import Path
 from threading import RLock
 
 import numpy as np
@@ -87,6 +88,11 @@ class Checkpoint:
             self._resources = stack.pop_all()
         _running.add(self)
 
+    @property
+    def directory(self) -> Path:
+        """The directory, without links."""
+        return self._store.directory
+
     def work(self, work: Work) -> Work:
         """Return the work that is left, with scratch data that are kept in the checkpoint."""
         work = work.continued(self.start)
@@ -101,7 +107,8 @@ class Checkpoint:
         if manifest is None:
             return Start()
         try:
-            check_same(manifest.identity, self._identity, series, not by_rows, written)
+            grows = written or not by_rows
+            check_same(manifest.identity, self._identity, series, grows, written)
         except OtherCallError as error:
             raise OtherCallError(f"{self._describe(manifest)}: {error}: {WAYS_OUT}") from None
         except (KeyError, TypeError, AttributeError) as error:
@@ -110,6 +117,8 @@ class Checkpoint:
             ) from error
         generation, arrays = read_newest(self._store, manifest)
         self._manifest = manifest
+        if by_rows and stored_frames(manifest) != self._identity["number of frames"]:
+            return Start()  # of the frames so far: the rows of an image are of all frames
         return _start(generation, arrays)
 
     def _describe(self, manifest: Manifest) -> str:
@@ -130,7 +139,9 @@ class Checkpoint:
         identify : callable, optional
             Returns the identity of a series that grows, of which the progress is no end.
         """
-        if progress.phase == "read" or progress.done == self.start.done:
+        # Rows that are done again are those of more frames.
+        again = identify is not None and progress.unit_of_images == "rows"
+        if progress.phase == "read" or (progress.done == self.start.done and not again):
             return
         with self._lock:
             self._latest = Noted.of(progress)
@@ -218,6 +229,12 @@ def read_newest(
                 raise DamagedCheckpointError(f"{error}: {WAYS_OUT}") from error
             warn(f"{error}: the run continues from the generation before")
     raise AssertionError("unreachable")
+
+
+def stored_frames(manifest: Manifest) -> int:
+    """Return the number of frames that the newest image covers."""
+    frames = manifest.identity["number of frames"]
+    return manifest.newest.done if manifest.unit == "frames" else frames
 
 
 def _start(generation: Generation, arrays: dict[str, np.ndarray]) -> Start:

@@ -1,0 +1,219 @@
+"""The image of a growing series, brought up to date when there are new frames.
+
+The state of a frame-wise statistic goes on from frame to frame (`FoldedImages`). A median needs all
+frames at once: they wait on disk in row order, and its rows are selected from all of them again
+(`SelectedImages`).
+"""
+
+import json
+import shutil
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+
+from .arguments import RunOptions
+from .checkpoints.identity import OtherCallError, check_same
+from .checkpoints.manifest import JSON
+from .checkpoints.store import FRAMES
+from .config import scratch_compression
+from .graph.build import Start
+from .planning.strategies import refusal
+from .reduction import Reduction, reduce
+from .run.checkpoint import Checkpoint
+from .run.progress import Progress, Snapshot
+from .run.scheduler import current_scheduler
+from .run.stream import Stream
+from .scratch.directories import temporary_directory
+from .scratch.growing import GrowingFrames
+from .scratch.location import find_location
+from .series.base import Source
+
+# Frames of a long scan, for which the frames on disk are cut if nobody says how many come.
+EXPECTED = 4096
+
+# The identity of the call, beside the frames.
+IDENTITY = "identity.json"
+
+
+class FoldedImages:
+    """Images of a frame-wise statistic: its state goes on with the frames that are new.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint, optional
+        Stores the state, and has the one to begin with.
+    """
+
+    is_current = True
+    """whether the newest image is of all frames that were taken"""
+
+    def __init__(self, checkpoint: Checkpoint | None) -> None:
+        self._checkpoint = checkpoint
+        self._start = Start() if checkpoint is None else checkpoint.start
+
+    @property
+    def done(self) -> int:
+        """Frames that were taken."""
+        return self._start.done
+
+    def update(self, reduction: Reduction, series: Source, ended: bool) -> Snapshot | None:
+        """Take the frames of a reduction that are new; return the image, None if it waits.
+
+        Parameters
+        ----------
+        reduction : Reduction
+            Of the frames so far.
+        series : Source
+            The same, as they are in the files.
+        ended : bool
+            Whether no more will come.
+        """
+        progress = finished(reduction.continued(self._start, Progress.itself))
+        self._start = Start(progress.done, progress.state or {})
+        if self._checkpoint is not None:
+            self._checkpoint.note(progress, reduction.identity)
+        return progress.snapshot()
+
+    def end(self, complete: bool) -> None:
+        """Remove the data of a series that is complete, and those that nobody needs again."""
+
+
+class SelectedImages:
+    """Images of a row-wise statistic: its rows are selected again from all frames.
+
+    That takes the longer the more there are, so it takes at most a quarter of the time.
+
+    Parameters
+    ----------
+    statistic
+        As of `reduce`.
+    options : RunOptions
+        Keywords of the call.
+    total : int
+        Frames that there will be; 0: not known.
+    checkpoint : Checkpoint, optional
+        Stores the image; the frames are in its directory.
+    """
+
+    def __init__(
+        self, statistic: Any, options: RunOptions, total: int, checkpoint: Checkpoint | None
+    ) -> None:
+        self._statistic, self._total, self._checkpoint = statistic, total, checkpoint
+        self._options = options.copy()
+        for name in ("checkpoint", "restart"):
+            self._options.pop(name, None)  # type: ignore[misc]
+        self._frames: GrowingFrames | None = None
+        self._selected, self._next = 0, 0.0
+        self._resources = ExitStack()
+
+    @property
+    def done(self) -> int:
+        """Frames that were taken."""
+        return max(self._selected, 0 if self._frames is None else len(self._frames))
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the newest image is of all frames that were taken."""
+        return self._selected == self.done
+
+    def update(self, reduction: Reduction, series: Source, ended: bool) -> Snapshot | None:
+        """Take frames, and return the image, as `FoldedImages.update` does."""
+        count = reduction.plan.layout.nframes
+        if not self._selected and self._checkpoint is not None and self._checkpoint.start.images:
+            self._selected = count  # the checkpoint is of just these
+            return _snapshot(reduction, self._checkpoint.start.images)
+        if self._frames is None:
+            self._frames = self._open(reduction, series)
+        due = ended or count == self._total or time.monotonic() >= self._next
+        self._frames.append(series, count, whole_groups=not due)
+        return self._select(reduction) if due and not self.is_current else None
+
+    def _open(self, reduction: Reduction, series: Source) -> GrowingFrames:
+        """Return the frames that an earlier run has left in the checkpoint, or none."""
+        expected = max(self._total or EXPECTED, len(series))
+        with dask.config.set(scheduler="threads"):
+            scheduler = current_scheduler()
+        limit = scheduler.limit(self._options.get("memory_limit"))
+        make = partial(GrowingFrames, expected=expected, workers=scheduler.workers, limit=limit)
+        make = partial(make, compression=scratch_compression())
+        if self._checkpoint is None:
+            place = find_location().directory
+            check_disk(place, reduction)
+            directory = self._resources.enter_context(temporary_directory(place))
+            return make(directory / FRAMES, series)
+        directory, identity = self._checkpoint.directory / FRAMES, reduction.identity()
+        check_disk(directory.parent, reduction)
+        if not is_of(directory, identity, series):
+            shutil.rmtree(directory, ignore_errors=True)
+        frames = make(directory, series)
+        if len(frames) > reduction.plan.layout.nframes:
+            shutil.rmtree(directory)
+            frames = make(directory, series)
+        (directory / IDENTITY).write_text(json.dumps(identity))
+        return frames
+
+    def _select(self, reduction: Reduction) -> Snapshot:
+        assert self._frames is not None, "no frames were taken"
+        began, series = time.monotonic(), self._frames.series()
+        own = reduce(series, self._statistic, running="kept", **self._options)
+        progress = finished(own.stream(Progress.itself))
+        if self._checkpoint is not None:
+            self._checkpoint.note(progress, reduction.identity)
+        ended = time.monotonic()
+        # The first one may have compiled code.
+        self._next = ended + 3 * (ended - began) if self._selected else ended
+        self._selected = len(series)
+        return _snapshot(reduction, progress.images())
+
+    def end(self, complete: bool) -> None:
+        """Remove the frames, unless a later run may go on with them."""
+        if self._checkpoint is not None and complete:
+            shutil.rmtree(self._checkpoint.directory / FRAMES, ignore_errors=True)
+        self._resources.close()
+
+
+def finished(steps: Stream[Progress]) -> Progress:
+    """Return the progress of a run at its end."""
+    with steps:
+        for _ in steps:
+            pass
+    return steps.progress
+
+
+def _snapshot(reduction: Reduction, images: list[np.ndarray] | tuple[np.ndarray, ...]) -> Snapshot:
+    """Return the images of all frames of a reduction as a snapshot of these."""
+    shape, spec = reduction.plan.layout, reduction.images[0]
+    named = dict(zip(reduction.names, images, strict=True))
+    return Snapshot(
+        image=named if reduction.several else images[0],
+        done=shape.nframes,
+        total=shape.nframes,
+        seen=np.broadcast_to(np.True_, (spec.rows, spec.cols)),
+        statistic=", ".join(reduction.names),
+        nbytes=shape.nbytes,
+    )
+
+
+def check_disk(place: str | Path, reduction: Reduction) -> None:
+    """Refuse a disk that cannot hold the frames."""
+    problem = refusal(reduction.plan.layout, find_location(place))
+    if problem:
+        raise OSError(
+            f"the frames of a growing series wait on disk for {', '.join(reduction.names)}: "
+            f"{problem}"
+        )
+
+
+def is_of(directory: Path, identity: dict[str, JSON], series: Source) -> bool:
+    """Whether the frames in a directory are the first ones of a series, for the same call."""
+    try:
+        saved = json.loads((directory / IDENTITY).read_text())
+        check_same(saved, identity, series, grows=True, written=True)
+    except (OtherCallError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return True
