@@ -48,6 +48,8 @@ class Work:
     """one for each statistic in it"""
     start: Start | None = None
     """where a run begins that stores its state; the plan is of the other frames, or rows"""
+    in_turn: bool = False
+    """whether threads begin a step only when the consumer, which stores states, asks for it"""
 
     def continued(self, start: Start) -> "Work":
         """Return the work that is left after a state."""

@@ -95,7 +95,7 @@ class Checkpoint:
 
     def work(self, work: Work) -> Work:
         """Return the work that is left, with scratch data that are kept in the checkpoint."""
-        work = work.continued(self.start)
+        work = replace(work.continued(self.start), in_turn=not self._interval)
         if work.plan.disk is None:
             return work
         name = self._store.scratch_name(self._identity)

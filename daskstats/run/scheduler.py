@@ -144,6 +144,7 @@ class ThreadScheduler(LocalScheduler):
         sizes = [len(group) for group in keys]
         graph = tasks.runnable(keys)
         make = partial(ThreadRunner, self.workers, graph, keys, sizes, reading=len(reads))
+        make = partial(make, in_turn=work.in_turn)
         return Execution(tasks, make, Progress.add_partials, frames)
 
 

@@ -32,14 +32,14 @@ class StepExecutor:
         Number of threads.
     name : str
         Beginning of the threads' names.
-    waiting : int
-        Steps that may be finished before the consumer takes the first of them.
+    ahead : int
+        Steps that may begin before the consumer asks for the first of them.
     """
 
     _max_workers = sys.maxsize  # the name of `concurrent.futures`, which dask reads
 
     def __init__(
-        self, steps: dict, inputs: "InputTracker", workers: int, name: str, waiting: int
+        self, steps: dict, inputs: "InputTracker", workers: int, name: str, ahead: int
     ) -> None:
         self._steps, self._inputs, self._workers = steps, inputs, workers
         self._unseen = self._unlocking = 0
@@ -47,7 +47,7 @@ class StepExecutor:
         self._ready: list[tuple] = []
         self._numbers = count()
         self._changed = threading.Condition()
-        self._open = workers + waiting
+        self._open = ahead
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True)
@@ -77,7 +77,7 @@ class StepExecutor:
         return future
 
     def advance(self) -> None:
-        """Let one more step begin, because the consumer has taken one."""
+        """Let one more step begin."""
         with self._changed:
             self._open += 1
             self._changed.notify_all()
@@ -189,6 +189,8 @@ class ThreadRunner(BackgroundRunner):
         Steps that may be finished before the consumer takes the first of them.
     reading : int
         Leading steps that read frames for the others: their results are not handed over.
+    in_turn : bool
+        Whether a step begins only when the consumer asks for it.
     """
 
     def __init__(
@@ -199,6 +201,7 @@ class ThreadRunner(BackgroundRunner):
         steps: list[int],
         waiting: int = WAITING,
         reading: int = 0,
+        in_turn: bool = False,
     ) -> None:
         super().__init__(graph, self._posttask)
         self._sizes, self._reading = steps, reading
@@ -208,18 +211,22 @@ class ThreadRunner(BackgroundRunner):
         self._results: SimpleQueue = SimpleQueue()
         self._early: list[list] = [[] for _ in steps]
         self._step = 0
-        order = first_steps(graph, keys)
-        self._executor = StepExecutor(order, InputTracker(graph), workers, self._name, waiting)
+        order, self._in_turn = first_steps(graph, keys), in_turn
+        ahead = 0 if in_turn else workers + waiting
+        self._executor = StepExecutor(order, InputTracker(graph), workers, self._name, ahead)
 
     def next(self) -> list[Any]:
         """Return the results of the next step."""
+        if self._in_turn:
+            self._executor.advance()
         values = self._early[self._step]
         while len(values) < self._sizes[self._step]:
             step, value = self._take(self._results)
             if isinstance(value, BaseException):
                 raise value
             self._early[step].append(value)
-        self._executor.advance()
+        if not self._in_turn:
+            self._executor.advance()
         self._early[self._step] = []
         self._step += 1
         return values

@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import threading
+import time
 import warnings
 
 import dask
@@ -39,6 +40,17 @@ def frames(rng):
 @pytest.fixture
 def place(tmp_path):
     return tmp_path / "scan.checkpoint"
+
+
+def test_no_step_begins_before_the_one_before_is_stored(place):
+    """With an interval of 0, so that a process that is killed repeats one step at most."""
+    series = FakeSeries(Ramp((16, 24)), 60)
+    sampled = {0, 30, 59}
+    with dask.config.set(EACH_STEP):
+        for number, _ in enumerate(stats.average_iter(series, 6, checkpoint=place), start=1):
+            assert stats.load_checkpoint(place).done == 10 * number
+            time.sleep(0.02)
+            assert set(series.reads) == set(range(10 * number)) | sampled
 
 
 def as_dicts(images):
