@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from clusters import HERE, Browser, find_browser, local_cluster, logged_series
@@ -172,6 +173,43 @@ def test_the_job_script_of_the_guide_runs(tmp_path, saved):
     assert result.returncode == 0, result.stderr
     check_image(tmp_path / "dark.npy", saved)
     assert not list(tmp_path.glob("*.json"))
+
+
+# Slurm's commands: a job is a group of processes on this machine.
+SLURM = {
+    "sbatch": 'setsid bash "$1" > "$PWD/job-$$.log" 2>&1 &\necho "Submitted batch job $!"',
+    "scancel": 'for job in "$@"; do kill -- "-$job"; done',
+}
+
+
+def test_the_example_with_dask_jobqueue_runs(tmp_path, saved):
+    """Real jobs of the real package; two on the loopback interface instead of eight."""
+    pytest.importorskip("dask_jobqueue")
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["images"] = saved.stack()
+    (block,) = (each for each in blocks_of_the_guide("py") if "SLURMCluster" in each)
+    for name, script in SLURM.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    changes = {
+        '"ib0"': '"lo"',
+        "jobs=8": "jobs=2",
+        ":8787": ":0",
+        "50": "8",
+        "...": "print(image.mean())",
+    }
+    for before, after in changes.items():
+        assert before in block
+        block = block.replace(before, after)
+    (tmp_path / "example.py").write_text(block + "cluster.close()\n")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 120}
+    environment = os.environ | {"PATH": path, "TMPDIR": str(tmp_path)}
+    result = subprocess.run([sys.executable, "example.py"], env=environment, **options)
+    assert result.returncode == 0, result.stderr
+    means = [float(line) for line in result.stdout.split()]
+    assert len(means) == 8
+    assert means[-1] == pytest.approx(np.median(saved.stack(), axis=0).mean())
 
 
 def test_commands_of_the_guide_are_commands():
