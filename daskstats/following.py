@@ -3,9 +3,9 @@
 import logging
 import os
 import time
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Unpack
 
@@ -14,6 +14,7 @@ import numpy as np  # noqa: F401 (for the example)
 from .api import OF_STATISTIC, NamedStatistic, public
 from .arguments import RunOptions, check_number, integer, warn
 from .checkpoints.store import CheckpointStore
+from .compiling import compiling
 from .formats.growing import GrowingFiles, without_traceback
 from .growing_images import FoldedImages, SelectedImages
 from .planning.values import MEBI
@@ -45,7 +46,7 @@ def follow(
     *,
     timeout: float = 10,
     **options: Unpack[RunOptions],
-) -> Iterator[Snapshot]:
+) -> "Followed":
     """Iterate over running images of a series while a program adds frames to it.
 
     There is an image whenever frames have been added, until all are there or none has been added
@@ -66,8 +67,92 @@ def follow(
             f"only the path of a file, a folder or a pattern can be followed, got an object of "
             f"type {called(type(ims))}"
         )
-    follower = Follower(GrowingFiles(os.fsdecode(ims)), statistic, nframes, timeout, options)
-    return follower.snapshots()
+    files = GrowingFiles(os.fsdecode(ims))
+    return Followed(Follower(files, statistic, nframes, timeout, options))
+
+
+@dataclass
+class Arrivals:
+    """How far a series that grows has been followed."""
+
+    statistic: str
+    """names of the statistics"""
+    total: int
+    """frames that there will be; 0: not known"""
+    done: int = 0
+    """frames that the newest image covers"""
+    nbytes: int = 0
+    """of these frames"""
+    rows_seen: int = 0
+    """rows of the image with values: all, once there is an image"""
+    step: int = -1
+    """number of the newest image"""
+    unit: str = "frames"
+    phase: str = "follow"
+    next_phase: str = "follow"
+    whole: bool = True
+    """whether there is a state of whole steps to look at"""
+
+    def note(self, snapshot: Snapshot) -> None:
+        """Take the newest image."""
+        self.done, self.nbytes, self.rows_seen = snapshot.done, snapshot.nbytes, len(snapshot.seen)
+        self.step += 1
+
+
+class Followed(Iterator[Snapshot]):
+    """Iterator over the running images of a series that grows; also a context manager.
+
+    It ends with the last frame, with `close`, with the ``with`` block, or when it is deleted. How
+    many images there will be is not known.
+    """
+
+    def __init__(self, follower: "Follower") -> None:
+        self._follower, self._images = follower, follower.images()
+        self.progress = Arrivals(", ".join(follower.names), follower.total)
+        """how far it is"""
+
+    def __repr__(self) -> str:
+        progress = self.progress
+        total = f" of {progress.total}" if progress.total else ""
+        return f"<Followed {progress.statistic}: {progress.done}{total} frames>"
+
+    @property
+    def bar(self) -> tuple[int, int]:
+        """How far it is, of how much, for progress bars: frames, if their number is known."""
+        return (self.progress.done, self.progress.total) if self.progress.total else (0, 1)
+
+    @property
+    def phase(self) -> str:
+        """ "compile", or "follow"."""
+        return "compile" if compiling() else "follow"
+
+    @property
+    def on_wait(self) -> Callable[[], object] | None:
+        """Called several times a second, by `next`, while there are no new frames."""
+        return self._follower.on_wait
+
+    @on_wait.setter
+    def on_wait(self, function: Callable[[], object] | None) -> None:
+        self._follower.on_wait = function
+
+    def __next__(self) -> Snapshot:
+        try:
+            _, snapshot = next(self._images)
+        except StopIteration:
+            self.progress.total = self.progress.done
+            raise
+        self.progress.note(snapshot)
+        return snapshot
+
+    def close(self) -> None:
+        """Store the state, if there is a checkpoint, and release everything."""
+        self._images.close()
+
+    def __enter__(self) -> "Followed":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
 def check_timeout(timeout: object) -> float:
@@ -117,25 +202,22 @@ class Follower:
         timeout: object,
         options: RunOptions,
     ) -> None:
-        named(statistic)  # which refuses one that is not there
+        names, _ = named(statistic)
         if options.get("frames") is not None:
             raise TypeError(
                 "all frames of a series are followed: give their number as nframes (--nframes), "
                 "and leave frames out"
             )
         self._files, self._statistic, self._options = files, statistic, options
-        self._total, self._timeout = max(0, integer(nframes, "nframes")), check_timeout(timeout)
+        self.names = tuple(names)
+        self.total, self._timeout = max(0, integer(nframes, "nframes")), check_timeout(timeout)
         self._images: FoldedImages | SelectedImages | None = None
         self._checkpoint: Checkpoint | None = None
         self._problem: Exception | None = None
+        self.on_wait: Callable[[], object] | None = None
+        """called several times a second while there are no new frames"""
         self._stored = 0 if options.get("restart") else stored_frames(options.get("checkpoint"))
         """frames of a checkpoint that is not open yet: they were complete when they were counted"""
-
-    def snapshots(self) -> Iterator[Snapshot]:
-        """Yield the images alone."""
-        with closing(self.images()) as images:
-            for _, snapshot in images:
-                yield snapshot
 
     def images(self) -> Generator[tuple[Source, Snapshot]]:
         """Yield the series and its image whenever there are new frames, until there are none."""
@@ -151,6 +233,8 @@ class Follower:
                 elif ended:
                     return self._check_end()
                 else:
+                    if self.on_wait is not None:
+                        self.on_wait()
                     cost = time.thread_time() - began
                     time.sleep(min(10 * PAUSE, max(PAUSE, cost / LOOKING)))
         finally:
@@ -167,11 +251,11 @@ class Follower:
 
     def _is_incomplete(self) -> bool:
         images = self._images
-        return not self._total or self.done < self._total or not (images and images.is_current)
+        return not self.total or self.done < self.total or not (images and images.is_current)
 
     def _look(self, ended: bool) -> tuple[Source, Snapshot] | None:
         """Return the series of all frames that are written, and its image; None if it is old."""
-        series = self._files.look(self._stored or self._total, ended)
+        series = self._files.look(self._stored or self.total, ended)
         self._problem = self._files.problem
         count = self._count(series, ended)
         if series is None or not count:
@@ -190,7 +274,7 @@ class Follower:
         if image is None:
             return None
         logger.info("%s: %d frames", image.statistic, image.done)
-        return series, replace(image, total=max(self._total, image.done))
+        return series, replace(image, total=max(self.total, image.done))
 
     def _begin(self, reduction: Reduction) -> "FoldedImages | SelectedImages":
         """Open the checkpoint, and choose the way of images."""
@@ -200,14 +284,14 @@ class Follower:
         if reduction.statistic.along == "frames":
             self._images = FoldedImages(self._checkpoint)
         else:
-            call = self._statistic, self._options, self._total
+            call = self._statistic, self._options, self.total
             self._images = SelectedImages(*call, self._checkpoint)
         return self._images
 
     def _count(self, series: Source | None, ended: bool) -> int:
         """Return the frames of the next image, 0 if there is none yet."""
         written = 0 if series is None else len(series)
-        written = min(written, self._total or written)
+        written = min(written, self.total or written)
         if series is None or (written < self._stored and not ended):
             return 0
         if self._stored:
@@ -230,5 +314,5 @@ class Follower:
         if not done:
             raise ValueError(f"{self._files} has no frames that are written: {pause}")
         self._files.warn_of_others()
-        if done < self._total:
-            warn(f"{self._files} has {done} of {self._total} frames, and {pause}")
+        if done < self.total:
+            warn(f"{self._files} has {done} of {self.total} frames, and {pause}")

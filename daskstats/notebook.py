@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Generic, TypeVar, Unpack, overload
+from typing import Generic, TypeVar, Unpack, cast, overload
 
 import numpy as np
 
 from .api import OF_STATISTIC, NamedStatistic, public
 from .arguments import ImageSeries, RunOptions
+from .following import Followed
 from .pictures import CONTRAST, SIZE, in_a_row, palette, planes
 from .planning.steps import STEPS, AtMost
 from .reduction import reduce
@@ -98,11 +99,15 @@ class Watched(Iterator[T], Generic[T]):
     """
 
     def __init__(
-        self, stream: Stream[T], look: Look, view: Callable[[Status], View] | None = None
+        self,
+        stream: Stream[T] | Followed,
+        look: Look,
+        view: Callable[[Status], View] | None = None,
     ) -> None:
         global _last
         _last = None  # that of another run would be taken for one of this run
         self._stream, self._look = stream, look
+        self._items = cast("Iterator[T]", stream)
         self._status = Status(stream)
         self._view = (view or current_view())(self._status)
         self._figures = ""
@@ -113,6 +118,8 @@ class Watched(Iterator[T], Generic[T]):
         """the newest that was shown, and at the end that of the last whole step"""
 
     def __len__(self) -> int:
+        if isinstance(self._stream, Followed):
+            raise TypeError("how many images a series that grows will have is not known")
         return len(self._stream)
 
     def __next__(self) -> T:
@@ -120,7 +127,7 @@ class Watched(Iterator[T], Generic[T]):
             raise StopIteration
         self._stream.on_wait = self._look_on
         try:
-            self._item, self._item_shown = next(self._stream), False
+            self._item, self._item_shown = next(self._items), False
             self._look_on()
         except BaseException as error:
             self._end(state_of(error))
@@ -128,7 +135,8 @@ class Watched(Iterator[T], Generic[T]):
         finally:
             # A stream that refers to this object would not be closed when it is deleted.
             self._stream.on_wait = None
-        if self._stream.progress.step + 1 == len(self._stream):
+        position, length = self._stream.bar
+        if position == length and self._stream.progress.total:
             self._end("done")
         return self._item
 
@@ -181,6 +189,7 @@ class Watched(Iterator[T], Generic[T]):
             return item.snapshot()
         if isinstance(item, Snapshot):
             return item
+        assert isinstance(self._stream, Stream), "a series that grows has snapshots"
         return self._stream.progress.snapshot(item)  # type: ignore[arg-type]
 
     def _end(self, state: str) -> None:
@@ -210,6 +219,17 @@ def watch(  # type: ignore[overload-overlap]
     cmap: str = "gray",
     size: int | None = None,
 ) -> Watched[T]: ...
+
+
+@overload
+def watch(
+    ims: Followed,
+    *,
+    log: bool = False,
+    contrast: tuple[float, float] = CONTRAST,
+    cmap: str = "gray",
+    size: int | None = None,
+) -> Watched[Snapshot]: ...
 
 
 @overload
@@ -259,7 +279,8 @@ def watch(
     drawn in at most 3 % of the time of a run of two seconds or more. If the cell is interrupted,
     the tasks end, the picture stays, and `last_watched` has the image so far.
 
-    An iterator is watched as it goes: ``for shot in watch(snapshots(...))``.
+    An iterator is watched as it goes: ``for shot in watch(snapshots(...))``, or, of a series that
+    grows, ``for shot in watch(follow(...))``.
 
     >>> watch(frames, "max")
     array([[4, 8]], dtype=uint16)
@@ -268,7 +289,7 @@ def watch(
     [2, 4]
     """
     look = Look(log, contrast, cmap, size).check()
-    if isinstance(ims, Stream):
+    if isinstance(ims, Stream | Followed):
         if options or (statistic, nchunk) != ("average", STEPS[0]):
             raise TypeError("watch takes no arguments for the images of an iterator")
         return Watched(ims, look)

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from .compiling import remark
+from .following import Followed
 from .run.stream import Stream
 
 # The words for the phases of a stream.
@@ -12,8 +13,12 @@ ACTIVITIES = {
     "compile": "compiling, once",
     "read": "reading",
     "compute": "computing",
+    "follow": "following",
     "end": "computing",
 }
+
+# The phases of which the time that is left can be estimated.
+TIMED = "read", "compute", "follow"
 
 # Seconds before an estimate of the time that is left means something.
 SETTLED = 0.5
@@ -24,7 +29,7 @@ class Status:
 
     Parameters
     ----------
-    stream : Stream
+    stream : Stream or Followed
         With any view; only its progress is looked at.
 
     Examples
@@ -43,7 +48,7 @@ class Status:
     'max: 4 of 4 frames, done after 0.0 s'
     """
 
-    def __init__(self, stream: Stream[Any]) -> None:
+    def __init__(self, stream: Stream[Any] | Followed) -> None:
         self.stream, self.progress = stream, stream.progress
         self._began = time.perf_counter()
         self._phase, self._phase_began, self._phase_done = "", self._began, 0.0
@@ -56,8 +61,8 @@ class Status:
 
     @property
     def fraction(self) -> float:
-        """The part of the phase that is done, from 0 to 1."""
-        return self.progress.done / self.progress.total
+        """The part of the phase that is done, from 0 to 1; 0 if the whole is not known."""
+        return self.progress.done / self.progress.total if self.progress.total else 0.0
 
     def line(self) -> str:
         """Return the activity, the steps that are done, the time, the speed, and the time left."""
@@ -71,7 +76,7 @@ class Status:
         if phase != "wait":
             parts.append(f"{now - self._began:.0f} s")
         parts += self._speed(now)
-        left = self.seconds_left(now) if begun and phase in ("read", "compute") else None
+        left = self.seconds_left(now) if begun and phase in TIMED else None
         return ", ".join(parts if left is None else [*parts, f"about {left:.0f} s left"])
 
     def closing_line(self, state: str) -> str:
@@ -90,7 +95,8 @@ class Status:
 
     def _counted(self) -> str:
         progress = self.progress
-        return f"{progress.done} of {progress.total} {progress.unit}"
+        total = f" of {progress.total}" if progress.total else ""
+        return f"{progress.done}{total} {progress.unit}"
 
     def _look(self) -> tuple[str, float]:
         """Return the phase and the time, and note when a phase has begun."""
@@ -100,7 +106,7 @@ class Status:
             # The steps of a phase that has just begun are none of those of the phase before.
             same = self.progress.phase == self.progress.next_phase
             self._phase_done = self.fraction if same else 0
-        if self._data_began is None and phase in ("read", "compute"):
+        if self._data_began is None and phase in TIMED:
             self._data_began = now
         return phase, now
 

@@ -93,7 +93,7 @@ class TerminalView:
 
     def __init__(self, status: Status) -> None:
         self._bar = click.progressbar(
-            length=len(status.stream), file=sys.stderr, show_eta=False, item_show_func=_or_nothing
+            length=status.stream.bar[1], file=sys.stderr, show_eta=False, item_show_func=_or_nothing
         )
         self._bar.__enter__()
 
@@ -107,7 +107,8 @@ class TerminalView:
     def _render(self, status: Status, line: str) -> None:
         # `update` would show no new line without a step.
         self._bar.current_item = line
-        self._bar.make_step(status.progress.step + 1 - self._bar.pos)
+        position, self._bar.length = status.stream.bar
+        self._bar.make_step(position - self._bar.pos)
         self._bar.render_progress()
 
 

@@ -87,6 +87,45 @@ def test_iterators_are_watched_as_they_go(views, kind):
         stats.watch(stats.max_iter(FRAMES, 2), "max")
 
 
+@pytest.mark.parametrize("total", [0, 40])
+def test_series_that_grow_are_watched(views, tmp_path, total):
+    def write():
+        for number in range(0, 40, 8):
+            np.save(tmp_path / f"scan_{number}.npy", FRAMES[number : number + 8])
+            time.sleep(0.15)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    shots = stats.follow(tmp_path / "scan_*.npy", ["max", "average"], total, timeout=1)
+    assert repr(shots) == f"<Followed max, average: 0{' of 40' * bool(total)} frames>"
+    with stats.watch(shots, cmap="viridis") as watched:
+        done = [shot.done for shot in watched]
+    writer.join()
+    assert done[-1] == 40
+    assert shots.bar == (40, 40)
+    np.testing.assert_array_equal(stats.last_watched().image["max"], FRAMES.max(axis=0))
+    (view,) = views
+    assert view.state == "done"
+    assert len(view.figures) >= 2
+    assert any("following, " in line for line in view.shown)
+    assert view.closing.startswith("max, average: 40 of 40 frames, done after")
+    with pytest.raises(TypeError, match="not known"):
+        len(watched)
+
+
+def test_following_is_interrupted(views, tmp_path):
+    np.save(tmp_path / "scan_0.npy", FRAMES)
+    shots = stats.follow(tmp_path / "scan_*.npy", "max", timeout=20, checkpoint=tmp_path / "check")
+    thread = interrupt_when(lambda: views and any("40 frames" in line for line in views[0].shown))
+    with pytest.raises(KeyboardInterrupt):
+        for _ in stats.watch(shots):
+            pass
+    thread.join()
+    assert views[0].state == "interrupted"
+    np.testing.assert_array_equal(stats.last_watched().image, FRAMES.max(axis=0))
+    assert stats.load_checkpoint(tmp_path / "check").done == 40
+
+
 def test_pictures_show_the_rows_that_are_seen_and_no_more(views, monkeypatch):
     monkeypatch.setattr(notebook, "FIRST_PICTURE", 0)
     seen, draw = [], pictures.draw

@@ -56,6 +56,11 @@ class Stream(Iterator[T]):
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def bar(self) -> tuple[int, int]:
+        """How far the run is, of how much, for progress bars: images, those of reading included."""
+        return self.progress.step + 1, self._length
+
     def __repr__(self) -> str:
         name, *facts = self._facts().values()
         return f"<Stream of {name} of {', '.join(facts)}>"
