@@ -129,9 +129,16 @@ class SelectedImages:
             return _snapshot(reduction, self._checkpoint.start.images)
         if self._frames is None:
             self._frames = self._open(reduction, series)
-        due = ended or count == self._total or time.monotonic() >= self._next
+        began = time.monotonic()
+        due = ended or count == self._total or began >= self._next
         self._frames.append(series, count, whole_groups=not due)
-        return self._select(reduction) if due and not self.is_current else None
+        if not due or self.is_current:
+            return None
+        found, now = self._select(reduction, self._frames.series()), time.monotonic()
+        # The first image may have waited for code to be compiled.
+        self._next = now + 3 * (now - began) if self._selected else now
+        self._selected = found.done
+        return found
 
     def _open(self, reduction: Reduction, series: Source) -> GrowingFrames:
         """Return the frames that an earlier run has left in the checkpoint, or none."""
@@ -157,17 +164,11 @@ class SelectedImages:
         (directory / IDENTITY).write_text(json.dumps(identity))
         return frames
 
-    def _select(self, reduction: Reduction) -> Snapshot:
-        assert self._frames is not None, "no frames were taken"
-        began, series = time.monotonic(), self._frames.series()
+    def _select(self, reduction: Reduction, series: Source) -> Snapshot:
         own = reduce(series, self._statistic, running="kept", **self._options)
         progress = finished(own.stream(Progress.itself))
         if self._checkpoint is not None:
             self._checkpoint.note(progress, reduction.identity)
-        ended = time.monotonic()
-        # The first one may have compiled code.
-        self._next = ended + 3 * (ended - began) if self._selected else ended
-        self._selected = len(series)
         return _snapshot(reduction, progress.images())
 
     def end(self, complete: bool) -> None:
