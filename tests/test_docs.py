@@ -11,9 +11,14 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import fabio
+import h5py
 import numpy as np
 import pytest
+import tifffile
 import yaml
+import zarr
+from programs import run
 
 import daskstats as stats
 from daskstats.cli import commands
@@ -203,6 +208,43 @@ def test_commands_of_the_pages_are_commands(page):
     assert len(calls) >= 6 * (page == "README.md")
     for name, *args in calls:
         commands.main.commands[name].make_context(name, args)
+
+
+# Commands that tests of their own run: those of clusters, and those that compile everything.
+ELSEWHERE = {"warm", "--workers", "--scheduler", "--scheduler-file", "$SCAN"}
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Make the files of the examples in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    frames = np.random.default_rng(0).integers(0, 4000, (20, 32, 24)).astype("u2")
+    for name in ("scan.h5", "master.h5"):
+        with h5py.File(name, "w") as file:
+            file["entry/data"] = frames
+    many = zarr.create_array("scan.zarr", shape=(1440, 32, 24), chunks=(60, 32, 24), dtype="u2")
+    many[:] = 1 + np.resize(frames, many.shape)
+    Path("run7").mkdir()
+    for number, frame in enumerate(frames):
+        tifffile.imwrite(f"frames_{number}.tif", frame)
+        tifffile.imwrite(f"run7/{number}.tif", frame)
+    for name in "abc":
+        fabio.cbfimage.CbfImage(data=frames[0].astype("i4")).write(f"{name}.cbf")
+    np.save("mask.npy", frames[0] > 3900)
+
+
+@pytest.mark.filterwarnings("ignore:invalid=4294967295 leaves out nothing")
+@pytest.mark.parametrize("page", GUIDES)
+def test_commands_of_the_pages_run(files, page):
+    for name, *args in commands_of(page):
+        if not ELSEWHERE.isdisjoint([name, *args]):
+            continue
+        if name == "simulate":
+            args += ["--shape", "64x64"]
+        if "-o" in args or name == "simulate":
+            args += ["--force"]  # the result of an example above
+        result = run(name, *args)
+        assert result.exit_code == 0, result.stderr
 
 
 def rows(result, table=0):
