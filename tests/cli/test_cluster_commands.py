@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shutil import which
 
 import h5py
 import numpy as np
@@ -210,6 +211,35 @@ def test_the_example_with_dask_jobqueue_runs(tmp_path, saved):
     means = [float(line) for line in result.stdout.split()]
     assert len(means) == 8
     assert means[-1] == pytest.approx(np.median(saved.stack(), axis=0).mean())
+
+
+TLS = """
+{block} &
+trap 'kill $(jobs -p); wait' EXIT
+while [ ! -s scheduler.json ]; do sleep 0.1; done
+dask worker --scheduler-file scheduler.json --host 127.0.0.1 --protocol tls --no-dashboard &
+daskstats median scan.npy -o dark.npy --scheduler-file scheduler.json
+grep tls:// scheduler.json
+"""
+
+
+@pytest.mark.skipif(which("openssl") is None, reason="there is no openssl")
+def test_the_cluster_with_tls_of_the_guide_runs(tmp_path, saved):
+    (block,) = (each for each in blocks_of_the_guide("sh") if "TLS" in each)
+    place = tmp_path / "tls"
+    place.mkdir()
+    request = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=daskstats -days 2"
+    files = ["-keyout", place / "key.pem", "-out", place / "cert.pem"]
+    subprocess.run([*request.split(), *files], check=True, capture_output=True)
+    (place / "ca.pem").write_bytes((place / "cert.pem").read_bytes())
+    here = "--protocol tls --host 127.0.0.1 --port 0 --no-dashboard"
+    block = block.strip().replace("--protocol tls", here).replace("$HOME", str(tmp_path))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 100}
+    script = TLS.format(block=block)
+    result = subprocess.run(["bash", "-c", script], env=os.environ | {"PATH": path}, **options)
+    assert result.returncode == 0, result.stderr
+    check_image(tmp_path / "dark.npy", saved)
 
 
 def test_commands_of_the_guide_are_commands():
