@@ -12,6 +12,7 @@ from pathlib import Path
 import jobs
 import numpy as np
 import pytest
+from clusters import local_cluster
 from jobs import NFRAMES, STEPS, Job
 from programs import running
 
@@ -53,6 +54,23 @@ def test_killed_at_random(tmp_path, name):
 def test_killed_at_random_often(tmp_path, name):
     for seed in range(20, 100):
         check_killed(tmp_path / f"{seed}", name, seed)
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.nightly)])
+def test_killed_on_threads_and_continued_on_a_cluster(tmp_path, count):
+    for seed in range(count):
+        with Job(tmp_path / f"{seed}", ["average", "median"][seed % 2]) as job:
+            job.wait_for_step()
+            time.sleep(np.random.default_rng(seed).uniform(0, 0.1))
+    with local_cluster():
+        for seed in range(count):
+            name, place = ["average", "median"][seed % 2], tmp_path / f"{seed}"
+            done = stats.load_checkpoint(place / "checkpoint").done
+            iterate = getattr(stats, f"{name}_iter")
+            images = list(iterate(jobs.series(), STEPS, checkpoint=place / "checkpoint"))
+            np.testing.assert_array_equal(images[-1], jobs.expected(name))
+            assert done > 0
+            assert len(images) < STEPS
 
 
 def test_steps_that_were_stored_are_not_repeated(tmp_path):
