@@ -124,9 +124,11 @@ class SelectedImages:
     def update(self, reduction: Reduction, series: Source, ended: bool) -> Snapshot | None:
         """Take frames, and return the image, as `FoldedImages.update` does."""
         count = reduction.plan.layout.nframes
-        if not self._selected and self._checkpoint is not None and self._checkpoint.start.images:
-            self._selected = count  # the checkpoint is of just these
-            return _snapshot(reduction, self._checkpoint.start.images)
+        if not self._selected and self._checkpoint is not None:
+            start = self._checkpoint.start  # none if it is of fewer frames
+            if start.done == reduction.images[0].rows:
+                self._selected = count
+                return _snapshot(reduction, start.images)
         if self._frames is None:
             self._frames = self._open(reduction, series)
         began = time.monotonic()

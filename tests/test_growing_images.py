@@ -16,6 +16,7 @@ from writers import SHAPE, WRITERS, frames, place_of, writing
 
 import daskstats as stats
 from daskstats.checkpoints.identity import OtherCallError
+from daskstats.checkpoints.manifest import DamagedCheckpointError
 from daskstats.formats.zarr_array import ZarrPathSource
 from daskstats.memory.reservation import unreserved
 from daskstats.scratch.directories import DamagedScratchError
@@ -137,6 +138,11 @@ def test_a_run_goes_on(tmp_path, monkeypatch, dtype):
 def test_a_median_that_was_not_followed_goes_on(scan, tmp_path):
     scan.write(5)
     call = {"checkpoint": tmp_path / "checkpoint"}
+    with stats.median_iter(scan.place, 3, **call) as images:
+        next(images)  # and the other rows are not done
+    assert stats.load_checkpoint(tmp_path / "checkpoint").done == SHAPE[0] // 3
+    *_, shot = stats.follow(scan.place, "median", timeout=0.2, **call)
+    np.testing.assert_array_equal(shot.image, np.median(scan.series[:5], axis=0))
     list(stats.median_iter(scan.place, 3, **call))
     scan.write(9)
     with pytest.raises(OtherCallError, match="its rows are of all frames"):
@@ -225,6 +231,19 @@ def test_killed_at_random_often(scan, tmp_path):
     for seed in range(3, 40):
         shutil.rmtree(tmp_path / "checkpoint", ignore_errors=True)
         check_killed(scan, tmp_path / "checkpoint", seed)
+
+
+def test_a_damaged_image_is_not_replaced_by_one_of_fewer_frames(scan, tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    for stop in (5, 9):
+        scan.write(stop)
+        list(stats.follow(scan.place, "median", timeout=0.1, checkpoint=checkpoint))
+    (newest,) = [path for path in checkpoint.iterdir() if path.name.isdigit()]
+    shutil.rmtree(newest)
+    with pytest.raises(DamagedCheckpointError):
+        list(stats.follow(scan.place, "median", timeout=0.1, checkpoint=checkpoint))
+    with pytest.raises(DamagedCheckpointError):
+        stats.median_iter(scan.place, 1, checkpoint=checkpoint)
 
 
 def test_restart_takes_all_frames_again(scan, tmp_path):

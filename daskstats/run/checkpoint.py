@@ -165,11 +165,16 @@ class Checkpoint:
 
     def _next(self, noted: "Noted") -> tuple[Manifest, dict[str, np.ndarray]]:
         """Return the manifest with one more generation, and its arrays."""
-        progress, older = noted.progress, self._manifest.generations if self._manifest else ()
+        progress, identity = noted.progress, self._identify()
+        older = self._manifest.generations if self._manifest else ()
         number = older[0].number + 1 if older else 1
         generation = Generation(number, noted.done, progress.total, noted.nbytes, arrays=())
         names = progress.unit_of_images, progress.names, progress.several
-        return Manifest(self._identify(), *names, (generation, *older)), noted.arrays()
+        if self._manifest is not None and progress.unit_of_images == "rows":
+            before = self._manifest.identity["number of frames"]
+            if before != identity["number of frames"]:
+                older = ()  # images of fewer frames, which no run may continue from
+        return Manifest(identity, *names, (generation, *older)), noted.arrays()
 
     def end(self) -> None:
         """Commit the state, and leave the checkpoint to others. Further calls do nothing."""
