@@ -147,7 +147,7 @@ class ShardIndex:
         codec, codecs = array.metadata.codecs[0], load("zarr.codecs")
         endian, *checksum = codec.index_codecs
         as_usual = (
-            codec.index_location.value == "end"
+            getattr(codec.index_location, "value", codec.index_location) == "end"
             and endian == codecs.BytesCodec(endian="little")
             and list(map(type, checksum)) == [codecs.Crc32cCodec]
         )

@@ -581,9 +581,10 @@ def test_an_array_that_was_written_to_gives_new_values(tmp_path, where):
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("lengths", [[0, 5, 6], [1, 0, 6], [1, 5, 0]])
 def test_chunk_length_of_zero(tmp_path, zarr_format, lengths):
-    """A sentence, not ZeroDivisionError."""
+    """A sentence, not ZeroDivisionError; from zarr 3.4 on the warning is zarr's own."""
     change(save(tmp_path / "scan.zarr", make_frames("u2"), zarr_format=zarr_format), lengths)
-    with pytest.raises(ValueError, match=r"scan\.zarr has chunks of shape \(. ?"):
+    sentence = r"scan\.zarr has chunks of shape \(. ?|chunk shape .* is invalid"
+    with pytest.raises(ValueError, match=sentence):
         as_series(tmp_path / "scan.zarr")
 
 
