@@ -23,6 +23,7 @@ from .run.checkpoint import Checkpoint
 from .run.checkpoint import stored_frames as newest_frames
 from .run.progress import Snapshot
 from .scratch.directories import DamagedScratchError
+from .scratch.growing import ScratchDiskError
 from .series.base import Source
 from .series.foreign import called
 from .statistics.naming import named
@@ -214,6 +215,7 @@ class Follower:
         self._images: FoldedImages | SelectedImages | None = None
         self._checkpoint: Checkpoint | None = None
         self._problem: Exception | None = None
+        self._written = 0
         self.on_wait: Callable[[], object] | None = None
         """called several times a second while there are no new frames"""
         self._stored = 0 if options.get("restart") else stored_frames(options.get("checkpoint"))
@@ -225,10 +227,10 @@ class Follower:
             seen = time.monotonic()
             while self._is_incomplete():
                 began, ended = time.thread_time(), time.monotonic() - seen >= self._timeout
-                before, found = self.done, self._look(ended)
+                before, found = self._written, self._look(ended)
                 if found is not None:
                     yield found
-                if found is not None or self.done > before:
+                if found is not None or self._written > before:
                     seen = time.monotonic()
                 elif ended:
                     return self._check_end()
@@ -257,6 +259,7 @@ class Follower:
         """Return the series of all frames that are written, and its image; None if it is old."""
         series = self._files.look(self._stored or self.total, ended)
         self._problem = self._files.problem
+        self._written = 0 if series is None else len(series)
         count = self._count(series, ended)
         if series is None or not count:
             return None
@@ -264,7 +267,7 @@ class Follower:
         images = self._images or self._begin(reduction)
         try:
             image = images.update(reduction, series, ended)
-        except DamagedScratchError:
+        except (DamagedScratchError, ScratchDiskError):
             raise
         except INCOMPLETE as error:
             self._problem = without_traceback(error)

@@ -28,8 +28,8 @@ from .run.checkpoint import Checkpoint
 from .run.progress import Progress, Snapshot
 from .run.scheduler import current_scheduler
 from .run.stream import Stream
-from .scratch.directories import temporary_directory
-from .scratch.growing import GrowingFrames
+from .scratch.directories import DamagedScratchError, temporary_directory
+from .scratch.growing import GrowingFrames, ScratchDiskError
 from .scratch.location import find_location
 from .series.base import Source
 
@@ -109,6 +109,7 @@ class SelectedImages:
             self._options.pop(name, None)  # type: ignore[misc]
         self._frames: GrowingFrames | None = None
         self._selected, self._next = 0, 0.0
+        self._directory: Path | None = None
         self._resources = ExitStack()
 
     @property
@@ -131,9 +132,21 @@ class SelectedImages:
                 return _snapshot(reduction, start.images)
         if self._frames is None:
             self._frames = self._open(reduction, series)
+        if count < len(self._frames):
+            return None  # an earlier run has taken more: the next look is at as many
+        due = ended or count == self._total or time.monotonic() >= self._next
+        try:
+            return self._take(reduction, series, due)
+        except DamagedScratchError as error:
+            if self._checkpoint is not None:
+                shutil.rmtree(self._checkpoint.directory / FRAMES, ignore_errors=True)
+                error.add_note("the next run reads all frames again")
+            raise
+
+    def _take(self, reduction: Reduction, series: Source, due: bool) -> Snapshot | None:
+        assert self._frames is not None, "they are not open"
         began = time.monotonic()
-        due = ended or count == self._total or began >= self._next
-        self._frames.append(series, count, whole_groups=not due)
+        self._frames.append(series, reduction.plan.layout.nframes, whole_groups=not due)
         if not due or self.is_current:
             return None
         found, now = self._select(reduction, self._frames.series()), time.monotonic()
@@ -151,16 +164,17 @@ class SelectedImages:
         make = partial(GrowingFrames, expected=expected, workers=scheduler.workers, limit=limit)
         make = partial(make, compression=scratch_compression())
         if self._checkpoint is None:
-            place = find_location().directory
-            check_disk(place, reduction)
-            directory = self._resources.enter_context(temporary_directory(place))
-            return make(directory / FRAMES, series)
+            if self._directory is None:
+                place = find_location().directory
+                check_disk(place, reduction)
+                self._directory = self._resources.enter_context(temporary_directory(place))
+            return make(self._directory / FRAMES, series)
         directory, identity = self._checkpoint.directory / FRAMES, reduction.identity()
         check_disk(directory.parent, reduction)
-        if not is_of(directory, identity, series):
-            shutil.rmtree(directory, ignore_errors=True)
+        if directory.exists() and not is_of(directory, identity, series):
+            shutil.rmtree(directory)
         frames = make(directory, series)
-        if len(frames) > reduction.plan.layout.nframes:
+        if not has_same_frames(frames, series):
             shutil.rmtree(directory)
             frames = make(directory, series)
         (directory / IDENTITY).write_text(json.dumps(identity))
@@ -206,10 +220,23 @@ def check_disk(place: str | Path, reduction: Reduction) -> None:
     """Refuse a disk that cannot hold the frames."""
     problem = refusal(reduction.plan.layout, find_location(place))
     if problem:
-        raise OSError(
+        raise ScratchDiskError(
             f"the frames of a growing series wait on disk for {', '.join(reduction.names)}: "
             f"{problem}"
         )
+
+
+def has_same_frames(frames: GrowingFrames, series: Source) -> bool:
+    """Whether a series begins with these frames: the first, middle and last one are compared."""
+    count, rows = len(frames), series.shape[0]
+    if not count or count > len(series):
+        return not count
+    for index in sorted({0, count // 2, count - 1}):
+        (kept,) = frames.series().read(index, index + 1, 0, rows)
+        (piece,) = series.pieces(index, index + 1, 0, rows, 1)
+        if not all(block.tobytes() == kept.tobytes() for block in piece):
+            return False
+    return True
 
 
 def is_of(directory: Path, identity: dict[str, JSON], series: Source) -> bool:

@@ -1,7 +1,10 @@
 """Medians of series that grow: of all frames that are there, each of them decoded once."""
 
+import errno
+import math
 import multiprocessing
 import shutil
+import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -18,8 +21,10 @@ import daskstats as stats
 from daskstats.checkpoints.identity import OtherCallError
 from daskstats.checkpoints.manifest import DamagedCheckpointError
 from daskstats.formats.zarr_array import ZarrPathSource
+from daskstats.growing_images import SelectedImages
 from daskstats.memory.reservation import unreserved
 from daskstats.scratch.directories import DamagedScratchError
+from daskstats.scratch.growing import GrowingStore
 
 SEVERAL = ["median", "max", ("percentile", [5, 50]), ("clipped_average", 3, 5)]
 
@@ -167,6 +172,94 @@ def test_frames_of_another_scan_are_not_used(scan, tmp_path):
     np.testing.assert_array_equal(shot.image, np.median(scan.series[:12] + 1, axis=0))
 
 
+def test_frames_of_another_scan_that_begins_with_the_same_frame(scan, tmp_path):
+    """A process was killed that had seen one frame at first, and had stored no image."""
+    checkpoint = tmp_path / "checkpoint"
+    scan.write(1)
+    shots = stats.follow(scan.place, "median", timeout=0.1, checkpoint=checkpoint)
+    next(shots)
+    scan.write(9)
+    list(shots)
+    (checkpoint / "manifest.json").unlink()
+    identity = (checkpoint / "frames" / "identity.json").read_text()
+    assert '"number of frames": 1,' in identity
+    scan.series[1:] += 1
+    array = zarr.open_array(scan.place)
+    array[:] = scan.series[:9]
+    *_, shot = stats.follow(scan.place, "median", 9, checkpoint=checkpoint)
+    np.testing.assert_array_equal(shot.image, np.median(scan.series[:9], axis=0))
+
+
+@pytest.mark.parametrize(
+    "kind", [{"dtype": "f4"}, {"dtype": "u4"}, {"shape": (12, 1, 30)}], ids=str
+)
+def test_another_kind_of_frames_in_the_same_place_is_refused(scan, kind):
+    scan.write(9)
+    shots = stats.follow(scan.place, "median", timeout=0.3)
+    next(shots)
+    facts = {"shape": (12, *SHAPE), "dtype": "u2"} | kind
+    array = zarr.create_array(scan.place, chunks=(1, *facts["shape"][1:]), overwrite=True, **facts)
+    array[:] = 1
+    with pytest.raises(ValueError, match="was replaced"):
+        list(shots)
+
+
+def test_frames_of_zeros(tmp_path, monkeypatch):
+    """Before a scan begins, or where a beam stop is."""
+    series = frames(20)
+    series[:6] = 0
+    series[:, 5:15] = 0
+    scan = Scan(tmp_path / "scan.zarr", monkeypatch, series)
+    for stop in (8, 20):
+        scan.write(stop)
+        *_, shot = stats.follow(scan.place, "median", stop, checkpoint=tmp_path / f"{stop}")
+        np.testing.assert_array_equal(shot.image, np.median(series[:stop], axis=0))
+
+
+def test_a_full_disk_is_told_at_once(scan, tmp_path, monkeypatch):
+    scan.write(9)
+    shots = stats.follow(scan.place, "median", timeout=60, checkpoint=tmp_path / "checkpoint")
+    next(shots)
+
+    def full(store, start, frames, count=None):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(GrowingStore, "_write", full)
+    scan.write(12)
+    with pytest.raises(OSError, match="scratch data need .* GiB, there are .* No space left"):
+        next(shots)
+    monkeypatch.undo()
+    *_, shot = stats.follow(scan.place, "median", 12, checkpoint=tmp_path / "checkpoint")
+    np.testing.assert_array_equal(shot.image, np.median(scan.series[:12], axis=0))
+
+
+def test_frames_that_come_slowly_are_waited_for(scan, monkeypatch):
+    """While an image is not due, the time without new frames is that of the writer."""
+    monkeypatch.setattr(SelectedImages, "_next", math.inf, raising=False)
+    ended = []
+    update = SelectedImages.update
+
+    def noted(images, reduction, series, end):
+        ended.append(end)
+        images._next = math.inf  # as after an image that took long
+        return update(images, reduction, series, end)
+
+    monkeypatch.setattr(SelectedImages, "update", noted)
+
+    def go_on():
+        for stop in range(2, 9):
+            time.sleep(0.15)
+            scan.write(stop)
+
+    scan.write(1)
+    writer = threading.Thread(target=go_on)
+    writer.start()
+    shots = list(stats.follow(scan.place, "median", timeout=0.6))
+    writer.join()
+    assert [shot.done for shot in shots] == [8]
+    assert ended.count(True) == 1
+
+
 def test_a_series_with_fewer_frames_than_were_taken(scan, tmp_path):
     scan.write(9)
     checkpoint = tmp_path / "checkpoint"
@@ -182,11 +275,12 @@ def test_altered_frames_are_an_error(scan, tmp_path):
     next(shots)
     for path in (tmp_path / "checkpoint" / "frames" / "c").rglob("*"):
         if path.is_file():
-            path.write_bytes(bytes(path.stat().st_size))
+            content = path.read_bytes()
+            path.write_bytes(bytes(len(content) - 4) + content[-4:])
     scan.write(12)
     with pytest.raises(DamagedScratchError, match="rows 0 to .* of frames 0 to 8 are damaged"):
         list(shots)
-    # The next run takes them again.
+    # The next run takes them again, also where the checksum at the end of a chunk was left.
     *_, shot = stats.follow(scan.place, "median", 12, checkpoint=tmp_path / "checkpoint")
     np.testing.assert_array_equal(shot.image, np.median(scan.series[:12], axis=0))
 
@@ -274,7 +368,7 @@ def test_scratch_data_are_removed(scan, tmp_path):
 def test_a_ram_disk_is_refused(scan, monkeypatch):
     scan.write(2)
     monkeypatch.setattr("daskstats.scratch.location._file_system", lambda *place: "tmpfs")
-    with pytest.raises(ValueError, match="growing series wait on disk for median: .* a RAM disk"):
+    with pytest.raises(OSError, match="growing series wait on disk for median: .* a RAM disk"):
         list(stats.follow(scan.place, "median", timeout=0.2))
 
 

@@ -8,7 +8,7 @@ rows are read for little more than their own bytes.
 import json
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,22 +26,12 @@ from .store import GroupManifest
 CAPACITY = 1 << 40
 
 
+class ScratchDiskError(OSError):
+    """The disk for scratch data cannot be written to."""
+
+
 class GrowingStore(KeptScratchStore):
     """A store with any number of groups, the last of which may have frames added to it."""
-
-    def append(self, start: int, stop: int, frames: np.ndarray) -> GroupManifest:
-        """Write the group of frames ``start:stop``, which may have been written with fewer.
-
-        Parameters
-        ----------
-        frames : ndarray (group, rows, cols)
-            Whole chunks are written: values after the last frame do not matter.
-        """
-        found = self.write(start, frames)
-        if found.stop != stop:
-            found = replace(found, stop=stop)
-            self._put_record(found)
-        return found
 
     def groups(self) -> list[GroupManifest]:
         """Return the groups that other processes have written, up to one that is not whole."""
@@ -156,6 +146,7 @@ class GrowingFrames:
         stop -= stop % size if whole_groups else 0
         if stop <= done:
             return
+        self._check_same(series)
         self._store.needed = (stop - done) * layout(series, stop).frame_nbytes
         reservation = MemoryReservation(self._nbytes, self._limit)
         reservation.reserve()
@@ -168,6 +159,16 @@ class GrowingFrames:
             raise MemoryLimitError(str(error)) from None
         finally:
             reservation.release()
+
+    def _check_same(self, series: Source) -> None:
+        """Refuse frames of another kind, which the series was replaced by."""
+        kind, before = (series.shape, series.dtype), (self._store.shape[1:], self._store.dtype)
+        if kind != before:
+            (rows, cols), dtype = kind
+            raise ValueError(
+                f"{series!r} was replaced: its frames are {rows} x {cols} {dtype}, and were "
+                f"{before[0][0]} x {before[0][1]} {before[1]}"
+            )
 
     def _written(
         self, series: Source, starts: range, stop: int
@@ -198,7 +199,10 @@ class GrowingFrames:
             for block in piece:
                 frames[done - start : done - start + len(block)] = block
                 done += len(block)
-        return self._store.append(start, stop, frames)
+        try:
+            return self._store.write(start, frames, stop - start)
+        except OSError as error:
+            raise ScratchDiskError(*error.args) from error
 
 
 @dataclass(frozen=True)

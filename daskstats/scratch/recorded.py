@@ -28,18 +28,16 @@ class RecordedScratchStore(ScratchStore):
                 chunks = tuple((size, crc) for size, crc in chunks)
             except (OSError, ValueError, TypeError):
                 return None
-        return GroupManifest(begin, end, chunks, self) if begin == start else None
+        sane = begin == start and type(end) is int and start < end <= start + self.group
+        return GroupManifest(begin, end, chunks, self) if sane else None
 
-    def _write(self, start: int, frames: np.ndarray) -> GroupManifest:
-        found = super()._write(start, frames)
-        self._put_record(found)
-        return replace(found, store=self)
-
-    def _put_record(self, found: GroupManifest) -> None:
+    def _write(self, start: int, frames: np.ndarray, count: int | None = None) -> GroupManifest:
         # Chunks and the record appear whole, by a rename: two processes may write the same.
-        part = self._record(found.start).with_suffix(f".{uuid4().hex}")
+        found = super()._write(start, frames, count)
+        part = self._record(start).with_suffix(f".{uuid4().hex}")
         part.write_text(json.dumps([found.start, found.stop, found.chunks]))
-        part.replace(self._record(found.start))
+        part.replace(self._record(start))
+        return replace(found, store=self)
 
     def _record(self, start: int) -> Path:
         assert self.directory is not None, "only an open store has records"

@@ -71,11 +71,11 @@ class SharedScratchStore(RecordedScratchStore):
     def remove(self, cause: BaseException | None = None) -> None:
         """Leave the directory to the processes that use it; a failed task may run again."""
 
-    def write(self, start: int, frames: np.ndarray) -> GroupManifest:
+    def write(self, start: int, frames: np.ndarray, count: int | None = None) -> GroupManifest:
         """Write a group as any store does, and record its manifest for other processes."""
         with self._using():
             try:
-                return super().write(start, frames)
+                return super().write(start, frames, count)
             except OSError:
                 self._using()  # raises the error of a directory that is gone
                 raise

@@ -133,8 +133,15 @@ class ScratchStore:
         most = max(self.group * rows, total * self.height) * cols * self.dtype.itemsize
         return self._pool.array((nframes, nrows, cols), self.dtype, most)
 
-    def write(self, start: int, frames: np.ndarray) -> "GroupManifest":
+    def write(self, start: int, frames: np.ndarray, count: int | None = None) -> "GroupManifest":
         """Write the group of frames (frames, rows, cols) that begins with ``start``, whole.
+
+        Parameters
+        ----------
+        start : int
+        frames : ndarray
+        count : int, optional
+            The frames that count, where others only fill up the group.
 
         Returns
         -------
@@ -143,7 +150,7 @@ class ScratchStore:
         """
         try:
             with self._using():
-                return self._write(start, frames)
+                return self._write(start, frames, count)
         except OSError as error:
             free = shutil.disk_usage(self.place).free
             text = f"{no_room(self.needed, free, self.place)} ({error})"
@@ -151,7 +158,7 @@ class ScratchStore:
             self.remove(failure)
             raise failure from error
 
-    def _write(self, start: int, frames: np.ndarray) -> "GroupManifest":
+    def _write(self, start: int, frames: np.ndarray, count: int | None = None) -> "GroupManifest":
         stop, bands = start + len(frames), range(-(-self.shape[1] // self.height))
         few, array = CHUNKS_AT_ONCE * self.height, self._opened_array()
         for first in range(0, self.shape[1], few):
@@ -159,7 +166,8 @@ class ScratchStore:
                 self._owned.check()
             array[start:stop, first : first + few] = frames[:, first : first + few]
         files = [self._file(start, band) for band in bands]
-        return GroupManifest(start, stop, tuple(map(checksum, files)))
+        counted = stop if count is None else start + count
+        return GroupManifest(start, counted, tuple(map(checksum, files)))
 
     def find_written(self, start: int, stop: int) -> "GroupManifest | None":
         """Return the manifest of a group that a dead process has written, if there is one."""
@@ -277,7 +285,9 @@ class ScratchStore:
             assert self.directory is not None, "only an open store has an array"
             if (self.directory / "zarr.json").read_bytes() != self._metadata:
                 raise DamagedScratchError(f"scratch data in {self.directory} have been altered")
-            self._array = load("zarr").open_array(self.directory, mode="r+")
+            # Chunks of zeros are written, too.
+            config = {"write_empty_chunks": True}
+            self._array = load("zarr").open_array(self.directory, mode="r+", config=config)
         return self._array
 
     def __getstate__(self) -> dict[str, Any]:
