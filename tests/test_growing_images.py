@@ -47,6 +47,7 @@ class Scan:
     def __init__(self, place, monkeypatch, series=None):
         self.place, self.series = place, frames(40) if series is None else series
         settings = {"chunks": (1, *SHAPE), "dtype": self.series.dtype}
+        settings["config"] = {"write_empty_chunks": True}
         self._array = zarr.create_array(place, shape=(0, *SHAPE), **settings)
         self.reads, read = Counter(), ZarrPathSource.read
 

@@ -188,11 +188,11 @@ class GrowingFile:
 
     def count(self, total: int = 0, ended: bool = False) -> int:
         """Return the number of frames that are written, as of `GrowingFiles.look`."""
-        certain, begun, fill = self._growth
+        certain, begun, fill, whole = self._growth
         if self._source is not None and certain < begun:
             if ended:
                 certain = last_with_values(self._source, certain, begun, fill)
-            elif certain < total <= begun and self._has_values(total - 1):
+            elif whole and certain < total <= begun and self._has_values(total - 1):
                 certain = total
         self.counted = max(self.counted, certain)
         return self.counted

@@ -8,6 +8,7 @@ later one is listed.
 
 from __future__ import annotations
 
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ def growth_of(parts: list[Storage]) -> Growth:
     for part, edge in zip(parts, edges, strict=False):
         own = _growth_of_one(part)
         if own.begun:
-            growing = Growth(edge + own.certain, edge + own.begun, own.fill)
+            growing = Growth(edge + own.certain, edge + own.begun, own.fill, own.whole)
     return growing
 
 
@@ -44,7 +45,20 @@ def _growth_of_one(part: Storage) -> Growth:
     (found,) = np.nonzero(part.written())
     begun = int(found[-1]) + 1 if found.size else 0
     unit = _unit(part)
-    return Growth(begun if unit == 0 else max(0, begun - 1) // unit * unit, begun, fill)
+    if unit == 0:
+        return Growth(begun, begun, fill)
+    whole = dataset.is_virtual or not begun or _has_all_chunks(dataset, begun - 1)
+    return Growth(max(0, begun - 1) // unit * unit, begun, fill, whole)
+
+
+def _has_all_chunks(dataset: h5py.Dataset, frame: int) -> bool:
+    """Whether all chunks that have pixels of a frame are listed."""
+    *lead, rows, cols = dataset.chunks
+    index = np.unravel_index(frame, dataset.shape[:-2]) if lead else ()
+    first = [int(each) // length * length for each, length in zip(index, lead, strict=True)]
+    corners = product(*(range(0, dataset.shape[axis], n) for axis, n in ((-2, rows), (-1, cols))))
+    places = (dataset.id.get_chunk_info_by_coord((*first, *corner)) for corner in corners)
+    return all(place.byte_offset is not None for place in places)
 
 
 def _allocated_before(dataset: h5py.Dataset) -> bool:

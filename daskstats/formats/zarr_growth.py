@@ -57,8 +57,9 @@ class GrowingArray:
     def growth(self, fill: float) -> Growth:
         """Return the frames that are written."""
         last = self._last
-        alone = self._size == 1 and last >= 0 and all(p.exists() for p in self._chunks(last))
-        return Growth(self._up_to(last + alone), self._up_to(last + 1), fill)
+        whole = last >= 0 and all(path.exists() for path in self._chunks(last))
+        alone = self._size == 1 and whole
+        return Growth(self._up_to(last + alone), self._up_to(last + 1), fill, whole)
 
     def _up_to(self, row: int) -> int:
         return min(max(row, 0) * self._size, self._length) * self._frames

@@ -25,6 +25,8 @@ class Growth(NamedTuple):
     """those, and the following ones in chunks that hold something: some may not be written yet"""
     fill: float = 0
     """value of the pixels that are not written"""
+    whole: bool = True
+    """whether all chunks of the last frame that is begun are there"""
 
 
 class FileSource(Source):
