@@ -241,7 +241,11 @@ class OutputFile(io.RawIOBase):
     """
 
     def __init__(self, path: Path, deferred: bool = False) -> None:
-        self._file = path.open("xb+", buffering=0)
+        try:
+            self._file = path.open("xb+", buffering=0)
+        except BaseException:
+            super().close()  # or else the object would be closed when it is deleted
+            raise
         self._deferred, self._error = deferred, None  # type: bool, OSError | None
         self._position = self._size = 0
         self._kept: list[tuple[int, bytes]] = []
