@@ -174,7 +174,8 @@ class SelectedImages:
         if directory.exists() and not is_of(directory, identity, series):
             shutil.rmtree(directory)
         frames = make(directory, series)
-        if not has_same_frames(frames, series):
+        too_many = self._total and len(frames) > self._total
+        if too_many or not has_same_frames(frames, series):
             shutil.rmtree(directory)
             frames = make(directory, series)
         (directory / IDENTITY).write_text(json.dumps(identity))
@@ -232,7 +233,10 @@ def has_same_frames(frames: GrowingFrames, series: Source) -> bool:
     if not count or count > len(series):
         return not count
     for index in sorted({0, count // 2, count - 1}):
-        (kept,) = frames.series().read(index, index + 1, 0, rows)
+        try:
+            (kept,) = frames.series().read(index, index + 1, 0, rows)
+        except DamagedScratchError:
+            return False
         (piece,) = series.pieces(index, index + 1, 0, rows, 1)
         if not all(block.tobytes() == kept.tobytes() for block in piece):
             return False

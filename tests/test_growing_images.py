@@ -341,6 +341,32 @@ def test_a_damaged_image_is_not_replaced_by_one_of_fewer_frames(scan, tmp_path):
         stats.median_iter(scan.place, 1, checkpoint=checkpoint)
 
 
+def test_damaged_frames_of_an_earlier_run_are_taken_again(scan, tmp_path):
+    scan.write(9)
+    checkpoint = tmp_path / "checkpoint"
+    list(stats.follow(scan.place, "median", timeout=0.1, checkpoint=checkpoint))
+    for path in (checkpoint / "frames" / "c").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            path.write_bytes(bytes(len(content) - 4) + content[-4:])
+    scan.write(12)
+    *_, shot = stats.follow(scan.place, "median", 12, checkpoint=checkpoint)
+    np.testing.assert_array_equal(shot.image, np.median(scan.series[:12], axis=0))
+
+
+def test_fewer_frames_than_an_earlier_run_has_taken(scan, tmp_path):
+    """It saw one frame at first, and was killed before an image was stored."""
+    checkpoint = tmp_path / "checkpoint"
+    scan.write(1)
+    shots = stats.follow(scan.place, "median", timeout=0.1, checkpoint=checkpoint)
+    next(shots)
+    scan.write(9)
+    list(shots)
+    (checkpoint / "manifest.json").unlink()
+    *_, shot = stats.follow(scan.place, "median", 5, timeout=0.5, checkpoint=checkpoint)
+    np.testing.assert_array_equal(shot.image, np.median(scan.series[:5], axis=0))
+
+
 def test_restart_takes_all_frames_again(scan, tmp_path):
     scan.write(9)
     checkpoint = tmp_path / "checkpoint"
