@@ -3,9 +3,16 @@
 No call of dask is made here: a process with threads should not be forked.
 """
 
+import os
+from pathlib import Path
+
 import numpy as np
 
 from daskstats.statistics import as_statistic
+from tests.turns import PLACE, compile_in_turn
+
+if PLACE in os.environ:
+    compile_in_turn(Path(os.environ[PLACE]))
 
 for name in ("average", "max", "median"):
     statistic = as_statistic(name)

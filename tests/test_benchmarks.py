@@ -56,8 +56,11 @@ def check(result, expected):
     assert str(BENCHMARKS.parent) not in result.stdout
 
 
-# These take a minute each.
-LONG = {"caches.py", "cluster.py", "memory.py", "watch.py"}
+# These take a minute each, or share most of their code with others.
+LONG = {
+    *("aggregate.py", "caches.py", "checkpoint.py", "cluster.py", "follow.py", "formats.py"),
+    *("memory.py", "scale.py", "watch.py"),
+}
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_killed_at_random_often(tmp_path, name):
         check_killed(tmp_path / f"{seed}", name, seed)
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.nightly)])
 def test_killed_on_threads_and_continued_on_a_cluster(tmp_path, count):
     for seed in range(count):
         with Job(tmp_path / f"{seed}", ["average", "median"][seed % 2]) as job:

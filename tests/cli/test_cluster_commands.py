@@ -183,6 +183,7 @@ SLURM = {
 }
 
 
+@pytest.mark.nightly
 def test_the_example_with_dask_jobqueue_runs(tmp_path, saved):
     """Real jobs of the real package; two on the loopback interface instead of eight."""
     pytest.importorskip("dask_jobqueue")
@@ -223,6 +224,7 @@ grep tls:// scheduler.json
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(which("openssl") is None, reason="there is no openssl")
 def test_the_cluster_with_tls_of_the_guide_runs(tmp_path, saved):
     (block,) = (each for each in blocks_of_the_guide("sh") if "TLS" in each)
