@@ -106,11 +106,9 @@ def _pools_are_forked() -> Iterator[None]:
 def _code_is_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Of the processes of pytest-xdist let one compile code that the others need as well."""
     if "PYTEST_XDIST_WORKER" in os.environ and os.name == "posix":
-        from turns import PLACE, compile_in_turn
+        from turns import compile_in_turn
 
-        place = tmp_path_factory.getbasetemp().parent
-        os.environ[PLACE] = str(place)
-        compile_in_turn(place)
+        compile_in_turn(tmp_path_factory.getbasetemp().parent)
 
 
 @pytest.fixture(autouse=True, scope="module")

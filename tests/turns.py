@@ -8,9 +8,6 @@ from typing import IO, Any
 
 from daskstats.kernels.cache import Cache
 
-# The variable with the place, for processes that are started later.
-PLACE = "DASKSTATS_TESTS_COMPILE_IN_TURN"
-
 # Seconds after which a process compiles all the same: another may have failed to.
 PATIENCE = 100
 
