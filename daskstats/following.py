@@ -20,7 +20,6 @@ from .growing_images import FoldedImages, SelectedImages
 from .planning.values import MEBI
 from .reduction import Reduction, reduce
 from .run.checkpoint import Checkpoint
-from .run.checkpoint import stored_frames as newest_frames
 from .run.progress import Snapshot
 from .scratch.directories import DamagedScratchError
 from .scratch.growing import ScratchDiskError
@@ -169,7 +168,7 @@ def stored_frames(checkpoint: object) -> int:
     if not isinstance(checkpoint, str | os.PathLike):
         return 0  # its type is checked when it is opened
     manifest = CheckpointStore(checkpoint).manifest()
-    return 0 if manifest is None else newest_frames(manifest)
+    return 0 if manifest is None else manifest.nframes
 
 
 class Follower:

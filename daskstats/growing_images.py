@@ -36,7 +36,7 @@ from .series.base import Source
 # Frames of a long scan, for which the frames on disk are cut if nobody says how many come.
 EXPECTED = 4096
 
-# The identity of the call, beside the frames.
+# Name of the file of the identity of the call, which is beside the frames.
 IDENTITY = "identity.json"
 
 

@@ -180,16 +180,17 @@ def block_means(image: np.ndarray, step: int) -> np.ndarray:
     array([[4., 6.]], dtype=float32)
     """
     with np.errstate(over="ignore", invalid="ignore"):
+        dtype = _precision(image, step)
         if step == 1:
-            return image.astype(_precision(image, step))
-        sums = _block_sums(image, step)
+            return image.astype(dtype)
+        sums = _block_sums(image, step, dtype)
         rows, cols = (np.diff(np.r_[0:length:step, length]) for length in image.shape)
-        counts = np.multiply.outer(rows, cols).astype(sums.dtype)
+        counts = np.multiply.outer(rows, cols).astype(dtype)
         if image.dtype.kind == "f" and np.isnan(sums).any():
-            values = image.astype(sums.dtype)
+            values = image.astype(dtype)
             nan = np.isnan(values)
             np.copyto(values, 0, where=nan)
-            sums, counts = _block_sums(values, step), _block_sums(~nan, step)
+            sums, counts = _block_sums(values, step, dtype), _block_sums(~nan, step, dtype)
         return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
@@ -201,9 +202,9 @@ def _precision(image: np.ndarray, step: int) -> str:
     return "f8" if largest > 1e30 or 0 < largest < 1e-30 else "f4"
 
 
-def _block_sums(image: np.ndarray, step: int) -> np.ndarray:
+def _block_sums(image: np.ndarray, step: int, dtype: str) -> np.ndarray:
     # Added slice by slice: `numpy.add.reduceat` takes nine times as long.
-    rows = image[::step].astype(_precision(image, step))
+    rows = image[::step].astype(dtype)
     for offset in range(1, step):
         part = image[offset::step]
         rows[: len(part)] += part

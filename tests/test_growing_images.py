@@ -68,6 +68,24 @@ def scan(tmp_path, monkeypatch):
     return Scan(tmp_path / "scan.zarr", monkeypatch)
 
 
+def alter_frames(checkpoint):
+    """Alter all frames in a checkpoint, but not the checksums behind them."""
+    for path in (checkpoint / "frames" / "c").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            path.write_bytes(bytes(len(content) - 4) + content[-4:])
+
+
+def take_without_an_image(scan, checkpoint):
+    """Take 9 frames, of which one is there at first, as a run that is killed before an image."""
+    scan.write(1)
+    shots = stats.follow(scan.place, "median", timeout=0.1, checkpoint=checkpoint)
+    next(shots)
+    scan.write(9)
+    list(shots)
+    (checkpoint / "manifest.json").unlink()
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_images_of_a_writer_at_50_hz(tmp_path, kind):
     place = tmp_path / place_of(kind)
@@ -176,12 +194,7 @@ def test_frames_of_another_scan_are_not_used(scan, tmp_path):
 def test_frames_of_another_scan_that_begins_with_the_same_frame(scan, tmp_path):
     """A process was killed that had seen one frame at first, and had stored no image."""
     checkpoint = tmp_path / "checkpoint"
-    scan.write(1)
-    shots = stats.follow(scan.place, "median", timeout=0.1, checkpoint=checkpoint)
-    next(shots)
-    scan.write(9)
-    list(shots)
-    (checkpoint / "manifest.json").unlink()
+    take_without_an_image(scan, checkpoint)
     identity = (checkpoint / "frames" / "identity.json").read_text()
     assert '"number of frames": 1,' in identity
     scan.series[1:] += 1
@@ -236,7 +249,6 @@ def test_a_full_disk_is_told_at_once(scan, tmp_path, monkeypatch):
 
 def test_frames_that_come_slowly_are_waited_for(scan, monkeypatch):
     """While an image is not due, the time without new frames is that of the writer."""
-    monkeypatch.setattr(SelectedImages, "_next", math.inf, raising=False)
     ended = []
     update = SelectedImages.update
 
@@ -274,10 +286,7 @@ def test_altered_frames_are_an_error(scan, tmp_path):
     scan.write(9)
     shots = stats.follow(scan.place, "median", timeout=0.5, checkpoint=tmp_path / "checkpoint")
     next(shots)
-    for path in (tmp_path / "checkpoint" / "frames" / "c").rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
-            path.write_bytes(bytes(len(content) - 4) + content[-4:])
+    alter_frames(tmp_path / "checkpoint")
     scan.write(12)
     with pytest.raises(DamagedScratchError, match="rows 0 to .* of frames 0 to 8 are damaged"):
         list(shots)
@@ -345,10 +354,7 @@ def test_damaged_frames_of_an_earlier_run_are_taken_again(scan, tmp_path):
     scan.write(9)
     checkpoint = tmp_path / "checkpoint"
     list(stats.follow(scan.place, "median", timeout=0.1, checkpoint=checkpoint))
-    for path in (checkpoint / "frames" / "c").rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
-            path.write_bytes(bytes(len(content) - 4) + content[-4:])
+    alter_frames(checkpoint)
     scan.write(12)
     *_, shot = stats.follow(scan.place, "median", 12, checkpoint=checkpoint)
     np.testing.assert_array_equal(shot.image, np.median(scan.series[:12], axis=0))
@@ -357,12 +363,7 @@ def test_damaged_frames_of_an_earlier_run_are_taken_again(scan, tmp_path):
 def test_fewer_frames_than_an_earlier_run_has_taken(scan, tmp_path):
     """It saw one frame at first, and was killed before an image was stored."""
     checkpoint = tmp_path / "checkpoint"
-    scan.write(1)
-    shots = stats.follow(scan.place, "median", timeout=0.1, checkpoint=checkpoint)
-    next(shots)
-    scan.write(9)
-    list(shots)
-    (checkpoint / "manifest.json").unlink()
+    take_without_an_image(scan, checkpoint)
     *_, shot = stats.follow(scan.place, "median", 5, timeout=0.5, checkpoint=checkpoint)
     np.testing.assert_array_equal(shot.image, np.median(scan.series[:5], axis=0))
 

@@ -86,6 +86,14 @@ class Manifest:
     def newest(self) -> Generation:
         return self.generations[0]
 
+    @property
+    def nframes(self) -> int:
+        """Number of frames that the newest image covers."""
+        if self.unit == "frames":
+            return self.newest.done
+        frames: int = self.identity["number of frames"]
+        return frames
+
     def text(self) -> str:
         """Return the manifest as it is stored, with a digest of itself."""
         fields = {"format": FORMAT, "version": MANIFEST_VERSION, **asdict(self)}

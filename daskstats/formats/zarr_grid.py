@@ -146,6 +146,7 @@ class ShardIndex:
             return None
         codec, codecs = array.metadata.codecs[0], load("zarr.codecs")
         endian, *checksum = codec.index_codecs
+        # The place is a text from zarr 3.4 on, and was an enum.
         as_usual = (
             getattr(codec.index_location, "value", codec.index_location) == "end"
             and endian == codecs.BytesCodec(endian="little")

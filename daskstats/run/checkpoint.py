@@ -117,7 +117,7 @@ class Checkpoint:
             ) from error
         generation, arrays = read_newest(self._store, manifest)
         self._manifest = manifest
-        if by_rows and stored_frames(manifest) != self._identity["number of frames"]:
+        if by_rows and manifest.nframes != self._identity["number of frames"]:
             return Start()  # of the frames so far: the rows of an image are of all frames
         return _start(generation, arrays)
 
@@ -234,12 +234,6 @@ def read_newest(
                 raise DamagedCheckpointError(f"{error}: {WAYS_OUT}") from error
             warn(f"{error}: the run continues from the generation before")
     raise AssertionError("unreachable")
-
-
-def stored_frames(manifest: Manifest) -> int:
-    """Return the number of frames that the newest image covers."""
-    frames = manifest.identity["number of frames"]
-    return manifest.newest.done if manifest.unit == "frames" else frames
 
 
 def _start(generation: Generation, arrays: dict[str, np.ndarray]) -> Start:
