@@ -10,9 +10,10 @@ The client combines the states. If the workers combined them in a chain, the dea
 with the last link would have every frame read again; this way it costs only the tasks in flight.
 """
 
+import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ class ClusterRunner:
         self._killed = distributed.KilledWorker
         # From workers that were started here states come directly, and not by way of the scheduler.
         local = isinstance(client.cluster, distributed.LocalCluster)
-        self._fetch = partial(client.gather, direct=local or None, asynchronous=True)
+        gather = partial(client.gather, direct=local or None, asynchronous=True)
+        self._fetch = partial(fetch, gather)
         self._stopped = False
 
     on_wait: Callable[[], object] | None = None
@@ -282,6 +284,24 @@ class ClusterRunner:
             return get(key)
         except self._killed as error:
             raise killed_worker_error(blocks, error) from error
+
+
+async def fetch(gather: Callable[[Any], Awaitable[Any]], future: Any) -> Any:
+    """Gather a result, in a task that goes on when the caller gives up or is interrupted.
+
+    After a call of `gather` that is cancelled at its beginning, distributed has every later one of
+    the client wait for it.
+    """
+    gathering = asyncio.ensure_future(gather(future))
+    try:
+        return await asyncio.shield(gathering)
+    except asyncio.CancelledError:
+        if gathering.cancelled():
+            raise RuntimeError(
+                "the client of the cluster gathers no results since a call of its `gather` was "
+                "interrupted: make a new one"
+            ) from None
+        raise
 
 
 def killed_worker_error(blocks: list, error: Any) -> RuntimeError:

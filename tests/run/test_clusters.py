@@ -1,12 +1,15 @@
 """Clusters: the same images, a bounded window, nothing left behind, and deaths that cost little."""
 
+import asyncio
 import gc
 import os
 import pickle
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import dask
@@ -15,6 +18,7 @@ import pytest
 from clusters import Watch, local_cluster, logged_series, settle, workers_of
 from dask._task_spec import convert_legacy_graph
 from dask.utils import key_split
+from distributed import Client
 from fakes import FakeSeries, Filled, Ramp
 
 import daskstats as stats
@@ -167,6 +171,43 @@ def interrupt_soon(delay=0.2):
     main = threading.main_thread().ident
     timer = threading.Timer(delay, signal.pthread_kill, (main, signal.SIGINT))
     timer.start()
+
+
+def interrupt_after(steps, fetch, future):
+    """Have a client gather a result, and cancel that after some steps of its loop."""
+    assert future.exception() is None  # it is finished
+
+    async def interrupt():
+        gathering = asyncio.ensure_future(fetch(future))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        gathering.cancel()
+        with suppress(asyncio.CancelledError):
+            await gathering
+
+    future.client.sync(interrupt)
+
+
+@pytest.mark.parametrize("steps", range(9))
+def test_a_client_gathers_after_an_interrupt(inside, steps):
+    gather = partial(inside.gather, direct=True, asynchronous=True)
+    future = inside.submit(bytes, 9)
+    interrupt_after(steps, partial(distributed.fetch, gather), future)
+    assert inside.gather(future) == bytes(9)
+
+
+def test_a_client_that_gathers_nothing_any_more_is_named(inside, tmp_path):
+    """It waits for a call of its own `gather` that was interrupted."""
+    address = inside.scheduler.address
+    with Client(address, set_as_default=False) as client, client.as_current():
+        gather = partial(client.gather, direct=True, asynchronous=True)
+        future = client.submit(bytes, 9)
+        for steps in range(9):
+            interrupt_after(steps, gather, future)
+        images = stats.max_iter(logged_series(tmp_path / "log", 20), 2)
+        with pytest.raises(RuntimeError, match="gathers no results since .*: make a new one"):
+            next(images)
+    assert len(list(stats.max_iter(logged_series(tmp_path / "log", 20), 2))) == 2
 
 
 @pytest.mark.nightly
