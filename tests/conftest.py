@@ -70,7 +70,7 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
+def cluster_of_processes() -> Iterator[Any]:
     """Return the client of a cluster of two processes of one thread each."""
     from clusters import local_cluster
 
@@ -79,12 +79,29 @@ def client() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def inside() -> Iterator[Any]:
+def cluster_within() -> Iterator[Any]:
     """Return the client of a cluster within this process, of two threads."""
     from clusters import local_cluster
 
     with local_cluster(1, 2, processes=False) as client:
         yield client
+
+
+# A module may have both clusters, and dask takes the one that was made last.
+
+
+@pytest.fixture
+def client(cluster_of_processes: Any) -> Iterator[Any]:
+    """Have dask use the cluster of processes, and return its client."""
+    with cluster_of_processes.as_current():
+        yield cluster_of_processes
+
+
+@pytest.fixture
+def inside(cluster_within: Any) -> Iterator[Any]:
+    """Have dask use the cluster within this process, and return its client."""
+    with cluster_within.as_current():
+        yield cluster_within
 
 
 @pytest.fixture
