@@ -65,8 +65,9 @@ class FakeSeries:
         self._shape, self._dtype = shape, dtype
         self._decode, self._delay, self._on_read = decode, delay, on_read
         self._log = None if log is None else str(log)
+        # Appending and removing are atomic; adding to a number, or keeping the largest, is not.
         self._active: list[int] = []
-        self.most = 0
+        self._together: list[int] = []
         self.reads: list[int] = []
         self.asked: Counter[str] = Counter()
 
@@ -82,9 +83,8 @@ class FakeSeries:
             raise IndexError(f"{index!r} is a {type(index).__name__}, not an int")
         if not 0 <= index < self._length():
             raise IndexError(f"there is no frame {index}")
-        # Appending and removing are atomic; adding to a number is not.
         self._active.append(index)
-        self.most = max(self.most, len(self._active))
+        self._together.append(len(self._active))
         try:
             self._note(index)
             if self._on_read is not None:
@@ -101,6 +101,10 @@ class FakeSeries:
             file = os.open(self._log, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
             os.write(file, b"%d\n" % index)
             os.close(file)
+
+    @property
+    def most(self) -> int:
+        return max(self._together, default=0)
 
     @property
     def shape(self) -> Any:
@@ -129,6 +133,13 @@ class FakeSeries:
         """Return how often each frame has been read by any process, from the file."""
         path = Path(str(self._log))
         return Counter(map(int, path.read_text().split())) if path.exists() else Counter()
+
+
+def wait_for_another(ims: FakeSeries, seconds: float = 0.2) -> None:
+    """Wait until two threads have read at once, which takes a busy machine a while."""
+    deadline = time.monotonic() + seconds
+    while ims.most < 2 and time.monotonic() < deadline:
+        time.sleep(0.002)
 
 
 # Frames that follow from their numbers, so that few bytes are sent with a series.

@@ -15,7 +15,7 @@ import pytest
 import zarr
 from dask.base import tokenize
 from dask.utils import SerializableLock
-from fakes import Fail, FakeSeries, Mock
+from fakes import Fail, FakeSeries, Mock, wait_for_another
 from helpers import DTYPES, check_series, make_frames
 
 import daskstats as stats
@@ -183,7 +183,7 @@ def test_lock_lets_one_thread_at_a_time_in(lock):
 
 
 def test_without_a_lock_several_threads_read():
-    ims = FakeSeries(make_frames("u2"), delay=0.002)
+    ims = FakeSeries(make_frames("u2"), on_read=lambda index: wait_for_another(ims))
     read_in_threads(as_series(ims))
     assert ims.most > 1
 

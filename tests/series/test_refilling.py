@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import dask
 import numpy as np
 import pytest
-from fakes import FakeSeries, Refilling
+from fakes import FakeSeries, Refilling, wait_for_another
 from helpers import check_series, make_frames
 
 import daskstats as stats
@@ -231,7 +231,7 @@ DECODERS = {
 
 @pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS.keys())
 def test_frames_that_nobody_writes_to_again_are_read_in_parallel(decode):
-    ims = FakeSeries(FRAMES, decode=decode, delay=0.002)
+    ims = FakeSeries(FRAMES, decode=decode, on_read=lambda index: wait_for_another(ims))
     read_in_threads(as_series(ims))
     assert ims.most > 1
 
