@@ -2,8 +2,13 @@
 
 A damaged file of the cache is removed and its code compiled again. Where no directory can be
 written to, or the disk is full, compiled code stays in memory. Each is reported once, in a warning.
+
+Processes that compile at the same time share the cache: each file is written whole, and has the
+code of one version of the sources and one signature.
 """
 
+import glob
+import hashlib
 import threading
 import warnings
 from collections.abc import Callable
@@ -13,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from numba import config
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 _said: set[str] = set()
 _lock = threading.Lock()
@@ -26,6 +31,47 @@ def sources_stamp() -> tuple[tuple[str, float, int], ...]:
     return tuple((path.name, found.st_mtime, found.st_size) for path, found in files)
 
 
+class CodeFiles(IndexDataCacheFile):
+    """The files of the code of a function, one for each signature and processor.
+
+    numba numbers them, and an index has the number of each signature, written before the file.
+    Then two processes may give one number to two signatures, or one find code of older sources
+    behind a new index; compiled code does not see that its arguments are of another dtype. Names
+    that follow from the key need no index.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        """Write the code of a key, and remove that of other versions of the sources."""
+        self._save_data(self.name(key), (key, data))
+        base = self._index_name.removesuffix(".nbi")
+        for path in Path(self._cache_path).glob(f"{glob.escape(base)}.*.nbc"):
+            if not path.name.startswith(f"{base}.{self._version_name()}-"):
+                with suppress(OSError):
+                    path.unlink()
+
+    def load(self, key: Any) -> Any:
+        """Return the code of a key, None if there is none."""
+        try:
+            found, data = self._load_data(self.name(key))
+        except FileNotFoundError:
+            return None
+        if found != key:
+            raise ValueError("it has the code of something else")
+        return data
+
+    def name(self, key: Any) -> str:
+        """Return the name of the file of a key."""
+        base = self._index_name.removesuffix(".nbi")
+        return f"{base}.{self._version_name()}-{_digest(key)}.nbc"
+
+    def _version_name(self) -> str:
+        return _digest((self._version, self._source_stamp))
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(str(value).encode()).hexdigest()[:16]
+
+
 class Cache(FunctionCache):
     """numba's cache of a function, without the files that it cannot read or write.
 
@@ -35,8 +81,9 @@ class Cache(FunctionCache):
 
     def __init__(self, function: Callable) -> None:
         super().__init__(function)
-        file = self._cache_file
-        file._source_stamp = (file._source_stamp, sources_stamp())
+        impl = self._impl
+        stamp = impl.locator.get_source_stamp(), sources_stamp()
+        self._cache_file = CodeFiles(self._cache_path, impl.filename_base, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -58,11 +105,9 @@ class Cache(FunctionCache):
             )
 
     def _remove(self, sig: Any, target_context: Any, error: Exception) -> None:
-        """Remove a file that cannot be read: the index, if it is damaged, or else the code."""
-        path = Path(self._cache_file._index_path)
-        with suppress(Exception):
-            names = self._cache_file._load_index()
-            path = Path(self._cache_file._data_path(names[self._index_key_of(sig, target_context)]))
+        """Remove a file that cannot be read."""
+        key = self._index_key(sig, target_context.codegen())
+        path = Path(self.cache_path, self._cache_file.name(key))
         try:
             path.unlink(missing_ok=True)
             done = "it has been removed"
@@ -70,9 +115,6 @@ class Cache(FunctionCache):
             self.disable()
             done = "remove it"
         _say(f"{path} in numba's cache is damaged ({_text(error)}): {done}; compiled again")
-
-    def _index_key_of(self, sig: Any, target_context: Any) -> Any:
-        return self._index_key(sig, target_context.codegen())
 
 
 def cached(jit: Callable) -> Callable:
