@@ -22,8 +22,7 @@ from .fold import count_valid
 from .frames import TILE, Piece, count_frames, frames_of, part_of, plain, view
 from .jit import by_type, compiled, inlined, internal
 from .keys import KeyRange, Keys
-from .search import SAMPLE
-from .selection import OrderStatistics
+from .selection import ValidPercentiles
 from .validity import Valid, is_valid, load
 
 # Bytes of the frames of a group of pixels that goes through all rounds at once, in the last-level
@@ -114,18 +113,13 @@ def _all_of(counts: np.ndarray) -> Bounds:
 
 
 def _median(piece: Piece, valid: Valid, bounds: Bounds) -> np.ndarray:
-    """Return the median of the kept values: the mean of the two in the middle."""
-    none = bounds.kept == 0
-    ranks = bounds.below + (bounds.kept - 1) // 2
-    after = bounds.below + bounds.kept // 2
-    ranks[none] = after[none] = -1
-    middle = [SAMPLE // 2, -1]
-    found = OrderStatistics(piece, np.array([ranks, after]), middle, valid.rank_test(), False)
-    found.run(0, ranks.size)
-    low, high = found.values().reshape(2, -1)
+    """Return the median of the kept values, of an even number the mean of the two in the middle."""
+    found = ValidPercentiles(piece, [50], valid, True, bounds.kept, bounds.below)
+    found.run(0, bounds.kept.size)
+    ((low, high, weights),) = found.neighbours()
     with np.errstate(all="ignore"):  # pixels without a value have arbitrary ones
-        centre = (low.astype("f8") + high) / 2
-    centre[none] = np.nan
+        centre = np.where(weights == 0, low, (low.astype("f8") + high) / 2).reshape(-1)
+    centre[bounds.kept == 0] = np.nan
     return centre
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .frames import LINE, prefetch, value_at, view
-from .jit import if_tested, inlined, internal
+from .jit import if_tested, inlined, internal, merged
 from .keys import float_keys
 from .tiles import MOST_BITS, NOT_IN_TILE, next_in_tile, search_bits
 from .validity import (
@@ -191,7 +191,7 @@ def in_tile(block, cut, guess, spread):
     return cut.shift == 0 and beyond * 64 <= base.size
 
 
-@internal
+@merged
 def search(frames, block, rank, cut, guess):
     """Find the keys of a rank, as ``base + found``, in rounds of up to 8 and then 7 bits each.
 

@@ -21,7 +21,7 @@ from .frames import (
     value_at,
     view,
 )
-from .jit import by_type, compiled, internal
+from .jit import by_type, compiled, internal, merged
 from .keys import Keys, values_of_keys
 from .moments import Squares, SquareSums
 from .search import (
@@ -55,10 +55,12 @@ FEW_BITS = 3
 
 
 class Among(NamedTuple):
-    """Ranks among the valid values of each pixel, which follow from the number of these."""
+    """Ranks among some values of each pixel, which follow from the number of these."""
 
     counts: np.ndarray
-    """number of valid values of each pixel, which the search counts"""
+    """uint32: number of these values; where they are all valid ones, the search counts them"""
+    below: np.ndarray
+    """int32: number of valid values below these"""
     parts: np.ndarray
     """for each rank the fraction of the way from the least to the largest value"""
     steps: np.ndarray
@@ -99,8 +101,8 @@ class OrderStatistics:
     piece : list of ndarray
         All frames of a band of rows.
     ranks : sequence of int, ndarray, or Among
-        In rising order; or, with ``guesses``, int32 (ranks, pixels), or ranks that follow from the
-        number of valid values. The value of rank -1, of a pixel without values, is arbitrary.
+        In rising order; or, with ``guesses``, ranks that follow from numbers of values. The value
+        of rank -1, of a pixel without values, is arbitrary.
     guesses : sequence of int, optional
         For each rank the nearest frame of the sorted sample; -1: it is the rank before, or the
         next one.
@@ -194,6 +196,9 @@ class ValidPercentiles:
         Values that are left out; the number of valid frames of each pixel is written to its counts.
     skipna : bool
         Whether NaN is left out; otherwise a pixel with one in any frame is NaN.
+    kept, below : ndarray, optional
+        int32: at each pixel the number of valid values that the percentiles are of, and of those
+        below them; by default they are of all valid values.
 
     Examples
     --------
@@ -208,7 +213,13 @@ class ValidPercentiles:
     """
 
     def __init__(
-        self, piece: Piece, percentiles: Sequence[float], valid: Valid, skipna: bool
+        self,
+        piece: Piece,
+        percentiles: Sequence[float],
+        valid: Valid,
+        skipna: bool,
+        kept: np.ndarray | None = None,
+        below: np.ndarray | None = None,
     ) -> None:
         # The least and the largest value are at a rank, and need no neighbour.
         both = [[0, 1][: 1 + (0 < q < 100)] for q in percentiles]
@@ -219,8 +230,10 @@ class ValidPercentiles:
         self._weights = pooled((len(both), *piece[0].shape[1:]), np.float64)
         planes = np.cumsum(steps == 0) - 1
         weights = self._weights.reshape(len(both), -1)
-        ranks = Among(valid.counts, parts, steps, planes, weights)
-        test = valid.rank_test(count=True)
+        counts = valid.counts if kept is None else kept.view(np.uint32)
+        below = np.zeros(counts.size, np.int32) if below is None else below
+        ranks = Among(counts, below, parts, steps, planes, weights)
+        test = valid.rank_test(count=kept is None)
         self._order = OrderStatistics(piece, ranks, guesses, test, not skipna)
 
     def run(self, first: int, last: int) -> None:
@@ -299,7 +312,7 @@ def _select(frames, wanted, along, start, stop):
         _select_block(frames, block, wanted, sample, along, later)
 
 
-@internal
+@merged
 def _select_block(frames, block, wanted, sample, along, later):
     """Find the wanted keys of a block. Ranks that are near enough share a tile."""
     first, g = block.first, block.base.size
@@ -350,7 +363,7 @@ def _near_means(frames, block, rank, cut, along):
     return whole and abs(2 * value_at(rank, 0) + 1 - n) * 8 <= n
 
 
-@internal
+@merged
 def _search_rank(frames, block, rank, cut, guess, near, few):
     """Find the keys of a rank near to the block's keys, or else about the guess of a sample.
 
@@ -369,30 +382,24 @@ def ranks_of(ranks, row, first, count, padded):
     """Return the rank of all pixels, or an array that begins with those of ``count`` pixels."""
     if isinstance(ranks, types.BaseNamedTuple):
 
-        def among(ranks, row, first, count, padded):
-            counts = ranks.counts[first : first + count]
+        def of_counts(ranks, row, first, count, padded):
+            counts, below = part_of((ranks.counts, ranks.below), first, count)
             weights = ranks.weights[ranks.planes[row], first : first + count]
-            _rank_among(counts, ranks.parts[row], ranks.steps[row], weights, padded)
+            among = counts, below, ranks.parts[row], ranks.steps[row]
+            _rank_among(among, weights, padded)
             return padded
 
-        return among
-    if ranks.ndim == 1:
-        return lambda ranks, row, first, count, padded: ranks[row]
-
-    def copied(ranks, row, first, count, padded):
-        for p in range(count):
-            padded[p] = ranks[row, first + p]
-        return padded
-
-    return copied
+        return of_counts
+    return lambda ranks, row, first, count, padded: ranks[row]
 
 
 @internal
-def _rank_among(counts, part, step, weights, ranks):
+def _rank_among(among, weights, ranks):
     """Write the ranks below a part of the counts, or the next ones, and the weights of these."""
+    counts, below, part, step = among
     for p in range(counts.size):
         last = np.float64(counts[p]) - 1.0
         position = last * part
         rank = min(np.floor(position), last)
         weights[p] = position - rank if last >= 0 else 0.0
-        ranks[p] = np.int32(min(rank + step, last)) if last >= 0 else np.int32(-1)
+        ranks[p] = below[p] + np.int32(min(rank + step, last)) if last >= 0 else np.int32(-1)
