@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from helpers import read_dense
 from programs import check_error, run
 from writers import SHAPE, WRITERS, frame, frames, place_of, writing
 
@@ -144,6 +145,27 @@ def test_frames_of_hdf5_datasets_that_are_written(tmp_path):
     assert written(place, ended=True) == 6
     write(3)  # not in chunks, and nobody writes it
     assert written(place) == 9
+
+
+def test_a_file_is_closed_after_a_look_that_counts_no_more_frames(tmp_path):
+    """HDF5 gives the state of a file that is still open, and its writer may want to open it."""
+    place = tmp_path / "scan.h5"
+    settings = {"shape": (0, 4, 6), "maxshape": (None, 4, 6), "chunks": (4, 4, 6), "dtype": "u2"}
+    with h5py.File(place, "w") as file:
+        file.create_dataset("images", **settings)
+    files, counts = GrowingFiles(str(place)), []
+    for count in (5, 6, 7, 10, 13):
+        with h5py.File(place, "a") as file:
+            before = len(file["images"])
+            file["images"].resize(count, axis=0)
+            file["images"][before:] = 1 + np.arange(before, count)[:, None, None]
+        series = files.look()
+        counts.append(len(series))
+        assert [frame[0, 0] for frame in read_dense(series, (0, len(series), 0, 4, 3))] == list(
+            range(1, 1 + counts[-1])
+        )
+        files.release()
+    assert counts == [4, 4, 4, 8, 12]
 
 
 def test_files_appear_in_natural_order(tmp_path):

@@ -59,7 +59,7 @@ class GrowingFiles:
         self._ncomplete = 0
         self._last: GrowingFile | None = None
         self._series: Source | None = None
-        self._counts = 0, 0
+        self._made_of: tuple[int, int, Source | None] = 0, 0, None
         self.problem: Exception | None = None
         """the reason why the next frames are not read, if there is one"""
 
@@ -86,11 +86,14 @@ class GrowingFiles:
         except Exception as error:  # of any library that meets half a file
             self.problem = without_traceback(error)
             count = self._last.counted if self._last else 0
-        if (self._ncomplete, count) != self._counts:
+        # Also of as many frames as before: the file would be opened a second time otherwise, and
+        # nobody would close it; HDF5 would give its old state from then on.
+        made_of = self._ncomplete, count, self._last.source if self._last and count else None
+        if made_of != self._made_of:
             parts = [*self._groups, *self._complete]
             parts += [self._last.written()] if self._last and count else []
             self._series = JoinedSource(parts) if len(parts) > 1 else parts[0]
-            self._counts = self._ncomplete, count
+            self._made_of = made_of
         return self._series
 
     def _open_new(self, ended: bool) -> None:
@@ -142,7 +145,8 @@ class GrowingFile:
 
     def __init__(self, name: Name, opener: Opener) -> None:
         self._name, self._opener = name, opener
-        self._source: Source | None = None
+        self.source: Source | None = None
+        """the file as it was opened last"""
         self._growth = Growth(0, 0)
         self.counted = 0
         """frames"""
@@ -156,7 +160,7 @@ class GrowingFile:
         marks = [mark_of(path) for path in self._paths]
         newest = max((mark[0] for mark in marks if mark is not None), default=0) / 1e9
         settled = newest < self._opened - CLOCK_TICK
-        if self._source is not None and settled and marks == self._marks and not ended:
+        if self.source is not None and settled and marks == self._marks and not ended:
             return
         # HDF5 gives the state of a file that is still open in this process.
         self.release()
@@ -167,7 +171,7 @@ class GrowingFile:
             self._growth, self._paths = source.growth(), source.growing_paths()
         else:
             self._growth = Growth(len(source), len(source))
-        self._source, self._marks = source, [mark_of(path) for path in self._paths]
+        self.source, self._marks = source, [mark_of(path) for path in self._paths]
 
     def _check_same(self, source: Source) -> None:
         """Refuse another file in the place of one with frames that have been counted."""
@@ -183,15 +187,15 @@ class GrowingFile:
 
     def release(self) -> None:
         """Close the file."""
-        if self._source is not None:
-            self._source.release()
+        if self.source is not None:
+            self.source.release()
 
     def count(self, total: int = 0, ended: bool = False) -> int:
         """Return the number of frames that are written, as of `GrowingFiles.look`."""
         certain, begun, fill, whole = self._growth
-        if self._source is not None and certain < begun:
+        if self.source is not None and certain < begun:
             if ended:
-                certain = last_with_values(self._source, certain, begun, fill)
+                certain = last_with_values(self.source, certain, begun, fill)
             elif whole and certain < total <= begun and self._has_values(total - 1):
                 certain = total
         self.counted = max(self.counted, certain)
@@ -199,22 +203,22 @@ class GrowingFile:
 
     def _has_values(self, index: int) -> bool:
         """Whether a frame holds anything but the fill value."""
-        assert self._source is not None, "it has not been opened"
+        assert self.source is not None, "it has not been opened"
         fill = self._growth.fill
-        return last_with_values(self._source, index, index + 1, fill) > index
+        return last_with_values(self.source, index, index + 1, fill) > index
 
     def written(self) -> Source:
         """Return the series of the frames that were counted."""
-        assert self._source is not None, "it has not been opened"
-        if self.counted == len(self._source) == self._growth.certain:
-            return self._source
-        return WrittenSource(self._source, self.counted)
+        assert self.source is not None, "it has not been opened"
+        if self.counted == len(self.source) == self._growth.certain:
+            return self.source
+        return WrittenSource(self.source, self.counted)
 
     def warn_of_others(self) -> None:
         """Warn of frames that are not counted: nothing was written for them."""
-        if self._source is not None and self.counted < len(self._source):
+        if self.source is not None and self.counted < len(self.source):
             warn(
-                f"{self._name} has {len(self._source)} frames, of which the first {self.counted} "
+                f"{self._name} has {len(self.source)} frames, of which the first {self.counted} "
                 f"count: the others hold nothing but the fill value"
             )
 
