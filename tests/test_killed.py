@@ -45,14 +45,14 @@ def check_killed(place, name, seed):
 
 @pytest.mark.parametrize("name", ["average", "median"])
 def test_killed_at_random(tmp_path, name):
-    for seed in range(10):
+    for seed in range(5):
         check_killed(tmp_path / f"{seed}", name, seed)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", ["average", "median"])
 def test_killed_at_random_often(tmp_path, name):
-    for seed in range(10, 100):
+    for seed in range(5, 100):
         check_killed(tmp_path / f"{seed}", name, seed)
 
 

@@ -53,7 +53,8 @@ class CodeFiles(IndexDataCacheFile):
         """Return the code of a key, None if there is none."""
         try:
             found, data = self._load_data(self.name(key))
-        except FileNotFoundError:
+        except OSError:
+            # It is not there, another host has just removed it, or it is another user's.
             return None
         if found != key:
             raise ValueError("it has the code of something else")

@@ -29,6 +29,12 @@ def run(*args, **options):
     return subprocess.run(command(*args), capture_output=True, text=True, timeout=100, **options)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _code_is_there():
+    """Compile the code of these tests here, once; each worker of a command would do it."""
+    stats.median(np.zeros((12, 2, 2), "u2")).compute()
+
+
 def check_image(path, scan):
     np.testing.assert_array_equal(np.load(path), np.median(scan.stack(), axis=0).astype("f4"))
 
