@@ -239,7 +239,7 @@ import numpy as np
 import daskstats as stats
 frames = np.arange(24, dtype=sys.argv[1]).reshape(4, 3, 2) % 19
 for name in ("max", "sum", "median"):
-    np.testing.assert_array_equal(stats.__dict__[name](frames), getattr(np, name)(frames, axis=0))
+    np.testing.assert_array_equal(getattr(stats, name)(frames), getattr(np, name)(frames, axis=0))
 """
 
 

@@ -499,7 +499,9 @@ def test_a_source_that_has_changed_is_read_again(client, tmp_path, shared):
     for turn in range(1, 4):
         lazy.compute()
         assert set(logged_series(log, 60).logged().values()) == {turn}
-        assert left_in(shared) == []  # until then another run is part of this one
+        # Until nothing of it is left another run is part of this one.
+        assert left_in(shared) == []
+        assert settle(client) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("leave", ["close", "del", "fail"])
