@@ -55,14 +55,14 @@ COMPILE_SECONDS = {
     "std": 3,
     "var": 3,
     "snr": 3,
-    "percentile": 11,
-    "median": 11,
+    "percentile": 9,
+    "median": 9,
     "range": 3,
     "argmax": 0.7,
     "argmin": 0.7,
     "count": 0.7,
     "count_above": 3,
-    "clipped_average": 17,
+    "clipped_average": 13,
 }
 
 # Parameters that errors give as examples.
