@@ -88,10 +88,10 @@ class GrowingFiles:
             count = self._last.counted if self._last else 0
         # Also of as many frames as before: the file would be opened a second time otherwise, and
         # nobody would close it; HDF5 would give its old state from then on.
-        made_of = self._ncomplete, count, self._last.source if self._last and count else None
+        last = self._last if count else None
+        made_of = self._ncomplete, count, last.source if last else None
         if made_of != self._made_of:
-            parts = [*self._groups, *self._complete]
-            parts += [self._last.written()] if self._last and count else []
+            parts = [*self._groups, *self._complete, *([last.written()] if last else [])]
             self._series = JoinedSource(parts) if len(parts) > 1 else parts[0]
             self._made_of = made_of
         return self._series

@@ -40,12 +40,15 @@ class CodeFiles(IndexDataCacheFile):
     that follow from the key need no index.
     """
 
+    def __init__(self, cache_path: str, base: str, source_stamp: object) -> None:
+        super().__init__(cache_path, base, source_stamp)
+        self._base, self._prefix = base, f"{base}.{_digest((self._version, source_stamp))}-"
+
     def save(self, key: Any, data: Any) -> None:
         """Write the code of a key, and remove that of other versions of the sources."""
         self._save_data(self.name(key), (key, data))
-        base = self._index_name.removesuffix(".nbi")
-        for path in Path(self._cache_path).glob(f"{glob.escape(base)}.*.nbc"):
-            if not path.name.startswith(f"{base}.{self._version_name()}-"):
+        for path in Path(self._cache_path).glob(f"{glob.escape(self._base)}.*.nbc"):
+            if not path.name.startswith(self._prefix):
                 with suppress(OSError):
                     path.unlink()
 
@@ -62,11 +65,7 @@ class CodeFiles(IndexDataCacheFile):
 
     def name(self, key: Any) -> str:
         """Return the name of the file of a key."""
-        base = self._index_name.removesuffix(".nbi")
-        return f"{base}.{self._version_name()}-{_digest(key)}.nbc"
-
-    def _version_name(self) -> str:
-        return _digest((self._version, self._source_stamp))
+        return f"{self._prefix}{_digest(key)}.nbc"
 
 
 def _digest(value: object) -> str:
@@ -80,11 +79,12 @@ class Cache(FunctionCache):
     changed; numba itself looks at the function's own file only.
     """
 
+    _cache_file: CodeFiles
+
     def __init__(self, function: Callable) -> None:
         super().__init__(function)
-        impl = self._impl
-        stamp = impl.locator.get_source_stamp(), sources_stamp()
-        self._cache_file = CodeFiles(self._cache_path, impl.filename_base, stamp)
+        stamp = self._cache_file._source_stamp, sources_stamp()
+        self._cache_file = CodeFiles(self.cache_path, self._impl.filename_base, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:

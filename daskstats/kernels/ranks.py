@@ -34,8 +34,7 @@ def ranks_of(ranks, row, first, count, padded):
         def of_counts(ranks, row, first, count, padded):
             counts, below = part_of((ranks.counts, ranks.below), first, count)
             weights = ranks.weights[ranks.planes[row], first : first + count]
-            among = counts, below, ranks.parts[row], ranks.steps[row]
-            _rank_among(among, weights, padded)
+            _rank_among(counts, below, ranks.parts[row], ranks.steps[row], weights, padded)
             return padded
 
         return of_counts
@@ -43,9 +42,8 @@ def ranks_of(ranks, row, first, count, padded):
 
 
 @internal
-def _rank_among(among, weights, ranks):
+def _rank_among(counts, below, part, step, weights, ranks):
     """Write the ranks below a part of the counts, or the next ones, and the weights of these."""
-    counts, below, part, step = among
     for p in range(counts.size):
         last = np.float64(counts[p]) - 1.0
         position = last * part

@@ -83,7 +83,7 @@ class OrderStatistics:
     ----------
     piece : list of ndarray
         All frames of a band of rows.
-    ranks : sequence of int, ndarray, or Among
+    ranks : sequence of int, or Among
         In rising order; or, with ``guesses``, ranks that follow from numbers of values. The value
         of rank -1, of a pixel without values, is arbitrary.
     guesses : sequence of int, optional

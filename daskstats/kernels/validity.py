@@ -80,7 +80,7 @@ class Valid:
             first, length, single, untested, bits.view(seen)[0], seen.type(neutral), *counters
         )
 
-    def rank_test(self, count: bool = False) -> ValidityTest:
+    def rank_test(self, count: bool) -> ValidityTest:
         """Return the test of order statistics, of keys of floats and bits of integers.
 
         Values that are left out are replaced by the last key. Only with ``count`` are the valid
