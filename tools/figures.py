@@ -30,6 +30,7 @@ FACTS = {
     "COMMIT_BUDGET": "the part of the time that storing states may take, as promised",
     "DECADES": "of a logarithmic scale, for looking",
     "EXPECTED": "frames of a long scan, where nobody says how many",
+    "FEW": "frames that loops add at once",
     "FIRST_PICTURE": "seconds before the first picture, as promised",
     "FRAMES_IN_32_BITS": "sums of that many 16-bit values fit",
     "FRAMES_IN_HALVES": "sums of that many 8-bit values fit in 16 bits",

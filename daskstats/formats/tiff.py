@@ -140,7 +140,8 @@ class TiffSource(PlacedSource):
         if not self._segments.counts[which]:
             return None
         data = np.empty(self._segments.counts[which], np.uint8)
-        fill(file, data, self._segments.offsets[which], f"{self.path} is cut off in page {index}")
+        if fill(file, data, self._segments.offsets[which]) < data.nbytes:
+            raise ValueError(f"{self.path} is cut off in page {index}")
         try:
             return decode(data.tobytes(), number)[0][0, :, :, 0]
         except Exception as error:  # of any codec

@@ -167,7 +167,9 @@ def addresses_of(piece: Piece) -> np.ndarray:
 def _block_addresses(block: np.ndarray) -> np.ndarray:
     """Return the address of every frame of a block, which may run backwards or repeat one."""
     first, step = block.__array_interface__["data"][0], block.strides[0]
-    return np.arange(len(block), dtype=np.uint64) * np.uint64(step % (1 << 64)) + np.uint64(first)
+    if step == 0:
+        return np.full(len(block), first, np.uint64)
+    return np.arange(first, first + step * len(block), step, dtype=np.uint64)
 
 
 def frames_of(piece: Piece, test: tuple | None) -> Frames:

@@ -11,6 +11,9 @@ MEBI = 1 << 20
 # an array or a task takes more memory than a frame of 16 x 16.
 PIECE, PIECE_NBYTES = 8, MEBI // 4
 
+# Frames that loops add at once: the fewest to read at once, if memory allows.
+FEW = 4
+
 # Bytes of the objects around a frame that is an array of its own, and around a task of a graph.
 FRAME_OBJECTS = 512
 TASK_OBJECTS = 4 * FRAME_OBJECTS

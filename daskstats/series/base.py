@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..planning.values import PIECE, Layout
+from ..planning.values import FEW, Layout
 from .flips import UNFLIPPED
 from .foreign import check_plain
 from .orders import common_flip, in_c_order
@@ -174,7 +174,7 @@ class Source:
         while edge < stop:
             frames = max(start, edge), min(stop, edge + count)
             # No variable holds the blocks here: the next ones are read after they are released.
-            if count < PIECE:  # a few are turned in less memory than the state of a fold
+            if count < FEW:  # they are turned in less memory than the state of a fold
                 yield Piece(self._piece(*frames, first, last).arrays)
             else:
                 yield self._piece(*frames, first, last)

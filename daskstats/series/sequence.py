@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..memory.pool import frame_pool
-from ..planning.values import PIECE
+from ..planning.values import FEW
 from .base import Source, check_count, check_dtype, check_frame, check_native, check_shape
 from .foreign import check_plain
 from .orders import pooled_copy
@@ -34,7 +34,7 @@ class SequenceSource(Source):
             ) from error
         # A fold that turns its state for a piece of frames in another memory order has two of one
         # of its arrays, with at most 8 bytes per pixel; one frame is counted anyway.
-        self.buffers = max(0.0, 8 / self.dtype.itemsize - 1) / PIECE
+        self.buffers = max(0.0, 8 / self.dtype.itemsize - 1) / FEW
         self._ims = ims
         self._open(id(ims))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 
 import numpy as np
@@ -26,12 +26,15 @@ from .validity import Validity
 SHARED_LOOPS = tuple(Squares("squares", found) for found in ((MAX, MIN), (MAX,), (MIN,), ()))
 
 
-def choose_loops(needs: Sequence[Accumulator], small: bool, counted: bool) -> list[Accumulator]:
+@lru_cache
+def choose_loops(
+    needs: tuple[Accumulator, ...], small: bool, counted: bool
+) -> tuple[Accumulator, ...]:
     """Return the fewest accumulators with loops that fill all those needed.
 
     Parameters
     ----------
-    needs : sequence of Accumulator
+    needs : tuple of Accumulator
         Those that statistics are finished from.
     small : bool
         Whether the frames are of integers of at most 16 bits.
@@ -40,9 +43,9 @@ def choose_loops(needs: Sequence[Accumulator], small: bool, counted: bool) -> li
 
     Examples
     --------
-    >>> [loop.name for loop in choose_loops([MAX, SUM, COUNT, MOMENTS], True, False)]
+    >>> [loop.name for loop in choose_loops((MAX, SUM, COUNT, MOMENTS), True, False)]
     ['squares']
-    >>> [loop.name for loop in choose_loops([MAX, SUM, COUNT, MOMENTS], False, False)]
+    >>> [loop.name for loop in choose_loops((MAX, SUM, COUNT, MOMENTS), False, False)]
     ['moments', 'max', 'sum']
     """
     left = set(needs)
@@ -55,7 +58,7 @@ def choose_loops(needs: Sequence[Accumulator], small: bool, counted: bool) -> li
     ordered = sorted(needs, key=lambda accumulator: accumulator != MOMENTS)
     loops += [each for each in ordered if each in left and each != COUNT]
     found_in_passing = not counted or any(loop.counts for loop in loops)
-    return loops if found_in_passing or COUNT not in left else [COUNT, *loops]
+    return tuple(loops if found_in_passing or COUNT not in left else [COUNT, *loops])
 
 
 def turn_state(state: State, before: Flip, after: Flip) -> Flip:
@@ -90,10 +93,10 @@ class Fold:
     validity: Validity | None = None
     """None: every value counts"""
 
-    def _loops(self, small: bool) -> list[Accumulator]:
+    def _loops(self, small: bool) -> tuple[Accumulator, ...]:
         return choose_loops(self.needs, small, self.validity is not None)
 
-    def _loops_of(self, state: State) -> list[Accumulator]:
+    def _loops_of(self, state: State) -> tuple[Accumulator, ...]:
         return self._loops("squares" in state)
 
     def __call__(

@@ -91,7 +91,12 @@ def test_pixels_are_read_when_asked_for(tmp_path, monkeypatch):
     write(tmp_path / "scan.tif", make_frames("u2"))
     read = []
     fill = placed.fill
-    monkeypatch.setattr(placed, "fill", lambda *given: [read.append(given[2]), fill(*given)])
+
+    def record(file, out, offset):
+        read.append(offset)
+        return fill(file, out, offset)
+
+    monkeypatch.setattr(placed, "fill", record)
     series = as_series(tmp_path / "scan.tif")
     assert read == []
     series.read(4, 6, 0, 12)

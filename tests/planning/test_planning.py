@@ -533,6 +533,17 @@ def test_small_frames_are_read_many_at_once():
     assert bands(dataclasses.replace(P, row_unit=311), MEDIAN, 1, 2, GIBI).piece == values.PIECE
 
 
+@pytest.mark.parametrize(
+    ("rows", "state", "piece"),
+    [(512, 2, values.PIECE), (1024, 2, values.FEW), (4096, 2, values.FEW), (4096, 4, values.PIECE)],
+    ids=["small frames", "large", "larger", "a wide state"],
+)
+def test_frames_are_folded_while_they_are_in_a_cache(rows, state, piece):
+    """Fewer are read at once, unless a wide state would have to be written more often for that."""
+    layout = Layout(200, rows, 1024, 2, row_unit=rows)
+    assert fold(layout, Cost(state, 4), 1, 2, GIBI).piece == piece
+
+
 def test_views_of_a_list_of_frames_count():
     layout = Layout(100_000, 16, 16, 2, in_memory=True)
     for make in (

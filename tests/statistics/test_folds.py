@@ -21,16 +21,16 @@ from daskstats.statistics.moments import MOMENTS
 from daskstats.statistics.sums import SUM
 
 LOOPS = {
-    "squares give the sum": ([SUM, MOMENTS, COUNT], True, False, ["squares"]),
-    "and extremes": ([MAX, SUM, MOMENTS], True, False, ["squares"]),
-    "both of them": ([MIN, MOMENTS, MAX], True, False, ["squares"]),
-    "but not a position": ([MAX, ARGMAX, MOMENTS], True, False, ["squares", "argmax"]),
-    "extremes of valid values have loops": ([MAX, MOMENTS], True, True, ["squares", "max"]),
-    "wide integers have a loop for each": ([SUM, MOMENTS], False, False, ["moments", "sum"]),
-    "a sum alone needs no squares": ([MAX, SUM], True, False, ["max", "sum"]),
-    "valid frames are counted in passing": ([COUNT, SUM], True, True, ["sum"]),
-    "or by themselves": ([ARGMAX, COUNT], True, True, ["count", "argmax"]),
-    "frames are counted without a loop": ([COUNT], True, False, []),
+    "squares give the sum": ((SUM, MOMENTS, COUNT), True, False, ["squares"]),
+    "and extremes": ((MAX, SUM, MOMENTS), True, False, ["squares"]),
+    "both of them": ((MIN, MOMENTS, MAX), True, False, ["squares"]),
+    "but not a position": ((MAX, ARGMAX, MOMENTS), True, False, ["squares", "argmax"]),
+    "extremes of valid values have loops": ((MAX, MOMENTS), True, True, ["squares", "max"]),
+    "wide integers have a loop for each": ((SUM, MOMENTS), False, False, ["moments", "sum"]),
+    "a sum alone needs no squares": ((MAX, SUM), True, False, ["max", "sum"]),
+    "valid frames are counted in passing": ((COUNT, SUM), True, True, ["sum"]),
+    "or by themselves": ((ARGMAX, COUNT), True, True, ["count", "argmax"]),
+    "frames are counted without a loop": ((COUNT,), True, False, []),
 }
 
 
