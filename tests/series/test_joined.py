@@ -9,6 +9,7 @@ import pytest
 from helpers import run_in_threads
 
 from daskstats.formats.files import open_files
+from daskstats.formats.raw import RawSource
 from daskstats.series.arrays import ArraySource
 from daskstats.series.joined import MOST_OPEN, JoinedSource
 from daskstats.series.opening import open_source
@@ -80,6 +81,27 @@ def test_few_files_stay_open(tmp_path, rng):
     assert sum("_parts" in vars(part) for part in joined.parts) <= MOST_OPEN
     joined.release()
     assert not any("_parts" in vars(part) for part in joined.parts)
+
+
+@pytest.mark.parametrize("suffix", [".raw", ".tif"])
+def test_frames_of_files_are_read_into_memory_that_is_used_again(tmp_path, rng, suffix):
+    """Several that are released together would go back to the system, and new ones are slow."""
+    parts = []
+    for index, frame in enumerate(rng.integers(0, 1000, (12, 700, 800), "u2")):
+        path = tmp_path / f"{index}{suffix}"
+        if suffix == ".raw":
+            frame.tofile(path)
+            parts.append(RawSource(path, frame.shape, frame.dtype))
+        else:
+            pytest.importorskip("tifffile").imwrite(path, frame, compression="zlib")
+            parts.append(open_source(path))
+    joined = JoinedSource(parts)
+    places = []
+    for piece in joined.pieces(0, 12, 0, 700, 4):
+        places.append({block.ctypes.data for block in piece})
+        del piece
+    assert len(places[0]) == 4
+    assert places[0] == places[1] == places[2]
 
 
 def test_files_are_read_in_another_process(tmp_path, rng):
