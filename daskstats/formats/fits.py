@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -62,14 +62,18 @@ class FitsSource(ReopenedSource):
             self.set_layout((count, rows, cols), _dtype(first))
             tile = getattr(first, "tile_shape", (1, 1))  # of a compressed image
             self._alone = getattr(first, "compression_type", "") in ONE_AT_A_TIME
-            self.row_unit = min(int(tile[-2]), rows)
+            self.forwards = self.path.suffix.lower() in OPENERS
+            self.row_unit = None if self.forwards else min(int(tile[-2]), rows)
 
     def layout(self) -> tuple:
         return *super().layout(), self._numbers
 
+    def opened(self) -> AbstractContextManager[fits.HDUList]:
+        return opened(self.path)
+
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         self.check_unchanged()
-        with _decoding if self._alone else nullcontext(), opened(self.path) as file:
+        with _decoding if self._alone else nullcontext(), self.opened_at(start, stop) as file:
             return [self._rows(file, index, first, last) for index in range(start, stop)]
 
     def _rows(self, file: fits.HDUList, index: int, first: int, last: int) -> np.ndarray:

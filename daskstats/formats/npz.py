@@ -6,7 +6,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -49,7 +49,7 @@ class NpzSource(PlacedSource):
     Parameters
     ----------
     path : path
-        Of the archive. Where it is compressed, a read decompresses all frames before it.
+        Of the archive. Where it is compressed, frames are read forwards.
     dataset : str
         Name of the array, if there are several.
     """
@@ -75,18 +75,22 @@ class NpzSource(PlacedSource):
     def layout(self) -> tuple:
         return *super().layout(), self._member
 
-    @contextmanager
-    def opened(self) -> Iterator[BinaryIO]:
-        with open_file(self.path) as file:
-            if self._member.stored_at is not None:
-                yield file
-                return
-            try:
-                name = f"{self._member.name}.npy"
-                with zipfile.ZipFile(file) as archive, archive.open(name) as member:
-                    yield member  # type: ignore[misc]
-            except UNREADABLE as error:
-                raise ValueError(f"{self.path} is damaged or cut off: {error}") from error
+    def opened(self) -> AbstractContextManager[BinaryIO]:
+        return opened(self.path, None if self._member.stored_at else self._member.name)
+
+
+@contextmanager
+def opened(path: Path, name: str | None) -> Iterator[BinaryIO]:
+    """Open an archive, or one of its members to be decompressed."""
+    with open_file(path) as file:
+        if name is None:
+            yield file
+            return
+        try:
+            with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as member:
+                yield member  # type: ignore[misc]
+        except UNREADABLE as error:
+            raise ValueError(f"{path} is damaged or cut off: {error}") from error
 
 
 def holds_frame_cache(path: Path) -> bool:

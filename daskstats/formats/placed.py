@@ -19,13 +19,17 @@ from ..memory.pool import block_of_frames
 from ..series.base import Source
 from ..series.files import FileSource, naming_place
 from .choosing import listed
+from .forward import ForwardReaders
 
-# How a file that is compressed as a whole is opened; a seek reads and skips.
+# How a file that is compressed as a whole is opened; a seek reads and skips: see `forward`.
 OPENERS: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open}
 
 
 class ReopenedSource(FileSource):
     """A series that opens its file for each read, and closes it after that."""
+
+    forwards: bool = False
+    """whether the file can only be read forwards, because it is compressed as a whole"""
 
     def __init__(self, path: str | os.PathLike, **parameters: Any) -> None:
         super().__init__(path, **parameters)
@@ -35,6 +39,27 @@ class ReopenedSource(FileSource):
     def layout(self) -> tuple:
         """Return everything that must be the same for reads to give the frames of the call."""
         return self.nframes, self.shape, self.dtype.str
+
+    def opened(self) -> AbstractContextManager[Any]:
+        """Open the file for a read."""
+        return open_file(self.path)
+
+    def opened_at(self, start: int, stop: int) -> AbstractContextManager[Any]:
+        """Open the file to read from one place to another; see `ForwardReaders`.
+
+        A file that is read forwards stays open for the next read, until the series is released.
+        """
+        if not self.forwards:
+            return self.opened()
+        # `setdefault` is atomic: all threads get the same readers.
+        readers = vars(self).setdefault("_readers", ForwardReaders())
+        return readers.at(self.opened, start, stop, self._state)
+
+    def release(self) -> None:
+        super().release()
+        readers = vars(self).pop("_readers", None)
+        if readers is not None:
+            readers.close()
 
     def check_unchanged(self) -> None:
         """Refuse a file that does not hold the frames of the call any more.
@@ -82,12 +107,13 @@ class PlacedSource(ReopenedSource):
         noun : str
             Name of a frame in errors, such as "page".
         check : bool
-            Whether the frames must lie within the size of the file: not where it is compressed.
+            Whether the frames must lie within the size of the file: not where they are compressed.
         """
         self._offsets, self._stored = compact(offsets), np.dtype(stored)
         self.set_layout((len(self._offsets), *shape), stored)
         nbytes = self.shape[0] * self.shape[1] * self._stored.itemsize
         if not check or self.path.suffix.lower() in OPENERS:
+            self.forwards, self.row_unit = True, None  # a frame is decompressed as a whole
             return  # the size is known once everything is decompressed: a read finds the end
         size = self._state[0]
         for index, offset in enumerate(self._offsets):
@@ -100,19 +126,17 @@ class PlacedSource(ReopenedSource):
     def layout(self) -> tuple:
         return *super().layout(), self._stored.str, self._offsets
 
-    def opened(self) -> AbstractContextManager[BinaryIO]:
-        """Open the bytes in which the frames have their places."""
-        return open_file(self.path)
-
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         cols = self.shape[1]
         block = block_of_frames((stop - start, last - first, cols), self._stored)
         self.check_unchanged()
         # Frames in one piece of the file are read at once: less Python, which threads wait for.
         step = stop - start if self._adjoin(start, stop, block[0].nbytes) else 1
-        with self.opened() as file:
+        row_nbytes = cols * block.itemsize
+        begin, end = self._offsets[start], self._offsets[stop - 1]
+        with self.opened_at(begin + first * row_nbytes, end + last * row_nbytes) as file:
             for index in range(start, stop, step):
-                offset = self._offsets[index] + first * cols * block.itemsize
+                offset = self._offsets[index] + first * row_nbytes
                 frames = block[index - start : index - start + step]
                 filled = fill(file, frames, offset)
                 if filled < frames.nbytes:

@@ -30,7 +30,15 @@ from .blocks import (
     SparseBlocks,
 )
 from .build import Key, Tasks
-from .tasks import keep_frames, open_store, read_block, read_frames, working, write_frames
+from .tasks import (
+    keep_frames,
+    once_done,
+    open_store,
+    read_block,
+    read_frames,
+    working,
+    write_frames,
+)
 
 # Names of the tasks that make a directory, write frames there, and wait until all are written.
 SCRATCH_TASKS = "scratch", "write-frames", "frames-written"
@@ -87,7 +95,7 @@ class Reader:
         layer = self._tasks.add(name, self.after)
         for start, stop in cut(0, layout.nframes, self.plan.piece, layout.frame_unit):
             key = (name, len(layer))
-            pixels = self.frames(start, stop)
+            pixels = self._in_order(self.frames(start, stop), list(layer))
             layer[key] = (
                 Task(key, keep_frames, *self._working[1:], pixels)
                 if self._working
@@ -106,7 +114,7 @@ class Reader:
         layer = self._tasks.add(name, [*self.after, scratch])
         for start, stop in self.plan.groups:
             key = (name, len(layer), description("frames", start, stop))
-            pixels = self.frames(start, stop)
+            pixels = self._in_order(self.frames(start, stop), list(layer))
             layer[key] = self.task(key, write_frames, TaskRef(scratch), pixels, start, stop)
         self._tasks.reads = [
             (key, stop) for key, (_, stop) in zip(layer, self.plan.groups, strict=True)
@@ -115,6 +123,16 @@ class Reader:
         self._tasks.add(written, [name])[written] = Task(written, list, every)
         self._written = TaskRef(scratch), TaskRef(written)
         self.after = [scratch, written, *self._reservations]
+
+    def _in_order(self, pixels: Any, before: list[Key]) -> Any:
+        """Return the argument of a task that reads after others of its layer.
+
+        dask runs the tasks of a layer in any order. Each thread of a process reads forwards: disks
+        read ahead, and a file that is compressed as a whole is not begun again and again.
+        """
+        if self.plan.processes or len(before) < self.plan.workers:
+            return pixels
+        return Task(None, once_done, pixels, TaskRef(before[-self.plan.workers]))
 
     def _chunks(self) -> list[tuple[Key, int]]:
         """Return the chunks of a dask array that stay in memory, and the end of each."""

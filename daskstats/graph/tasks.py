@@ -80,6 +80,11 @@ def write_frames(store: ScratchStore, pixels: Iterable, start: int, stop: int) -
         raise
 
 
+def once_done(value: Any, other: Any) -> Any:
+    """Return the first argument, for a task that must run after another one."""
+    return value
+
+
 def keep_frames(reservation: MemoryReservation, pixels: SourceBlocks) -> list[np.ndarray]:
     """Read frames that stay in memory until the run has ended, also if it fails."""
     blocks = working(reservation, read_frames, pixels)

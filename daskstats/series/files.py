@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from .base import Origins, Source
 
-# Attributes of a series that stay in this process: its lock, and its cached missing frames.
-UNSENT = ("_opening", "_missing")
+# Attributes of a series that stay in this process: its lock, its cached missing frames, and files
+# that it reads forwards.
+UNSENT = ("_opening", "_missing", "_readers")
 
 
 class Growth(NamedTuple):

@@ -1,0 +1,100 @@
+"""Files that can only be read forwards, because they are compressed as a whole."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from threading import Lock
+from typing import Any, NamedTuple, TypeVar
+from weakref import finalize
+
+T = TypeVar("T")
+
+
+class Opened(NamedTuple):
+    """A file that is open, and not in use."""
+
+    place: int
+    """before which it has been read"""
+    version: object
+    """of the file when it was opened"""
+    file: Any
+    closing: ExitStack
+
+
+class ForwardReaders:
+    """Open files of one path, each for one read at a time.
+
+    To go back in such a file, everything before is decompressed again. So a read takes the file
+    that has been left nearest before its own place, and threads that read one after another go on
+    where each of them was.
+
+    Examples
+    --------
+    >>> from contextlib import nullcontext
+    >>> opened, readers = [], ForwardReaders()
+    >>> for start in (0, 8, 16, 4):
+    ...     with readers.at(lambda: nullcontext(opened.append(start)), start, start + 8):
+    ...         pass
+    >>> opened
+    [0, 4]
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[Opened] = []
+        self._lock = Lock()
+        # Before the interpreter finalizes the files of a series that is deleted, in any order.
+        finalize(self, _close, self._idle)
+
+    @contextmanager
+    def at(
+        self,
+        opener: Callable[[], AbstractContextManager[T]],
+        start: int,
+        stop: int,
+        version: object = None,
+    ) -> Iterator[T]:
+        """Give a file to read from one place to another; an error closes it.
+
+        Parameters
+        ----------
+        opener : callable
+            Opens the file. The context that it returns must not refer to the series, or neither
+            would ever be deleted.
+        start, stop : int
+            Places in the file: bytes, or any other numbers that grow along it.
+        version : object
+            Of the file: one that was opened in another version is not used.
+        """
+        closing, file = self._taken(start, version) or (ExitStack(), None)
+        with closing:
+            found = closing.enter_context(opener()) if file is None else file
+            yield found
+            left = Opened(stop, version, found, closing.pop_all())
+        with self._lock:
+            self._idle.append(left)
+
+    def _taken(self, start: int, version: object) -> tuple[ExitStack, Any] | None:
+        """Take the file that was left nearest before a place; None if there is none."""
+        with self._lock:
+            usable = [
+                (each.place, number)
+                for number, each in enumerate(self._idle)
+                if each.version == version and each.place <= start
+            ]
+            if not self._idle:
+                return None
+            # One that is of no use is closed, so that no more are open than are read at a time.
+            taken = self._idle.pop(max(usable)[1] if usable else 0)
+        if not usable:
+            taken.closing.close()
+            return None
+        return taken.closing, taken.file
+
+    def close(self) -> None:
+        """Close the files that are not in use."""
+        with self._lock:
+            _close(self._idle)
+
+
+def _close(idle: list[Opened]) -> None:
+    while idle:
+        idle.pop().closing.close()

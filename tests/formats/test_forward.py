@@ -1,0 +1,199 @@
+"""Files that are read forwards: how often they are opened, and when they are closed."""
+
+import gc
+import gzip
+import threading
+import weakref
+from contextlib import contextmanager
+
+import dask
+import numpy as np
+import pytest
+from helpers import run_in_threads
+from numpy.testing import assert_array_equal
+
+import daskstats as stats
+from daskstats.formats import placed
+from daskstats.formats.forward import ForwardReaders
+from daskstats.formats.raw import RawSource
+
+FRAMES = np.random.default_rng(8).integers(0, 1 << 16, (240, 128, 160), "u2")
+
+OPENED = []
+
+
+class Stream:
+    """A file that cannot go back, and notes whether it is open and used by several threads."""
+
+    def __init__(self):
+        self.place, self.is_open, self.using = 0, True, threading.Lock()
+        OPENED.append(self)
+
+    def read(self, start, stop):
+        assert self.is_open
+        assert start >= self.place
+        assert self.using.acquire(blocking=False)
+        self.place = stop
+        self.using.release()
+
+
+@contextmanager
+def stream():
+    found = Stream()
+    try:
+        yield found
+    finally:
+        found.is_open = False
+
+
+@pytest.fixture(autouse=True)
+def _none_opened():
+    OPENED.clear()
+
+
+def read(readers, start, stop, version=None):
+    with readers.at(stream, start, stop, version) as found:
+        found.read(start, stop)
+        return found
+
+
+def test_reads_in_order_share_one_file():
+    readers = ForwardReaders()
+    found = {read(readers, start, start + 3) for start in (0, 3, 9, 9 + 3)}
+    assert len(found) == len(OPENED) == 1
+
+
+def test_a_read_takes_the_file_that_is_nearest_before_it():
+    readers = ForwardReaders()
+    with readers.at(stream, 0, 5) as low, readers.at(stream, 50, 60) as high:
+        pass
+    assert read(readers, 60, 70) is high
+    assert read(readers, 7, 8) is low
+    assert read(readers, 65, 66) is low, "since the other is at 70"
+
+
+def test_reads_that_go_back_do_not_add_up():
+    readers = ForwardReaders()
+    for start in range(50, 0, -1):
+        read(readers, start, start + 1)
+    assert len(OPENED) == 50
+    assert sum(found.is_open for found in OPENED) == 1
+
+
+@pytest.mark.parametrize("readings", [2, 4])
+def test_threads_read_with_a_file_each(readings):
+    readers = ForwardReaders()
+
+    numbers = iter(range(readings))
+
+    def read_some():
+        first = 100 * next(numbers)
+        for start in range(first, first + 100):
+            read(readers, start, start + 1)
+
+    run_in_threads(read_some, readings)
+    assert sum(found.is_open for found in OPENED) <= readings
+    readers.close()
+    assert not any(found.is_open for found in OPENED)
+
+
+def test_an_error_closes_the_file():
+    readers = ForwardReaders()
+    with pytest.raises(ValueError, match="damaged"), readers.at(stream, 0, 5):
+        raise ValueError("damaged")
+    assert [found.is_open for found in OPENED] == [False]
+    assert read(readers, 5, 6) is not OPENED[0]
+
+
+def test_a_file_of_another_version_is_not_used():
+    readers = ForwardReaders()
+    old = read(readers, 0, 5, version="old")
+    assert read(readers, 5, 6, version="new") is not old
+    assert not old.is_open
+
+
+def test_files_are_closed_once_nobody_reads():
+    readers = ForwardReaders()
+    read(readers, 0, 5)
+    del readers
+    assert not OPENED[0].is_open
+
+
+# ---------------------------------------------------------------------- series
+
+
+def open_gzip(path, frames=FRAMES):
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(frames.tobytes())
+    return Compressed(path)
+
+
+class Compressed(placed.PlacedSource):
+    """Raw frames in a file that is compressed as a whole."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        nbytes = FRAMES[0].nbytes
+        self.set_places(FRAMES.shape[1:], FRAMES.dtype, range(0, FRAMES.nbytes, nbytes))
+
+
+@pytest.fixture
+def openings(monkeypatch):
+    """Every opening of a compressed file: a function of its path."""
+    found = []
+
+    def opener(path, mode):
+        file = gzip.open(path, mode)  # noqa: SIM115 -- the caller closes it
+        found.append(weakref.ref(file))
+        return file
+
+    monkeypatch.setitem(placed.OPENERS, ".gz", opener)
+    return found
+
+
+@pytest.mark.parametrize("statistic", ["max", "median", "std"])
+def test_frames_are_decompressed_once_or_twice(tmp_path, openings, statistic):
+    """Two workers have a file each, and each block of frames begins where the one before ends."""
+    series = open_gzip(tmp_path / "scan.raw.gz")
+    oracle = {"max": np.max, "median": np.median, "std": np.std}[statistic]
+    with dask.config.set(num_workers=2):
+        image = getattr(stats, statistic)(series).compute()
+    np.testing.assert_allclose(image, oracle(FRAMES, axis=0), rtol=1e-6)
+    assert len(openings) <= 4
+
+
+def test_rows_of_frames_in_any_order(tmp_path, openings, rng):
+    series = open_gzip(tmp_path / "scan.raw.gz")
+    for start in rng.permutation(239)[:60]:
+        (block,) = series.read(start, start + 2, 3, 50)
+        assert_array_equal(block, FRAMES[start : start + 2, 3:50])
+    assert sum(file() is not None for file in openings) == 1
+
+
+def test_nothing_stays_open(tmp_path, openings):
+    for end in ("released", "deleted"):
+        series = open_gzip(tmp_path / "scan.raw.gz")
+        series.read(0, 5, 0, 128)
+        if end == "released":
+            series.release()
+        else:
+            del series
+        gc.collect()
+        assert not any(file() is not None and not file().closed for file in openings), end
+
+
+def test_a_file_that_was_written_again_is_opened_again(tmp_path, openings):
+    series = open_gzip(tmp_path / "scan.raw.gz")
+    series.read(0, 5, 0, 128)
+    other = np.roll(FRAMES, 1, axis=0)[:, ::-1]
+    open_gzip(tmp_path / "scan.raw.gz", other)
+    (block,) = series.read(5, 8, 0, 128)
+    assert_array_equal(block, other[5:8])
+    assert len(openings) == 2
+
+
+def test_frames_that_are_not_compressed_are_read_in_rows(tmp_path):
+    FRAMES.tofile(tmp_path / "scan.raw")
+    series = RawSource(tmp_path / "scan.raw", FRAMES.shape[1:], "u2")
+    assert (series.forwards, series.row_unit) == (False, 1)
+    assert open_gzip(tmp_path / "scan.raw.gz").row_unit is None
