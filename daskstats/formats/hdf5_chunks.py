@@ -82,7 +82,7 @@ class Places:
         parted = cuts(start, stop, frames, self.shape[0])
         if parted and self.is_kept_by_h5py(CACHE_NBYTES):
             return None
-        block = block_of_frames((stop - start, last - first, self.shape[2]), self.dtype)
+        block = block_of_frames(stop - start, last - first, self.shape[1:], self.dtype)
         wanted = (
             (where, [part])
             for index in range(start // frames, -(-stop // frames))

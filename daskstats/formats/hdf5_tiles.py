@@ -74,7 +74,7 @@ class TiledPlaces:
             view.places.is_kept_by_h5py(self.cached) for view in self.views
         ):
             return None
-        block = block_of_frames((stop - start, last - first, self.shape[2]), self.dtype)
+        block = block_of_frames(stop - start, last - first, self.shape[1:], self.dtype)
         order = self._order(start, stop)
         wanted: dict[Places, dict[Where, list[Part]]] = defaultdict(lambda: defaultdict(list))
         for tile in self.tiles:

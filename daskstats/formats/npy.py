@@ -71,7 +71,7 @@ class ReadNpySource(NpySource):
         array = self._array  # the file's header is checked before the first read
         if not array.flags.c_contiguous:
             return [array[start:stop, first:last].copy()]
-        block = block_of_frames((stop - start, last - first, self.shape[1]), array.dtype)
+        block = block_of_frames(stop - start, last - first, self.shape, array.dtype)
         with naming_place(self.path):
             file = self.path.open("rb")
         with file:

@@ -128,7 +128,7 @@ class PlacedSource(ReopenedSource):
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         cols = self.shape[1]
-        block = block_of_frames((stop - start, last - first, cols), self._stored)
+        block = block_of_frames(stop - start, last - first, self.shape, self._stored)
         self.check_unchanged()
         # Frames in one piece of the file are read at once: less Python, which threads wait for.
         step = stop - start if self._adjoin(start, stop, block[0].nbytes) else 1

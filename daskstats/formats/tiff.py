@@ -115,7 +115,7 @@ class TiffSource(PlacedSource):
         assert self._segments is not None
         begin, end = self._segments.firsts[index : index + 2]
         decode, fill_value = self._decoders[self._segments.kinds[index]]
-        block = block_of_frames((last - first, self.shape[1]), self.dtype)
+        (block,) = block_of_frames(1, last - first, self.shape, self.dtype)
         for number in range(end - begin):
             place, shape = decode(None, number)[1:]  # without data only the place is computed
             low, high = max(first, place[-3]), min(last, place[-3] + shape[-3])

@@ -159,13 +159,17 @@ frame_pool = BufferPool(pieces=64, nbytes=64 << 20, busy=512 << 20, smallest=LAR
 MOST_ON_HEAP = 32 << 20
 
 
-def block_of_frames(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """Return an uninitialised block for frames of a file, in a pooled buffer if that is faster.
+def block_of_frames(
+    nframes: int, rows: int, frame_shape: tuple[int, int], dtype: DTypeLike
+) -> np.ndarray:
+    """Return an uninitialised block (frames, rows, cols), in a pooled buffer if that is faster.
 
-    It is for large blocks, and for single frames (rows, cols) or (1, rows, cols): the files of a
-    folder have one each, and several that are released together go back to the system.
+    It is for large blocks, and for those that are in memory with others of their kind: single
+    frames, of which each file of a folder has one, and rows of frames, of which a row-wise
+    statistic needs those of all frames. Several that are released together go back to the system.
     """
-    nbytes = prod(shape) * np.dtype(dtype).itemsize
-    if nbytes >= MOST_ON_HEAP or prod(shape[:-2]) == 1:
-        return frame_pool.array(shape, dtype)
-    return np.empty(shape, dtype)
+    shape = nframes, rows, frame_shape[1]
+    alone = nframes > 1 and rows == frame_shape[0]
+    if alone and prod(shape) * np.dtype(dtype).itemsize < MOST_ON_HEAP:
+        return np.empty(shape, dtype)
+    return frame_pool.array(shape, dtype)
