@@ -1,5 +1,6 @@
 """Files that can only be read forwards, because they are compressed as a whole."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import Lock
@@ -39,6 +40,8 @@ class ForwardReaders:
     """
 
     def __init__(self) -> None:
+        self.process = os.getpid()
+        """in which the files were opened: one that is forked from it would move their places"""
         self._idle: list[Opened] = []
         self._lock = Lock()
         # Before the interpreter finalizes the files of a series that is deleted, in any order.

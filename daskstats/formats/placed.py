@@ -51,8 +51,9 @@ class ReopenedSource(FileSource):
         """
         if not self.forwards:
             return self.opened()
-        # `setdefault` is atomic: all threads get the same readers.
-        readers = vars(self).setdefault("_readers", ForwardReaders())
+        readers = vars(self).get("_readers")
+        if readers is None or readers.process != os.getpid():
+            readers = vars(self)["_readers"] = ForwardReaders()
         return readers.at(self.opened, start, stop, self._state)
 
     def release(self) -> None:

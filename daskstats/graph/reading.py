@@ -92,17 +92,17 @@ class Reader:
 
     def _keep_frames(self, name: str) -> None:
         layout = self.plan.layout
-        layer = self._tasks.add(name, self.after)
+        layer, keys = self._tasks.add(name, self.after), list[Key]()
         for start, stop in cut(0, layout.nframes, self.plan.piece, layout.frame_unit):
             key = (name, len(layer))
-            pixels = self._in_order(self.frames(start, stop), list(layer))
+            pixels = self._in_order(key, keys, self.frames(start, stop))
             layer[key] = (
                 Task(key, keep_frames, *self._working[1:], pixels)
                 if self._working
                 else Task(key, read_frames, pixels)
             )
             self._tasks.reads.append((key, stop))
-        self._resident = [TaskRef(key) for key in layer]
+        self._resident = [TaskRef(key) for key in keys]
         self.after = [name, *self._reservations]
 
     def _write_to_disk(self, token: str) -> None:
@@ -111,28 +111,30 @@ class Reader:
         self._tasks.add(scratch, self._reservations)[scratch] = Task(
             scratch, open_store, store, *(self._working[1:] or [None])
         )
-        layer = self._tasks.add(name, [*self.after, scratch])
+        layer, keys = self._tasks.add(name, [*self.after, scratch]), list[Key]()
         for start, stop in self.plan.groups:
             key = (name, len(layer), description("frames", start, stop))
-            pixels = self._in_order(self.frames(start, stop), list(layer))
+            pixels = self._in_order(key, keys, self.frames(start, stop))
             layer[key] = self.task(key, write_frames, TaskRef(scratch), pixels, start, stop)
         self._tasks.reads = [
-            (key, stop) for key, (_, stop) in zip(layer, self.plan.groups, strict=True)
+            (key, stop) for key, (_, stop) in zip(keys, self.plan.groups, strict=True)
         ]
-        every = List(*(TaskRef(key) for key in layer))
+        every = List(*map(TaskRef, keys))
         self._tasks.add(written, [name])[written] = Task(written, list, every)
         self._written = TaskRef(scratch), TaskRef(written)
         self.after = [scratch, written, *self._reservations]
 
-    def _in_order(self, pixels: Any, before: list[Key]) -> Any:
-        """Return the argument of a task that reads after others of its layer.
+    def _in_order(self, key: Key, keys: list[Key], pixels: Any) -> Any:
+        """Return the argument of a task that reads after others, whose keys its own is added to.
 
         dask runs the tasks of a layer in any order. Each thread of a process reads forwards: disks
         read ahead, and a file that is compressed as a whole is not begun again and again.
         """
-        if self.plan.processes or len(before) < self.plan.workers:
+        keys.append(key)
+        others = self.plan.workers
+        if self.plan.processes or len(keys) <= others:
             return pixels
-        return Task(None, once_done, pixels, TaskRef(before[-self.plan.workers]))
+        return Task(None, once_done, pixels, TaskRef(keys[-1 - others]))
 
     def _chunks(self) -> list[tuple[Key, int]]:
         """Return the chunks of a dask array that stay in memory, and the end of each."""

@@ -197,3 +197,13 @@ def test_frames_that_are_not_compressed_are_read_in_rows(tmp_path):
     series = RawSource(tmp_path / "scan.raw", FRAMES.shape[1:], "u2")
     assert (series.forwards, series.row_unit) == (False, 1)
     assert open_gzip(tmp_path / "scan.raw.gz").row_unit is None
+
+
+def test_a_forked_process_opens_its_own_file(tmp_path, openings, monkeypatch):
+    """Both would move the place of the other in a file that they share."""
+    series = open_gzip(tmp_path / "scan.raw.gz")
+    series.read(0, 5, 0, 128)
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    (block,) = series.read(5, 8, 0, 128)
+    assert_array_equal(block, FRAMES[5:8])
+    assert len(openings) == 2
