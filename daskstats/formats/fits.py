@@ -73,7 +73,8 @@ class FitsSource(ReopenedSource):
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         self.check_unchanged()
-        with _decoding if self._alone else nullcontext(), self.opened_at(start, stop) as file:
+        end = None if stop == len(self) else stop
+        with _decoding if self._alone else nullcontext(), self.opened_at(start, end) as file:
             return [self._rows(file, index, first, last) for index in range(start, stop)]
 
     def _rows(self, file: fits.HDUList, index: int, first: int, last: int) -> np.ndarray:

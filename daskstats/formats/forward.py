@@ -52,10 +52,10 @@ class ForwardReaders:
         self,
         opener: Callable[[], AbstractContextManager[T]],
         start: int,
-        stop: int,
+        stop: int | None,
         version: object = None,
     ) -> Iterator[T]:
-        """Give a file to read from one place to another; an error closes it.
+        """Give a file to read from one place to another; an error closes it, and so does its end.
 
         Parameters
         ----------
@@ -63,7 +63,8 @@ class ForwardReaders:
             Opens the file. The context that it returns must not refer to the series, or neither
             would ever be deleted.
         start, stop : int
-            Places in the file: bytes, or any other numbers that grow along it.
+            Places in the file: bytes, or any other numbers that grow along it. None is the end,
+            after which the file is of no more use.
         version : object
             Of the file: one that was opened in another version is not used.
         """
@@ -71,6 +72,8 @@ class ForwardReaders:
         with closing:
             found = closing.enter_context(opener()) if file is None else file
             yield found
+            if stop is None:
+                return
             left = Opened(stop, version, found, closing.pop_all())
         with self._lock:
             self._idle.append(left)

@@ -44,8 +44,8 @@ class ReopenedSource(FileSource):
         """Open the file for a read."""
         return open_file(self.path)
 
-    def opened_at(self, start: int, stop: int) -> AbstractContextManager[Any]:
-        """Open the file to read from one place to another; see `ForwardReaders`.
+    def opened_at(self, start: int, stop: int | None) -> AbstractContextManager[Any]:
+        """Open the file to read from one place to another, or to the end; see `ForwardReaders`.
 
         A file that is read forwards stays open for the next read, until the series is released.
         """
@@ -134,8 +134,9 @@ class PlacedSource(ReopenedSource):
         # Frames in one piece of the file are read at once: less Python, which threads wait for.
         step = stop - start if self._adjoin(start, stop, block[0].nbytes) else 1
         row_nbytes = cols * block.itemsize
-        begin, end = self._offsets[start], self._offsets[stop - 1]
-        with self.opened_at(begin + first * row_nbytes, end + last * row_nbytes) as file:
+        begin = self._offsets[start] + first * row_nbytes
+        end = None if stop == len(self) else self._offsets[stop - 1] + last * row_nbytes
+        with self.opened_at(begin, end) as file:
             for index in range(start, stop, step):
                 offset = self._offsets[index] + first * row_nbytes
                 frames = block[index - start : index - start + step]

@@ -105,6 +105,13 @@ def test_an_error_closes_the_file():
     assert read(readers, 5, 6) is not OPENED[0]
 
 
+def test_a_file_is_closed_at_its_end():
+    """A folder has many files, and a decompressor of bz2 takes 4 MB."""
+    readers = ForwardReaders()
+    assert not read(readers, 0, None).is_open
+    assert read(readers, 0, 5).is_open
+
+
 def test_a_file_of_another_version_is_not_used():
     readers = ForwardReaders()
     old = read(readers, 0, 5, version="old")
