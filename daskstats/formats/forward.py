@@ -68,17 +68,17 @@ class ForwardReaders:
         version : object
             Of the file: one that was opened in another version is not used.
         """
-        closing, file = self._taken(start, version) or (ExitStack(), None)
-        with closing:
-            found = closing.enter_context(opener()) if file is None else file
-            yield found
+        taken = self._taken(start, version)
+        with taken.closing if taken else ExitStack() as closing:
+            file = taken.file if taken else closing.enter_context(opener())
+            yield file
             if stop is None:
                 return
-            left = Opened(stop, version, found, closing.pop_all())
+            left = Opened(stop, version, file, closing.pop_all())
         with self._lock:
             self._idle.append(left)
 
-    def _taken(self, start: int, version: object) -> tuple[ExitStack, Any] | None:
+    def _taken(self, start: int, version: object) -> Opened | None:
         """Take the file that was left nearest before a place; None if there is none."""
         with self._lock:
             usable = [
@@ -93,7 +93,7 @@ class ForwardReaders:
         if not usable:
             taken.closing.close()
             return None
-        return taken.closing, taken.file
+        return taken
 
     def close(self) -> None:
         """Close the files that are not in use."""
