@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..packages import load, require
+from .forward import DeferredSeeks
 from .notes import NONE, Facts, lines
 from .placed import (
     OPENERS,
@@ -62,7 +63,7 @@ class FitsSource(ReopenedSource):
             self.set_layout((count, rows, cols), _dtype(first))
             tile = getattr(first, "tile_shape", (1, 1))  # of a compressed image
             self._alone = getattr(first, "compression_type", "") in ONE_AT_A_TIME
-            self.forwards = self.path.suffix.lower() in OPENERS
+            self.forwards = _is_compressed(self.path)
             self.row_unit = None if self.forwards else min(int(tile[-2]), rows)
 
     def layout(self) -> tuple:
@@ -93,10 +94,15 @@ def opened(path: Path) -> Iterator[fits.HDUList]:
     # astropy does not close a file that it cannot open.
     with (
         naming_damage(path, "a FITS file"),
-        open_file(path) as stream,
+        open_file(path) as bare,
+        DeferredSeeks(bare) if _is_compressed(path) else bare as stream,
         load("astropy.io.fits").open(stream, memmap=False, uint=True) as file,
     ):
         yield file
+
+
+def _is_compressed(path: Path) -> bool:
+    return path.suffix.lower() in OPENERS
 
 
 def _chosen(file: fits.HDUList, name: str, path: Path) -> list[int]:
@@ -137,7 +143,7 @@ def _dtype(hdu: Any) -> np.dtype:
 def _check_complete(file: fits.HDUList, number: int, path: Path) -> None:
     info = file.fileinfo(number)
     end, size = info["datLoc"] + info["datSpan"], path.stat().st_size
-    if path.suffix.lower() not in OPENERS and end > size:
+    if not _is_compressed(path) and end > size:
         raise ValueError(f"{path} is cut off: image {number} ends at byte {end} of {size}")
 
 

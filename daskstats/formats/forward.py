@@ -1,5 +1,6 @@
 """Files that can only be read forwards, because they are compressed as a whole."""
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -104,3 +105,42 @@ class ForwardReaders:
 def _close(idle: list[Opened]) -> None:
     while idle:
         idle.pop().closing.close()
+
+
+class DeferredSeeks(io.RawIOBase):
+    """A stream that moves only when it is read.
+
+    astropy leaves a file at the end of the image each time it has read some of it: everything up
+    to there would be decompressed for every frame.
+
+    Examples
+    --------
+    >>> stream = DeferredSeeks(io.BytesIO(b"abcdef"))
+    >>> stream.seek(1 << 40), stream.seek(2), stream.read(3), stream.tell()
+    (1099511627776, 2, b'cde', 5)
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._place = stream, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            self._place = self._stream.seek(offset, whence)
+        else:
+            self._place = offset + (self._place if whence == os.SEEK_CUR else 0)
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        self._stream.seek(self._place)
+        count = self._stream.readinto(buffer)
+        self._place += count
+        return int(count)

@@ -1,10 +1,15 @@
 """FITS files: which image is taken, scaled and unsigned pixels, compressed ones."""
 
+import gzip
+import io
+
 import numpy as np
 import pytest
 from astropy.io import fits
 from helpers import check_series, make_frames, run_in_threads
+from numpy.testing import assert_array_equal
 
+from daskstats.formats import placed
 from daskstats.formats.fits import FitsSource
 from daskstats.formats.inputs import read_mask
 from daskstats.series.opening import open_source
@@ -152,3 +157,37 @@ def test_by_its_first_bytes(tmp_path):
     series = open_source(path)
     assert type(series) is FitsSource
     check_series(series, frames)
+
+
+class Forwards(io.BytesIO):
+    """A decompressed file that counts how often it goes back, for which it would begin again."""
+
+    back = 0
+    place = 0
+
+    def readinto(self, buffer):
+        Forwards.back += self.tell() < self.place
+        count = super().readinto(buffer)
+        self.place = self.tell()
+        return count
+
+
+@pytest.mark.parametrize("place", ["primary", "extensions"])
+def test_frames_of_a_compressed_file_are_read_forwards(tmp_path, monkeypatch, place):
+    frames, opened = make_frames("u2", 12), []
+
+    def opener(path, mode):
+        opened.append(path)
+        return Forwards(gzip.decompress(path.read_bytes()))
+
+    monkeypatch.setitem(placed.OPENERS, ".gz", opener)
+    images = [] if place == "primary" else [fits.ImageHDU(frame) for frame in frames]
+    path = save(tmp_path / "scan.fits", *images, primary=None if images else frames)
+    (tmp_path / "scan.fits.gz").write_bytes(gzip.compress(path.read_bytes()))
+    series = open_source(tmp_path / "scan.fits.gz")
+    before = len(opened), Forwards.back
+    for start in range(0, 12, 2):
+        found = series.read(start, start + 2, 0, frames.shape[1])
+        assert_array_equal(np.concatenate(found), frames[start : start + 2])
+    assert len(opened) == before[0] + 1
+    assert Forwards.back <= before[1] + 1, "for the first bytes, by which astropy knows the format"
