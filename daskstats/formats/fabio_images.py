@@ -20,7 +20,7 @@ from ..packages import load, require
 from ..series.base import check_dtype, check_frame
 from .complaints import collected
 from .notes import NONE, Facts, lines
-from .placed import OPENERS, PlacedSource, naming_damage, only_image, open_file
+from .placed import PlacedSource, is_compressed, naming_damage, only_image, open_file
 from .writing import OutputFile, exactly, write_with
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _cbf_layout(path: Path) -> tuple[tuple[int, ...], np.dtype]:
     except (KeyError, ValueError) as error:
         raise ValueError(f"its header of {len(text)} bytes lacks {error}") from error
     end = len(text) + len(start) + size
-    if not start or (path.suffix.lower() not in OPENERS and end > there):
+    if not start or (not is_compressed(path) and end > there):
         raise ValueError(f"its pixels end at byte {end} of {there}")
     types = load("fabio.cbfimage").DATA_TYPES
     name = fields.get(b"X-Binary-Element-Type", b"").decode(errors="replace").strip()
@@ -203,7 +203,7 @@ PLACES = {"EdfImage": _edf_places, "GeImage": _ge_places, "SpeImage": _spe_place
 
 def _check_end(path: Path, expected: int, count: int, found: int | None = None) -> None:
     """Refuse a file that does not end where its last frame does."""
-    if found is None and path.suffix.lower() not in OPENERS:
+    if found is None and not is_compressed(path):
         found = path.stat().st_size
     if found is not None and found != expected:
         raise ValueError(f"its {count} frames end at byte {expected} of {found}")

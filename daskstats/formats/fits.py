@@ -15,9 +15,9 @@ from ..packages import load, require
 from .forward import DeferredSeeks
 from .notes import NONE, Facts, lines
 from .placed import (
-    OPENERS,
     ReopenedSource,
     in_native_order,
+    is_compressed,
     naming_damage,
     only_image,
     open_file,
@@ -63,7 +63,7 @@ class FitsSource(ReopenedSource):
             self.set_layout((count, rows, cols), _dtype(first))
             tile = getattr(first, "tile_shape", (1, 1))  # of a compressed image
             self._alone = getattr(first, "compression_type", "") in ONE_AT_A_TIME
-            self.forwards = _is_compressed(self.path)
+            self.forwards = is_compressed(self.path)
             self.row_unit = None if self.forwards else min(int(tile[-2]), rows)
 
     def layout(self) -> tuple:
@@ -95,14 +95,10 @@ def opened(path: Path) -> Iterator[fits.HDUList]:
     with (
         naming_damage(path, "a FITS file"),
         open_file(path) as bare,
-        DeferredSeeks(bare) if _is_compressed(path) else bare as stream,
+        DeferredSeeks(bare) if is_compressed(path) else bare as stream,
         load("astropy.io.fits").open(stream, memmap=False, uint=True) as file,
     ):
         yield file
-
-
-def _is_compressed(path: Path) -> bool:
-    return path.suffix.lower() in OPENERS
 
 
 def _chosen(file: fits.HDUList, name: str, path: Path) -> list[int]:
@@ -143,7 +139,7 @@ def _dtype(hdu: Any) -> np.dtype:
 def _check_complete(file: fits.HDUList, number: int, path: Path) -> None:
     info = file.fileinfo(number)
     end, size = info["datLoc"] + info["datSpan"], path.stat().st_size
-    if not _is_compressed(path) and end > size:
+    if not is_compressed(path) and end > size:
         raise ValueError(f"{path} is cut off: image {number} ends at byte {end} of {size}")
 
 

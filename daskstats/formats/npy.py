@@ -18,6 +18,7 @@ from ..series.arrays import ArraySource
 from ..series.base import Source
 from ..series.files import FileSource, naming_place, restore
 from .notes import NONE, Facts
+from .placed import fill
 from .writing import OutputFile
 
 
@@ -84,8 +85,8 @@ class ReadNpySource(NpySource):
 
     def _fill(self, file: BinaryIO, block: np.ndarray, frame: int, row: int) -> None:
         rows, cols = self.shape
-        file.seek(self._layout[0] + (frame * rows + row) * cols * block.itemsize)
-        if file.readinto(block) != block.nbytes:  # type: ignore[attr-defined]
+        offset = self._layout[0] + (frame * rows + row) * cols * block.itemsize
+        if fill(file, block, offset) < block.nbytes:
             raise ValueError(f"{self.path} is cut off in frame {frame}")
 
     def view(self, start: int, stop: int, first: int, last: int) -> Source | None:

@@ -76,7 +76,7 @@ class NpzSource(PlacedSource):
         return *super().layout(), self._member
 
     def opened(self) -> AbstractContextManager[BinaryIO]:
-        return opened(self.path, None if self._member.stored_at else self._member.name)
+        return opened(self.path, self._member.name if self.forwards else None)
 
 
 @contextmanager

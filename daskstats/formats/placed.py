@@ -26,7 +26,7 @@ OPENERS: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open}
 
 
 class ReopenedSource(FileSource):
-    """A series that opens its file for each read, and closes it after that."""
+    """A series that opens its file for each read, and closes it unless it is read forwards."""
 
     forwards: bool = False
     """whether the file can only be read forwards, because it is compressed as a whole"""
@@ -113,7 +113,7 @@ class PlacedSource(ReopenedSource):
         self._offsets, self._stored = compact(offsets), np.dtype(stored)
         self.set_layout((len(self._offsets), *shape), stored)
         nbytes = self.shape[0] * self.shape[1] * self._stored.itemsize
-        if not check or self.path.suffix.lower() in OPENERS:
+        if not check or is_compressed(self.path):
             self.forwards, self.row_unit = True, None  # a frame is decompressed as a whole
             return  # the size is known once everything is decompressed: a read finds the end
         size = self._state[0]
@@ -174,6 +174,11 @@ def file_state(path: Path) -> tuple[int, int]:
     """Return size and time of change: values that every host has alike."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a file is compressed as a whole, by its last suffix."""
+    return path.suffix.lower() in OPENERS
 
 
 @contextmanager

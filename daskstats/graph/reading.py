@@ -92,10 +92,11 @@ class Reader:
 
     def _keep_frames(self, name: str) -> None:
         layout = self.plan.layout
-        layer, keys = self._tasks.add(name, self.after), list[Key]()
-        for start, stop in cut(0, layout.nframes, self.plan.piece, layout.frame_unit):
-            key = (name, len(layer))
-            pixels = self._in_order(key, keys, self.frames(start, stop))
+        layer = self._tasks.add(name, self.after)
+        parts = cut(0, layout.nframes, self.plan.piece, layout.frame_unit)
+        keys: list[Key] = [(name, number) for number in range(len(parts))]
+        for number, (key, (start, stop)) in enumerate(zip(keys, parts, strict=True)):
+            pixels = self._in_order(keys, number, self.frames(start, stop))
             layer[key] = (
                 Task(key, keep_frames, *self._working[1:], pixels)
                 if self._working
@@ -111,30 +112,28 @@ class Reader:
         self._tasks.add(scratch, self._reservations)[scratch] = Task(
             scratch, open_store, store, *(self._working[1:] or [None])
         )
-        layer, keys = self._tasks.add(name, [*self.after, scratch]), list[Key]()
-        for start, stop in self.plan.groups:
-            key = (name, len(layer), description("frames", start, stop))
-            pixels = self._in_order(key, keys, self.frames(start, stop))
-            layer[key] = self.task(key, write_frames, TaskRef(scratch), pixels, start, stop)
-        self._tasks.reads = [
-            (key, stop) for key, (_, stop) in zip(keys, self.plan.groups, strict=True)
+        layer, parts = self._tasks.add(name, [*self.after, scratch]), self.plan.groups
+        keys: list[Key] = [
+            (name, number, description("frames", *part)) for number, part in enumerate(parts)
         ]
+        for number, (key, (start, stop)) in enumerate(zip(keys, parts, strict=True)):
+            pixels = self._in_order(keys, number, self.frames(start, stop))
+            layer[key] = self.task(key, write_frames, TaskRef(scratch), pixels, start, stop)
+        self._tasks.reads = [(key, stop) for key, (_, stop) in zip(keys, parts, strict=True)]
         every = List(*map(TaskRef, keys))
         self._tasks.add(written, [name])[written] = Task(written, list, every)
         self._written = TaskRef(scratch), TaskRef(written)
         self.after = [scratch, written, *self._reservations]
 
-    def _in_order(self, key: Key, keys: list[Key], pixels: Any) -> Any:
-        """Return the argument of a task that reads after others, whose keys its own is added to.
+    def _in_order(self, keys: list[Key], number: int, pixels: Any) -> Any:
+        """Return the argument of the task with a number, which reads after others of its layer.
 
         dask runs the tasks of a layer in any order. Each thread of a process reads forwards: disks
         read ahead, and a file that is compressed as a whole is not begun again and again.
         """
-        keys.append(key)
-        others = self.plan.workers
-        if self.plan.processes or len(keys) <= others:
+        if self.plan.processes or number < self.plan.workers:
             return pixels
-        return Task(None, once_done, pixels, TaskRef(keys[-1 - others]))
+        return Task(None, once_done, pixels, TaskRef(keys[number - self.plan.workers]))
 
     def _chunks(self) -> list[tuple[Key, int]]:
         """Return the chunks of a dask array that stay in memory, and the end of each."""

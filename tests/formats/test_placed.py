@@ -20,6 +20,7 @@ GAPS = {
 ORDERS = {
     "as shown": range(9),
     "reversed": range(8, -1, -1),
+    "mixed": [3, 1, 4, 0, 5, 2, 6, 8, 7],
     "some in turn": [3, 1, 4, 0, 5, 6, 7, 2, 8],
 }
 
@@ -42,9 +43,7 @@ def write(path, gaps, order=range(9)):
     return [offsets[index] for index in range(9)]
 
 
-@pytest.mark.parametrize(
-    "order", [range(9), range(8, -1, -1), [3, 1, 4, 0, 5, 2, 6, 8, 7]], ids=str
-)
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 @pytest.mark.parametrize("gaps", GAPS.values(), ids=GAPS)
 def test_frames_at_any_places(tmp_path, gaps, order):
     path = tmp_path / "frames.bin"
