@@ -137,6 +137,8 @@ FRAMES = np.zeros((6, 4, 5), "u2")
 if __name__ == "__main__":
     here = "127.0.0.1:0"
     options = {"dashboard_address": here, "worker_dashboard_address": here, "host": "127.0.0.1"}
+    # A heartbeat that the end of the cluster interrupts is logged as an error.
+    options["heartbeat_interval"] = "1 hour"
     with distributed.LocalCluster(1, **options) as cluster, distributed.Client(cluster):
         for call in (
             lambda: stats.average(holding(FRAMES, threading.Lock())),
