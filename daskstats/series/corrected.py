@@ -101,6 +101,7 @@ class CorrectedSource(CutSource):
         self.in_memory = self.apart = False
         if dark is not None:
             self.dtype = dark.image.dtype
+            self.kept += dark.image.nbytes
         # Rows that are decoded together end elsewhere if the first of them are the last.
         cut = flip.up and source.row_unit is not None and rows % source.row_unit
         ratio = source.dtype.itemsize / self.dtype.itemsize * (2 if cut else 1)

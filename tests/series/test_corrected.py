@@ -305,7 +305,7 @@ def test_only_needed_rows_are_read():
 
 
 def test_memory_is_planned(rng):
-    """Frames of the file are in memory beside the wider ones, and bool arrays of a frame."""
+    """Frames of the file are in memory beside the wider ones, bool arrays of a frame, the dark."""
     ims = as_series(FakeSeries(make_frames("u2")))
     dark, frames = np.zeros((5, 6), "u2"), 1 + ims.buffers
     assert layout(correct(ims, dark), 7).buffers == 0.5 * frames
@@ -314,6 +314,8 @@ def test_memory_is_planned(rng):
     judged = correct(ims, dark, None, lambda frame: frame == 3)
     assert layout(judged, 7).buffers == 0.5 * frames + 0.75
     assert layout(correct(ArraySource(make_frames("u2")), dark), 7).buffers == 0
+    assert layout(correct(ims, dark), 7).kept == 4 * 5 * 6  # as int32
+    assert layout(correct(ims, None, "t"), 7).kept == 0
 
 
 def test_names_in_a_graph_tell_corrections_apart():
