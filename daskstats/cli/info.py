@@ -80,7 +80,7 @@ def _describe_files(whole: Source) -> Facts:
         "files": len(files),
         "first_file": str(files[0]) if files else None,
         "last_file": str(files[-1]) if files else None,
-        "bytes_on_disk": _disk_usage(files),
+        "bytes_on_disk": _disk_usage(files) or None,  # None: at an address
         "dataset": " to ".join(dict.fromkeys(names[:1] + names[-1:])) or None,
         "why": why or None,
         "storage": storage() or None,
@@ -99,7 +99,8 @@ def _texts(facts: Facts) -> dict[str, object]:
     """Return the lines for people."""
     frames, total = facts["frames"], facts["frames_of_all"]
     shape, whole = (f"{rows} x {cols}" for rows, cols in (facts["shape"], facts["shape_of_all"]))
-    size = f"{facts['bytes'] / 1e9:.3g} GB, {facts['bytes_on_disk'] / 1e9:.3g} GB on disk"
+    stored = facts["bytes_on_disk"]
+    size = f"{facts['bytes'] / 1e9:.3g} GB" + (f", {stored / 1e9:.3g} GB on disk" if stored else "")
     files = facts["first_file"]
     if facts["files"] > 1:
         files = f"{facts['files']}: {files} to {facts['last_file']}"

@@ -35,6 +35,14 @@ def test_files_in_order(tmp_path):
     assert facts["bytes"] == 11 * 30 * 40 * 2
 
 
+def test_a_store_at_an_address_is_on_no_disk():
+    url = "memory://info/x.zarr"
+    zarr.create_array(url, data=FRAMES, chunks=(1, 30, 40))
+    lines, facts = info(url)
+    assert lines["size"] == "1.44e-05 GB"
+    assert facts["bytes_on_disk"] is None
+
+
 def test_selected_frames_and_region(tmp_path):
     np.save(tmp_path / "scan.npy", FRAMES)
     _, facts = info(tmp_path / "scan.npy", "--frames", "1:", "--nframes", 2, "--region=0:9,1:40")
