@@ -159,14 +159,19 @@ def openings(monkeypatch):
 
 
 @pytest.mark.parametrize("statistic", ["max", "median", "std"])
-def test_frames_are_decompressed_once_or_twice(tmp_path, openings, statistic):
-    """Two workers have a file each, and each block of frames begins where the one before ends."""
+@pytest.mark.parametrize(("workers", "most"), [(1, 1), (2, 10)])
+def test_frames_are_decompressed_once_for_each_worker(tmp_path, openings, statistic, workers, most):
+    """Each of 30 blocks of frames begins where the one before ends.
+
+    Two workers open two files, and one more whenever a worker overtakes the other between two
+    blocks, which a busy machine causes.
+    """
     series = open_gzip(tmp_path / "scan.raw.gz")
     oracle = {"max": np.max, "median": np.median, "std": np.std}[statistic]
-    with dask.config.set(num_workers=2):
+    with dask.config.set(num_workers=workers):
         image = getattr(stats, statistic)(series).compute()
     np.testing.assert_allclose(image, oracle(FRAMES, axis=0), rtol=1e-6)
-    assert len(openings) <= 4
+    assert len(openings) <= most
 
 
 def test_rows_of_frames_in_any_order(tmp_path, openings, rng):

@@ -145,13 +145,23 @@ def test_a_run_that_goes_on_keeps_its_share():
     assert until(lambda: not reservation._entries)
 
 
-def test_a_task_knows_its_run():
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+def test_a_task_knows_its_run(scheduler):
+    """Also a task of a run within a task of another one."""
     found: list[frozenset] = []
-    task = dask.delayed(lambda: found.append(computations.calls_of_this_task()))
-    for scheduler in ("threads", "synchronous"):
-        task().compute(scheduler=scheduler)
-    assert [len(each) for each in found] == [1, 1]
-    assert found[0] != found[1]
+
+    def note() -> None:
+        found.append(computations.calls_of_this_task())
+
+    def compute_within() -> None:
+        note()
+        dask.delayed(note)().compute(scheduler="synchronous")
+        note()
+
+    dask.delayed(compute_within)().compute(scheduler=scheduler)
+    outer, inner, again = found
+    assert len(outer) == len(inner) == 1
+    assert outer == again != inner
     assert computations.calls_of_this_task() == frozenset()
     assert computations.current_worker() is None
 
