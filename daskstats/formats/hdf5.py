@@ -286,7 +286,11 @@ def _read_with_h5py(
     """Read rows of frames as h5py does, one chunk at a time in the whole process."""
     with hdf5_lock():  # which every attribute of a dataset needs as well
         dataset = part.dataset if converted is None else part.dataset.astype(converted)
-        blocks = [dataset[(*box, slice(*rows))] for box in boxes(*frames, lead)]
+        blocks = [
+            dataset[(*box, slice(*rows))]
+            for first in range(*frames, part.at_once)
+            for box in boxes(first, min(first + part.at_once, frames[1]), lead)
+        ]
     part.check(*frames)
     return [block.reshape(-1, *block.shape[-2:]) for block in blocks]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,6 +111,8 @@ class Storage:
     """bytes allocated while a frame is read, in addition to the frame, per byte of it"""
     mappings: list[Mapping] = field(default_factory=list)
     """of a virtual dataset"""
+    at_once: int = sys.maxsize
+    """frames that the library can read at once without taking far longer for each"""
     opened: tuple[int, int] | None = None
     """handle of the file and its size, where the system has both"""
     places: Places | TiledPlaces | str = "it is shown by a virtual dataset"

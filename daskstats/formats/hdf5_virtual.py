@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,6 +151,7 @@ class _VirtualReader:
         _check_extent(mapping, found.shape, selected, where)
         match = self._match(mapping, selected, found)
         self.storage.mappings.append(match)
+        self.storage.at_once = min(self.storage.at_once, found.at_once, gap(match.frames))
         if match.frames.size:
             self._watch(files, int(match.frames.min()), int(match.frames.max()))
         self._add_buffers(found)
@@ -250,6 +252,18 @@ def _check_extent(
     if any(end >= length for end, length in zip(ends, shape, strict=True)):
         expected = tuple(end + 1 for end in ends)
         raise ValueError(f"{problem}, at least {expected} is expected")
+
+
+def gap(frames: np.ndarray) -> int:
+    """Return the most frames in a row that never have frames of a mapping on both sides of a gap.
+
+    The library takes a hundred times longer to read those: 0.1 us for each pixel.
+
+    >>> gap(np.array([0, 4, 8])), gap(np.array([0, 1, 2, 3, 16, 17, 18, 19]))  # of files in turn
+    (4, 13)
+    """
+    steps = np.diff(frames)
+    return int(steps[steps > 1].min(initial=sys.maxsize))
 
 
 def row_unit(bands: set[tuple[int, int]], rows: int) -> int | None:

@@ -235,6 +235,50 @@ def test_everything_else_is_left_to_h5py(tmp_path):
     assert series.reading_text().endswith("its mappings overlap")
 
 
+class Noting:
+    """A dataset that notes which frames are read at once."""
+
+    def __init__(self, dataset):
+        self.dataset, self.reads = dataset, []
+
+    def __getitem__(self, index):
+        self.reads.append(range(*index[0].indices(self.dataset.shape[0])))
+        return self.dataset[index]
+
+
+def by_h5py(path, read=(0, 3 * COUNT)):
+    """Read frames by h5py; return them, and the numbers of those that it read at once."""
+    series = as_series(path)
+    (part,) = series._parts
+    assert isinstance(part.places, str)
+    part.dataset = noting = Noting(part.dataset)
+    return np.concatenate(series.read(*read, 2, ROWS)), noting.reads
+
+
+def test_h5py_never_reads_on_both_sides_of_a_gap(tmp_path, monkeypatch):
+    """It would take a hundred times longer for each frame."""
+    monkeypatch.setattr(hdf5_places, "SMALL_FRAME", 1 << 20)
+    one, two, three = parts = sources(tmp_path)
+    turns = [(slice(3 * k, 3 * k + 3), parts[k % 3][k // 3 * 3 : k // 3 * 3 + 3]) for k in range(9)]
+    in_turn = taken_in_turn(tmp_path, parts)
+    nested = h5py.VirtualSource(in_turn.name, "data", (3 * COUNT, ROWS, COLS), "u2")
+    cases = [
+        (3, in_turn),
+        (3, show(tmp_path, (20, ROWS, COLS), [(slice(20), nested[:20])])),
+        (5, show(tmp_path, (COUNT, ROWS, COLS), [(slice(None, None, 5), one[:2])])),
+        (COUNT, show(tmp_path, (COUNT, ROWS, COLS), [(np.s_[:, :4], two[:, 5:])])),
+        (3 * COUNT, followed(tmp_path, [one, two, three])),
+        (27, show(tmp_path, (27, ROWS, COLS), turns)),  # each run is a mapping of its own
+    ]
+    for most, path in cases:
+        with h5py.File(path) as file:
+            expected = file["data"][:, 2:]
+        frames, reads = by_h5py(path, (1, len(expected)))
+        np.testing.assert_array_equal(frames, expected[1:])
+        assert [number for each in reads for number in each] == [*range(1, len(expected))]
+        assert max(map(len, reads)) == min(most, len(expected) - 1), path
+
+
 CHANGES = {
     "gone": lambda part: part.unlink(),
     "replaced": lambda part: shutil.copy(part, part.with_name("o")).replace(part),
