@@ -184,7 +184,9 @@ def correct(
     if checked is None and found == UNFLIPPED:
         return source
     if isinstance(source, DaskSource):
-        return DaskSource(found.of(_difference(source.array, checked)))
+        # A difference is plain memory of its dtype, whatever a block was.
+        array = source.array if checked is None else _difference(source.checked, checked)
+        return DaskSource(found.of(array))
     return CorrectedSource(source, checked, found)
 
 
@@ -236,10 +238,8 @@ def _limits(frames: np.dtype, image: np.ndarray, dtype: np.dtype) -> tuple[int, 
     return None if all_fit else (low, high)
 
 
-def _difference(array: Array, dark: Dark | None) -> Array:
+def _difference(array: Array, dark: Dark) -> Array:
     """Return the frames of a dask array less a dark image."""
-    if dark is None:
-        return array
     name = f"dark-{tokenize(dark.image)}"
     image = from_array(dark.image[None], chunks=(1, *array.chunks[1:]), name=name)
     whole = Dark(dark.image[:0], dark.limits, dark.left_out)

@@ -59,6 +59,8 @@ class DaskSource(Source):
 
 
 def checked_block(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return a block of a dask array, if it is plain memory."""
+    """Return a block of a dask array in native byte order, if it is plain memory of the dtype."""
     check_plain(block, None, dtype)
-    return block
+    if block.dtype.newbyteorder("=") != dtype:
+        raise ValueError(f"a block of the dask array has dtype {block.dtype}, expected {dtype}")
+    return block.astype(dtype, copy=False)

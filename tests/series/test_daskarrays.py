@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import DTYPES, check_series, make_frames
 
+import daskstats as stats
 from daskstats.series.daskarrays import DaskSource
 from daskstats.series.opening import as_series
 
@@ -78,6 +79,26 @@ def test_array_that_lies_about_its_frames_is_found_out():
         series = as_series(array.map_blocks(lie, dtype="u2", meta=np.empty((0, 0, 0), "u2")))
         with pytest.raises(ValueError, match="frame 0"):
             list(series.pieces(0, 1, 0, 4, 1))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda array: stats.max(array, dark=np.zeros((4, 5), "u2")).compute(),
+        lambda array: stats.average(array, dark=np.zeros((4, 5)), frames=[2, 0]).compute(),
+        lambda array: stats.wrap(array, "rows").compute(),
+    ],
+)
+def test_blocks_of_another_dtype_are_never_cast(call):
+    array = da.zeros((3, 4, 5), dtype="u2", chunks=(1, 4, 5))
+    for dtype in ("f4", "i8"):
+        other = array.map_blocks(np.ndarray.astype, dtype, meta=np.empty((0, 0, 0), "u2"))
+        with pytest.raises(ValueError, match=rf"dtype {np.dtype(dtype)}, expected uint16"):
+            call(other)
+    swapped = (array + np.arange(5, dtype="u2")).map_blocks(
+        np.ndarray.astype, ">u2", meta=np.empty((0, 0, 0), "u2")
+    )
+    np.testing.assert_array_equal(call(swapped)[..., -1], 4)
 
 
 @pytest.mark.graphs("reshape")

@@ -76,6 +76,8 @@ BLOCKS = {
         lambda array: stats.sum(array, frames=[5, 1], region=((1, 4), (2, 4))).compute(),
         lambda array: list(as_series(array).pieces(0, 8, 1, 3, 4)),
         lambda array: stats.average(array, lock=True).compute(),
+        lambda array: stats.max(array, dark=np.zeros((5, 6), "u2"), flip="v").compute(),
+        lambda array: list(stats.median_iter(array, 2, dark=np.zeros((5, 6)), invalid=3)),
     ],
 )
 def test_masked_blocks_are_refused_when_the_first_is_there(call, sizes):
