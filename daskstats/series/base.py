@@ -270,15 +270,23 @@ def read_patiently(read: Callable[[], T], start: int, stop: int) -> T:
     for delay in (*RETRY_AFTER, None):
         try:
             return read()
+        except StopIteration as error:
+            # The generators on the way would make it an error of theirs.
+            raise _named(RuntimeError("a frame raised StopIteration"), start, stop) from error
         except Exception as error:
             final = isinstance(error, FileNotFoundError | PermissionError)
             if delay is None or final or not isinstance(error, OSError):
-                several = f"frames {start} to {stop - 1}"
-                note = f"frame {start}" if stop - start == 1 else several
-                error.add_note(f"while reading {note}")
+                _named(error, start, stop)
                 raise
         time.sleep(delay)
     raise AssertionError("unreachable")
+
+
+def _named(error: Exception, start: int, stop: int) -> Exception:
+    """Return an error with a note that names the frames that were read."""
+    several = f"frames {start} to {stop - 1}"
+    error.add_note(f"while reading {f'frame {start}' if stop - start == 1 else several}")
+    return error
 
 
 def join_small(frames: list[np.ndarray]) -> list[np.ndarray]:

@@ -207,6 +207,13 @@ def test_errors_that_waiting_does_not_mend_are_raised_at_once(error):
     assert ims.reads.count(5) == 1
 
 
+def test_a_frame_that_raises_stop_iteration_is_named():
+    ims = FakeSeries(make_frames("u2"), on_read=Fail({5: 1000}, StopIteration()))
+    with pytest.raises(RuntimeError, match="a frame raised StopIteration") as caught:
+        list(as_series(ims).pieces(0, 7, 0, 5, 1))
+    assert caught.value.__notes__ == ["while reading frame 5"]
+
+
 def claiming(nframes=2, shape=(3, 4), dtype="u2"):
     """Return a series that claims a length, a shape and a dtype, and fails on every read."""
     return FakeSeries([], nframes, shape=shape, dtype=dtype)
