@@ -84,7 +84,7 @@ class Grid:
         naxes = len(self.lead)
         order = [axis + part for axis in range(naxes) for part in (0, naxes)]
         pairs = zip(self.slabs, self.sizes, strict=True)
-        whole = there.reshape(*self.slabs, *self.sizes).transpose(order)
+        whole = there.reshape((*self.slabs, *self.sizes)).transpose(order)
         whole = whole.reshape([count * size for count, size in pairs])
         return whole[tuple(map(slice, self.lead))].ravel()
 

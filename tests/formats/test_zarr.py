@@ -15,7 +15,7 @@ from dask.base import tokenize
 from helpers import DTYPES, check_series, make_frames
 
 import daskstats as stats
-from daskstats.formats import zarr_store
+from daskstats.formats import outputs, zarr_store
 from daskstats.formats.zarr_array import ZarrPathSource, ZarrSource
 from daskstats.series.opening import as_series
 
@@ -70,6 +70,22 @@ def test_shards(tmp_path):
     frames = make_frames("u2", 8, 4, 6)
     save(tmp_path / "scan.zarr", frames, chunks=(1, 2, 6), shards=(4, 4, 6))
     check_series(as_series(tmp_path / "scan.zarr"), frames)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("chunks", [(5, 6), (2, 4)])
+def test_one_image(tmp_path, chunks, zarr_format):
+    image = make_frames("u2")[0]
+    group = zarr.open_group(tmp_path / "scan.zarr", mode="w", zarr_format=zarr_format)
+    array = group.create_array("image", shape=image.shape, dtype="u2", chunks=chunks)
+    for written in ([2], []):
+        series = as_series(f"{tmp_path}/scan.zarr::/image")
+        assert series.frames_without_data().tolist() == ([0] if written else [])
+        array[...] = image
+    check_series(series, image[None])
+    np.testing.assert_array_equal(stats.sum([tmp_path / "scan.zarr"] * 2).compute(), 2.0 * image)
+    outputs.save(image, tmp_path / "out.zarr")
+    np.testing.assert_array_equal(stats.max(tmp_path / "out.zarr").compute(), image)
 
 
 def test_array_in_memory():
