@@ -18,7 +18,7 @@ from ..series.files import FileSource, Growth
 from ..series.joined import MOST_OPEN, JoinedSource
 from ..series.written import WrittenSource, last_with_values
 from .files import Opener
-from .natural import natural
+from .natural import Key, natural
 from .paths import Name, expand, parse, same_file
 from .zarr_url import is_url
 
@@ -271,7 +271,7 @@ class Place:
         self._suffix: str | None = None
         self._one = False
         self._seen: set[str] = set()
-        self._newest: tuple[str | int, ...] = ()
+        self._newest: Key = ((), "")
         self._mark: tuple[int, ...] | None = None
         self._listed = 0.0
 

@@ -9,6 +9,7 @@ Names may be written as other programs write them::
 """
 
 import glob
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -110,11 +111,23 @@ def expand(name: Name, suffix_of: SuffixOf, without: Path | None = None) -> list
         return [name]
     # glob leaves hidden files out.
     matches = glob.glob(name.file, recursive=True)  # noqa: PTH207 (Path needs a relative pattern)
-    found = sorted(matches, key=natural)
+    found = sorted(_once(matches) if "**" in name.file else matches, key=natural)
     files = [file for file in found if not same_file(Path(file), without)]
     if not files:
         raise FileNotFoundError(f"no file matches the pattern {name.file}")
     return [name._replace(file=file) for file in files]
+
+
+def _once(files: list[str]) -> list[str]:
+    """Leave out files of folders that were found before: ``**`` follows links to folders."""
+    folders: dict[str, str] = {}
+    found: dict[tuple[str, str], str] = {}
+    for file in sorted(files, key=len):
+        folder, name = os.path.split(file)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        found.setdefault((folders[folder], name), file)
+    return list(found.values())
 
 
 def _in_folder(folder: Path, suffix_of: SuffixOf, without: Path | None) -> list[Path]:
@@ -145,7 +158,8 @@ def _in_folder(folder: Path, suffix_of: SuffixOf, without: Path | None) -> list[
 
 
 def _is_input(entry: Path) -> bool:
-    return entry.is_file() or is_store(entry)
+    """Whether an entry of a folder is a file or a store, or a link to one that is gone."""
+    return entry.is_file() or is_store(entry) or (entry.is_symlink() and not entry.exists())
 
 
 def same_file(path: Path, other: Path | None) -> bool:

@@ -40,6 +40,38 @@ def test_recursive_pattern(tmp_path):
     assert numbers(open_source(str(tmp_path / "run*" / "a.npy"))) == [9, 10]
 
 
+def test_links_to_folders_do_not_count_files_twice(tmp_path):
+    for number in (1, 2):
+        np.save(tmp_path / f"a{number}.npy", np.full((1, 3, 4), number))
+    (tmp_path / "again.npy").symlink_to("a2.npy")  # a file that is linked counts as often
+    (tmp_path / "loop").symlink_to(".")
+    assert numbers(open_source(str(tmp_path / "**" / "*.npy"))) == [1, 2, 2]
+    (tmp_path / "run").mkdir()
+    np.save(tmp_path / "run" / "b.npy", np.full((1, 3, 4), 5))
+    (tmp_path / "latest").symlink_to("run")
+    assert numbers(open_source(str(tmp_path / "**" / "b.npy"))) == [5]
+    assert numbers(open_source(str(tmp_path / "*" / "b.npy"))) == [5, 5]
+
+
+@pytest.mark.parametrize("names", ["{}", "{}/*.npy", "{}/scan_99.npy"])
+def test_link_to_a_file_that_is_gone(scan, names):
+    (scan / "scan_99.npy").symlink_to("gone.npy")
+    with pytest.raises(FileNotFoundError, match=r"scan_99\.npy"):
+        open_source(names.format(scan))
+
+
+def test_names_that_go_on_with_a_number(tmp_path):
+    for number, name in enumerate(("x2.npy", "x.npy", "x10.npy", "x2b.npy")):
+        np.save(tmp_path / name, np.full((1, 3, 4), number))
+    assert numbers(open_source(str(tmp_path / "x*"))) == [0, 3, 2, 1]
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["data2"], file["data"] = np.full((1, 3, 4), 2), np.full((1, 3, 4), 1)
+    assert numbers(open_source(f"{tmp_path}/scan.h5::/data*")) == [1, 2]
+    with pytest.raises(ValueError, match=r"(?s)/data .*/data2 "):
+        open_source(tmp_path / "scan.h5")
+
+
 def test_folder(scan):
     assert numbers(open_source(scan)) == ALL
     assert numbers(open_source(f"{scan}/")) == ALL
