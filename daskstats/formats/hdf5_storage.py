@@ -181,7 +181,7 @@ class Storage:
     def _add_external(self) -> None:
         """Add the files that hold the raw data; refuse those of other directories."""
         dataset, own = self.dataset, self.files[0]
-        home, full = own.resolve().parent, dataset.size * dataset.dtype.itemsize
+        home, left = own.resolve().parent, dataset.size * dataset.dtype.itemsize
         for name, offset, size in dataset.external:
             path = _external_path(dataset, name)
             problem = f"{own}: dataset {dataset.name!r} keeps its data in {path}"
@@ -193,7 +193,8 @@ class Storage:
                 )
             if not path.is_file():
                 raise FileNotFoundError(f"{problem}, and there is no such file")
-            needed = offset + (full if size >= 2**63 else min(size, full))
+            share = min(size, left)  # of the last file the size may be unlimited
+            needed, left = offset + share if share else 0, left - share
             nbytes = path.stat().st_size
             if nbytes < needed:
                 raise ValueError(f"{problem}, which is cut off: it has {nbytes} bytes of {needed}")

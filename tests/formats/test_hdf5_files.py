@@ -194,6 +194,21 @@ def external(path, name, offset=0, frames=FRAMES):
     return path
 
 
+def test_raw_data_in_several_files(tmp_path):
+    """Of the last one the size may be unlimited; a file that is cut off is found."""
+    parts = [(tmp_path / "a.raw", FRAMES[:3]), (tmp_path / "b.raw", FRAMES[3:])]
+    for file, frames in parts:
+        frames.tofile(file)
+    names = [str(file) for file, _ in parts]
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        where = [(names[0], 0, FRAMES[:3].nbytes), (names[1], 0, h5py.h5f.UNLIMITED)]
+        file.create_dataset("data", FRAMES.shape, FRAMES.dtype, external=where)
+    np.testing.assert_array_equal(stats.max(tmp_path / "scan.h5").compute(), FRAMES.max(axis=0))
+    Path(names[1]).write_bytes(FRAMES[3:].tobytes()[:-1])
+    with pytest.raises(ValueError, match=r"b\.raw, which is cut off: it has \d+ bytes of"):
+        as_series(tmp_path / "scan.h5")
+
+
 @pytest.mark.parametrize("how", ["absolute", "working directory"])
 def test_raw_data_in_the_directory_of_the_file(tmp_path, monkeypatch, how):
     (tmp_path / "frames.raw").write_bytes(bytes(16) + FRAMES.tobytes())
