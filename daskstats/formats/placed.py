@@ -52,7 +52,9 @@ class ReopenedSource(FileSource):
         if not self.forwards:
             return self.opened()
         readers = vars(self).get("_readers")
-        if readers is None or readers.process != os.getpid():
+        if readers is None:  # of two threads that find none, both get the same
+            readers = vars(self).setdefault("_readers", ForwardReaders())
+        if readers.process != os.getpid():
             readers = vars(self)["_readers"] = ForwardReaders()
         return readers.at(self.opened, start, stop, self._state)
 

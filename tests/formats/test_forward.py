@@ -4,7 +4,7 @@ import gc
 import gzip
 import threading
 import weakref
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import dask
 import numpy as np
@@ -158,20 +158,54 @@ def openings(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("statistic", ["max", "median", "std"])
-@pytest.mark.parametrize(("workers", "most"), [(1, 1), (2, 10)])
-def test_frames_are_decompressed_once_for_each_worker(tmp_path, openings, statistic, workers, most):
-    """Each of 30 blocks of frames begins where the one before ends.
+class InOrder(Compressed):
+    """Reads begin in the order of the frames: on a busy machine one thread overtakes the other."""
 
-    Two workers open two files, and one more whenever a worker overtakes the other between two
-    blocks, which a busy machine causes.
-    """
-    series = open_gzip(tmp_path / "scan.raw.gz")
+    def __init__(self, path):
+        super().__init__(path)
+        self.begun, self.turn = 0, threading.Condition()
+
+    @contextmanager
+    def opened_at(self, start, stop):
+        with ExitStack() as stack:
+            with self.turn:
+                self.turn.wait_for(lambda: self.begun >= start, timeout=5)
+                file = stack.enter_context(super().opened_at(start, stop))
+                self.begun = max(self.begun, FRAMES.nbytes if stop is None else stop)
+                self.turn.notify_all()
+            yield file
+
+
+@pytest.mark.parametrize("statistic", ["max", "median", "std"])
+@pytest.mark.parametrize(("workers", "most"), [(1, 1), (2, 4)])
+def test_frames_are_decompressed_once_for_each_worker(tmp_path, openings, statistic, workers, most):
+    """Workers have a file each, and each block of frames begins where the one before ends."""
+    open_gzip(tmp_path / "scan.raw.gz")
+    series = InOrder(tmp_path / "scan.raw.gz")
     oracle = {"max": np.max, "median": np.median, "std": np.std}[statistic]
     with dask.config.set(num_workers=workers):
         image = getattr(stats, statistic)(series).compute()
     np.testing.assert_allclose(image, oracle(FRAMES, axis=0), rtol=1e-6)
     assert len(openings) <= most
+
+
+def test_threads_that_begin_at_once_share_the_files(tmp_path, monkeypatch):
+    barrier, found = threading.Barrier(4), []
+
+    def make():
+        barrier.wait(10)  # no thread has seen another one's
+        return ForwardReaders()
+
+    monkeypatch.setattr(placed, "ForwardReaders", make)
+    series = open_gzip(tmp_path / "scan.raw.gz")
+
+    def begin():
+        with series.opened_at(0, 1):
+            found.append(vars(series)["_readers"])
+
+    run_in_threads(begin, 4)
+    assert len(found) == 4
+    assert len(set(found)) == 1
 
 
 def test_rows_of_frames_in_any_order(tmp_path, openings, rng):
