@@ -18,6 +18,10 @@ from forking import start_method
 from daskstats.graph.arrays import EXPRESSIONS
 from daskstats.memory import reservation
 
+# Programs that tests start take the package that is installed, as the tests do, and its compiled
+# code, not that of the directory they are started in.
+os.environ["PYTHONSAFEPATH"] = "1"
+
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
 # Threads of pools that other libraries keep for the life of the process.

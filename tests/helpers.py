@@ -91,7 +91,7 @@ def check_series(series: Source, frames: np.ndarray, pickles: bool = True) -> No
         copy = pickle.loads(pickle.dumps(series))
         assert type(copy) is not type(series) or tokenize(copy) == token
         _check_facts(copy, frames)
-        _check_reads(copy, frames)
+        _check_reads(copy, frames, step=3)
     np.testing.assert_array_equal(
         read_dense(series, (0, len(frames), 0, frames.shape[1], 3)), frames, "the source changed"
     )
@@ -116,9 +116,9 @@ def _check_facts(series: Source, frames: np.ndarray) -> None:
     assert str(len(series)) in repr(series)
 
 
-def _check_reads(series: Source, frames: np.ndarray) -> None:
+def _check_reads(series: Source, frames: np.ndarray, step: int = 1) -> None:
     with mock.patch.object(series, "read", wraps=series.read) as read:
-        for window in windows(*frames.shape[:2]):
+        for window in list(windows(*frames.shape[:2]))[::step]:
             read.reset_mock()
             start, stop, first, last, count = window
             dense = read_dense(series, window)

@@ -45,6 +45,7 @@ CASES = {
 def run(script, *options):
     command = [sys.executable, str(BENCHMARKS / script), *options]
     env = {**os.environ, **FORKING, "PYTHONWARNINGS": "ignore"}
+    del env["PYTHONSAFEPATH"]  # benchmarks import others from their directory
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
 
 

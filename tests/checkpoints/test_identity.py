@@ -1,6 +1,7 @@
 """The identity of a call: it tells calls apart, and is the same in every process."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -110,9 +111,9 @@ def test_in_every_process():
         "import json; from test_identity import identity\n"
         "print(json.dumps(identity(statistic=['max', ('percentile', [5, 95])], invalid=[1])))"
     )
-    command = [sys.executable, "-c", code]
+    command, place = [sys.executable, "-c", code], {"PYTHONPATH": __file__.rpartition("/")[0]}
     found = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=__file__.rpartition("/")[0]
+        command, capture_output=True, text=True, check=True, env=os.environ | place
     )
     here = identity(statistic=["max", ("percentile", [5, 95])], invalid=[1])
     assert json.loads(found.stdout) == json.loads(json.dumps(here))

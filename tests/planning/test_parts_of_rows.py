@@ -48,7 +48,7 @@ def expected(frames: np.ndarray) -> dict[str, np.ndarray]:
 def series(frames: np.ndarray, tmp_path_factory: Any) -> dict[str, Any]:
     place = tmp_path_factory.mktemp("series")
     np.save(place / "a.npy", frames)
-    zarr.create_array(place / "a.zarr", data=frames, chunks=(10, 1, SHAPE[1]))
+    zarr.create_array(place / "a.zarr", data=frames, chunks=(100, 1, SHAPE[1]))
     with h5py.File(place / "a.h5", "w") as file:
         file["x"] = frames
         file.create_dataset("y", data=frames, chunks=(10, *SHAPE))
@@ -104,8 +104,8 @@ def test_a_mask_and_several_statistics(series, frames):
     options = {"mask": mask, "invalid": [101], "fill_value": 7, "nframes": 2800}
     whole = dask.compute(stats.aggregate(frames, names, **options))[0]
     for kind in ("sequence", "zarr"):
-        lazy = stats.aggregate(series[kind], names, memory_limit="18 MiB", **options)
-        assert stats.plan(series[kind], names, memory_limit="18 MiB", **options).in_pixels
+        lazy = stats.aggregate(series[kind], names, memory_limit="24 MiB", **options)
+        assert stats.plan(series[kind], names, memory_limit="24 MiB", **options).in_pixels
         parts = dask.compute(lazy)[0]
         assert all(np.array_equal(parts[key], whole[key]) for key in whole)
     partial = stats.partials(series["zarr"], "median", 3, memory_limit=LIMIT)

@@ -81,8 +81,13 @@ def filled(place, frames, group=5, height=4, **options):
     return spool, written
 
 
-@pytest.mark.parametrize("dtype", ["?", "u1", "i2", "u4", "f2", "f4", "f8", "i8"])
-@pytest.mark.parametrize("compression", config.COMPRESSIONS)
+@pytest.mark.parametrize(
+    ("dtype", "compression"),
+    [
+        *((dtype, config.COMPRESSIONS[0]) for dtype in ("?", "u1", "i2", "u4", "f2", "f8", "i8")),
+        *(("f4", compression) for compression in config.COMPRESSIONS),
+    ],
+)
 def test_bands_are_what_was_written(place, rng, dtype, compression):
     frames = rng.integers(0, 100, SHAPE).astype(dtype)
     frames[:, 8:12] = 0  # a chunk of zeros is a chunk
