@@ -227,7 +227,7 @@ def checked(dataset: h5py.Dataset, path: Path) -> Storage:
     flat_shape(dataset.shape, given)
     try:
         check_native(dataset.dtype)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         text = f"{path}: {given} is no image series, it holds {kind_of(dataset)}: {error}"
         raise TypeError(text) from None
     storage = inspect(dataset)

@@ -15,6 +15,7 @@ from .natural import natural
 
 if TYPE_CHECKING:
     import h5py
+    import numpy as np
 
 
 @dataclass
@@ -57,8 +58,18 @@ def contents(group: h5py.Group, base: str = "") -> Contents:
 
 def kind_of(dataset: h5py.Dataset) -> str:
     """Return the dtype of a dataset for people."""
-    is_text = import_h5py(dataset.file.filename).check_string_dtype(dataset.dtype) is not None
-    return "strings" if is_text else str(dataset.dtype)
+    dtype = _dtype(dataset)
+    if dtype is None:
+        return "values of a type that h5py does not read"
+    is_text = import_h5py(dataset.file.filename).check_string_dtype(dtype) is not None
+    return "strings" if is_text else str(dtype)
+
+
+def _dtype(dataset: h5py.Dataset) -> np.dtype | None:
+    """Return the dtype of a dataset; None if numpy has none, as for times or 24 bits."""
+    with suppress(TypeError, ValueError):
+        return dataset.dtype
+    return None
 
 
 def _measured(group: h5py.Group) -> set[h5py.h5d.DatasetID]:
@@ -111,9 +122,10 @@ def _nodes(
 
 
 def is_numeric(dataset: h5py.Dataset) -> bool:
-    return bool(
-        dataset.shape and dataset.ndim > 1 and dataset.size and dataset.dtype.kind in "biuf"
-    )
+    if not dataset.shape or dataset.ndim < 2 or not dataset.size:
+        return False
+    dtype = _dtype(dataset)
+    return dtype is not None and dtype.kind in "biuf"
 
 
 def without_mapped(candidates: list[Candidate]) -> list[Candidate]:

@@ -100,7 +100,7 @@ def expand(name: Name, suffix_of: SuffixOf, without: Path | None = None) -> list
     FileNotFoundError
         If no file matches, or the folder holds none of the suffixes.
     ValueError
-        If a folder has two kinds of files equally often.
+        If a folder has two kinds of files equally often, or a pattern matches a folder.
     """
     path = Path(name.file)
     if not name.file or is_url(name.file) or path.is_file() or find_store(path):
@@ -115,6 +115,12 @@ def expand(name: Name, suffix_of: SuffixOf, without: Path | None = None) -> list
     files = [file for file in found if not same_file(Path(file), without)]
     if not files:
         raise FileNotFoundError(f"no file matches the pattern {name.file}")
+    for file in files:
+        if suffix_of(file) is None and Path(file).is_dir() and not find_store(Path(file)):
+            raise ValueError(
+                f"the pattern {name.file} matches the folder {file}: end it with the names of "
+                f"files, as in {name.file.rstrip('/')}/*.tif"
+            )
     return [name._replace(file=file) for file in files]
 
 

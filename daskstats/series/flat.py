@@ -66,5 +66,6 @@ def flattened(source: Source) -> Source:
     if not isinstance(source, DaskSource):
         return FlatSource(source)
     rows, cols = source.shape
-    array = source.array.rechunk({2: -1}).reshape(len(source), rows * cols, 1)
+    # A block that is joined to others may have lost its unit.
+    array = source.checked.rechunk({2: -1}).reshape(len(source), rows * cols, 1)
     return DaskSource(array)

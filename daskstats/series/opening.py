@@ -113,6 +113,11 @@ def _list_of_paths(ims: object) -> list | None:
     kind = type(ims)
     if issubclass(kind, Iterator) and not hasattr(kind, "__len__"):
         given = list(ims)  # type: ignore[call-overload]
+        if not given:
+            raise ValueError(
+                "the iterator given as the image series has nothing: no file matched, or it was "
+                "used before"
+            )
         if not (given and all(map(_is_path, given))):
             return None
         ims = given

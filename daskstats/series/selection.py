@@ -168,7 +168,8 @@ def _in_memory(source: Source, frames: np.ndarray, region: tuple[slice, slice]) 
             return ArraySource(array[steps])
         return FrameListSource([array[index] for index in frames])
     if isinstance(source, DaskSource):
-        array = source.array[(slice(None), *region)]
+        # Indices join blocks to others, which may lose their unit.
+        array = (source.array if steps else source.checked)[(slice(None), *region)]
         if steps is None and hasattr(array, "expr"):  # dask fails to take indices of expressions
             return DaskSource(concatenate([array[first:end] for first, end in _runs(frames)]))
         return DaskSource(array[frames if steps is None else steps])

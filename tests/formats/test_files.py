@@ -108,6 +108,22 @@ def test_pattern_without_a_match(tmp_path):
         open_source(tmp_path / "x_*.tif")
 
 
+@pytest.mark.parametrize("pattern", ["*", "run*", "ru[mn]7"])
+def test_pattern_that_matches_a_folder(tmp_path, pattern):
+    (tmp_path / "run7").mkdir()
+    for place in (tmp_path, tmp_path / "run7"):
+        np.save(place / "a.npy", np.ones((1, 3, 4)))
+    with pytest.raises(ValueError, match=r"matches the folder .*run7: end it with .*/\*\.tif"):
+        open_source(tmp_path / pattern)
+
+
+def test_iterator_that_is_used_up(scan):
+    files = scan.glob("scan_*.npy")
+    assert len(open_source(files)) == 8
+    with pytest.raises(ValueError, match="nothing: no file matched, or it was used before"):
+        open_source(files)
+
+
 def test_lists_keep_their_order(scan):
     paths = [scan / f"scan_{n}.npy" for n in (10, 2, 12)]
     expected = [10, 10, 2, 2, 12, 12]

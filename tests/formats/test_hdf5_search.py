@@ -243,6 +243,22 @@ def test_series_behind_links_of_links(tmp_path):
         as_series(path)
 
 
+@pytest.mark.parametrize("kind", ["time", "24 bits"])
+def test_datasets_of_a_type_that_numpy_does_not_have(tmp_path, kind):
+    frames = frames_of(0)
+    path = save(tmp_path / "scan.h5", {"frames": frames})
+    with h5py.File(path, "a") as file:
+        stored = (h5py.h5t.STD_U32LE if kind == "24 bits" else h5py.h5t.UNIX_D32LE).copy()
+        if kind == "24 bits":
+            stored.set_precision(24)
+            stored.set_size(3)
+        h5py.h5d.create(file.id, b"other", stored, h5py.h5s.create_simple((4, 5, 6)))
+    check_series(as_series(path), frames)
+    text = "scan.h5: dataset '/other' is no image series, it holds values of a type that h5py"
+    with pytest.raises(TypeError, match=text):
+        as_series(f"{path}::other")
+
+
 def test_real_master_names_the_file_that_is_gone(real_data):
     with pytest.raises(FileNotFoundError, match=r"xrc_209_000001\.h5"):
         as_series(real_data / "formats" / "xrc_209_master.h5")

@@ -10,6 +10,7 @@ from fakes import FakeSeries
 from helpers import check_series, make_frames
 
 import daskstats as stats
+from daskstats.series.flat import flattened
 from daskstats.series.foreign import called, is_plain
 from daskstats.series.opening import as_series
 
@@ -94,6 +95,18 @@ def test_masked_blocks_are_refused_when_the_first_is_there(call, sizes):
 def test_blocks_that_nobody_can_handle_are_named(kind, name, sizes):
     with pytest.raises(Exception, match=f"is {name}, expected a plain numpy array of uint16"):
         stats.average(arrays_of(kind, sizes)).compute()
+
+
+def test_blocks_that_are_joined_are_refused_before():
+    """Joined to plain blocks, quantities of older packages are plain."""
+    parts = [da.from_array(FRAMES[:4]), arrays_of(lambda block: block.view(Old), (4, 5, 6))[4:]]
+    array = da.concatenate(parts).rechunk((4, 5, 3))
+    for lazy in (
+        stats.average(array, frames=[5, 1, 4, 0]),
+        flattened(as_series(array)).array,
+    ):
+        with pytest.raises(ValueError, match=r"a test_foreign\.Old, expected a plain numpy array"):
+            lazy.compute(scheduler="synchronous")
 
 
 def test_blocks_in_different_units_are_refused():
