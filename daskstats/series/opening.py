@@ -114,9 +114,9 @@ def _list_of_paths(ims: object) -> list | None:
     if issubclass(kind, Iterator) and not hasattr(kind, "__len__"):
         given = list(ims)  # type: ignore[call-overload]
         if not given:
-            raise ValueError(
-                "the iterator given as the image series has nothing: no file matched, or it was "
-                "used before"
+            raise TypeError(
+                f"{kind.__name__} is not an image series: it has nothing left, because no file "
+                f"matched or it was used before"
             )
         if not (given and all(map(_is_path, given))):
             return None

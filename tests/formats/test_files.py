@@ -120,7 +120,7 @@ def test_pattern_that_matches_a_folder(tmp_path, pattern):
 def test_iterator_that_is_used_up(scan):
     files = scan.glob("scan_*.npy")
     assert len(open_source(files)) == 8
-    with pytest.raises(ValueError, match="nothing: no file matched, or it was used before"):
+    with pytest.raises(TypeError, match="no file matched or it was used before"):
         open_source(files)
 
 
