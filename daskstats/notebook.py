@@ -16,6 +16,7 @@ from .planning.steps import STEPS, AtMost
 from .reduction import reduce
 from .run.progress import Progress, Snapshot
 from .run.stream import Stream
+from .statistics.validity import NoValidValueError
 from .status import Status
 from .views import View, current_view
 
@@ -172,12 +173,18 @@ class Watched(Iterator[T], Generic[T]):
         self._view.show(self._status, self._figures)
         self._cost, self._drawn = time.thread_time() - began, time.perf_counter()
 
-    def _draw(self) -> None:
-        """Make pictures of the newest images, unless they have been made."""
+    def _draw(self, final: bool = False) -> None:
+        """Make pictures of the newest images, unless they have been made, or cannot be made yet."""
         global _last
         if self._item_shown or not self._stream.progress.whole:
             return
-        self.last = _last = self._snapshot()
+        try:
+            self.last = _last = self._snapshot()
+        except NoValidValueError:
+            # Later frames may have one.
+            if final:
+                raise
+            return
         self._item_shown = True
         if self._view.pictures:
             images = planes(self.last.images)
@@ -198,7 +205,7 @@ class Watched(Iterator[T], Generic[T]):
         self._ended = True
         try:
             self._stream.close()
-            self._draw()
+            self._draw(final=state == "done")
         finally:  # also after an interrupt, which may come here
             self._view.end(self._status, self._figures, state)
 

@@ -180,26 +180,32 @@ def block_means(image: np.ndarray, step: int) -> np.ndarray:
     array([[4., 6.]], dtype=float32)
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        dtype = _precision(image, step)
-        if step == 1:
-            return image.astype(dtype)
-        sums = _block_sums(image, step, dtype)
-        rows, cols = (np.diff(np.r_[0:length:step, length]) for length in image.shape)
-        counts = np.multiply.outer(rows, cols).astype(dtype)
-        if image.dtype.kind == "f" and np.isnan(sums).any():
-            values = image.astype(dtype)
-            nan = np.isnan(values)
-            np.copyto(values, 0, where=nan)
-            sums, counts = _block_sums(values, step, dtype), _block_sums(~nan, step, dtype)
-        return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+        # Sums of float64 take longer.
+        means = _means(image, step, "f8" if _is_small(image, step) else "f4")
+        overflow = image.dtype.kind == "f" and np.isinf(means).any()
+        return _means(image, step, "f8") if overflow else means
 
 
-def _precision(image: np.ndarray, step: int) -> str:
-    """Return the dtype of means: float32 has 38 decades, and sums of float64 take longer."""
+def _is_small(image: np.ndarray, step: int) -> bool:
+    """Whether values are below the 38 decades of float32."""
     if image.dtype != "f8":
-        return "f4"
+        return False
     largest = np.fmax.reduce(np.abs(image[::step, ::step]), axis=None, initial=0)
-    return "f8" if largest > 1e30 or 0 < largest < 1e-30 else "f4"
+    return bool(0 < largest < 1e-30)
+
+
+def _means(image: np.ndarray, step: int, dtype: str) -> np.ndarray:
+    if step == 1:
+        return image.astype(dtype)
+    sums = _block_sums(image, step, dtype)
+    rows, cols = (np.diff(np.r_[0:length:step, length]) for length in image.shape)
+    counts = np.multiply.outer(rows, cols).astype(dtype)
+    if image.dtype.kind == "f" and np.isnan(sums).any():
+        values = image.astype(dtype)
+        nan = np.isnan(values)
+        np.copyto(values, 0, where=nan)
+        sums, counts = _block_sums(values, step, dtype), _block_sums(~nan, step, dtype)
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
 def _block_sums(image: np.ndarray, step: int, dtype: str) -> np.ndarray:
@@ -217,8 +223,11 @@ def _block_sums(image: np.ndarray, step: int, dtype: str) -> np.ndarray:
 
 def sorted_sample(means: np.ndarray) -> np.ndarray:
     """Return some of the finite values in order."""
-    flat = means.ravel()
-    sample = flat[:: max(1, flat.size // SAMPLED)]
+    flat, step = means.ravel(), max(1, means.size // SAMPLED)
+    # With a common factor, a step would miss the same columns in every row.
+    while math.gcd(step, means.shape[1]) > 1:
+        step += 1
+    sample = flat[::step]
     return np.sort(sample[np.isfinite(sample)])
 
 
@@ -240,9 +249,17 @@ def histogram(sample: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return the numbers of values in equal ranges from a tenth below to a tenth above limits."""
     if not sample.size:
         return np.zeros(0, int)
-    margin = 0.1 * (high - low) or 1
-    # In float32, limits that are close to each other have no room for so many ranges.
-    return np.histogram(sample.astype("f8"), BARS, (low - margin, high + margin))[0]
+    # Large values that are close to each other have no room for so many ranges between them.
+    return np.histogram(_parts(sample, low, high), BARS, (-0.1, 1.1))[0]
+
+
+def _parts(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return the places of values between limits, 0 to 1, as float64; 0.5 if these coincide."""
+    if low == high:
+        return np.full(values.shape, 0.5)
+    if not math.isfinite(high - low):
+        values, low, high = values / 4, low / 4, high / 4
+    return (values - np.float64(low)) / (high - low)
 
 
 def colours(means: np.ndarray, low: float, high: float, log: bool) -> np.ndarray:
@@ -253,8 +270,7 @@ def colours(means: np.ndarray, low: float, high: float, log: bool) -> np.ndarray
     """
     if not high > low:  # one value only, or none
         return np.where(np.isnan(means), 0, np.where(means > high, 255, 1)).astype("u1")
-    # In float32 the difference may overflow.
-    part = np.clip((means - np.float64(low)) / (high - low), 0, 1).astype("f4")
+    part = np.clip(_parts(means, low, high), 0, 1).astype("f4")
     if log:
         part = np.log1p((10**DECADES - 1) * part) / (DECADES * np.log(10))
     return (1 + np.nan_to_num(254 * part, copy=False, nan=-1)).astype("u1")

@@ -2,8 +2,11 @@
 
 import html
 import logging
+import os
+import shutil
 import sys
 import time
+from contextlib import suppress
 from typing import Protocol
 
 import click
@@ -95,6 +98,8 @@ class TerminalView:
         self._bar = click.progressbar(
             length=status.stream.bar[1], file=sys.stderr, show_eta=False, item_show_func=_or_nothing
         )
+        self._width = self._bar.width
+        self._fit("")
         self._bar.__enter__()
 
     def show(self, status: Status, figures: str) -> None:
@@ -106,10 +111,17 @@ class TerminalView:
 
     def _render(self, status: Status, line: str) -> None:
         # `update` would show no new line without a step.
-        self._bar.current_item = line
+        self._fit(line)
         position, self._bar.length = status.stream.bar
         self._bar.make_step(position - self._bar.pos)
         self._bar.render_progress()
+
+    def _fit(self, line: str) -> None:
+        """Shorten the bar, and then the line: one that wraps would not be replaced."""
+        room = _columns() - len("  []  100%  ") - 1  # for the cursor
+        self._bar.width = max(self._width // 3, min(self._width, room - len(line)))
+        room -= self._bar.width
+        self._bar.current_item = line if len(line) <= room else f"{line[: max(0, room - 1)]}…"
 
 
 def _or_nothing(line: str | None) -> str:
@@ -144,8 +156,9 @@ class LogView:
     def _write(self, line: str) -> None:
         if log.isEnabledFor(logging.INFO):
             log.info("%s", line)
-        else:
-            print(line, file=sys.stderr)
+        elif sys.stderr is not None:
+            with suppress(OSError):  # the disk of a file is full, or nobody reads a pipe
+                print(line, file=sys.stderr, flush=True)
 
 
 def current_view() -> type[NotebookView] | type[TerminalView] | type[LogView]:
@@ -153,4 +166,18 @@ def current_view() -> type[NotebookView] | type[TerminalView] | type[LogView]:
     get_ipython = loaded("IPython", "get_ipython")
     if get_ipython is not None and getattr(get_ipython(), "kernel", None) is not None:
         return NotebookView
-    return TerminalView if sys.stderr.isatty() else LogView
+    return TerminalView if in_terminal() else LogView
+
+
+def in_terminal() -> bool:
+    """Whether stderr is a terminal; it may be closed, or another object."""
+    isatty = getattr(sys.stderr, "isatty", None)
+    return isatty is not None and isatty()
+
+
+def _columns() -> int:
+    """Return the width of the terminal of stderr."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError, AttributeError):
+        return shutil.get_terminal_size().columns

@@ -9,6 +9,7 @@ import time
 from typing import ClassVar
 
 import clusters
+import dask
 import numpy as np
 import pytest
 from fakes import FakeSeries, Ramp
@@ -233,6 +234,40 @@ def test_an_interrupt_on_a_cluster(views, client, tmp_path):
     assert clusters.settle(client) == (0, 0, 0)
     assert scan.logged().total() < 150
     gc.collect()
+
+
+class Late:
+    """Frames of which one pixel counts from frame 10 on, if at all."""
+
+    shape, dtype = (20, 30), np.dtype("u2")
+
+    def __init__(self, ending):
+        self.ending = ending
+
+    def __len__(self):
+        return 14
+
+    def __getitem__(self, index):
+        time.sleep(0.05)
+        if self.ending == "error" and index == 9:
+            raise OSError("the disk is gone")
+        frame = np.full(self.shape, index + 1, "u2")
+        frame[3, 4] = 65535 if index < 10 else index
+        return frame
+
+
+def test_a_pixel_without_a_value_so_far(views, monkeypatch):
+    """It is no error before the last frame, and a picture that cannot be made hides no error."""
+    with dask.config.set(scheduler="threads", num_workers=1):
+        assert stats.watch(Late(None), "max", invalid=65535)[3, 4] == 13
+        assert views[-1].state == "done"
+        with pytest.raises(OSError, match="the disk is gone"):
+            stats.watch(Late("error"), "max", invalid=65535)
+        with pytest.raises(ValueError, match="1 pixels have no valid value"):
+            stats.watch(Late(None), "max", invalid=65535, frames=slice(0, 8))
+        monkeypatch.setattr(Recorded, "show", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            stats.watch(Late(None), "max", invalid=65535)
 
 
 def test_a_loop_that_is_left_closes_the_iterator(views):

@@ -42,6 +42,44 @@ def test_block_means(dtype, shape):
         np.testing.assert_allclose(found, naive_means(image, step), rtol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_means_beyond_float32(dtype):
+    image = (RNG.random((25, 13)) * 3e38).astype(dtype)
+    if dtype == "f8":
+        image[3, 4] = 1e300
+    found = pictures.block_means(image, 8)
+    np.testing.assert_allclose(found, naive_means(image, 8), rtol=1e-6)
+    assert pictures.draw(image, size=2).bars.sum() == 2
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "values",
+    [[2**62], [-(2**63)], [1e20], [9.97e36], [1e31, np.nextafter(1e31, 2e31)], [1.7e308, -1.7e308]],
+)
+@pytest.mark.parametrize("log", [False, True])
+def test_large_values_that_are_close_or_far_apart(values, log):
+    image = np.resize(np.array(values), (40, 40))
+    picture = pictures.draw(image, log=log, contrast=(0, 100))
+    index, _ = decoded(picture)
+    assert picture.bars.sum() == image.size
+    np.testing.assert_allclose((picture.low, picture.high), (image.min(), image.max()))
+    assert index.min() == 1
+    assert (len(np.unique(index)) == 2) == (picture.low < picture.high)
+
+
+@pytest.mark.parametrize("shape", [(1600, 1600), (400, 400), (1200, 1200), (4371, 4150)])
+def test_limits_are_of_all_columns(shape):
+    """A step that has a factor in common with the width would find the same columns in each row."""
+    for first in range(0, shape[1] - 28, shape[1] // 11):
+        image = np.zeros(shape, "f4")
+        image[:, first : first + 28] = np.linspace(1, 1000, shape[0])[:, None]
+        assert pictures.draw(image, contrast=(0, 100)).high > 900
+    image[:, 1::2], image[:, ::2] = 900, 100
+    image[0, 0] = -1000
+    assert pictures.sorted_sample(image).mean() == pytest.approx(500, rel=0.01)
+
+
 def test_rows_not_seen_and_nan_are_transparent_and_do_not_count():
     image = RNG.integers(100, 200, (40, 30)).astype("f4")
     image[3, 4], image[20:] = np.nan, 0

@@ -62,12 +62,14 @@ class CheckpointStore:
     """
 
     def __init__(self, directory: str | os.PathLike) -> None:
+        if not os.fspath(directory):
+            raise ValueError("checkpoint must be the path of a directory, got an empty one")
         self.directory = Path(os.path.realpath(directory))
+        if self.directory.exists() and not self.directory.is_dir():
+            raise NotADirectoryError(f"{self.directory} is a file: a checkpoint is a directory")
 
     def manifest(self) -> Manifest | None:
         """Return the manifest, None if there is no checkpoint yet."""
-        if self.directory.exists() and not self.directory.is_dir():
-            raise NotADirectoryError(f"{self.directory} is a file: a checkpoint is a directory")
         return read_manifest(self.directory / MANIFEST)
 
     def commit(self, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> Manifest:

@@ -1,6 +1,5 @@
 """One computation of the program: its plan, its progress bar, its output, its closing line."""
 
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +23,7 @@ from ..run.progress import Progress
 from ..series.base import Source
 from ..statistics.naming import named
 from ..status import Status
-from ..views import HiddenView, LogView, TerminalView, View
+from ..views import HiddenView, LogView, TerminalView, View, in_terminal
 from .clusters import chosen_scheduler
 from .options import SELECTION, Given, files_of
 from .program import Stage, reported_errors
@@ -151,15 +150,19 @@ def follow_series(call: Call, stage: Stage) -> tuple[Shape, np.dtype]:
     settings = run_options(options)
     follower = Follower(files, call.statistic, options["nframes"], options["timeout"], settings)
     stage.compute()
-    done = 0
-    for series, snapshot in follower.images():
-        shape = next(iter(snapshot.images.values())).shape
-        if not done:
-            call.check_inputs(series)
-        save(call.output, snapshot.image, call.notes(series, shape), again=done > 0)
-        done = snapshot.done
-        if sys.stderr.isatty() and not (options["quiet"] or options["verbose"]):
-            click.echo(f"\r{snapshot.statistic}: {done} frames ", nl=False, err=True)
+    done, counting = 0, in_terminal() and not (options["quiet"] or options["verbose"])
+    try:
+        for series, snapshot in follower.images():
+            shape = next(iter(snapshot.images.values())).shape
+            if not done:
+                call.check_inputs(series)
+            save(call.output, snapshot.image, call.notes(series, shape), again=done > 0)
+            done = snapshot.done
+            if counting:
+                click.echo(f"\r{snapshot.statistic}: {done} frames ", nl=False, err=True)
+    finally:
+        if counting and done:
+            click.echo(err=True)
     return (done, shape[-2], shape[-1]), series.dtype
 
 
@@ -224,7 +227,7 @@ def view_of(options: Given) -> Callable[[Status], View]:
     """Return where a command shows its progress: bars would tear the lines of a log."""
     if options["quiet"]:
         return HiddenView
-    if sys.stderr.isatty() and not options["verbose"]:
+    if in_terminal() and not options["verbose"]:
         return TerminalView
     return partial(LogView, closing=False)  # the command has a closing line of its own
 

@@ -53,17 +53,22 @@ class Program(click.Group):
         try:
             # Not standalone: click would print errors in its own form.
             code = super().main(*args, **extra | {"standalone_mode": False})
+            _flush()
         except click.ClickException as error:
             code = error.exit_code
             context = getattr(error, "ctx", None)
             hint = f" (see {context.command_path} --help)" if context is not None else ""
             print_line(f"error: {error.format_message()}{hint}")
+        except OSError as error:
+            _abandon_output()
+            code = ExitCode.FAILURE
+            print_line(f"error: the output cannot be printed: {error}")
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            _flush()
         except (KeyboardInterrupt, BrokenPipeError):
             _abandon_output()
             print_line("interrupted")
@@ -76,16 +81,23 @@ def print_line(message: str) -> None:
     ending.hold_failure()
     try:
         click.echo(f"daskstats: {' '.join(message.split())}", err=True)
-    except BrokenPipeError:
+    except OSError:
         _abandon_output()
 
 
+def _flush() -> None:
+    """Write what was printed, unless stdout is closed."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
 def _abandon_output() -> None:
-    """Keep Python from reporting a closed pipe when it flushes its buffers at exit."""
+    """Keep Python from reporting a closed pipe or a full disk when it flushes at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
-        except BrokenPipeError:
+            if stream is not None:
+                stream.flush()
+        except OSError:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, stream.fileno())
             os.close(null)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ..simulate import check_arguments, simulate
+from ..views import in_terminal
 from .computing import print_closing_line
 from .program import reported_errors
 
@@ -27,7 +28,7 @@ def write_scan(
         began = time.perf_counter()
         check_arguments(output, nframes, shape, dtype, **options)
         stage.compute()
-        hidden = quiet or verbose > 0 or not sys.stderr.isatty()
+        hidden = quiet or verbose > 0 or not in_terminal()
         with click.progressbar(
             length=nframes, label="simulate", file=sys.stderr, hidden=hidden
         ) as bar:

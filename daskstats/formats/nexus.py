@@ -111,7 +111,13 @@ def _add_process(entry: h5py.Group, name: str, notes: Facts) -> None:
     if notes:
         group = _new_group(entry, name, "NXprocess")
         for key, value in notes.items():
-            group[key] = value if isinstance(value, str) else list(value)
+            texts = [_utf8(value)] if isinstance(value, str) else list(map(_utf8, value))
+            group[key] = texts[0] if isinstance(value, str) else texts
+
+
+def _utf8(text: str) -> str:
+    """Escape the bytes of names of files that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def write_pixels(

@@ -188,10 +188,10 @@ class Progress:
     @property
     def done(self) -> int:
         """Frames (row-wise: rows) that the state covers, or that have been read."""
+        if self.phase == "read":
+            return self._reading[self.step] if self.step >= 0 else 0
         if self.step < 0:
             return self._before
-        if self.phase == "read":
-            return self._reading[self.step]
         last = self._plan.steps[self.step - len(self._reading)][-1]
         return last[1] // self._plan.layout.width
 

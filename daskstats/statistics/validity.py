@@ -98,17 +98,21 @@ def _rounded(value: float, dtype: np.dtype) -> np.generic:
         return dtype.type(value)
 
 
+class NoValidValueError(ValueError):
+    """Pixels of an image of integers have no valid value, and no fill value was given."""
+
+
 def fill_pixels(image: np.ndarray, pixels: np.ndarray, fill: float | None) -> None:
     """Write the fill value, NaN if it is None, to some pixels of an image.
 
     Raises
     ------
-    ValueError
+    NoValidValueError
         If there are such pixels in an image of integers and no fill value was given.
     """
     count = np.count_nonzero(pixels)
     if count and fill is None and image.dtype.kind != "f":
-        raise ValueError(
+        raise NoValidValueError(
             f"{count} pixels have no valid value, and an image of {image.dtype} has no NaN: "
             f"give a fill_value, or a float as dtype"
         )

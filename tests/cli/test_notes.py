@@ -1,6 +1,8 @@
 """Notes on images: how they were made, in every format that has room for them."""
 
 import json
+import os
+import sys
 from datetime import datetime, timedelta
 from importlib.metadata import version
 
@@ -200,6 +202,17 @@ def test_text_that_headers_cannot_hold(tmp_path):
     np.save(path, FRAMES)
     compute("max", path, "-o", tmp_path / "x.tif")
     assert read_notes(tmp_path / "x.tif")["sources"] == [f"{path}, frames 0:12"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux only")
+def test_a_source_whose_name_is_no_text(tmp_path):
+    path = tmp_path / os.fsdecode(b"scan \xff.npy")
+    np.save(path, FRAMES)
+    for name in ("x.h5", "x.nxs", "x.tif"):
+        compute("max", path, "-o", tmp_path / name)
+    with h5py.File(tmp_path / "x.h5") as file:
+        (source,) = file["entry/process/sources"].asstr()[()]
+    assert r"scan \udcff.npy" in source
 
 
 def test_a_header_does_not_name_thousands_of_files():

@@ -156,6 +156,8 @@ def test_lazy_functions_have_none(frames, place):
     [
         ({"restart": True}, TypeError, "restart is for a checkpoint"),
         ({"checkpoint": 3}, TypeError, "checkpoint must be the path of a directory, got 3"),
+        ({"checkpoint": ""}, ValueError, "the path of a directory, got an empty one"),
+        ({"checkpoint": __file__}, NotADirectoryError, "is a file: a checkpoint is a directory"),
     ],
 )
 def test_bad_arguments(frames, options, error, text):
@@ -339,6 +341,18 @@ def test_scratch_data_are_kept(place):
     np.testing.assert_array_equal(image, whole)
     assert len(second.reads) < 800 - 200
     assert not list(place.glob("scratch-*"))
+
+
+def test_rows_of_an_earlier_run_are_no_frames_that_are_read(place):
+    series, options = FakeSeries(Ramp((64, 256)), 800), {"checkpoint": place}
+    with stats.snapshots(series, "median", 8, **options) as shots:
+        done = next(shots).done
+    shots = stats.snapshots(series, "median", 8, **options | {"memory_limit": "16 MiB"})
+    assert (shots.progress.phase, shots.progress.unit) == ("read", "frames")
+    assert (shots.progress.done, shots.progress.total) == (0, 800)
+    assert shots.progress.rows_seen == done
+    *_, last = shots
+    np.testing.assert_array_equal(last.image, stats.median(series).compute())
 
 
 def test_the_log_says_where_it_goes_on(frames, place, caplog):
