@@ -5,6 +5,7 @@ may be lost in a callback, or delayed where that thread runs compiled code. Only
 does so; other programs handle their own signals, and `at_end` and `writing` have no effect.
 """
 
+import atexit
 import importlib
 import os
 import signal
@@ -51,6 +52,17 @@ def is_program() -> bool:
 def at_end(function: Callable[[], object]) -> Callable[[], object]:
     """Have a function called when a signal ends the program, in another thread."""
     _cleaners.append(function)
+    return function
+
+
+def before_exit(function: Callable[[], object]) -> Callable[[], object]:
+    """Have a function called when the interpreter ends, while threads may still be started.
+
+    Functions of `atexit` are called after the executors of Python have ended, which zarr needs.
+    """
+    importlib.import_module("concurrent.futures.thread")  # ends them after what is registered later
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(function)
     return function
 
 

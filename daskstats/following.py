@@ -3,14 +3,16 @@
 import logging
 import os
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Unpack
 
 import numpy as np  # noqa: F401 (for the example)
 
+from . import ending
 from .api import OF_STATISTIC, NamedStatistic, public
 from .arguments import RunOptions, check_number, integer, warn
 from .checkpoints.store import CheckpointStore
@@ -110,6 +112,7 @@ class Followed(Iterator[Snapshot]):
         self._follower, self._images = follower, follower.images()
         self.progress = Arrivals(", ".join(follower.names), follower.total)
         """how far it is"""
+        _open.add(self)
 
     def __repr__(self) -> str:
         progress = self.progress
@@ -147,12 +150,24 @@ class Followed(Iterator[Snapshot]):
     def close(self) -> None:
         """Store the state, if there is a checkpoint, and release everything."""
         self._images.close()
+        _open.discard(self)
 
     def __enter__(self) -> "Followed":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+_open: "weakref.WeakSet[Followed]" = weakref.WeakSet()
+
+
+@ending.before_exit
+def _close_all() -> None:
+    """Close what is open when the interpreter ends."""
+    for followed in list(_open):
+        with suppress(Exception):
+            followed.close()
 
 
 def check_timeout(timeout: object) -> float:
@@ -256,6 +271,12 @@ class Follower:
 
     def _look(self, ended: bool) -> tuple[Source, Snapshot] | None:
         """Return the series of all frames that are written, and its image; None if it is old."""
+        try:
+            return self._newest(ended)
+        finally:  # or a program that opens a file for each frame would be locked out
+            self._files.release()
+
+    def _newest(self, ended: bool) -> tuple[Source, Snapshot] | None:
         series = self._files.look(self._stored or self.total, ended)
         self._problem = self._files.problem
         self._written = 0 if series is None else len(series)
@@ -271,8 +292,6 @@ class Follower:
         except INCOMPLETE as error:
             self._problem = without_traceback(error)
             return None
-        finally:
-            self._files.release()
         if image is None:
             return None
         logger.info("%s: %d frames", image.statistic, image.done)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -256,6 +256,8 @@ def opened(
 ) -> tuple[Source, np.ndarray | None, Validity, Labels | None]:
     """Return the frames of a call, their mask, which values count, and the labels of images."""
     ims, labels = unlabelled(ims, options.get("dim"))
+    if isinstance(options.get("frames"), Iterator):
+        options["frames"] = list(options["frames"])  # they are needed again
     options["dark"] = values_of(options.get("dark"), labels)
     whole, validity = corrected(as_series(ims, options.get("lock", False)), options)
     region = options.get("region")

@@ -84,6 +84,8 @@ def _value(name: str, value: Any) -> JSON:
         return value
     if isinstance(value, slice):
         return str(value)
+    if isinstance(value, set | frozenset):
+        value = sorted(value)
     return _array(np.asarray(value))
 
 

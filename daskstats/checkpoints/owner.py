@@ -70,11 +70,14 @@ class Ownership:
     ------
     CheckpointInUseError
         If a process that may be alive has it; the message says which.
+    FileExistsError
+        If the directory is no checkpoint, and not empty.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self._directory, self._pid = directory, os.getpid()
         directory.mkdir(parents=True, exist_ok=True)
+        _check_no_others(directory)
         self._number = self._claim()
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="daskstats-owner", daemon=True)
@@ -133,9 +136,14 @@ class Ownership:
                 f"no sign of life for {SILENCE:g} s"
             )
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this process made it, and is not a fork of that one."""
+        return self._pid == os.getpid()
+
     def release(self) -> None:
-        """Leave the checkpoint to others. Further calls do nothing."""
-        if self._released.is_set():
+        """Leave the checkpoint to others. Further calls, and those of a fork, do nothing."""
+        if self._released.is_set() or not self.is_here:
             return
         self._released.set()
         path = _path(self._directory, self._number)
@@ -153,6 +161,16 @@ class Ownership:
         while not self._released.wait(SIGN_OF_LIFE):
             with suppress(OSError):
                 os.utime(path)
+
+
+def _check_no_others(directory: Path) -> None:
+    """Refuse a directory with files that are not of a checkpoint, which might be removed."""
+    names = [path.name for path in directory.iterdir() if not path.name.startswith(".")]
+    if names and not any(map(NAME.fullmatch, names)):
+        raise FileExistsError(
+            f"{directory} is no checkpoint, but has {len(names)} files or folders, {min(names)} "
+            f"the first: give a new or an empty directory"
+        )
 
 
 def last_number(directory: Path) -> int:

@@ -72,11 +72,10 @@ class Checkpoint:
         written: bool = False,
     ) -> None:
         self._store, self._identity = CheckpointStore(path), identity
-        self._identify: Callable[[], dict[str, JSON]] = lambda: identity
         self._interval = config.checkpoint_interval()
         self._lock = RLock()
         self._manifest: Manifest | None = None
-        self._latest: Noted | None = None
+        self._latest: tuple[Noted, dict[str, JSON]] | None = None
         self._committed, self._cost = time.monotonic(), 0.0
         with ExitStack() as stack:
             self._owner = Ownership(self._store.directory)
@@ -143,11 +142,12 @@ class Checkpoint:
         again = identify is not None and progress.unit_of_images == "rows"
         if progress.phase == "read" or (progress.done == self.start.done and not again):
             return
+        # The frames may be gone, or others, when the state is stored.
+        identity = self._identity if identify is None else identify()
         with self._lock:
-            self._latest = Noted.of(progress)
+            self._latest = Noted.of(progress), identity
             pause = max(self._interval, self._cost / COMMIT_BUDGET) if self._interval else 0
             ended = identify is None and progress.done == progress.total
-            self._identify = identify or self._identify
             if ended or time.monotonic() - self._committed >= pause:
                 self.commit()
 
@@ -158,14 +158,16 @@ class Checkpoint:
                 return
             began = time.monotonic()
             self._owner.check()
-            self._manifest = self._store.commit(*self._next(self._latest))
+            self._manifest = self._store.commit(*self._next(*self._latest))
             self._latest = None
             self._committed = time.monotonic()
             self._cost = self._committed - began
 
-    def _next(self, noted: "Noted") -> tuple[Manifest, dict[str, np.ndarray]]:
+    def _next(
+        self, noted: "Noted", identity: dict[str, JSON]
+    ) -> tuple[Manifest, dict[str, np.ndarray]]:
         """Return the manifest with one more generation, and its arrays."""
-        progress, identity = noted.progress, self._identify()
+        progress = noted.progress
         older = self._manifest.generations if self._manifest else ()
         number = older[0].number + 1 if older else 1
         generation = Generation(number, noted.done, progress.total, noted.nbytes, arrays=())
@@ -177,7 +179,12 @@ class Checkpoint:
         return Manifest(identity, *names, (generation, *older)), noted.arrays()
 
     def end(self) -> None:
-        """Commit the state, and leave the checkpoint to others. Further calls do nothing."""
+        """Commit the state, and leave the checkpoint to others.
+
+        Further calls, and those of a fork, do nothing.
+        """
+        if not self._owner.is_here:
+            return
         try:
             self.commit()
             if self._manifest is not None and self._manifest.newest.is_last:
@@ -214,6 +221,7 @@ class Noted:
 _running: "weakref.WeakSet[Checkpoint]" = weakref.WeakSet()
 
 
+@ending.before_exit
 @ending.at_end
 def _end_all() -> None:
     """Commit the states of all runs of the program, which a signal ends."""

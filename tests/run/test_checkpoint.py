@@ -3,6 +3,8 @@
 import gc
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -163,6 +165,69 @@ def test_lazy_functions_have_none(frames, place):
 def test_bad_arguments(frames, options, error, text):
     with pytest.raises(error, match=text):
         stats.average_iter(frames, 3, **options)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("names", [["1/a"], ["frames/a", "scratch-a/b"], ["manifest.json"], ["3"]])
+def test_files_of_others_are_not_removed(frames, place, names, restart):
+    for name in names:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("precious")
+    with pytest.raises(FileExistsError, match="is no checkpoint, but has . files or folders"):
+        stats.max_iter(frames, 3, checkpoint=place, restart=restart)
+    assert all((place / name).read_text() == "precious" for name in names)
+    assert sum(each.is_file() for each in place.rglob("*")) == len(names)
+
+
+@pytest.mark.parametrize("name", ["invalid", "frames"])
+def test_arguments_that_are_no_arrays(frames, place, name):
+    options = {"invalid": {0, 1}} if name == "invalid" else {"frames": iter([5, 1, 3])}
+    expected = stats.max(frames, fill_value=0, invalid={0, 1}).compute()
+    if "frames" in options:
+        expected = frames[[5, 1, 3]].max(axis=0)
+    *_, image = stats.max_iter(frames, 3, checkpoint=place, fill_value=0, **options)
+    np.testing.assert_array_equal(image, expected)
+    assert stats.load_checkpoint(place).done == (3 if "frames" in options else 60)
+
+
+HELD = """
+import sys, numpy as np, daskstats as stats
+frames = np.arange(60 * 8 * 8).reshape(60, 8, 8).astype("u2")
+if sys.argv[2] == "follow":
+    np.save("scan.npy", frames)
+    it = stats.follow("scan.npy", "max", 80, timeout=30, checkpoint="place")
+else:
+    it = stats.max_iter(frames, 20, checkpoint="place")
+for image in it:
+    if sys.argv[1] == "error":
+        raise KeyError
+    break
+"""
+
+
+@pytest.mark.parametrize("how", ["error", "exit"])
+@pytest.mark.parametrize("call", ["iterate", "follow"])
+def test_an_iterator_that_has_a_name_at_exit(tmp_path, how, call):
+    command = [sys.executable, "-c", HELD, how, call]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    said = [line for line in found.stderr.splitlines() if line]
+    assert (said[-1] == "KeyError") if how == "error" else not said, found.stderr
+    assert "Exception ignored" not in found.stderr
+    assert stats.load_checkpoint(tmp_path / "place").done == (60 if call == "follow" else 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_fork_leaves_it_to_its_parent(frames, place):
+    with stats.max_iter(frames, 20, checkpoint=place) as images:
+        next(images)
+        child = os.fork()
+        if not child:
+            images._checkpoint.end()
+            os._exit(0)
+        os.waitpid(child, 0)
+        with pytest.raises(CheckpointInUseError):
+            stats.max_iter(frames, 20, checkpoint=place)
 
 
 def test_other_calls_are_refused(frames, place):
@@ -346,12 +411,13 @@ def test_scratch_data_are_kept(place):
 def test_rows_of_an_earlier_run_are_no_frames_that_are_read(place):
     series, options = FakeSeries(Ramp((64, 256)), 800), {"checkpoint": place}
     with stats.snapshots(series, "median", 8, **options) as shots:
-        done = next(shots).done
-    shots = stats.snapshots(series, "median", 8, **options | {"memory_limit": "16 MiB"})
-    assert (shots.progress.phase, shots.progress.unit) == ("read", "frames")
-    assert (shots.progress.done, shots.progress.total) == (0, 800)
-    assert shots.progress.rows_seen == done
-    *_, last = shots
+        done = next(shot.done for shot in shots if shot.phase == "compute")
+    with stats.snapshots(series, "median", 8, **options | {"memory_limit": "16 MiB"}) as shots:
+        progress = shots.progress
+        assert (progress.phase, progress.unit) == ("read", "frames")
+        assert (progress.done, progress.total) == (0, 800)
+        assert progress.rows_seen == done
+        *_, last = shots
     np.testing.assert_array_equal(last.image, stats.median(series).compute())
 
 
