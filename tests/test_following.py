@@ -168,6 +168,44 @@ def test_a_file_is_closed_after_a_look_that_counts_no_more_frames(tmp_path):
     assert counts == [4, 4, 4, 8, 12]
 
 
+def test_a_file_that_is_opened_for_each_frame(tmp_path):
+    """Whenever there is no new frame, the program that writes may open it."""
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=frames(1), maxshape=(None, *SHAPE), chunks=(1, *SHAPE))
+
+    def write():
+        with h5py.File(path, "a") as file:
+            count = len(file["x"])
+            file["x"].resize(count + 1, axis=0)
+            file["x"][count] = frame(count)
+
+    with stats.follow(path, "max", 5, timeout=5) as images:
+        images.on_wait = write
+        *_, last = images
+    np.testing.assert_array_equal(last.image, frames(5).max(axis=0))
+
+
+@pytest.mark.parametrize("statistic", ["max", "median"])
+def test_a_file_that_has_grown_when_the_iterator_is_closed(tmp_path, statistic):
+    """The state that is stored is of the frames that were there."""
+    path, place = tmp_path / "scan.npy", tmp_path / "place"
+
+    def write(count):
+        np.save(tmp_path / "new.npy", frames(count))
+        (tmp_path / "new.npy").replace(path)
+
+    write(10)
+    images = stats.follow(path, statistic, 40, timeout=5, checkpoint=place)
+    next(images)
+    write(12)
+    images.close()
+    assert stats.load_checkpoint(place).done == (10 if statistic == "max" else SHAPE[0])
+    write(40)
+    *_, last = stats.follow(path, statistic, 40, timeout=5, checkpoint=place)
+    np.testing.assert_array_equal(last.image, getattr(stats, statistic)(frames(40)).compute())
+
+
 def test_files_appear_in_natural_order(tmp_path):
     files, place = GrowingFiles(str(tmp_path / "*.tif")), tmp_path
     assert files.look() is None
