@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ..formats.writing import OutputFile, remove, sync
+from ..formats.writing import DISK, OutputFile, disk_error, remove, sync
 from ..packages import load
 from .manifest import (
     JSON,
@@ -83,9 +83,15 @@ class CheckpointStore:
         number = manifest.newest.number
         place = self.directory / f"{number}"
         remove(place)  # of a process that was killed before its manifest was in place
-        place.mkdir(parents=True)
-        saved = [_write(place / f"{k}", *each) for k, each in enumerate(arrays.items())]
-        _sync_tree(place)
+        try:
+            place.mkdir(parents=True)
+            saved = [_write(place / f"{k}", *each) for k, each in enumerate(arrays.items())]
+            _sync_tree(place)
+        except OSError as error:
+            if error.errno not in DISK:
+                raise
+            remove(place)
+            raise disk_error(error, self.directory, self.directory) from error
         newest = replace(manifest.newest, arrays=tuple(saved))
         kept = (newest, *manifest.generations[1:KEPT_GENERATIONS])
         manifest = replace(manifest, generations=kept)
@@ -150,6 +156,24 @@ class CheckpointStore:
             remove(self.directory / name)
         if self.directory.is_dir():
             self._remove_others(set())
+
+
+def check_storable(state: Mapping[str, np.ndarray]) -> None:
+    """Refuse a state that cannot be stored.
+
+    Raises
+    ------
+    TypeError
+        If an array of it is not of numbers of at most 64 bits, or empty.
+    """
+    for name, array in state.items():
+        found = np.asarray(array)
+        number = found.dtype.itemsize <= (16 if found.dtype.kind == "c" else 8)
+        if found.dtype.kind not in "biufc" or not number or not found.size:
+            raise TypeError(
+                f"a checkpoint holds arrays of numbers of at most 64 bits, and {name!r} of the "
+                f"state has shape {found.shape} and dtype {found.dtype}: leave checkpoint out"
+            )
 
 
 def _write(place: Path, name: str, array: np.ndarray) -> SavedArray:

@@ -69,14 +69,15 @@ def replacing(path: Path, check: Callable[[Path], object]) -> Iterator[Path]:
             _put(temporary, target)
     except OSError as error:
         if error.errno in DISK:
-            raise _disk_error(error, path, target.parent) from error
+            raise disk_error(error, path, target.parent) from error
         raise
     finally:
         remove(temporary)
         _own.discard(temporary)
 
 
-def _disk_error(error: OSError, path: Path, place: Path) -> OSError:
+def disk_error(error: OSError, path: Path, place: Path) -> OSError:
+    """Return an error that names a file, the reason that it was not written, and a way out."""
     reason = os.strerror(error.errno or 0)
     if error.errno == errno.ENOSPC:
         with suppress(OSError):

@@ -16,7 +16,7 @@ from ..arguments import warn
 from ..checkpoints.identity import OtherCallError, check_same
 from ..checkpoints.manifest import JSON, DamagedCheckpointError, Generation, Manifest
 from ..checkpoints.owner import Ownership
-from ..checkpoints.store import CheckpointStore
+from ..checkpoints.store import CheckpointStore, check_storable
 from ..graph.build import Start, Work
 from ..series.base import Source
 from ..statistics import State
@@ -142,6 +142,8 @@ class Checkpoint:
         again = identify is not None and progress.unit_of_images == "rows"
         if progress.phase == "read" or (progress.done == self.start.done and not again):
             return
+        if progress.unit_of_images == "frames":
+            check_storable(progress.state or {})
         # The frames may be gone, or others, when the state is stored.
         identity = self._identity if identify is None else identify()
         with self._lock:

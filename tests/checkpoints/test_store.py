@@ -1,5 +1,6 @@
 """Generations on disk: whole or not there, and never read if anything differs."""
 
+import errno
 import json
 import os
 import random
@@ -55,6 +56,17 @@ def test_arrays_come_back(tmp_path):
     assert list(store.read(manifest.newest, ["state sum"])) == ["state sum"]
     store.clear()
     assert store.manifest() is None
+    assert list((tmp_path / "c").iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_generation(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = CheckpointStore(tmp_path / "c")
+    monkeypatch.setattr("daskstats.checkpoints.store._write", full)
+    with pytest.raises(OSError, match=r"/c cannot be written: .* are free in .*make room"):
+        store.commit(manifest_of(1), STATE)
     assert list((tmp_path / "c").iterdir()) == []
 
 

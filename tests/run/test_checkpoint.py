@@ -190,6 +190,28 @@ def test_arguments_that_are_no_arrays(frames, place, name):
     assert stats.load_checkpoint(place).done == (3 if "frames" in options else 60)
 
 
+@pytest.mark.parametrize(
+    "array", [np.zeros(0), np.array("abc"), np.zeros(2, "M8[s]"), np.zeros(1, object)], ids=str
+)
+def test_a_state_that_cannot_be_stored(frames, place, array):
+    """It is refused at the first step, not when the run is to be continued."""
+
+    def chunk(pieces, start):
+        blocks = [block.max(axis=0) for piece in pieces for block in piece]
+        return {"max": np.max(blocks, axis=0), "other": array}
+
+    def finalize(state, image):
+        image[...] = state["max"]
+
+    def combine(first, second):
+        return {"max": np.maximum(first["max"], second["max"]), "other": array}
+
+    statistic = stats.Statistic("own", chunk, combine, finalize, state_nbytes=24)
+    refused = pytest.raises(TypeError, match="'other' of the state has shape")
+    with stats.snapshots(frames, statistic, 4, checkpoint=place) as images, refused:
+        next(images)
+
+
 HELD = """
 import sys, numpy as np, daskstats as stats
 frames = np.arange(60 * 8 * 8).reshape(60, 8, 8).astype("u2")
