@@ -60,7 +60,8 @@ def before_exit(function: Callable[[], object]) -> Callable[[], object]:
 
     Functions of `atexit` are called after the executors of Python have ended, which zarr needs.
     """
-    importlib.import_module("concurrent.futures.thread")  # ends them after what is registered later
+    # The last function registered is called first: the one that ends executors has to be there.
+    importlib.import_module("concurrent.futures.thread")
     register = getattr(threading, "_register_atexit", atexit.register)
     register(function)
     return function

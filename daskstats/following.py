@@ -164,7 +164,7 @@ _open: "weakref.WeakSet[Followed]" = weakref.WeakSet()
 
 @ending.before_exit
 def _close_all() -> None:
-    """Close what is open when the interpreter ends."""
+    """Close all iterators that are open when the interpreter ends."""
     for followed in list(_open):
         with suppress(Exception):
             followed.close()

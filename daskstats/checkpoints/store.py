@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ..formats.writing import DISK, OutputFile, disk_error, remove, sync
+from ..formats.writing import OutputFile, naming_disk_errors, remove, sync
 from ..packages import load
 from .manifest import (
     JSON,
@@ -83,15 +83,14 @@ class CheckpointStore:
         number = manifest.newest.number
         place = self.directory / f"{number}"
         remove(place)  # of a process that was killed before its manifest was in place
-        try:
-            place.mkdir(parents=True)
-            saved = [_write(place / f"{k}", *each) for k, each in enumerate(arrays.items())]
-            _sync_tree(place)
-        except OSError as error:
-            if error.errno not in DISK:
+        with naming_disk_errors(self.directory, self.directory):
+            try:
+                place.mkdir(parents=True)
+                saved = [_write(place / f"{k}", *each) for k, each in enumerate(arrays.items())]
+                _sync_tree(place)
+            except OSError:
+                remove(place)  # it would fill the disk further
                 raise
-            remove(place)
-            raise disk_error(error, self.directory, self.directory) from error
         newest = replace(manifest.newest, arrays=tuple(saved))
         kept = (newest, *manifest.generations[1:KEPT_GENERATIONS])
         manifest = replace(manifest, generations=kept)

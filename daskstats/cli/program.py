@@ -86,7 +86,7 @@ def print_line(message: str) -> None:
 
 
 def _flush() -> None:
-    """Write what was printed, unless stdout is closed."""
+    """Flush stdout, unless it is closed."""
     if sys.stdout is not None:
         sys.stdout.flush()
 

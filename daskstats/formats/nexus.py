@@ -111,12 +111,11 @@ def _add_process(entry: h5py.Group, name: str, notes: Facts) -> None:
     if notes:
         group = _new_group(entry, name, "NXprocess")
         for key, value in notes.items():
-            texts = [_utf8(value)] if isinstance(value, str) else list(map(_utf8, value))
-            group[key] = texts[0] if isinstance(value, str) else texts
+            group[key] = _utf8(value) if isinstance(value, str) else [*map(_utf8, value)]
 
 
 def _utf8(text: str) -> str:
-    """Escape the bytes of names of files that are no UTF-8."""
+    """Return a text with the bytes escaped that are not UTF-8, as names of files may have."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

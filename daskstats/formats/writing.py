@@ -63,21 +63,28 @@ def replacing(path: Path, check: Callable[[Path], object]) -> Iterator[Path]:
     temporary = target.with_name(f"{PREFIX}{processes.unique_name()}{path.suffix.lower()}")
     _own.add(temporary)
     try:
-        yield temporary
-        check(path)
-        with ending.writing:
-            _put(temporary, target)
-    except OSError as error:
-        if error.errno in DISK:
-            raise disk_error(error, path, target.parent) from error
-        raise
+        with naming_disk_errors(path, target.parent):
+            yield temporary
+            check(path)
+            with ending.writing:
+                _put(temporary, target)
     finally:
         remove(temporary)
         _own.discard(temporary)
 
 
-def disk_error(error: OSError, path: Path, place: Path) -> OSError:
-    """Return an error that names a file, the reason that it was not written, and a way out."""
+@contextmanager
+def naming_disk_errors(path: Path, place: Path) -> Iterator[None]:
+    """Turn an error of the disk into one that names the output, the reason and a way out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK:
+            raise _disk_error(error, path, place) from error
+        raise
+
+
+def _disk_error(error: OSError, path: Path, place: Path) -> OSError:
     reason = os.strerror(error.errno or 0)
     if error.errno == errno.ENOSPC:
         with suppress(OSError):
