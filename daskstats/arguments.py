@@ -201,6 +201,12 @@ def integer(value: object, name: str) -> int:
     raise TypeError(f"{name} must be an integer, got {shown(value)}")
 
 
+def check_bool(value: object, name: str) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
 def check_number(value: object, name: str, expected: str = "a number") -> float:
     """Return a Python int or float for any real number except a bool.
 

@@ -134,7 +134,11 @@ def _leave_order() -> None:
 
 
 def _raise_exit(number: int, frame: object) -> None:
-    raise SystemExit(exit_code(number))
+    if _in_order:
+        raise SystemExit(exit_code(number))
+    # The last call has ended in another thread, which could not give the signals back.
+    _leave_order()
+    os.kill(os.getpid(), number)
 
 
 def shield_children() -> None:

@@ -5,7 +5,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Unpack
@@ -166,8 +166,10 @@ _open: "weakref.WeakSet[Followed]" = weakref.WeakSet()
 def _close_all() -> None:
     """Close all iterators that are open when the interpreter ends."""
     for followed in list(_open):
-        with suppress(Exception):
+        try:
             followed.close()
+        except Exception as error:
+            logger.warning("an iterator was not closed at exit: %s", error)
 
 
 def check_timeout(timeout: object) -> float:

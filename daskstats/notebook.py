@@ -9,7 +9,7 @@ from typing import Generic, TypeVar, Unpack, cast, overload
 import numpy as np
 
 from .api import OF_STATISTIC, NamedStatistic, public
-from .arguments import ImageSeries, RunOptions
+from .arguments import ImageSeries, RunOptions, check_number
 from .following import Followed
 from .pictures import CONTRAST, SIZE, in_a_row, palette, planes
 from .planning.steps import STEPS, AtMost
@@ -68,9 +68,10 @@ class Look:
             If contrast, cmap or size are none.
         """
         try:
-            low, high = self.contrast[0], self.contrast[1]
-            good = len(self.contrast) == 2 and 0 <= low < high <= 100
-        except (TypeError, IndexError):
+            edges = [self.contrast[place] for place in range(len(self.contrast))]
+            low, high = (check_number(edge, "contrast") for edge in edges)
+            good = 0 <= low < high <= 100
+        except (TypeError, ValueError, LookupError):
             good = False
         if not good:
             raise ValueError(

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, Unpack
 import numpy as np
 from dask.array import Array
 
-from .arguments import Options, RunOptions, count_frames, warn
+from .arguments import Options, RunOptions, check_bool, count_frames, warn
 from .checkpoints.identity import identity_of
 from .checkpoints.manifest import JSON
 from .formats.inputs import read_image, read_mask
@@ -152,7 +152,8 @@ class Reduction:
 
     def open_checkpoint(self, written: bool = False) -> Checkpoint | None:
         """Open the checkpoint of the call, if it has one; the series may be written meanwhile."""
-        path, restart = self.options.get("checkpoint"), self.options.get("restart", False)
+        path = self.options.get("checkpoint")
+        restart = check_bool(self.options.get("restart", False), "restart")
         if path is None:
             if restart:
                 raise TypeError("restart is for a checkpoint, and the call has none")

@@ -137,6 +137,25 @@ def test_signals_are_given_back(rng, tmp_path):
                 signal.signal(number, action)
 
 
+CLOSED_ELSEWHERE = """
+import os, signal, threading, time
+import numpy as np, daskstats as stats
+images = stats.max_iter(np.zeros((4, 3, 4), "u2"), 2, checkpoint="place")
+next(images)
+closing = threading.Thread(target=images.close)
+closing.start()
+closing.join()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(60)
+"""
+
+
+def test_a_signal_after_another_thread_has_closed_the_iterator(tmp_path):
+    """Only the main thread can give signals back; the program ends as if that had been done."""
+    command = [sys.executable, "-c", CLOSED_ELSEWHERE]
+    assert subprocess.run(command, cwd=tmp_path, timeout=50).returncode == -signal.SIGTERM
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_the_command_line(tmp_path, name):
     """A scheduler tells the end of the wall time; the same command goes on in the next job."""

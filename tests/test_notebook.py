@@ -300,6 +300,8 @@ def test_errors_end_the_view_and_go_on(views):
         ({"contrast": (1, float("nan"))}, "contrast"),
         ({"contrast": ("1", "99")}, "contrast"),
         ({"contrast": (1, 50, 99)}, "contrast"),
+        ({"contrast": np.ones((2, 2))}, "contrast"),
+        ({"contrast": {1, 99}}, "contrast"),
         ({"cmap": ["gray"]}, r"cmap must be one of.*\['gray'\]"),
         ({"size": 7.5}, "size must be 1 to 2048 pixels, got 7.5"),
         ({"size": "large"}, "size must be 1 to 2048 pixels, got 'large'"),

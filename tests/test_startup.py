@@ -60,6 +60,8 @@ def test_settings_are_known_from_the_import_on():
         ("max scan.npy -o none/a.npy", "there is no directory"),
         ("max scan.npy -o a.npy --workers 2 --scheduler threads", "exclude each other"),
         ("max scan.npy -o a.npy --scheduler-file none", "there is no scheduler file"),
+        ("max scan.npy -o a.npy --scheduler-file scan.npy", "scan.npy was not written by a sch"),
+        ("max scan.npy -o a.npy --scheduler-file list.json", "list.json was not written by a sch"),
         ("aggregate scan.npy -o a.h5 --stats max,mode", "there is no statistic 'mode'"),
         ("aggregate scan.npy -o a.tif --stats max", "holds one image only"),
         ("warm --stats mode", "there is no statistic 'mode'"),
@@ -70,6 +72,7 @@ def test_settings_are_known_from_the_import_on():
 )
 def test_help_and_wrong_usage_import_nothing_heavy(tmp_path, arguments, words):
     (tmp_path / "scan.npy").write_bytes(b"no array")
+    (tmp_path / "list.json").write_text("[1]")
     modules, said = imported("-m", "daskstats", *arguments.split(), cwd=tmp_path)
     assert "daskstats.cli.commands" in modules
     assert not modules & HEAVY

@@ -102,12 +102,12 @@ class Ownership:
         """Make the file with a number, whole at once; return whether this process did."""
         path, text = _path(self._directory, number), json.dumps(_this_owner())
         part = _temporary(path)
-        part.write_text(text)
         try:
+            part.write_text(text)
             os.link(part, path)
         except FileExistsError:
             return False
-        except OSError:  # there are file systems without links
+        except OSError:  # there are file systems without links, and full ones, where this fails too
             return _write_new(path, text)
         finally:
             part.unlink(missing_ok=True)

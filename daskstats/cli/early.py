@@ -1,5 +1,6 @@
 """Faults of a call that are found before anything is imported that takes long."""
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,6 +26,8 @@ def check_arguments(inputs: Iterable[str], options: Given) -> None:
     file = options["scheduler_file"]
     if file and not Path(file).is_file():
         raise FileNotFoundError(f"there is no scheduler file {file}")
+    if file and not _has_address(file):
+        raise ValueError(f"{file} was not written by a scheduler of dask: it has no address")
     for name in IMAGES:
         if options.get(name) is not None:
             check_file(options[name], name)
@@ -34,6 +37,15 @@ def check_arguments(inputs: Iterable[str], options: Given) -> None:
         return
     for text in inputs:
         check_file(text, "file")
+
+
+def _has_address(file: str) -> bool:
+    """Whether a file tells the address of a scheduler."""
+    try:
+        content = json.loads(Path(file).read_bytes())
+    except ValueError:
+        return False
+    return isinstance(content, dict) and isinstance(content.get("address"), str)
 
 
 def check_followed(inputs: list[str], options: Given) -> None:

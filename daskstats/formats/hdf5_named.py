@@ -55,10 +55,7 @@ def find_named(group: h5py.Group, name: str, path: Path) -> Choice:
 def _in_group(group: h5py.Group, name: str, path: Path) -> Choice:
     """Return the series in a group that was named."""
     base = "/" + name.strip("/")
-    try:
-        return find_datasets(group, path, base if base != "/" else "")
-    except ValueError as error:
-        raise ValueError(f"{path} has no dataset {name!r}: {error}") from None
+    return find_datasets(group, path, base if base != "/" else "")
 
 
 def _matching(group: h5py.Group, pattern: str, path: Path) -> Choice:

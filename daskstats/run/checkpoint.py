@@ -1,9 +1,10 @@
 """Checkpoints: the state of a run is stored now and then, and a later run continues from it."""
 
+import logging
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -21,6 +22,8 @@ from ..graph.build import Start, Work
 from ..series.base import Source
 from ..statistics import State
 from .progress import Progress, Snapshot
+
+logger = logging.getLogger("daskstats")
 
 # The part of the time that committing may take, unless the interval is 0.
 COMMIT_BUDGET = 0.02
@@ -183,9 +186,9 @@ class Checkpoint:
     def end(self) -> None:
         """Commit the state, and leave the checkpoint to others.
 
-        Further calls, and those of a fork, do nothing.
+        Further calls, and those of a fork, do nothing, also after an error.
         """
-        if not self._owner.is_here:
+        if self not in _running or not self._owner.is_here:
             return
         try:
             self.commit()
@@ -226,10 +229,12 @@ _running: "weakref.WeakSet[Checkpoint]" = weakref.WeakSet()
 @ending.before_exit
 @ending.at_end
 def _end_all() -> None:
-    """Commit the states of all runs of the program, which a signal ends."""
+    """Commit the states of all runs of the program, which ends."""
     for checkpoint in list(_running):
-        with suppress(Exception):
+        try:
             checkpoint.end()
+        except Exception as error:
+            logger.warning("the last state of %s is not stored: %s", checkpoint.directory, error)
 
 
 def read_newest(

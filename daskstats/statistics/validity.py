@@ -6,7 +6,7 @@ from math import ceil, floor, inf, isfinite
 
 import numpy as np
 
-from ..arguments import check_number
+from ..arguments import check_bool, check_number
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ def check_validity(
     >>> check_validity([-1, -2, float("nan")], saturation=1e6)
     Validity(invalid=(-2, -1), saturation=1000000.0, skipna=True)
     """
-    if not isinstance(skipna, bool | np.bool_):
-        raise TypeError(f"skipna must be True or False, got {skipna!r}")
+    leaves_nan_out = check_bool(skipna, "skipna")
     values: Iterable[object] = () if invalid is None else (invalid,)
     if isinstance(invalid, list | tuple | set | frozenset | range | np.ndarray):
         values = np.atleast_1d(invalid) if isinstance(invalid, np.ndarray) else invalid
@@ -70,7 +69,7 @@ def check_validity(
     limit = None if saturation is None else check_number(saturation, "saturation")
     if limit != limit:
         raise ValueError("saturation must be a number, got nan: NaN is left out by skipna")
-    return Validity(tuple(finite), limit, bool(skipna) or len(finite) < len(numbers))
+    return Validity(tuple(finite), limit, leaves_nan_out or len(finite) < len(numbers))
 
 
 def left_out(validity: Validity, values: np.ndarray) -> np.ndarray:

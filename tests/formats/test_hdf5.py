@@ -147,7 +147,7 @@ def test_file_without_images(tmp_path):
         file.create_group("empty/inner")
     with pytest.raises(ValueError, match="dimensions: it is empty$"):
         as_series(path)
-    with pytest.raises(ValueError, match=r"has no dataset '/empty'.*::/empty has no.*is empty$"):
+    with pytest.raises(ValueError, match=r"scan\.h5::/empty has no.*is empty$"):
         as_series(f"{path}::/empty")
 
 

@@ -238,6 +238,28 @@ def test_an_iterator_that_has_a_name_at_exit(tmp_path, how, call):
     assert stats.load_checkpoint(tmp_path / "place").done == (60 if call == "follow" else 3)
 
 
+def test_a_state_that_is_lost_at_exit_is_told(tmp_path):
+    lost = (
+        "from daskstats.checkpoints.store import CheckpointStore\n"
+        "def full(*_):\n    raise OSError('no space is left')\n"
+        "CheckpointStore.commit = full\n"
+    )
+    command = [sys.executable, "-c", HELD + lost, "exit", "iterate"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    place = tmp_path.resolve() / "place"
+    said = f"the last state of {place} is not stored: no space is left"
+    assert found.stderr.strip().splitlines() == [said]
+
+
+@pytest.mark.parametrize("restart", ["no", 0, 3])
+def test_restart_is_a_bool(frames, place, restart):
+    """Any other value would remove a state, or keep one, by mistake."""
+    run(frames, "max", stop_after=2, checkpoint=place)
+    with pytest.raises(TypeError, match="restart must be True or False"):
+        stats.max_iter(frames, 6, checkpoint=place, restart=restart)
+    assert stats.load_checkpoint(place).done == 20
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_a_fork_leaves_it_to_its_parent(frames, place):
