@@ -4,7 +4,7 @@ import operator
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
 from math import inf, isinf
@@ -149,21 +149,42 @@ def _check_indices(frames: object, count: int) -> np.ndarray:
     return np.where(array < 0, array + count, array)
 
 
+def runs(numbers: np.ndarray) -> Iterator[Span]:
+    """Yield (first, end) of numbers that follow one another.
+
+    >>> list(runs(np.array([3, 4, 5, 0, 0])))
+    [(3, 6), (0, 1), (0, 1)]
+    """
+    for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
+        if run.size:
+            yield int(run[0]), int(run[-1]) + 1
+
+
+def as_slice(frames: Sequence[int] | np.ndarray) -> slice | None:
+    """Return indices of frames as a slice, if their steps are equal.
+
+    >>> as_slice(np.array([5, 3, 1])), as_slice(np.array([0, 0])), as_slice(np.array([4]))
+    (slice(5, 0, -2), None, slice(4, 5, 1))
+    """
+    first, last = int(frames[0]), int(frames[-1])
+    step = int(frames[1]) - first if len(frames) > 1 else 1
+    if step == 0 or not (isinstance(frames, range) or (np.diff(frames) == step).all()):
+        return None
+    end = last + (1 if step > 0 else -1)
+    return slice(first, end if end >= 0 else None, step)
+
+
 def frames_text(frames: Sequence[int] | np.ndarray) -> str:
     """Return indices of frames as slices.
 
     >>> frames_text(range(10, 200, 5)), frames_text([5, 3, 1]), frames_text([3, 4, 9])
     ('10:196:5', '5:0:-2', '3:5,9:10')
     """
-    if not isinstance(frames, range):
-        steps = np.diff(frames)
-        if (steps.size > 1 and (steps != steps[0]).any()) or (steps == 0).any():
-            runs = np.split(frames, np.flatnonzero(steps != 1) + 1)
-            return ",".join(f"{run[0]}:{run[-1] + 1}" for run in runs)
-    first, last = int(frames[0]), int(frames[-1])
-    step = int(frames[1]) - first if len(frames) > 1 else 1
-    end = last + (1 if step > 0 else -1)
-    return f"{first}:{end if end >= 0 else ''}" + (f":{step}" if step != 1 else "")
+    found = as_slice(frames)
+    if found is None:
+        return ",".join(f"{first}:{end}" for first, end in runs(np.asarray(frames)))
+    end = "" if found.stop is None else found.stop
+    return f"{found.start}:{end}" + (f":{found.step}" if found.step != 1 else "")
 
 
 def check_region(region: tuple[Span, Span] | None, shape: tuple[int, int]) -> tuple[Span, Span]:

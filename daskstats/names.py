@@ -35,6 +35,13 @@ SIMULATED = (".h5", ".hdf5", ".npy", ".npz", ".zarr")
 DTYPES = ("uint8", "uint16", "uint32", "int32", "float32")
 
 
+# Keywords that select frames, pixels and values, and those that may name the file of an image.
+SELECTION = (
+    *("frames", "region", "mask", "invalid", "saturation", "skipna", "fill_value", "dark", "flip"),
+)
+IMAGES = ("mask", "dark")
+
+
 def check_statistic(name: object) -> str:
     """Return the name of a statistic, or refuse another one.
 

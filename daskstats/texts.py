@@ -1,4 +1,4 @@
-"""How errors show values."""
+"""How errors show values, and how people type slices."""
 
 from math import log10
 
@@ -21,3 +21,15 @@ def shown(value: object) -> str:
     except ValueError:
         return f"a {type(value).__name__} of too many digits"
     return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}..."
+
+
+def frame_slice(text: str) -> slice:
+    """Return the slice for START:STOP[:STEP].
+
+    >>> frame_slice("10:200:5"), frame_slice("-20:")
+    (slice(10, 200, 5), slice(-20, None, None))
+    """
+    parts = [int(part) if part.strip() else None for part in text.split(":")]
+    if len(parts) not in (2, 3) or parts[2:] == [0]:
+        raise ValueError(text)
+    return slice(*parts)

@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 from contextlib import suppress
-from typing import Protocol
 
 import click
 
@@ -23,11 +22,14 @@ FAILED = "#d32f2f"
 log = logging.getLogger("daskstats")
 
 
-class View(Protocol):
-    """A place where progress is shown."""
+class View:
+    """A place where progress is shown; this one shows nothing."""
 
-    pictures: bool
+    pictures = False
     """whether it shows images"""
+
+    def __init__(self, status: Status) -> None:
+        pass
 
     def show(self, status: Status, figures: str) -> None:
         """Show how far the run is."""
@@ -36,63 +38,40 @@ class View(Protocol):
         """Show how the run has ended."""
 
 
-class Page:
-    """HTML, and the same as text."""
-
-    def __init__(self, markup: str, text: str) -> None:
-        self.markup, self.text = markup, text
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
-        return {"text/html": self.markup, "text/plain": self.text}
-
-
-class NotebookView:
+class NotebookView(View):
     """One output of a notebook cell, replaced in place."""
 
     pictures = True
 
     def __init__(self, status: Status) -> None:
         display = load("IPython.display").display
-        self._handle = display(self._page(status.line(), 0, "running", ""), display_id=True)
+        self._handle = display(
+            self._page(status.line(), 0, "running", ""), raw=True, display_id=True
+        )
 
     def show(self, status: Status, figures: str) -> None:
-        self._handle.update(self._page(status.line(), status.fraction, "running", figures))
+        self._handle.update(
+            self._page(status.line(), status.fraction, "running", figures), raw=True
+        )
 
     def end(self, status: Status, figures: str, state: str) -> None:
         text = status.closing_line(state)
-        self._handle.update(self._page(text, status.fraction, state, figures))
+        self._handle.update(self._page(text, status.fraction, state, figures), raw=True)
 
-    def _page(self, text: str, fraction: float, state: str, figures: str) -> Page:
+    def _page(self, text: str, fraction: float, state: str, figures: str) -> dict[str, str]:
         bar = f"width:{100 * fraction:.1f}%;height:6px;background:{COLOURS.get(state, FAILED)}"
-        return Page(
+        page = (
             f'<div class="daskstats-watch" data-state="{html.escape(state)}" '
             f'style="font:13px sans-serif;max-width:1200px">'
             f'<div style="background:#e0e0e0;height:6px;margin:4px 0"><div style="{bar}"></div>'
             f'</div><div style="margin:4px 0">{html.escape(text)}</div>'
-            f"{figures}</div>",
-            text,
+            f"{figures}</div>"
         )
+        return {"text/html": page, "text/plain": text}
 
 
-class HiddenView:
-    """Nothing at all."""
-
-    pictures = False
-
-    def __init__(self, status: Status) -> None:
-        pass
-
-    def show(self, status: Status, figures: str) -> None:
-        pass
-
-    def end(self, status: Status, figures: str, state: str) -> None:
-        pass
-
-
-class TerminalView:
+class TerminalView(View):
     """A progress bar on stderr."""
-
-    pictures = False
 
     def __init__(self, status: Status) -> None:
         self._bar = click.progressbar(
@@ -129,7 +108,7 @@ def _or_nothing(line: str | None) -> str:
     return line or ""
 
 
-class LogView:
+class LogView(View):
     """Lines in the log, or on stderr where nobody has configured the log.
 
     Parameters
@@ -138,8 +117,6 @@ class LogView:
     closing : bool
         Whether there is a line at the end, also after a short time.
     """
-
-    pictures = False
 
     def __init__(self, status: Status, closing: bool = True) -> None:
         self._next, self._closing = time.monotonic() + LOG_INTERVAL, closing

@@ -13,6 +13,8 @@ import numpy as np
 from dask.base import tokenize
 
 from ..formats.inputs import read_image
+from ..formats.placed import file_state
+from ..names import IMAGES, SELECTION
 from ..series.base import Source
 from ..series.files import fingerprint
 from ..statistics import Statistic
@@ -20,13 +22,7 @@ from ..texts import shown
 from .manifest import JSON, digest_of
 
 # The keywords of a call that decide values; each is a field of the identity.
-KEYWORDS = (
-    *("dtype", "frames", "region", "mask", "invalid", "saturation", "skipna", "fill_value"),
-    *("dark", "flip"),
-)
-
-# Keywords that may name the file of an image.
-IMAGES = "mask", "dark"
+KEYWORDS = ("dtype", *SELECTION)
 
 # Bytes of an array that stands for itself in the identity; of larger ones there is a digest.
 SHOWN_NBYTES = 256
@@ -102,10 +98,7 @@ def _files(series: Source) -> list[list[JSON]]:
 
 def _state(path: Path) -> tuple[int | str, ...]:
     """Return values that change with the content, also for a process on another machine."""
-    if path.is_dir():
-        return fingerprint(path)
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns
+    return fingerprint(path) if path.is_dir() else file_state(path)
 
 
 def sample(series: Source, nframes: int) -> dict[str, JSON]:

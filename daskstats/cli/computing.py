@@ -16,6 +16,7 @@ from ..formats import inputs, outputs
 from ..formats.files import open_files
 from ..formats.growing import GrowingFiles
 from ..formats.notes import Notes
+from ..names import SELECTION
 from ..notebook import Look, Watched
 from ..planning.steps import STEPS, AtMost
 from ..reduction import Reduction, reduce
@@ -23,9 +24,9 @@ from ..run.progress import Progress
 from ..series.base import Source
 from ..statistics.naming import named
 from ..status import Status
-from ..views import HiddenView, LogView, TerminalView, View, in_terminal
+from ..views import LogView, TerminalView, View, in_terminal
 from .clusters import chosen_scheduler
-from .options import SELECTION, Given, files_of
+from .options import Given, files_of
 from .program import Stage, reported_errors
 from .recording import notes_on
 
@@ -226,7 +227,7 @@ def run_options(options: Given) -> RunOptions:
 def view_of(options: Given) -> Callable[[Status], View]:
     """Return where a command shows its progress: bars would tear the lines of a log."""
     if options["quiet"]:
-        return HiddenView
+        return View
     if in_terminal() and not options["verbose"]:
         return TerminalView
     return partial(LogView, closing=False)  # the command has a closing line of its own

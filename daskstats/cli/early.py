@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from ..names import check_statistic
-from .options import IMAGES, Given
+from ..names import IMAGES, check_statistic
+from .options import Given
 
 # Addresses, patterns, and names as silx writes them; `formats.paths` reads these.
 NOT_PLAIN = re.compile(r"://|[?*\[]|^\w\w+:(?!:)")
@@ -56,7 +56,8 @@ def check_followed(inputs: list[str], options: Given) -> None:
             click.get_current_context(),
         )
     if options.get("chunks") is not None:
-        raise click.UsageError("--chunks and --follow exclude each other")
+        context = click.get_current_context()
+        raise click.UsageError("--chunks and --follow exclude each other", context)
 
 
 def check_file(text: str, role: str) -> None:

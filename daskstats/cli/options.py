@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..names import IMAGES
 from ..packages import load
 from ..series.flips import FLIPS, check_flip
-from ..texts import shown
+from ..texts import frame_slice, shown
 from .logs import logged
 
 if TYPE_CHECKING:
@@ -20,14 +21,6 @@ Given = dict[str, Any]
 """the values of options, under their names"""
 
 SCHEDULERS = ("threads", "synchronous", "processes")
-
-# The options that name the file of an image.
-IMAGES = ("mask", "dark")
-
-# The options that select frames, pixels and values.
-SELECTION = (
-    *("frames", "region", "mask", "invalid", "saturation", "skipna", "fill_value", "dark", "flip"),
-)
 
 
 def parsed(parse: Callable[[str], object], expected: str) -> Callable:
@@ -74,18 +67,6 @@ def percentiles(text: str) -> float | tuple[float, ...]:
 def rounds(text: str) -> int | None:
     """Return a number of rounds; "none" means no limit."""
     return None if text.lower() == "none" else int(text)
-
-
-def frame_slice(text: str) -> slice:
-    """Return the slice for START:STOP[:STEP].
-
-    >>> frame_slice("10:200:5"), frame_slice("-20:")
-    (slice(10, 200, 5), slice(-20, None, None))
-    """
-    parts = [int(part) if part.strip() else None for part in text.split(":")]
-    if len(parts) not in (2, 3) or parts[2:] == [0]:
-        raise ValueError(text)
-    return slice(*parts)
 
 
 def box(text: str) -> tuple[tuple[int, int], tuple[int, int]]:

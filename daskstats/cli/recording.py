@@ -5,11 +5,12 @@ from pathlib import Path
 
 from ..arguments import count_frames, frames_text
 from ..formats.notes import Facts, Notes, Text
+from ..names import IMAGES
 from ..series.base import Source
 from ..statistics import STATISTICS
 from ..statistics.naming import named
 from ..texts import shown
-from .options import IMAGES, Given
+from .options import Given
 
 # Options that are noted as they were given, if they were.
 NOTED = ("invalid", "saturation", "skipna", "fill_value", "flip")

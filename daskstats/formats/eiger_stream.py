@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,6 +13,7 @@ from numpy.lib.npyio import NpzFile
 from ..packages import require
 from ..series.base import check_native, check_shape
 from .fch5 import text_of
+from .hdf5_decoders import find_decoder
 from .hdf5_files import open_file
 from .hdf5_lock import hdf5_lock
 from .placed import ReopenedSource
@@ -126,8 +125,7 @@ def _decoded(image: Encoded, path: Path) -> np.ndarray:
         if image.compression == "csrnpz":
             frame = _dense(image.data)
         else:
-            data = _decompressed(image, path)
-            frame = np.frombuffer(data, image.dtype).reshape(image.shape)
+            frame = _decompressed(image, path).view(image.dtype).reshape(image.shape)
     except ImportError:
         raise
     except Exception as error:
@@ -141,32 +139,21 @@ def _decoded(image: Encoded, path: Path) -> np.ndarray:
     return frame
 
 
-def _decompressed(image: Encoded, path: Path) -> bytes:
-    """Return the bytes of an image."""
+def _decompressed(image: Encoded, path: Path) -> np.ndarray:
+    """Return the pixels of an image, decoded as the chunks of HDF5 with these filters are."""
+    filters = {"lz4": ("lz4", ()), "bslz4": ("bitshuffle", (0, 0, image.dtype.itemsize, 0, 2))}
+    raw = np.frombuffer(image.data, np.uint8)
     if not image.compression:
-        return image.data
-    codecs = require("imagecodecs", path)
-    if image.compression == "lz4":
-        return codecs.lz4h5_decode(image.data)
-    if image.compression == "bslz4":
-        return _unshuffled(codecs, image.data, image.dtype.itemsize)
-    raise ValueError("the known compressions are lz4, bslz4 and csrnpz")
-
-
-def _unshuffled(codecs: ModuleType, data: bytes, itemsize: int) -> bytes:
-    """Decode bitshuffle with LZ4: a header, blocks with their lengths, and a rest of few values."""
-    nbytes, block = struct.unpack_from(">QI", data)
-    # The last block is shorter, and has a multiple of eight values.
-    count, rest = divmod(nbytes, block)
-    lengths = [block] * count + [rest // (8 * itemsize) * 8 * itemsize]
-    place, parts = 12, []
-    for length in lengths:
-        if length:
-            (held,) = struct.unpack_from(">I", data, place)
-            place += 4 + held
-            parts.append(codecs.lz4_decode(data[place - held : place], out=length))
-    parts.append(data[place : place + nbytes - sum(lengths)])
-    return codecs.bitshuffle_decode(b"".join(parts), itemsize=itemsize, blocksize=block // itemsize)
+        return raw
+    if image.compression not in filters:
+        raise ValueError("the known compressions are lz4, bslz4 and csrnpz")
+    decode = find_decoder([filters[image.compression]])
+    if decode is None:
+        require("imagecodecs" if image.compression == "lz4" else "hdf5plugin", path)
+        raise ValueError(f"no package decodes {image.compression}")
+    pixels = np.empty(image.shape, image.dtype)
+    decode(raw, pixels.reshape(-1).view(np.uint8))
+    return pixels
 
 
 def _dense(data: bytes) -> np.ndarray:

@@ -28,6 +28,7 @@ from .hdf5_places import find_places
 from .hdf5_search import find_image
 from .hdf5_storage import Storage, lengths, span, storage_text
 from .hdf5_virtual import inspect
+from .placed import only_image
 
 if TYPE_CHECKING:
     import h5py
@@ -304,8 +305,4 @@ def image_series(path: Path, dataset: str = "") -> Hdf5Source:
 
 
 def read_image(path: Path, dataset: str = "") -> np.ndarray:
-    series = image_series(path, dataset)
-    if len(series) != 1:
-        raise ValueError(f"{path} has {len(series)} images, expected one")
-    (block,) = series.read(0, 1, 0, series.shape[0])
-    return block[0]
+    return only_image(image_series(path, dataset))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..packages import loaded
 from ..series.base import Source
 from ..series.files import FileSource, restore
+from ..series.foreign import is_a
 from .choosing import Choice
 from .hdf5 import Hdf5Source, checked
 from .hdf5_files import absolute
@@ -17,6 +17,9 @@ from .hdf5_search import find_datasets
 
 if TYPE_CHECKING:
     import h5py
+
+
+DATASET = "h5py", "Dataset"
 
 
 class Hdf5ObjectSource(Hdf5Source):
@@ -56,13 +59,11 @@ class Hdf5ObjectSource(Hdf5Source):
 class Hdf5DatasetSource(Hdf5ObjectSource):
     """An open h5py dataset."""
 
+    opens = (DATASET,)
+
     def __init__(self, dataset: h5py.Dataset) -> None:
         with hdf5_lock():
             self._set_datasets([dataset])
-
-    @classmethod
-    def accepts(cls, ims: object) -> bool:
-        return _is_dataset(ims)
 
 
 class Hdf5ListSource(Hdf5ObjectSource):
@@ -70,7 +71,7 @@ class Hdf5ListSource(Hdf5ObjectSource):
 
     def __init__(self, datasets: Sequence[h5py.Dataset]) -> None:
         for index, dataset in enumerate(datasets):
-            if not _is_dataset(dataset):
+            if not is_a(dataset, *DATASET):
                 raise ValueError(
                     f"a list of h5py datasets holds nothing else: item {index} is a "
                     f"{type(dataset).__name__}"
@@ -80,11 +81,13 @@ class Hdf5ListSource(Hdf5ObjectSource):
 
     @classmethod
     def accepts(cls, ims: object) -> bool:
-        return isinstance(ims, list | tuple) and bool(ims) and _is_dataset(ims[0])
+        return isinstance(ims, list | tuple) and bool(ims) and is_a(ims[0], *DATASET)
 
 
 class Hdf5GroupSource(Hdf5ObjectSource):
     """An open h5py group or file: the series in it."""
+
+    opens = (("h5py", "Group"),)
 
     def __init__(self, group: h5py.Group) -> None:
         with hdf5_lock():
@@ -93,24 +96,16 @@ class Hdf5GroupSource(Hdf5ObjectSource):
             found = [follow(group.file, name) for name in choice.names]
             self._set_datasets([dataset for dataset, _ in found], choice.why)
 
-    @classmethod
-    def accepts(cls, ims: object) -> bool:
-        group = loaded("h5py", "Group")
-        return group is not None and isinstance(ims, group)
-
 
 class Hdf5ConvertedSource(Hdf5ObjectSource):
     """A view ``dataset.astype(dtype)``: the library converts while it reads."""
+
+    opens = tuple(("h5py._hl.dataset", name) for name in ("AsTypeView", "AstypeWrapper"))
 
     def __init__(self, view: h5py.Dataset) -> None:
         with hdf5_lock():
             self.converted = view._dtype
             self._set_datasets([view._dset])
-
-    @classmethod
-    def accepts(cls, ims: object) -> bool:
-        views = [loaded("h5py._hl.dataset", name) for name in ("AsTypeView", "AstypeWrapper")]
-        return any(view is not None and isinstance(ims, view) for view in views)
 
 
 class NexusFieldSource(Hdf5Source):
@@ -126,16 +121,10 @@ class NexusFieldSource(Hdf5Source):
 
     @classmethod
     def accepts(cls, ims: object) -> bool:
-        field = loaded("nexusformat.nexus", "NXfield")
         # A test double of the class has attributes of any kind.
-        return field is not None and issubclass(type(ims), field) and _is_stored(ims)
+        return is_a(ims, "nexusformat.nexus", "NXfield") and _is_stored(ims)
 
 
 def _is_stored(field: Any) -> bool:
     """Whether a field is in a file, with the values that it has here."""
     return bool(field.nxfilename and field.nxfilepath and field.file_exists())
-
-
-def _is_dataset(ims: object) -> bool:
-    dataset = loaded("h5py", "Dataset")
-    return dataset is not None and isinstance(ims, dataset)

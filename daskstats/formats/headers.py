@@ -2,6 +2,7 @@
 
 import re
 from contextlib import suppress
+from math import isfinite, prod
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,19 @@ def _in_nexus(path: Path) -> dict[str, int]:
             instrument = _member(entry, "instrument")
             for detector in getattr(instrument, "values", tuple)():
                 for name in NEXUS:
-                    value = np.asarray(_member(detector, name) or ())
-                    if value.size == 1:
-                        found.setdefault(name.rpartition("/")[2], int(value.item()))
+                    value = _number(_member(detector, name))
+                    if value is not None:
+                        found.setdefault(name.rpartition("/")[2], value)
     return found
+
+
+def _number(member: object) -> int | None:
+    """Return the integer of a dataset; None if it has no value, infinity, or several."""
+    shape = getattr(member, "shape", None)
+    if shape is None or prod(shape) != 1:
+        return None
+    value = np.asarray(member)
+    return int(value.item()) if value.dtype.kind in "iuf" and isfinite(value.item()) else None
 
 
 def _member(group: object, name: str) -> object | None:

@@ -81,7 +81,8 @@ def _image_files(content: dict, path: Path) -> Source:
     from .paths import Name
 
     entry = _mapping(content, "image-files", path)
-    options = {**OPTIONS, **(content.get("options") or {})}
+    given = _mapping(content, "options", path) if content.get("options") else {}
+    options = {**OPTIONS, **given}
     unknown = sorted(options.keys() - OPTIONS.keys())
     if unknown:
         raise ValueError(f"{path} has the option {unknown[0]}: expected {', '.join(OPTIONS)}")
@@ -159,7 +160,10 @@ def _frame_cache(content: dict, path: Path) -> Source:
     cache = open_file(Name(str(file)))
     found = {"nframes": len(cache), "shape": list(cache.shape), "dtype": str(cache.dtype)}
     given = {name: entry.get(name, found[name]) for name in found}
-    given = {**given, "shape": list(given["shape"]), "dtype": str(np.dtype(given["dtype"]))}
+    try:
+        given |= {"shape": list(given["shape"]), "dtype": str(np.dtype(given["dtype"]))}
+    except TypeError as error:
+        raise ValueError(f"{path} has another shape or dtype than an array: {error}") from None
     nframes = _count(given, "nframes", path)
     if not 0 < nframes <= len(cache) or any(
         given[name] != found[name] for name in given.keys() - {"nframes"}

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qs
 
 from ..arguments import warn
-from ..texts import shown
+from ..texts import frame_slice, shown
 from .natural import natural
 from .zarr_files import is_store
 from .zarr_search import find_store
@@ -71,17 +71,14 @@ def _frame_slice(text: str, name: str) -> slice:
     try:
         if any(part.strip() not in (":", "", "...") for part in others):
             raise ValueError(text)
-        parts = [int(part) if part.strip() else None for part in first.split(":")]
-        if len(parts) == 1 and parts[0] is not None:
-            return slice(parts[0], parts[0] + 1 or None)
-        if len(parts) not in (2, 3) or parts[2:] == [0]:
-            raise ValueError(text)
+        if ":" in first:
+            return frame_slice(first)
+        return slice(int(first), int(first) + 1 or None)
     except ValueError:
         raise ValueError(
             f"{name}: slice={shown(text)} does not select frames: write slice=0:10, or use the "
             f"arguments frames and region"
         ) from None
-    return slice(*parts)
 
 
 def expand(name: Name, suffix_of: SuffixOf, without: Path | None = None) -> list[Name]:

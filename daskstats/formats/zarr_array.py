@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..packages import load, loaded
+from ..packages import load
 from ..series.base import Source
 from ..series.files import FileSource, Growth
 from ..series.leading import flat_shape
 from .choosing import Choice
 from .hdf5_storage import decoded_together
+from .placed import file_state
 from .zarr_growth import GrowingArray
 from .zarr_open import OpenArray
 from .zarr_search import find_array, find_image, reading_metadata
@@ -38,6 +39,8 @@ BLOSC_HEADER = 16
 class ZarrSource(Source):
     """A zarr array (..., rows, cols); all leading axes count as frames."""
 
+    opens = (("zarr", "Array"),)
+
     def __init__(self, array: zarr.Array) -> None:
         self._set_array(array, flat_shape(array.shape, "a zarr array"))
 
@@ -57,11 +60,6 @@ class ZarrSource(Source):
         self.buffers, self.stored = 1.5, 1
         self._array = OpenArray(guarded(array))
 
-    @classmethod
-    def accepts(cls, ims: object) -> bool:
-        array = loaded("zarr", "Array")
-        return array is not None and isinstance(ims, array)
-
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         return self._array.read(start, stop, first, last)
 
@@ -72,28 +70,22 @@ class ZarrSource(Source):
 class ZarrGroupSource(ZarrSource):
     """The array of an open zarr group that is the series."""
 
+    opens = (("zarr", "Group"),)
+
     def __init__(self, group: zarr.Group) -> None:
         self._set_chosen(*find_array(group, str(group.store_path)))
-
-    @classmethod
-    def accepts(cls, ims: object) -> bool:
-        group = loaded("zarr", "Group")
-        return group is not None and isinstance(ims, group)
 
 
 class ZarrStoreSource(ZarrSource):
     """The array in a store that is given as an object, such as tifffile's ``aszarr()``."""
+
+    opens = (("zarr.abc.store", "Store"),)
 
     def __init__(self, store: Store) -> None:
         where = f"the store {type(store).__name__}"
         with reading_metadata(where):
             node = load("zarr").open(store, mode="r")
         self._set_chosen(*array_of(node, where))
-
-    @classmethod
-    def accepts(cls, ims: object) -> bool:
-        store = loaded("zarr.abc.store", "Store")
-        return store is not None and isinstance(ims, store)
 
 
 class ZarrPathSource(FileSource, ZarrSource):
@@ -113,10 +105,7 @@ class ZarrPathSource(FileSource, ZarrSource):
 
     def _file_state(self) -> tuple[int, int] | None:
         """Return size and time of a zip file; a directory is compared by `OpenArray`."""
-        if not self.path.is_file():
-            return None
-        stat = self.path.stat()
-        return stat.st_size, stat.st_mtime_ns
+        return file_state(self.path) if self.path.is_file() else None
 
     def growth(self) -> Growth:
         growing = self._growing()

@@ -165,15 +165,3 @@ class ShardIndex:
             return np.ones(self.counts[:-2], bool)  # damaged: reading it raises an error
         offsets = np.frombuffer(index[:-4], "<u8").reshape(*self.counts, 2)[..., 0]
         return (offsets != np.iinfo("u8").max).any(axis=(-2, -1))
-
-
-def runs(numbers: np.ndarray) -> np.ndarray:
-    """Return (first, end) of the runs in rising numbers.
-
-    >>> runs(np.array([0, 1, 2, 5])).tolist()
-    [[0, 3], [5, 6]]
-    """
-    if not numbers.size:
-        return np.empty((0, 2), np.int64)
-    every = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return np.array([(run[0], run[-1] + 1) for run in every])

@@ -43,7 +43,7 @@ class GrowingArray:
         """for each index of the first axis"""
         self._slabs = prod(grid.slabs[1:])
         """for each row"""
-        last = int(known.written[-1, 1] - 1) // self._slabs if known.written.size else -1
+        last = (known.written[-1][1] - 1) // self._slabs if known.written else -1
         # A directory may be there before its first chunk.
         while last >= 0 and not any(path.exists() for path in self._chunks(last)):
             last -= 1

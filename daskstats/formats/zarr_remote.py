@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..arguments import warn
+from ..arguments import runs, warn
 from ..packages import load
-from .zarr_grid import runs
-from .zarr_store import ArrayStore, Known, collect, wait_for
+from .zarr_store import ArrayStore, Known
 
 if TYPE_CHECKING:
     import zarr
@@ -73,20 +72,17 @@ class RemoteArray(ArrayStore):
             return known
         keys = self._listed()
         every = (key for slab in range(self.grid.counts[0]) for key in self.grid.keys(slab))
-        slabs = runs(self.grid.slabs_of(keys)[0])
+        slabs = (*runs(self.grid.slabs_of(keys)[0]),)
         return replace(known, written=slabs, absent=frozenset(every).difference(keys))
 
     def state(self) -> Known:
         return self._state  # listed once
 
     def _listed(self) -> list[str]:
-        store = self._path.store
         with suppress(AttributeError):  # obstore keeps no listing
-            store.fs.invalidate_cache()
-        prefix = f"{self._path.path}/" if self._path.path else ""
+            self._path.store.fs.invalidate_cache()
         with reaching(self.name):
-            found = wait_for(collect(store.list_prefix(prefix)))
-        return [key.removeprefix(prefix) for key in found]
+            return super()._listed()
 
     def recorded(self, array: zarr.Array) -> zarr.Array:
         zarr, storage = load("zarr"), load("zarr.storage")
@@ -104,8 +100,7 @@ class RemoteArray(ArrayStore):
 
         The keys of missing chunks are kept: a read in another thread may see them first.
         """
-        prefix = f"{self._path.path}/" if self._path.path else ""
-        missing = {key.removeprefix(prefix) for key in self._missing_keys.copy()}
+        missing = {key.removeprefix(self._prefix) for key in self._missing_keys.copy()}
         if known.absent is not None:
             lost = sorted(missing - known.absent)
             if lost:
@@ -122,7 +117,7 @@ class RemoteArray(ArrayStore):
         known = self._state
         if known.absent is None:
             return np.empty(0, np.int64)
-        slabs = [np.arange(*run) for run in known.written.tolist()]
+        slabs = [np.arange(*run) for run in known.written]
         return self._missing(np.concatenate([np.empty(0, np.int64), *slabs]))
 
 

@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from ..arguments import Span, runs
 from ..packages import load
 from ..series.files import place
-from .zarr_grid import Grid, ShardIndex, runs
+from .zarr_grid import Grid, ShardIndex
 
 if TYPE_CHECKING:
     import zarr
@@ -49,7 +50,7 @@ class Known:
     """of its metadata but for attributes and the number of frames"""
     length: int
     """of the first axis: it may grow, but not shrink"""
-    written: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    written: tuple[Span, ...] = ()
     """known runs of slabs that had chunks, as (first, end)"""
     directory: tuple[str, int] | None = None
     """host and inode of its directory"""
@@ -67,6 +68,7 @@ class ArrayStore:
 
     def __init__(self, array: zarr.Array) -> None:
         self._path = array.store_path
+        self._prefix = f"{self._path.path}/" if self._path.path else ""
         self.grid, self._shards = Grid.of(array), ShardIndex.of(array)
         self.key = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"
         self._seen = b""
@@ -118,9 +120,12 @@ class ArrayStore:
 
     def _written(self) -> np.ndarray:
         """Return the slabs that have chunks."""
-        prefix = f"{self._path.path}/" if self._path.path else ""
-        keys = wait_for(collect(self._path.store.list_prefix(prefix)))
-        return self.grid.slabs_of(key.removeprefix(prefix) for key in keys)[0]
+        return self.grid.slabs_of(self._listed())[0]
+
+    def _listed(self) -> list[str]:
+        """Return all keys of the array in its store."""
+        found = wait_for(collect(self._path.store.list_prefix(self._prefix)))
+        return [key.removeprefix(self._prefix) for key in found]
 
     def _missing(self, written: np.ndarray) -> np.ndarray:
         """Return the frames without data, given the slabs that have chunks or shards."""
@@ -219,7 +224,7 @@ class ArrayDirectory(ArrayStore):
             absent = frozenset(chain.from_iterable(map(self.grid.keys, partial))).difference(names)
         return replace(
             super().state(),
-            written=runs(slabs),
+            written=(*runs(slabs),),
             directory=(socket.gethostname(), self._inode),
             absent=absent,
             time=now,
@@ -246,7 +251,7 @@ class ArrayDirectory(ArrayStore):
         Removing a directory takes its chunks one by one; any of them would read as fill values.
         """
         slabs, numbers = self.grid.slabs_with(*frames)
-        for first, end in known.written.tolist():
+        for first, end in known.written:
             low, high = np.searchsorted(slabs, (first, end))
             for slab, frame in zip(slabs[low:high].tolist(), numbers[low:high], strict=True):
                 if any(self._was_removed(key, known) for key in self.grid.keys(slab, rows)):

@@ -6,9 +6,8 @@ from itertools import pairwise
 import numpy as np
 from dask.array import Array
 
-from ..packages import loaded
 from .base import Source, as_frames, check_count, check_dtype, check_frame, check_shape
-from .foreign import is_plain, refusal
+from .foreign import is_a, is_plain, refusal
 from .leading import flat_shape
 
 
@@ -68,8 +67,7 @@ class FrameListSource(Source):
     def accepts(cls, ims: object) -> bool:
         if not isinstance(ims, list | tuple):
             return _is_scattered(ims)
-        dataset = loaded("h5py", "Dataset")
-        return dataset is None or not ims or not isinstance(ims[0], dataset)
+        return not (ims and is_a(ims[0], "h5py", "Dataset"))
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         return [frame[None, first:last] for frame in self._frames[start:stop]]

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from ..planning.values import FEW, Layout
 from .flips import UNFLIPPED
-from .foreign import check_plain
+from .foreign import check_plain, is_a
 from .orders import common_flip, in_c_order
 from .piece import Piece
 
@@ -84,10 +84,13 @@ class Source:
     kept: int = 0
     """bytes that the series itself keeps in memory while frames are read"""
 
+    opens: tuple[tuple[str, str], ...] = ()
+    """modules and names of the classes of objects that ``cls(ims)`` is the series of"""
+
     @classmethod
     def accepts(cls, ims: object) -> bool:
         """Whether ``cls(ims)`` is the series for this object, judged by its type."""
-        return False
+        return any(is_a(ims, *name) for name in cls.opens)
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         """Return rows ``first:last`` of frames ``start:stop``.

@@ -14,6 +14,7 @@ class DaskSource(Source):
     Graphs name its blocks instead of calling `read`, which computes.
     """
 
+    opens = (("dask.array", "Array"),)
     again = False  # dask keeps a block until all that need it have run
 
     def __init__(self, array: Array) -> None:
@@ -40,10 +41,6 @@ class DaskSource(Source):
         self.frame_unit = max(array.chunks[0])
         self.row_unit = max(array.chunks[1]) if len(array.chunks[1]) > 1 else None
         self.array = array.astype(self.dtype)
-
-    @classmethod
-    def accepts(cls, ims: object) -> bool:
-        return issubclass(type(ims), Array)
 
     @property
     def checked(self) -> Array:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..arguments import warn
+from ..arguments import runs, warn
 from .base import Source
 
 
@@ -50,6 +50,6 @@ def _spans_text(indices: np.ndarray, most: int = 5) -> str:
     >>> _spans_text(np.array([3, 4, 5, 9]))
     'frames 3 to 5, 9'
     """
-    spans = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
-    texts = [f"{s[0]} to {s[-1]}" if s.size > 1 else f"{s[0]}" for s in spans[:most]]
+    spans = list(runs(indices))
+    texts = [f"{a}" if b - a == 1 else f"{a} to {b - 1}" for a, b in spans[:most]]
     return f"frames {', '.join(texts)}" + (", ..." if len(spans) > most else "")

@@ -93,7 +93,7 @@ def open_source(ims: Any) -> Source:
     # A test double may claim another class: only its type counts.
     kinds = _kinds() if ims.__class__ is given else []
     for kind in kinds:
-        if "accepts" in vars(kind) and kind.accepts(ims):
+        if not vars(kind).keys().isdisjoint(("accepts", "opens")) and kind.accepts(ims):
             return kind(ims)  # type: ignore[call-arg]
     held = foreign.array_of(ims)
     return SequenceSource(ims) if held is None else open_source(held)

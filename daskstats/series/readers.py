@@ -28,6 +28,7 @@ class ReaderSource(Source):
     last frame: one thread at a time may read.
     """
 
+    opens = (*SEQUENCES, FABIO)
     one_by_one = True
     buffers = 1
 
@@ -39,10 +40,6 @@ class ReaderSource(Source):
         nframes = check_count(count())
         first = self._frame(0)
         self.set_layout((nframes, *first.shape), first.dtype, f"{type(reader).__name__} of frames")
-
-    @classmethod
-    def accepts(cls, ims: object) -> bool:
-        return _is_fabio(ims) or any(is_a(ims, *name) for name in SEQUENCES)
 
     def _frame(self, index: int) -> np.ndarray:
         with self._lock:

@@ -1,6 +1,5 @@
 """Some frames of a series, and a region of them: nothing else is read."""
 
-from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -10,7 +9,7 @@ from dask.array import concatenate
 from dask.base import tokenize
 from numpy.typing import ArrayLike
 
-from ..arguments import Span, check_frames, check_region
+from ..arguments import Span, as_slice, check_frames, check_region, runs
 from .arrays import ArraySource, FrameListSource
 from .base import Cut, CutSource, Origins, Source
 from .daskarrays import DaskSource
@@ -66,7 +65,7 @@ class SelectedSource(CutSource):
         rows = self.rows[0] + first, self.rows[0] + last
         return [
             self._cut(block)
-            for begin, end in _runs(self.frames[start:stop])
+            for begin, end in runs(self.frames[start:stop])
             # If more is read than kept, at most the frames decoded together are in memory.
             for piece in self.source.pieces(
                 begin, end, *rows, end if self._whole_rows else self.source.frame_unit
@@ -159,7 +158,7 @@ def _selected(source: Source, frames: np.ndarray, rows: Span, cols: Span) -> Sou
 
 def _in_memory(source: Source, frames: np.ndarray, region: tuple[slice, slice]) -> Source | None:
     """Return the selection of an array, a list of frames or a dask array; None for others."""
-    steps = _as_slice(frames)
+    steps = as_slice(frames)
     if type(source) is FrameListSource:
         return FrameListSource([source._frames[index][region] for index in frames])
     if type(source) is ArraySource:
@@ -171,34 +170,9 @@ def _in_memory(source: Source, frames: np.ndarray, region: tuple[slice, slice]) 
         # Indices join blocks to others, which may lose their unit.
         array = (source.array if steps else source.checked)[(slice(None), *region)]
         if steps is None and hasattr(array, "expr"):  # dask fails to take indices of expressions
-            return DaskSource(concatenate([array[first:end] for first, end in _runs(frames)]))
+            return DaskSource(concatenate([array[first:end] for first, end in runs(frames)]))
         return DaskSource(array[frames if steps is None else steps])
     return None
-
-
-def _as_slice(frames: np.ndarray) -> slice | None:
-    """Return indices as a slice, if their steps are equal.
-
-    >>> _as_slice(np.array([5, 3, 1])), _as_slice(np.array([0, 0])), _as_slice(np.array([4]))
-    (slice(5, 0, -2), None, slice(4, 5, 1))
-    """
-    first, last = int(frames[0]), int(frames[-1])
-    step = int(frames[1]) - first if len(frames) > 1 else 1
-    if step == 0 or (np.diff(frames) != step).any():
-        return None
-    end = last + (1 if step > 0 else -1)
-    return slice(first, end if end >= 0 else None, step)
-
-
-def _runs(frames: np.ndarray) -> Iterator[Span]:
-    """Yield (first, end) of indices that follow one another.
-
-    >>> list(_runs(np.array([3, 4, 5, 0, 0])))
-    [(3, 6), (0, 1), (0, 1)]
-    """
-    breaks = np.flatnonzero(np.diff(frames) != 1) + 1
-    for run in np.split(frames, breaks):
-        yield int(run[0]), int(run[-1]) + 1
 
 
 def _held_nbytes(view: np.ndarray) -> int:

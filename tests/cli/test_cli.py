@@ -24,7 +24,7 @@ from daskstats.scratch import location
 from daskstats.series.opening import open_source
 from daskstats.simulate import simulate
 from daskstats.statistics import STATISTICS
-from daskstats.views import HiddenView
+from daskstats.views import View
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FRAMES = np.random.default_rng(0).integers(0, 1000, (12, 30, 40)).astype("u2")
@@ -204,7 +204,7 @@ def recorded(monkeypatch):
     """Return a list that gets phase, done and total whenever a command may show its progress."""
     shown = []
 
-    class Recorded(HiddenView):
+    class Recorded(View):
         def show(self, status, figures):
             progress = status.progress
             if progress.step >= 0:

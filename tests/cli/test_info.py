@@ -219,6 +219,17 @@ def test_cutoff_of_a_detector_of_dectris(tmp_path):
     }
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan, h5py.Empty("u4"), "many", [1, 2]], ids=str)
+def test_a_cutoff_that_is_no_count(tmp_path, value):
+    """It is left out, and those of other detectors are told."""
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["/entry/data/data"] = FRAMES
+        file["/entry/instrument/a/saturation_value"] = value
+        file["/entry/instrument/b/saturation_value"] = 46051
+    _, facts = info(f"{tmp_path / 'scan.h5'}::/entry/data/data")
+    assert facts["cutoffs"] == {"saturation_value": 46051}
+
+
 def test_how_hdf5_is_read(tmp_path):
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file.create_dataset("large", (2, 200, 200), "u2", chunks=(1, 200, 200), compression="gzip")

@@ -15,7 +15,7 @@ from programs import daskstats, run
 
 import daskstats as stats
 from daskstats.cli import computing
-from daskstats.views import HiddenView, LogView, TerminalView
+from daskstats.views import LogView, TerminalView, View
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_bar_is_for_terminals_without_a_log(monkeypatch):
     view = computing.view_of
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert view({"quiet": False, "verbose": 0}) is TerminalView
-    assert view({"quiet": True, "verbose": 0}) is HiddenView
+    assert view({"quiet": True, "verbose": 0}) is View
     assert view({"quiet": False, "verbose": 1}).func is LogView
 
 

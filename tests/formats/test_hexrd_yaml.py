@@ -206,6 +206,20 @@ def test_frame_caches_in_hdf5(tmp_path):
     check_series(open_source(cache(tmp_path, "cache.fch5")), frames)
 
 
+def test_options_that_are_no_mapping(tmp_path, images):
+    content = {"image-files": {"directory": str(tmp_path / "run"), "files": "b.tif"}}
+    path = describe(tmp_path / "scan.yml", {**content, "options": [1, 2]})
+    with pytest.raises(ValueError, match=r"scan.yml: options must have entries of its own"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("changes", [{"shape": 5}, {"dtype": "u17"}, {"dtype": [3]}])
+def test_a_frame_cache_of_no_array(tmp_path, changes):
+    np.savez(tmp_path / "cache.npz", **members(sparse(make_frames("u2"))))
+    with pytest.raises(ValueError, match="cache.yml has another shape or dtype than an array"):
+        open_source(cache(tmp_path, **changes))
+
+
 @pytest.mark.parametrize(
     "changes", [{"nframes": 8}, {"nframes": 0}, {"shape": [6, 5]}, {"dtype": "int32"}]
 )
