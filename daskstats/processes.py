@@ -10,6 +10,10 @@ from uuid import uuid4
 
 import psutil
 
+# Seconds without a change after which a file or directory of another machine counts as abandoned:
+# there is no way to tell whether its process is alive, which may read its own data for long.
+ABANDONED = 7 * 24 * 3600.0
+
 
 class Process(NamedTuple):
     """A process, in a form that can be written into a file."""
@@ -69,6 +73,11 @@ def is_mine(path: Path) -> bool:
             not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid()
         )
     return False
+
+
+def is_abandoned(path: Path, owner: Process) -> bool:
+    """Whether the process that made a file or directory has ended, or may be assumed to have."""
+    return has_ended(*owner) if is_here(owner.host) else unchanged(path) > ABANDONED
 
 
 def unchanged(path: Path) -> float:

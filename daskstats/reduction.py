@@ -28,7 +28,7 @@ from .planning.row_wise import plan_row_wise
 from .planning.values import Cost, Layout, MemoryLimitError, Plan, mebibytes
 from .run.checkpoint import Checkpoint
 from .run.progress import Progress
-from .run.runner import FinishedRunner
+from .run.runner import Runner
 from .run.scheduler import Execution, Scheduler, current_scheduler
 from .run.stream import Stream
 from .run.ways import Planner, ways
@@ -138,7 +138,7 @@ class Reduction:
     ) -> Stream[T]:
         start = work.start
         if start is not None and start.done == self.plan.total:
-            execution = Execution(Tasks(), FinishedRunner, Progress.add_partials)
+            execution = Execution(Tasks(), Runner, Progress.add_partials)
         else:
             execution = self.scheduler.execution(work, reading)
         progress = Progress(work, self.names, self.several, execution.absorb, execution.reading)
@@ -300,7 +300,9 @@ def wrap_series(
     shape, replicas = scheduler.prepare(series, None, shape)
     limit = scheduler.limit(memory_limit)
     request = Request(shape, Cost(), 1, scheduler.workers, limit, processes=scheduler.processes)
-    plan = plan_frame_wise(request) if along == "frames" else plan_row_wise(request)
+    # Frames that are kept would be sent from process to process, except by a cluster.
+    kept = scheduler.shares_memory or scheduler.processes > 0
+    plan = plan_frame_wise(request) if along == "frames" else plan_row_wise(request, kept)
     if plan.in_pixels:
         raise MemoryLimitError(
             f"one row of all {shape.nframes} frames for each of {scheduler.workers} workers does "

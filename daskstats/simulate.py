@@ -19,9 +19,7 @@ from .formats.places import check_place
 from .formats.writing import OutputFile, check_room
 from .names import DTYPES
 from .packages import load, require
-
-# Bytes of the frames that are simulated and written together, which are a chunk of a zarr array.
-BLOCK = 8 << 20
+from .planning.cuts import SMALLEST_BLOCK
 
 # Largest value of wider dtypes: the counters of many detectors have 20 bits.
 SATURATION = 1 << 20
@@ -92,7 +90,8 @@ def simulate(
     nframes, shape, dtype, seed = check_arguments(path, nframes, shape, dtype, seed, force)
     opened = FORMATS[Path(path).suffix.lower()][0]
     scene = Scene(shape, dtype, seed)
-    size = max(1, min(nframes, BLOCK // scene.frame_nbytes))
+    # Frames that are simulated and written together are a chunk of a zarr array.
+    size = max(1, min(nframes, SMALLEST_BLOCK // scene.frame_nbytes))
     with (
         outputs.new_output(path, force) as temporary,
         opened(temporary, nframes, size, scene) as write,

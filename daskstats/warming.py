@@ -14,7 +14,7 @@ from .run.scheduler import current_scheduler
 from .run.ways import own_images
 from .series.base import check_native
 from .series.piece import Piece
-from .statistics import Statistic, Validity, as_statistic, compile_seconds
+from .statistics import EXAMPLES, Statistic, Validity, as_statistic, compile_seconds
 from .statistics.base import copy_state
 from .statistics.fusion import fuse
 from .statistics.shared import compiled
@@ -26,9 +26,6 @@ Call = tuple[list[Statistic], np.dtype]
 # of one size share code; half of it is the median's.
 COMMON = ("max", "min", "sum", "average", "std", "var", "median", "percentile")
 DTYPES = ("uint16", "uint32", "int32", "float32")
-
-# Parameters of names without: they make no difference to the code.
-PARAMETERS = {"percentile": (95,), "count_above": (1000,), "clipped_average": (3, 5)}
 
 
 def warm(
@@ -103,8 +100,8 @@ def _on_hosts(client: Any, calls: list[Call], invalid: bool) -> Iterator[tuple[s
 
 
 def _with_parameters(statistic: Named) -> Named:
-    if isinstance(statistic, str) and statistic in PARAMETERS:
-        return statistic, *PARAMETERS[statistic]
+    if isinstance(statistic, str) and statistic in EXAMPLES:
+        return statistic, *EXAMPLES[statistic]
     return statistic
 
 

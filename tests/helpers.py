@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 from dask.base import tokenize
 
-from daskstats.series.base import Series, Source, as_frames, layout
+from daskstats.series.base import Source, as_frames, layout
 from daskstats.series.piece import Piece
 from daskstats.statistics import Statistic
 
@@ -49,7 +49,7 @@ def windows(nframes: int, rows: int) -> Iterator[Window]:
                 yield (*span, *band, count)
 
 
-def read_dense(series: Series, window: Window) -> np.ndarray:
+def read_dense(series: Source, window: Window) -> np.ndarray:
     """Read a window through `pieces`, checking the promises that each block makes."""
     start, stop, first, last, count = window
     blocks = []
@@ -98,7 +98,7 @@ def check_series(series: Source, frames: np.ndarray, pickles: bool = True) -> No
 
 
 def _check_facts(series: Source, frames: np.ndarray) -> None:
-    assert isinstance(series, Series)
+    assert isinstance(series, Source)
     assert type(len(series)) is int
     assert len(series) == len(frames)
     assert type(series.shape) is tuple
@@ -221,7 +221,7 @@ def check_loops(statistic: Statistic, frames: np.ndarray) -> None:
     expected = statistic.image(statistic.chunk([[frames]], 0), shape, dtype)
     pixels = frames[0].size
     for few in (1, 3, pixels + 1):
-        begun = statistic.open_loops([frames[:2], frames[2:]])
+        begun = statistic.begin and statistic.begin([frames[:2], frames[2:]])
         if begun is None:
             return
         loops, state = begun

@@ -35,7 +35,7 @@ def test_frames_come_back(tmp_path, suffix, dtype):
 @pytest.mark.parametrize("suffix", sorted(FORMATS))
 def test_block_size_does_not_matter(tmp_path, suffix, monkeypatch):
     simulate(tmp_path / f"a{suffix}", 7, SHAPE)
-    monkeypatch.setattr(module, "BLOCK", 2 * 2 * SHAPE[0] * SHAPE[1])
+    monkeypatch.setattr(module, "SMALLEST_BLOCK", 2 * 2 * SHAPE[0] * SHAPE[1])
     written = []
     simulate(tmp_path / f"b{suffix}", 7, SHAPE, progress=written.append)
     assert written == [2, 2, 2, 1]

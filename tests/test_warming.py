@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import daskstats as stats
-from daskstats.statistics import STATISTICS
-from daskstats.warming import PARAMETERS, warming
+from daskstats.statistics import EXAMPLES, STATISTICS
+from daskstats.warming import warming
 
 CALLS = """\
 import dask, numpy as np, numba.core.event as event
@@ -63,9 +63,9 @@ def test_workers_compile_for_their_host(client):
 
 
 def test_every_name_and_numbers_only():
-    assert {name for name, made in STATISTICS.items() if callable(made)} >= set(PARAMETERS)
-    names = [name for name in STATISTICS if name not in PARAMETERS]
-    assert len({*names, *PARAMETERS}) == len(STATISTICS)
+    assert {name for name, made in STATISTICS.items() if callable(made)} >= set(EXAMPLES)
+    names = [name for name in STATISTICS if name not in EXAMPLES]
+    assert len({*names, *EXAMPLES}) == len(STATISTICS)
     assert list(stats.warm("uint16", "max")) == ["max of uint16"]
     with pytest.raises(TypeError, match=r"dtype 'complex64': .* at most 64 bits"):
         warming(["complex64"], ["max"])

@@ -200,6 +200,19 @@ def test_processes(tmp_path):
         np.testing.assert_array_equal(result, frames)
 
 
+def test_processes_send_no_frames_to_each_other():
+    """A series of whole frames: they would have to be sent to the tasks of all rows."""
+    frames = make_frames("u2", 12, 30, 40)
+    ims = FakeSeries(frames)
+    with dask.config.set(scheduler="processes", num_workers=2):
+        assert stats.plan(ims, "median").strategy == "reread"
+        array = stats.wrap(ims, "rows")
+        assert not any("read-frames" in name for name in array.dask.layers)
+        np.testing.assert_array_equal(array.compute(), frames)
+    with dask.config.set(scheduler="threads"):
+        assert any("read-frames" in name for name in stats.wrap(ims, "rows").dask.layers)
+
+
 @both_ways
 @pytest.mark.parametrize("index", [0, 3, 6])
 def test_wrong_frame_is_named_when_computed(along, index):

@@ -15,12 +15,6 @@ from ..run import workers
 from ..scratch import directories
 from .options import SCHEDULERS, Given
 
-# Seconds to wait for the scheduler of a cluster to answer.
-CONNECT_TIMEOUT = 10
-
-# Seconds for a cluster of this program to end; after a signal, `ending.LIMIT` bounds everything.
-CLOSE_TIMEOUT = 4
-
 
 @contextmanager
 def chosen_scheduler(options: Given) -> Iterator[None]:
@@ -49,7 +43,7 @@ def _scheduler(options: Given) -> AbstractContextManager:
 @contextmanager
 def _client(quiet: bool, **where: str) -> Iterator[None]:
     """Use a cluster that is running already."""
-    with load("distributed").Client(**where, timeout=CONNECT_TIMEOUT) as client:
+    with load("distributed").Client(**where) as client:
         if "dashboard" in client.scheduler_info(n_workers=0)["services"]:
             _print_dashboard(client, quiet)
         yield
@@ -62,7 +56,8 @@ def _local_cluster(count: int, quiet: bool) -> Iterator[None]:
     with (
         directories.temporary_directory(place) as directory,
         workers.local_cluster(count, str(directory)) as client,
-        ending.closing(lambda: client.cluster.close(timeout=CLOSE_TIMEOUT)),
+        # `ending.LIMIT` bounds everything.
+        ending.closing(lambda: client.cluster.close(timeout=ending.LIMIT / 2)),
     ):
         _print_dashboard(client, quiet)
         yield

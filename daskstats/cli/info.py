@@ -134,7 +134,7 @@ def _describe_plan(source: Source, statistic: str, options: Given) -> str:
 
 def _describe_scratch() -> str:
     """Return the directory for frames that do not fit into memory, and its free space."""
-    if current_scheduler().needs_shared_directory and config.scratch_directory() is None:
+    if current_scheduler().processes and config.scratch_directory() is None:
         return "on the disks of the workers"
     try:
         place = location.find_location()

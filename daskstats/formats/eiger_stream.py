@@ -56,12 +56,14 @@ class EigerStreamSource(ReopenedSource):
             frames = file["data"]
             nframes = len(frames)
             missing = [index for index in range(nframes) if str(index) not in frames]
-            self._images = _images_of(frames, dataset, self.path) if nframes else ("",)
-            first = None if missing or not nframes else self._encoded(file, 0)[0]
-        if missing:
-            raise ValueError(f"{self.path} has {nframes} frames in /data, and none is {missing[0]}")
-        if first is None:
-            raise ValueError(f"{self.path} has no frames in /data")
+            if missing:
+                raise ValueError(
+                    f"{self.path} has {nframes} frames in /data, and none is {missing[0]}"
+                )
+            if not nframes:
+                raise ValueError(f"{self.path} has no frames in /data")
+            self._images = _images_of(frames, dataset, self.path)
+            first = self._encoded(file, 0)[0]
         dtype = np.dtype("f8") if len(self._images) == 2 else first.dtype
         self.set_layout((nframes, *first.shape), dtype)
         # Each image compressed and decoded, in addition to the frame.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..packages import load, require
+from ..planning.values import MEBI
 
 if TYPE_CHECKING:
     import h5py
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 # Bytes of decoded chunks that the library keeps for all datasets of a series together: enough for
 # the small chunks of frames that are read one by one. Its own default, 8 MiB since HDF5 2.0, is for
 # each dataset, and a virtual dataset may show thousands of others.
-CACHE_NBYTES = 1 << 20
+CACHE_NBYTES = MEBI
 
 # Errors of h5py for a name that leads to no object: it is missing, behind a file that cannot be
 # opened, or in a circle of links.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 
@@ -97,14 +97,19 @@ class ReadNpySource(NpySource):
         return NpySource.__name__, *super().__dask_tokenize__()[1:]
 
 
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, whether it is in Fortran order, and dtype of the array that follows."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0
+    if version > (1, 0):  # 3.0 is as 2.0, with other letters in the names of fields
+        read = np.lib.format.read_array_header_2_0
+    return read(file)
+
+
 def check_header(path: Path) -> None:
     """Refuse a header that claims more bytes than the file has: mapping it may overflow."""
     with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0
-        if version > (1, 0):  # 3.0 is as 2.0, with other letters in the names of fields
-            read = np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        shape, _, dtype = read_header(file)
         begin = file.tell()
         there = file.seek(0, os.SEEK_END) - begin
     # numpy multiplies the lengths in 64 bits, also where one of them is zero.

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from .npy import read_header
 from .placed import PlacedSource, only_image, open_file, several
 
 # Errors of reading a damaged archive, and those of a member that is no array.
@@ -111,11 +112,7 @@ def data_offset(file: BinaryIO | io.FileIO, header_offset: int) -> int:
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> Member:
     with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0
-        if version > (1, 0):  # 3.0 is as 2.0, with other letters in the names of fields
-            read = np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(member)
+        shape, fortran, dtype = read_header(member)
         begin = member.tell()
     stored_at = None
     if info.compress_type == zipfile.ZIP_STORED:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from .. import ending, processes
-from ..processes import is_mine, unchanged
+from ..processes import is_mine
 
 PREFIX, OLD = ".daskstats-", "-old~"
 
@@ -30,10 +30,6 @@ TEMPORARY = re.compile(
     rf"{re.escape(PREFIX)}(?P<host>[^~]*)~(?P<pid>\d+)~(?P<began>[\d.]+)~[0-9a-f]{{32}}"
     rf"(?:{OLD}(?P<name>.+)|(?:\.\w+)?)"
 )
-
-# Seconds without a change after which a temporary of another machine counts as stale: there is no
-# way to tell whether its process is alive.
-STALE = 24 * 3600.0
 
 # Errors of the disk, not of the call: the message gets the path and the way out.
 DISK = {errno.ENOSPC, errno.EFBIG, errno.EIO} | {
@@ -168,9 +164,8 @@ def _undo(path: Path, name: str | None) -> None:
 
 
 def _is_stale(path: Path, found: re.Match) -> bool:
-    if processes.is_here(found["host"]):
-        return processes.has_ended(found["host"], int(found["pid"]), float(found["began"]))
-    return unchanged(path) > STALE
+    owner = processes.Process(found["host"], int(found["pid"]), float(found["began"]))
+    return processes.is_abandoned(path, owner)
 
 
 # ---------------------------------------------------------------------- files

@@ -227,19 +227,16 @@ def _source_nodes(tasks: Tasks, series: Source, name: str, count: int) -> list[T
 
 def _refine(series: DaskSource, plan: Plan) -> Array:
     """Rechunk a dask array at the edges of the plan's blocks, with all columns in one chunk."""
-    layout = plan.layout
-    array = series.array[: layout.nframes]
-    edges = [edge for block in plan.blocks for edge in block]
-    if plan.along == "frames":
-        chunks: tuple = (_cut_at(array.chunks[0], edges), (layout.rows,), (layout.cols,))
-    elif plan.strategy == "scratch":
-        edges = [edge for group in plan.groups for edge in group]
-        chunks = (_cut_at(array.chunks[0], edges), (layout.rows,), (layout.cols,))
+    layout, array = plan.layout, series.array
+    parts = plan.groups if plan.strategy == "scratch" else plan.blocks
+    edges = [edge for part in parts for edge in part]
+    frames: tuple[int, ...] = array[: layout.nframes].chunks[0]
+    rows: tuple[int, ...] = (layout.rows,)
+    if plan.along == "frames" or plan.strategy == "scratch":
+        frames = _cut_at(frames, edges)
     elif plan.strategy == "direct":
-        chunks = (array.chunks[0], _cut_at(array.chunks[1], edges), (layout.cols,))
-    else:
-        chunks = (array.chunks[0], (layout.rows,), (layout.cols,))
-    return _rechunked(series, layout.nframes, chunks)
+        rows = _cut_at(array.chunks[1], edges)
+    return _rechunked(series, layout.nframes, (frames, rows, (layout.cols,)))
 
 
 def _rechunked(series: DaskSource, nframes: int, chunks: tuple) -> Array:
@@ -273,7 +270,7 @@ def _cut_at(chunks: tuple[int, ...], edges: Iterable[int]) -> tuple[int, ...]:
 
 
 def _meeting(chunks: tuple[int, ...], wanted: Range) -> list[tuple[int, int, int]]:
-    """Return (index, start, stop) of the chunks that reservation items with a range."""
+    """Return (index, start, stop) of the chunks that overlap with a range."""
     every = enumerate(ranges(list(chunks)))
     return [(i, *found) for i, found in every if found[0] < wanted[1] and found[1] > wanted[0]]
 
@@ -286,17 +283,13 @@ def wrapped(
 ) -> Array:
     """Return the series as a lazily chunked dask array (frames, rows, cols)."""
     layout = plan.layout
-    if plan.strategy == "p2p":
-        return _exchanged(series, plan, token)
     sizes = tuple(stop - start for start, stop in plan.blocks)
     if isinstance(series, DaskSource):
         if plan.along == "frames":
             return _refine(series, plan)
         return _rechunked(series, layout.nframes, ((layout.nframes,), sizes, (layout.cols,)))
-    tasks, token = (
-        Tasks(reservation=reservation),
-        token or tokenize(series, plan.steps, plan.piece, plan.replicas),
-    )
+    tasks = Tasks(reservation=reservation)
+    token = token or tokenize(series, plan.steps, plan.piece, plan.replicas)
     reader = Reader(tasks, series, plan, token)
     name = f"read-{plan.along}-{token}"
     layer = tasks.add(name, after=reader.after)

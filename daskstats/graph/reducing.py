@@ -26,16 +26,12 @@ from dask.base import tokenize
 
 from ..images import ImageSpec
 from ..memory.reservation import MemoryReservation
-from ..planning.cuts import cut, ranges, split
+from ..planning.cuts import LARGEST_BLOCK, cut, ranges, split
 from ..planning.values import Range
 from .build import Key, Tasks, Work
 from .reading import Reader, description
 from .row_parallel import StepImages, reduce_steps
-from .tasks import advance, combine_all, finish, fold, fold_to_send, one_plane, rows_of
-
-# Tasks of a range of rows, at most, so that dask's callbacks see the progress, and bytes of frames
-# that each of them should have: to schedule a task takes some 0.1 ms of a core.
-TASKS_PER_RANGE, RANGE_NBYTES = 16, 128 << 20
+from .tasks import advance, combine_all, finish, fold_to_send, plane, rows_of
 
 
 def lazy_images(
@@ -119,15 +115,13 @@ def stack(work: Work, reservation: MemoryReservation | None = None) -> Array:
     """Return the lazy stack of all intermediate images (steps, rows, cols)."""
     (spec,) = work.images
     tasks, steps = running_states(work, reservation)
-    token = tokenize(steps[-1], spec)
-    name, stacked = (f"{work.statistic.name}-{kind}-{token}" for kind in ("image", "stack"))
-    layer, planes = tasks.add(name, {step[0] for step in steps}), tasks.add(stacked, [name])
+    name = f"{work.statistic.name}-stack-{tokenize(steps[-1], spec)}"
+    layer = tasks.add(name, {step[0] for step in steps})
     for index, step in enumerate(steps):
-        key, plane = (name, index), (stacked, index, *(0 for _ in spec.shape))
-        layer[key] = Task(key, finish, spec, work.statistic, 0, TaskRef(step))
-        planes[plane] = Task(plane, one_plane, TaskRef(key))
+        key = (name, index, *(0 for _ in spec.shape))
+        layer[key] = Task(key, plane, spec, work.statistic, TaskRef(step))
     chunks = ((1,) * len(steps), *((length,) for length in spec.shape))
-    return tasks.array(stacked, chunks, spec.dtype)
+    return tasks.array(name, chunks, spec.dtype)
 
 
 def row_parallel(work: Work) -> tuple[Tasks, list[list[Key]], StepImages]:
@@ -149,7 +143,8 @@ def row_parallel(work: Work) -> tuple[Tasks, list[list[Key]], StepImages]:
         spec.is_state(series.dtype) for spec in work.images
     )
     images = StepImages(work.images, len(rows), plan.burst, is_state)
-    count = min(TASKS_PER_RANGE, plan.layout.nbytes // (len(rows) * RANGE_NBYTES) + 1)
+    # Several tasks, so that dask's callbacks see the progress.
+    count = plan.layout.nbytes // (len(rows) * LARGEST_BLOCK) + 1
     runs = cut(0, len(plan.steps), -(-len(plan.steps) // count))
     for number, (first, last) in enumerate(rows):
         view = series.view(0, plan.layout.nframes, first, last)
@@ -209,7 +204,11 @@ class States:
         }
         if plan.chains:
             return [self._chains(layer, keys, step, reader) for step in plan.steps]
-        chunk = partial(fold_to_send if plan.processes else fold, statistic)
+        chunk = (
+            partial(fold_to_send, statistic)
+            if plan.processes
+            else partial(advance, statistic, None)
+        )
         read = reader.frames if in_frames else reader.band
         for block, key in keys.items():
             layer[key] = reader.task(key, chunk, read(*block), block[0])

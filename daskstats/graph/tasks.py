@@ -107,11 +107,6 @@ def read_block(pixels: SourceBlocks) -> np.ndarray:
     return block
 
 
-def fold(statistic: Statistic, pixels: Blocks, start: int) -> State:
-    """Fold frames into a state."""
-    return advance(statistic, None, pixels, start)
-
-
 def advance(statistic: Statistic, state: State | None, pixels: Blocks, start: int) -> State:
     """Fold more frames into a copy of the state of another task."""
     with compiled_for(statistic.name, pixels.dtype, compile_seconds(statistic)):
@@ -130,7 +125,7 @@ def rows_of(state: State, first: int, last: int) -> State:
 def fold_to_send(statistic: Statistic, pixels: Blocks, start: int) -> State:
     """Fold frames into a state that is sent to another process."""
     with announced_compilations():
-        return statistic.packed(fold(statistic, pixels, start))
+        return statistic.packed(advance(statistic, None, pixels, start))
 
 
 @contextmanager
@@ -163,6 +158,6 @@ def finish(
     return spec.band(own) if band else spec.image(own)
 
 
-def one_plane(image: np.ndarray) -> np.ndarray:
-    """Return an image as a stack of one."""
-    return image[None]
+def plane(spec: ImageSpec, statistic: Statistic, state: State) -> np.ndarray:
+    """Return the image of a state as a stack of one."""
+    return finish(spec, statistic, 0, state)[None]

@@ -10,7 +10,7 @@ Figures are for one thread, 240 x 1024 x 1024 uint16 in memory.
 """
 
 from .clip import clipped_average
-from .extremes import Extremes, begin_extreme, combine_extremes, fold_argmax, fold_argmin
+from .extremes import Extremes, begin_extreme, combine_extremes, fold_arg
 from .fold import count_valid
 from .frames import FRAMES_IN_32_BITS, pooled, pooled_zeros
 from .keys import Keys
@@ -70,8 +70,7 @@ __all__ = [
     "extreme_state",
     "find_first_gap",
     "find_first_stored",
-    "fold_argmax",
-    "fold_argmin",
+    "fold_arg",
     "fold_zeros",
     "has_zeros_in",
     "interpolate",

@@ -22,13 +22,12 @@ from .fold import count_valid
 from .frames import TILE, Piece, count_frames, frames_of, part_of, plain, view
 from .jit import by_type, compiled, inlined, internal
 from .keys import KeyRange, Keys
-from .selection import ValidPercentiles
+from .selection import LEAST_BLOCK, ValidPercentiles
 from .validity import Valid, is_valid, load
 
 # Bytes of the frames of a group of pixels that goes through all rounds at once, in the last-level
-# cache, and its least number of pixels.
+# cache.
 GROUP_NBYTES = 1 << 23
-LEAST_GROUP = TILE // 32
 
 # Pixels of a tile that goes through the two passes of a round, in half of a second-level cache.
 CLIP_TILE = TILE // 16
@@ -74,7 +73,7 @@ def clipped_average(
     rows, cols = piece[0].shape[1:]
     out = np.empty((rows, cols))
     flat = out.reshape(-1)
-    size = max(LEAST_GROUP, GROUP_NBYTES // (count_frames(piece) * keys.unsigned.itemsize))
+    size = max(LEAST_BLOCK, GROUP_NBYTES // (count_frames(piece) * keys.unsigned.itemsize))
     for first in range(0, flat.size, size):
         group = plain([b.reshape(len(b), 1, -1)[:, :, first : first + size] for b in piece])
         valid = Valid(ranges, keys, np.zeros(group[0].shape[2], "u4"))

@@ -13,7 +13,7 @@ from .fold import adds_to, fold
 from .frames import LONG_TILE, TILE, Piece, addresses_of, copy_bytes, part_of, plain, pooled
 from .jit import by_type, compiled, internal
 from .keys import Keys, ordered_key
-from .validity import MOST_FRAMES, Valid, flush_counts, frame_runs, is_valid, load, start_counts
+from .validity import Valid, flush_counts, frame_runs, is_valid, load, most_counted, start_counts
 
 Trail = Sequence[tuple[int, np.ndarray]]
 """(number of frames, image): the running extreme of the first frames is written to the image"""
@@ -200,40 +200,36 @@ def fold_extreme(out, least, p, w, x, y, z):
 # ---------------------------------------------------------------------- where extremes are
 
 
-def fold_argmax(
-    piece: Piece, start: int, keys: np.ndarray, index: np.ndarray, valid: Valid | None = None
+def flips_of(dtype: np.dtype, best: np.ndarray, least: bool) -> tuple:
+    """Return the bits that turn the bits of a value into its key, and a key upside down."""
+    keys, cast = Keys(dtype, wide=True), best.dtype.type
+    return cast(0 if keys.floats else keys.flip), ~cast(0) if least else cast(0)
+
+
+def fold_arg(
+    piece: Piece,
+    start: int,
+    best: np.ndarray,
+    index: np.ndarray,
+    least: bool,
+    valid: Valid | None = None,
 ) -> None:
-    """Find the first frame with the maximum of the frames of a piece and the frames before.
+    """Find the first frame with the extreme of the frames of a piece and the frames before.
 
     Parameters
     ----------
     piece : list of ndarray
         Frames from number ``start`` on.
-    keys : ndarray
-        Keys of the maxima so far: unsigned, as wide as the frames (32 bits for float16). NaN
-        counts as the largest value.
+    best : ndarray
+        Keys of the extremes so far: unsigned, as wide as the frames (32 bits for float16), upside
+        down for minima. NaN counts as the largest value.
     index : ndarray
-        int64: number of the frame of each maximum, -1 where there is none yet.
+        int64: number of the frame of each extreme, -1 where there is none yet.
+    least : bool
+        Whether minima are wanted.
     """
-    _fold_arg(piece, start, keys, index, valid, False)
-
-
-def fold_argmin(
-    piece: Piece, start: int, keys: np.ndarray, index: np.ndarray, valid: Valid | None = None
-) -> None:
-    """Find the first frame with the minimum, as `fold_argmax` does; keys are upside down."""
-    _fold_arg(piece, start, keys, index, valid, True)
-
-
-def _fold_arg(
-    piece: Piece, start: int, best: np.ndarray, index: np.ndarray, valid: Valid | None, least: bool
-) -> None:
-    keys = Keys(piece[0].dtype, wide=True)
-    cast = best.dtype.type
-    # Bits that turn the bits of a value into its key, and a key upside down.
-    flips = cast(0 if keys.floats else keys.flip), ~cast(0) if least else cast(0)
-    most = MOST_FRAMES.get(best.itemsize, 1 << 30)
-    for frames in frame_runs(piece, valid, most=most):
+    flips = flips_of(piece[0].dtype, best, least)
+    for frames in frame_runs(piece, valid, most=most_counted(best.itemsize)):
         _find_first(frames, start, flips, best.reshape(-1), index.reshape(-1))
         start += frames.addresses.size
 

@@ -21,6 +21,7 @@ Piece = list[np.ndarray]
 # these.
 TILE = 8192
 LONG_TILE = 4 * TILE
+SHORT_TILE = TILE // 8
 
 # Bytes of a cache line on most processors.
 LINE = 64

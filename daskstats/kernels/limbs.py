@@ -12,13 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .fold import Loop, adds_to
-from .frames import TILE, Piece, part_of, pooled, value_at
+from .frames import SHORT_TILE, Piece, part_of, pooled, value_at
 from .jit import by_type, compiled, dividing, inlined, internal
 from .validity import Valid
-
-# Pixels of a tile: 40 KB of limbs.
-LIMB_TILE = TILE // 8
-
 
 Limbs = np.ndarray
 """uint64 (3 or 5, rows, cols)"""
@@ -52,7 +48,7 @@ class WideSquares(Loop):
 
     def __init__(self, piece: Piece, limbs: Limbs, valid: Valid | None = None) -> None:
         kind = NarrowLimbs if len(limbs) == 3 else WideLimbs
-        super().__init__(piece, valid, kind(*limbs.reshape(len(limbs), -1)), LIMB_TILE)
+        super().__init__(piece, valid, kind(*limbs.reshape(len(limbs), -1)), SHORT_TILE)
 
 
 @adds_to(NarrowLimbs)
@@ -127,9 +123,9 @@ def combine_limbs(a: Limbs, b: Limbs) -> Limbs:
 
 @compiled
 def _combine_limbs(a, b, out):
-    carries = np.empty(LIMB_TILE, np.uint64)
-    for first in range(0, out.shape[1], LIMB_TILE):
-        carry = carries[: min(LIMB_TILE, out.shape[1] - first)]
+    carries = np.empty(SHORT_TILE, np.uint64)
+    for first in range(0, out.shape[1], SHORT_TILE):
+        carry = carries[: min(SHORT_TILE, out.shape[1] - first)]
         for k in range(out.shape[0]):
             if k in (0, out.shape[0] // 2):  # the lowest of the sum, of the squares
                 carry[:] = 0

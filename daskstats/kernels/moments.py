@@ -10,6 +10,7 @@ from .frames import (
     FRAMES_IN_32_BITS,
     LINE,
     LONG_TILE,
+    SHORT_TILE,
     STRETCH,
     TILE,
     Frames,
@@ -318,8 +319,8 @@ def two_product(a, b):
 @compiled
 def _block_moments(frames, counts, state):
     n, test = frames.addresses.size, frames.test
-    for first in range(0, state[0].size, TILE // 8):
-        m, r, q, e = part_of(state, first, min(TILE // 8, state[0].size - first))
+    for first in range(0, state[0].size, SHORT_TILE):
+        m, r, q, e = part_of(state, first, min(SHORT_TILE, state[0].size - first))
         for f in range(n):
             x = load(frames, f, first, m.size, 0)
             for p in range(m.size):

@@ -13,9 +13,8 @@ import numpy as np
 from .frames import LINE, prefetch, value_at, view
 from .jit import if_tested, inlined, internal, merged
 from .keys import float_keys
-from .tiles import MOST_BITS, NOT_IN_TILE, next_in_tile, search_bits
+from .tiles import COUNTED, MOST_BITS, NOT_IN_TILE, next_in_tile, search_bits
 from .validity import (
-    MOST_FRAMES,
     count_values,
     flush_counts,
     has_untested,
@@ -42,9 +41,6 @@ LEAST_BITS = 5
 # Half the range that is searched over the spread of the sample, with less than one pixel in a
 # thousand beyond.
 MARGIN = 1.75
-
-# Frames that a narrow counter of any width can count.
-COUNTED = MOST_FRAMES[1]
 
 
 class KeyFrames(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .frames import (
+    SHORT_TILE,
     TILE,
     Frames,
     Piece,
@@ -45,8 +46,7 @@ from .validity import Valid, ValidityTest
 
 # Pixels of a block, at most and at least, for its counters, and bytes of its tile, which holds a
 # part of each key of all frames, to stay in a second-level cache.
-MOST_BLOCK = TILE // 8
-LEAST_BLOCK = MOST_BLOCK // 4
+LEAST_BLOCK = SHORT_TILE // 4
 TILE_NBYTES = 1 << 18
 
 # Bits about the mean, or about the key of the rank before, that are searched at first. If one pixel
@@ -258,7 +258,7 @@ def _interpolate(below, above, weights, out):
 
 def _block(nframes: int, pixels: int, testing: bool) -> int:
     """Return the number of pixels of a block."""
-    most = min(MOST_BLOCK, TILE_NBYTES // nframes)
+    most = min(SHORT_TILE, TILE_NBYTES // nframes)
     if testing:
         # So that prefetched frames are still in cache: there is more work with each value, and the
         # processor reads less ahead by itself.

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .extremes import Extreme, farthest, fold_extreme, unify_nan
+from .extremes import Extreme, farthest, flips_of, fold_extreme, unify_nan
 from .fold import add_values, adds_to, padding
 from .frames import part_of, plain
 from .jit import compiled, internal
-from .keys import Keys, ordered_key
+from .keys import ordered_key
 
 Blocks = Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
 Window = tuple[int, int]
@@ -150,18 +150,12 @@ def _fold_zeros(gaps, nframes, out, least):
     unify_nan(out)
 
 
-def _flips(dtype: np.dtype, best: np.ndarray, least: bool) -> tuple:
-    """Return the bits that turn the bits of a value into its key, and a key upside down."""
-    keys, cast = Keys(dtype, wide=True), best.dtype.type
-    return cast(0 if keys.floats else keys.flip), ~cast(0) if least else cast(0)
-
-
 def find_first_stored(
     blocks: Blocks, window: Window, start: int, best: np.ndarray, index: np.ndarray, least: bool
 ) -> None:
-    """Keep the best key of each pixel, and the first frame that stores it; as `fold_argmax`."""
+    """Keep the best key of each pixel, and the first frame that stores it; as `fold_arg`."""
     best, index = best.reshape(-1), index.reshape(-1)
-    flips = _flips(blocks[0][1].dtype, best, least)
+    flips = flips_of(blocks[0][1].dtype, best, least)
     for pixels, values, edges in blocks:
         _find_first(pixels, *plain([values]), edges, window, start, flips, best, index)
         start += len(edges) - 1
@@ -190,7 +184,7 @@ def find_first_gap(
     """Fold the zeros of the gaps after all stored values of ``frames``, (first, end)."""
     best, index = best.reshape(-1), index.reshape(-1)
     (zero,) = plain([np.zeros(1, dtype)])
-    _find_first_gap(gaps, *frames, zero, _flips(dtype, best, least), best, index)
+    _find_first_gap(gaps, *frames, zero, flips_of(dtype, best, least), best, index)
 
 
 @compiled

@@ -8,13 +8,14 @@ import numpy as np
 
 from .frames import value_at
 from .jit import internal
+from .validity import most_counted
 
 # Bits of a tile, and the value that stands for a key that is not in it.
 MOST_BITS = 8
 NOT_IN_TILE = (1 << MOST_BITS) - 1
 
 # Frames that 8 bits count, in whole groups of eight.
-COUNTED = NOT_IN_TILE // 8 * 8
+COUNTED = most_counted(1)
 
 
 @internal

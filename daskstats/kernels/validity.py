@@ -20,8 +20,10 @@ from .frames import LINE, LONG_TILE, Frames, Piece, aligned, frames_of, part_of,
 from .jit import by_type, if_tested, inlined, internal
 from .keys import KeyRange, Keys, key_bits, merge_ranges
 
-# Frames that a narrow counter of 1 or 2 bytes can count, in whole groups of eight.
-MOST_FRAMES = {1: 248, 2: 65528}
+
+def most_counted(itemsize: int) -> int:
+    """Return the frames that a counter of some bytes can count, in whole groups of eight."""
+    return (1 << 8 * itemsize) - 8
 
 
 class ValidityTest(NamedTuple):
@@ -131,7 +133,7 @@ def frame_runs(
     piece, test = plain(piece), None
     every = frames_of(piece, None)
     if valid is not None:
-        most = min(most, MOST_FRAMES.get(valid.keys.unsigned.itemsize, most))
+        most = min(most, most_counted(valid.keys.unsigned.itemsize))
         if valid.key_ranges:
             test = valid.test(neutral)
         else:

@@ -4,9 +4,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import psutil
 
 from .. import config
+from ..packages import load
 from ..planning.values import MEBI
 
 try:
@@ -147,9 +149,9 @@ def rlimit_free() -> Iterator[int]:
                 yield max(0, soft - getattr(used, field, 0))
 
 
-# A worker begins to spill at this part of its limit, and its process takes these bytes with numba,
-# dask and the kernels loaded (measured: 300 MiB resident).
-SPILL_FRACTION, PROCESS_NBYTES = 0.6, 320 * MEBI
+# Bytes of the process of a worker with numba, dask and the kernels loaded (measured: 300 MiB
+# resident).
+PROCESS_NBYTES = 320 * MEBI
 
 
 def worker_budget(limit: int) -> int:
@@ -158,4 +160,6 @@ def worker_budget(limit: int) -> int:
     >>> worker_budget(1 << 30) >> 20
     294
     """
-    return max(0, int(SPILL_FRACTION * limit - PROCESS_NBYTES))
+    load("distributed")  # which has the default
+    target = dask.config.get("distributed.worker.memory.target") or 1
+    return max(0, int(target * limit - PROCESS_NBYTES))

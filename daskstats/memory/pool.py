@@ -14,10 +14,12 @@ from threading import RLock
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..planning.values import MEBI
+
 # Bytes of a huge page of the system: 2 MiB of new memory take 0.04 ms as one, 0.7 ms as 512 pages.
-# Buffers from half of it on do not come from the allocator, which might keep them.
+# Buffers from half of one on do not come from the allocator, which might keep them.
 HUGE = 2 << 20
-LARGE = HUGE // 2
+LARGE = MEBI
 
 
 class PooledBuffer:

@@ -87,15 +87,10 @@ def units_read(start: int, stop: int, count: int, unit: int = 1) -> int:
     units = -(-stop // unit) - start // unit
     if count % unit == 0:
         return units
-    cuts, common = -(-(stop - start) // count) - 1, gcd(count, unit)
-    if start % common:
-        return units + cuts
-    # The cut after k reads is at start + k * count: at a unit's edge for k = first, and then
-    # once in a period.
-    period = unit // common
-    first = -(start // common) * pow(count // common, -1, period) % period
-    at_edges = len(range(first or period, cuts + 1, period))
-    return units + cuts - at_edges
+    cuts, period = -(-(stop - start) // count) - 1, unit // gcd(count, unit)
+    # The cut after k reads is at start + k * count: at a unit's edge once in a period, if ever.
+    at_edge = (k for k in range(1, min(period, cuts) + 1) if (start + k * count) % unit == 0)
+    return units + cuts - len(range(next(at_edge, cuts + 1), cuts + 1, period))
 
 
 def task_size(
@@ -111,14 +106,13 @@ def task_size(
     return max(1, min(total, target // max(1, item_nbytes)))
 
 
-def units_touched(blocks: Parts, unit: int, total: int) -> float:
+def mean_reads(blocks: Iterable[Range], count: int, unit: int, total: int) -> float:
     """Return how often each unit is decoded on average, when blocks are read one by one.
 
-    >>> units_touched(((0, 6), (6, 8)), unit=4, total=8)
+    >>> mean_reads(((0, 6), (6, 8)), count=4, unit=4, total=8)
     1.5
     """
-    touched = sum(-(-stop // unit) - start // unit for start, stop in blocks)
-    return touched / -(-total // unit)
+    return sum(units_read(*block, count, unit) for block in blocks) / -(-total // unit)
 
 
 def flat(parts: Iterable[Parts]) -> Parts:

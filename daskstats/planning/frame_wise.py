@@ -68,7 +68,6 @@ def _plan(request: Request, chained: bool, fan_in: int) -> Plan:
     check_tasks(max(request.steps, layout.nframes // size), layout)
     steps = cut_frames(request, size)
     blocks, unit = cuts.flat(steps), layout.unit
-    units = sum(cuts.units_read(*block, piece, unit) for block in blocks)
     return Plan(
         strategy="fold",
         layout=layout,
@@ -78,7 +77,7 @@ def _plan(request: Request, chained: bool, fan_in: int) -> Plan:
         workers=workers,
         nbytes=with_losses(fixed + workers * copies * fetched(read, piece)),
         limit=request.limit,
-        reads=units / -(-layout.nframes // unit),
+        reads=cuts.mean_reads(blocks, piece, unit, layout.nframes),
         chains=workers if chained else 0,
         burst=burst,
         processes=request.processes,

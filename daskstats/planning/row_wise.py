@@ -178,7 +178,7 @@ def plan_bands(strategy: RowStrategy, storage: Storage) -> Plan:
         largest = max(groups[0][1] * layout.frame_nbytes, tallest * request.row)
         nbytes = max(nbytes, writing_nbytes(strategy) + request.workers * largest)
     elif name == "direct":
-        reads = cuts.units_touched(blocks, strategy.unit, layout.rows)
+        reads = cuts.mean_reads(blocks, strategy.unit, strategy.unit, layout.rows)
     elif name == "reread":
         reads = float(len(blocks))
     return Plan(

@@ -1,8 +1,9 @@
 """Strategies that get frames from the series to bands of rows, with their cost."""
 
+import sys
 from dataclasses import dataclass
 
-from .cuts import LARGEST_BLOCK, SMALLEST_BLOCK, TASKS_PER_WORKER
+from .cuts import SMALLEST_BLOCK, TASKS_PER_WORKER
 from .frame_wise import COPIES
 from .margins import fetched
 from .request import Request
@@ -47,7 +48,7 @@ class RowStrategy:
     """bands should be multiples of this number of rows"""
     least: int = 1
     """rows of the lowest band"""
-    most: int = LARGEST_BLOCK
+    most: int = sys.maxsize
     """rows of the highest band"""
     piece: int = 1
     """frames that are read at once"""

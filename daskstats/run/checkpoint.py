@@ -150,7 +150,8 @@ class Checkpoint:
         # The frames may be gone, or others, when the state is stored.
         identity = self._identity if identify is None else identify()
         with self._lock:
-            self._latest = Noted.of(progress), identity
+            noted = Noted(progress, progress.state, progress.done, progress.nbytes)
+            self._latest = noted, identity
             pause = max(self._interval, self._cost / COMMIT_BUDGET) if self._interval else 0
             ended = identify is None and progress.done == progress.total
             if ended or time.monotonic() - self._committed >= pause:
@@ -207,10 +208,6 @@ class Noted:
     state: State | None
     done: int
     nbytes: int
-
-    @classmethod
-    def of(cls, progress: Progress) -> "Noted":
-        return cls(progress, progress.state, progress.done, progress.nbytes)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays to be stored: of the state, unless the images are it, and images."""

@@ -20,14 +20,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from .. import config
 from ..graph.reading import described
 from ..packages import load
 from .compilations import subscribe, unsubscribe
-from .workers import POLL, TRANSFER, inspect_workers, no_workers, worker_timeout
+from .runner import Runner
+from .workers import POLL, TRANSFER, inspect_workers, no_workers
 
 # Tasks in flight for each thread of the cluster, and in addition: a finished state waits on its
 # worker until it is gathered, and every thread needs work while the next part is submitted.
-TASKS_PER_THREAD, TASKS_BEYOND = 2, 2
+TASKS_PER_THREAD = 2
 
 
 @dataclass
@@ -85,7 +87,7 @@ def closure(graph: dict, keys: list) -> dict:
     return found
 
 
-class ClusterRunner:
+class ClusterRunner(Runner):
     """Executes a graph on a distributed cluster, part by part.
 
     Parameters
@@ -119,9 +121,6 @@ class ClusterRunner:
         self._fetch = partial(fetch, gather)
         self._stopped = False
 
-    on_wait: Callable[[], object] | None = None
-    """called now and then by `next` while it waits"""
-
     def start(self) -> None:
         """Have the cluster tell how far it is; `next` submits the tasks."""
         load("daskstats.run.dashboard").show_progress(self._client, self._graph)
@@ -152,7 +151,7 @@ class ClusterRunner:
 
     def _fill(self) -> None:
         """Submit parts while there is room in the window."""
-        room = TASKS_PER_THREAD * self._threads + TASKS_BEYOND
+        room = TASKS_PER_THREAD * (self._threads + 1)
         room -= sum(len(part.tasks) for part in self._flying)
         while self._waiting and (room > 0 or len(self._flying) < 2):
             part = self._waiting.popleft()
@@ -238,7 +237,7 @@ class ClusterRunner:
         if workers:
             self._threads, self._last_seen = sum(workers.values()), self._looked
             self._fill()
-        elif self._looked - self._last_seen > worker_timeout():
+        elif self._looked - self._last_seen > config.no_workers_timeout():
             raise no_workers()
 
     # ------------------------------------------------------------------ blocks that kill workers

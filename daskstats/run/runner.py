@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 from dask.callbacks import Callback
 
@@ -22,14 +22,14 @@ from ..compiling import compiling
 TICK = 0.2
 
 
-class Runner(Protocol):
-    """Executes one graph, step by step.
+class Runner:
+    """Executes one graph, step by step; this one has no tasks, and steps without results.
 
     It has no threads and no tasks until it starts. So a stream keeps it first, and can stop it if
     an interrupt comes at any moment of its start.
     """
 
-    on_wait: Callable[[], object] | None
+    on_wait: Callable[[], object] | None = None
     """called now and then by `next` while it waits, in the thread of the consumer"""
 
     def start(self) -> None:
@@ -45,42 +45,21 @@ class Runner(Protocol):
         Exception
             The error of a task.
         """
+        return []
 
     def stop(self) -> None:
         """Start no more tasks, and wait for those that are running."""
 
     def compiling(self) -> bool:
         """Whether the tasks wait for code that is being compiled, as far as is known."""
-
-
-class FinishedRunner:
-    """Executes nothing: all steps were done by an earlier run, and there is one without results."""
-
-    on_wait: Callable[[], object] | None = None
-
-    def start(self) -> None:
-        """Start nothing."""
-
-    def next(self) -> Iterable[Any]:
-        """Return no results."""
-        return []
-
-    def stop(self) -> None:
-        """Stop nothing."""
-
-    def compiling(self) -> bool:
-        """Return False."""
         return False
 
 
-class BackgroundRunner:
+class BackgroundRunner(Runner):
     """Executes a graph under one of dask's local schedulers, in a thread.
 
     The names of all threads of a runner begin with the name of that thread.
     """
-
-    on_wait: Callable[[], object] | None = None
-    """called now and then by `next` while it waits"""
 
     _numbers = count()
 
@@ -96,10 +75,6 @@ class BackgroundRunner:
         """Start the thread, which starts all others: an interrupt only comes in the main thread."""
         _stop_at_exit(self)
         self._thread.start()
-
-    def stop(self) -> None:
-        """Start no more tasks, and wait for those that are running."""
-        raise NotImplementedError
 
     def compiling(self) -> bool:
         """Whether code is being compiled in this process."""

@@ -78,8 +78,6 @@ class Scheduler:
     """workers of a cluster; 0: this process alone"""
     shares_memory = True
     """whether a result is there for every task without being sent"""
-    needs_shared_directory = False
-    """whether scratch data need a directory that is configured for them"""
 
     def limit(self, value: int | float | str | None) -> int:
         """Return the bytes that a call may use in one process."""
@@ -180,7 +178,6 @@ class ClusterScheduler(Scheduler):
     client: Any
     found: Workers
     shares_memory = False
-    needs_shared_directory = True
 
     @property
     def workers(self) -> int:  # type: ignore[override]
@@ -284,7 +281,8 @@ def current_scheduler() -> Scheduler:
         return CallbackScheduler(get, 1)
     client = workers.client_of(get)
     if client is not None:
-        workers.check_client(client)
+        if client.asynchronous:
+            raise workers.asynchronous()
         return ClusterScheduler(client, workers.inspect_workers(client))
     pool = dask.config.get("pool", None)
     count = (configured_workers() if pool is None else pool_workers(pool)) or CPU_COUNT

@@ -41,12 +41,6 @@ def client_of(get: Any) -> Any:
     return owner if "Client" in type(owner).__name__ else None
 
 
-def check_client(client: Any) -> None:
-    """Refuse a client that cannot be waited for."""
-    if client.asynchronous:
-        raise asynchronous()
-
-
 def asynchronous() -> RuntimeError:
     return RuntimeError(
         "daskstats does not work with an asynchronous distributed.Client: make one with "
@@ -95,11 +89,11 @@ def inspect_workers(client: Any) -> Workers:
         If there is none for ``daskstats.no-workers-timeout``.
     """
     found = _workers(client)
-    deadline = time.monotonic() + worker_timeout()
+    deadline = time.monotonic() + config.no_workers_timeout()
     while not found:
         if time.monotonic() > deadline:
             raise no_workers()
-        time.sleep(min(POLL, 0.1))
+        time.sleep(0.1)
         found = _workers(client)
     limits = [worker["memory_limit"] for worker in found if worker["memory_limit"]]
     threads = [worker["nthreads"] for worker in found]
@@ -153,15 +147,10 @@ def _workers(client: Any) -> list[dict]:
     return list(client.scheduler_info(n_workers=-1)["workers"].values())
 
 
-def worker_timeout() -> float:
-    """Return the seconds to wait for a worker."""
-    return config.no_workers_timeout()
-
-
 def no_workers() -> TimeoutError:
     return TimeoutError(
-        f"the cluster has had no workers for {worker_timeout():.4g} s: start some, or raise "
-        f"daskstats.no-workers-timeout"
+        f"the cluster has had no workers for {config.no_workers_timeout():.4g} s: start some, or "
+        f"raise daskstats.no-workers-timeout"
     )
 
 

@@ -19,9 +19,8 @@ PREFIX = "daskstats-scratch-"
 # The process that made a directory, as people read it; the name of the directory has it, too.
 OWNER = "owner.json"
 
-# Seconds without a change after which a directory counts as left: one of an unknown process, and
-# one of another machine, which may read its own data for long.
-UNKNOWN, ELSEWHERE = 600.0, 7 * 24 * 3600.0
+# Seconds without a change after which the directory of an unknown process counts as left.
+UNKNOWN = 600.0
 
 
 class DamagedScratchError(ValueError):
@@ -138,9 +137,7 @@ def _is_stale(path: Path) -> bool:
     owner = _owner(path)
     if owner is None:
         return not liveness.is_locked(path) and processes.unchanged(path) > UNKNOWN
-    if processes.is_here(owner.host):
-        return processes.has_ended(*owner)
-    return processes.unchanged(path) > ELSEWHERE
+    return processes.is_abandoned(path, owner)
 
 
 def _owner(path: Path) -> processes.Process | None:

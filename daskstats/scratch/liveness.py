@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
+from ..ending import FINISHING
 from ..processes import has_ended, maker, unique_name
 
 LOCKS = "locks"
@@ -30,7 +31,7 @@ NEW, GONE = ".new-", ".gone-"
 
 # Seconds that the users of a directory have to leave it. After this time a removal that another
 # process has begun counts as abandoned.
-LEAVING = 1.0
+LEAVING = FINISHING
 
 # Errors of a rename onto a directory that is not empty.
 OCCUPIED = errno.ENOTEMPTY, errno.EEXIST

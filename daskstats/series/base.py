@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,24 +19,6 @@ from .orders import common_flip, in_c_order
 from .piece import Piece
 
 T = TypeVar("T")
-
-
-@runtime_checkable
-class Series(Protocol):
-    """Frames that can be read again and again, from several threads in parallel."""
-
-    shape: tuple[int, int]
-    """rows and columns of a frame"""
-    dtype: np.dtype
-    """of the frames, in native byte order"""
-
-    def __len__(self) -> int: ...
-
-    def pieces(self, start: int, stop: int, first: int, last: int, count: int) -> Iterator[Piece]:
-        """Yield rows ``first:last`` of frames ``start:stop``, ``count`` frames at a time."""
-
-    def part(self, start: int, stop: int, first: int, last: int) -> "Series | None":
-        """Return a series of rows ``first:last`` of frames ``start:stop``, if that is free."""
 
 
 # Seconds before a read that failed with an OSError (on a network file system, say) is tried again;

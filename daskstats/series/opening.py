@@ -118,7 +118,7 @@ def _list_of_paths(ims: object) -> list | None:
                 f"{kind.__name__} is not an image series: it has nothing left, because no file "
                 f"matched or it was used before"
             )
-        if not (given and all(map(_is_path, given))):
+        if not all(map(_is_path, given)):
             return None
         ims = given
     elif issubclass(kind, set | frozenset):

@@ -177,13 +177,6 @@ class Statistic:
             return self.chunk(pieces, start, state)
         return self.combine(state, self.chunk(pieces, start))
 
-    def open_loops(self, piece: Piece) -> BandLoops | None:
-        """Return loops over all frames of a band of rows.
-
-        None where loops gain nothing: `chunk` may be called for a few rows at a time.
-        """
-        return None if self.begin is None else self.begin(piece)
-
     def packed(self, state: State) -> State:
         """Return a state as it is sent to another process."""
         return state if self.pack is None else self.pack(state)

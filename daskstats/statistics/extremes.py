@@ -63,9 +63,8 @@ class Position(Accumulator):
 
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> None:
         self.prepare(piece, state)
-        fold = compiled().fold_argmin if self.least else compiled().fold_argmax
-        valid = counting.of(piece.dtype)
-        fold(piece.arrays, start, state[self._key], state[self.name], valid)
+        arrays, valid = (state[self._key], state[self.name]), counting.of(piece.dtype)
+        compiled().fold_arg(piece.arrays, start, *arrays, self.least, valid)
 
     @property
     def _key(self) -> str:

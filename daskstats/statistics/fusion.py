@@ -182,9 +182,6 @@ class Part(NamedTuple):
     prefixes: tuple[str, ...]
     """of the names of each one's arrays"""
 
-    def open_loops(self, piece: Piece) -> BandLoops | None:
-        return None if self.begin is None else self.begin(piece)
-
 
 def fuse_rows(
     members: Sequence[Statistic], dtypes: Sequence[np.dtype], frames: np.dtype
@@ -265,7 +262,7 @@ class Band:
         piece = Piece.joined(pieces)
         every = zip(self.members, self.dtypes, strict=True)
         images = [band_pool.array(m.image_shape(*piece.shape), dtype) for m, dtype in every]
-        opened = [part.open_loops(piece) for part in self.parts]
+        opened = [part.begin and part.begin(piece) for part in self.parts]
         loops = compiled().sharing(loop for each in opened if each for loop in each.loops)
         alone = len(loops) == 1 and None not in opened
         few = piece.shape[0] if alone else _rows_in_cache(piece)

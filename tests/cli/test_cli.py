@@ -16,7 +16,7 @@ from fakes import Fail, FakeSeries, Filled
 from programs import check_error, daskstats, run
 
 from daskstats import reduction
-from daskstats.cli import clusters, commands, computing, options
+from daskstats.cli import commands, computing, options
 from daskstats.formats import outputs
 from daskstats.formats.table import FORMATS, suffixes
 from daskstats.planning.values import Disk
@@ -186,9 +186,9 @@ def test_address_of_a_cluster(tmp_path, scan):
     np.testing.assert_array_equal(np.load(tmp_path / "image.npy"), expected("average"))
 
 
-def test_cluster_that_does_not_answer(tmp_path, scan, monkeypatch):
-    monkeypatch.setattr(clusters, "CONNECT_TIMEOUT", 0.5)
-    result = run("max", scan, "-o", tmp_path / "image.npy", "--scheduler", "tcp://127.0.0.1:9")
+def test_cluster_that_does_not_answer(tmp_path, scan):
+    with dask.config.set({"distributed.comm.timeouts.connect": "0.5s"}):
+        result = run("max", scan, "-o", tmp_path / "image.npy", "--scheduler", "tcp://127.0.0.1:9")
     check_error(result, 2, "127.0.0.1:9")
 
 
@@ -228,7 +228,7 @@ def recorded(monkeypatch):
     ],
 )
 def test_default_number_of_images(tmp_path, monkeypatch, suffix, shape, statistic, limit, steps):
-    monkeypatch.setattr("daskstats.simulate.BLOCK", 4 * 60 * 80 * 2)
+    monkeypatch.setattr("daskstats.simulate.SMALLEST_BLOCK", 4 * 60 * 80 * 2)
     simulate(tmp_path / f"scan{suffix}", shape[0], shape[1:])
     source = open_source(tmp_path / f"scan{suffix}")
     given = {"nframes": 0, "memory_limit": limit}

@@ -146,9 +146,7 @@ def test_without_imagecodecs_the_error_names_it(tmp_path, monkeypatch):
     import sys
 
     frames = make_frames("u2")
-    series = [
-        open_source(save(tmp_path / f"{name}.h5", frames, name)) for name in ("lz4", "bslz4")
-    ]
+    series = [open_source(save(tmp_path / f"{name}.h5", frames, name)) for name in ("lz4", "bslz4")]
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     monkeypatch.setattr("daskstats.formats.hdf5_decoders._imagecodecs", lambda: None)
     with pytest.raises(ImportError, match=r"lz4.h5 needs imagecodecs: pip install"):

@@ -34,7 +34,7 @@ def check_kills(client, log, seed):
     image, killed = run_with_kills(client, scan, kills, seed, span=0.1 * kills)
     assert killed == kills
     np.testing.assert_array_equal(image, scan.stack().mean(axis=0, dtype="f8").astype("f4"))
-    window = runner.TASKS_PER_THREAD * 2 + runner.TASKS_BEYOND + 1
+    window = runner.TASKS_PER_THREAD * 3 + 1
     in_flight = 3 * window
     again = sum(scan.logged().values()) - 60
     assert again <= killed * in_flight, f"{again} frames read again after {killed} kills"

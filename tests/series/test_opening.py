@@ -22,7 +22,7 @@ import daskstats as stats
 from daskstats.arguments import count_chunks, count_frames, integer
 from daskstats.formats.table import FORMATS
 from daskstats.planning.values import Layout
-from daskstats.series.base import Series, Source, layout
+from daskstats.series.base import Source, layout
 from daskstats.series.locked import LockedSource
 from daskstats.series.opening import as_series
 
@@ -46,7 +46,7 @@ def test_kind_is_chosen_by_type(tmp_path):
     for name, ims in things.items():
         series = as_series(ims)
         assert type(series).__name__ == name
-        assert isinstance(series, Series)
+        assert isinstance(series, Source)
         assert repr(series).startswith(f"<{name}: 7 frames of 5 x 6 uint16")
     file.close()
 
