@@ -81,7 +81,11 @@ class Ownership:
         self._number = self._claim()
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="daskstats-owner", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # there are no more threads, or an interrupt
+            self.release()
+            raise
 
     def _claim(self) -> int:
         while True:
@@ -128,7 +132,12 @@ class Ownership:
         CheckpointInUseError
             It took this process for dead, which was stopped for minutes.
         """
-        last = last_number(self._directory)
+        try:
+            last = last_number(self._directory)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"the checkpoint {self._directory} was removed while a run was writing it"
+            ) from None
         if last != self._number:
             owner = owner_of(self._directory, last)
             raise CheckpointInUseError(
@@ -153,7 +162,7 @@ class Ownership:
                 # The file stays, without an owner: its number must not be used again.
                 part.touch()
                 part.replace(path)
-        if self._thread is not threading.current_thread():
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _beat(self) -> None:

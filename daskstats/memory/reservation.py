@@ -46,13 +46,16 @@ class ReservationEntry:
 
 
 _entries: set[ReservationEntry] = set()
-_changed = threading.Condition()
+# An interrupt in a function of Python that acquires a lock would leave it locked: that of the
+# condition is acquired in C.
+_lock = threading.RLock()
+_changed = threading.Condition(_lock)
 
 
 def unreserved(limit: int) -> int:
     """Return the bytes of a limit that no run of this process has reserved."""
     _end_finished()
-    with _changed:
+    with _lock:
         return max(0, limit - sum(entry.nbytes for entry in _entries))
 
 
@@ -89,7 +92,7 @@ class MemoryReservation:
 
     def reserve(self) -> None:
         """Count the run in the plans of later calls."""
-        with _changed:
+        with _lock:
             _entries.add(self._entry)
 
     def begin(self, on_wait: Callable[[], object] | None = None) -> None:
@@ -105,7 +108,7 @@ class MemoryReservation:
             the other runs are iterators that are no longer advanced.
         """
         self.caller = self._entry.thread = threading.get_ident()
-        with _changed:
+        with _lock:
             self._wait(on_wait=on_wait)
             if self._end.alive:
                 self._take()
@@ -114,11 +117,11 @@ class MemoryReservation:
     def consuming(self) -> Iterator[None]:
         """Mark the run as active while the consumer waits for an image."""
         me = threading.get_ident()
-        with _changed:
-            self._entry.tasks.append(me)
-            if self._entry.thread:
-                self.caller = self._entry.thread = me  # it may be another one than before
         try:
+            with _lock:
+                self._entry.tasks.append(me)
+                if self._entry.thread:
+                    self.caller = self._entry.thread = me  # it may be another one than before
             yield
         finally:
             self._worked(me)
@@ -127,7 +130,7 @@ class MemoryReservation:
     def working(self) -> Iterator[None]:
         """Use the memory for a task, as soon as its run fits; errors as of `begin`."""
         me, entry = threading.get_ident(), self._entry
-        with _changed:
+        with _lock:
             if not entry.begun or entry not in _entries:
                 calls = computations.calls_of_this_task()
                 if entry.begun and calls <= entry.calls:
@@ -136,8 +139,8 @@ class MemoryReservation:
                 entry.calls = calls
             self._take()
             entry.tasks.append(me)
-        _watch_for_end(self)
         try:
+            _watch_for_end(self)
             yield
         except BaseException:
             self._failed = True
@@ -146,8 +149,9 @@ class MemoryReservation:
             self._worked(me)
 
     def _worked(self, thread: int) -> None:
-        with _changed:
-            self._entry.tasks.remove(thread)
+        with _lock:
+            with suppress(ValueError):  # an interrupt came before it was marked
+                self._entry.tasks.remove(thread)
             self._entry.worked = time.monotonic()
 
     def _take(self) -> None:
@@ -204,6 +208,10 @@ class MemoryReservation:
             f"computations that are open, with a memory limit of {self.limit >> 20} MiB: {remedy}"
         )
 
+    def leave(self) -> None:
+        """Note that no thread consumes the images any more: the run is about to end."""
+        self._entry.thread = 0
+
     def release(self) -> None:
         """Return the memory."""
         self._end()
@@ -228,11 +236,11 @@ class MemoryReservation:
 @contextmanager
 def _unlocked() -> Iterator[None]:
     """Release the lock, which this thread holds, for other runs."""
-    _changed.release()
+    _lock.release()
     try:
         yield
     finally:
-        _changed.acquire()
+        _lock.acquire()
 
 
 def _idle(others: list[ReservationEntry]) -> bool:
@@ -257,7 +265,7 @@ def _forget(entry: ReservationEntry) -> None:
             with suppress(OSError, AttributeError):
                 ctypes.CDLL(None).malloc_trim(0)
     finally:  # also after an interrupt, which may come here
-        with _changed:
+        with _lock:
             _entries.discard(entry)
             _changed.notify_all()
 

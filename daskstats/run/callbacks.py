@@ -6,13 +6,9 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from ..planning.values import WAITING
-from .runner import BackgroundRunner
+from .runner import BackgroundRunner, Stopped
 
 T = TypeVar("T")
-
-
-class Closed(Exception):
-    """The consumer has left."""
 
 
 class BoundedQueue(Generic[T]):
@@ -30,7 +26,7 @@ class BoundedQueue(Generic[T]):
         self._closed = False
 
     def put(self, item: T) -> None:
-        """Wait until there is room; raise Closed if the consumer has left."""
+        """Wait until there is room; raise Stopped if the consumer has left."""
         self._places.get()
         self.check()
         self._items.put((item, None))
@@ -38,14 +34,14 @@ class BoundedQueue(Generic[T]):
     def check(self) -> None:
         """Raise Closed if the consumer has left."""
         if self._closed:
-            raise Closed
+            raise Stopped
 
     def end(self, error: BaseException | None = None) -> None:
         """Tell the consumer that nothing follows, or which error ended the producer."""
-        self._items.put((None, error or StopIteration()))
+        self._items.put((None, error or Stopped()))
 
     def get(self, take: Callable = SimpleQueue.get) -> T:
-        """Wait for the next item; raise the producer's error, or StopIteration, after the last.
+        """Wait for the next item; raise the producer's error, or Stopped, after the last.
 
         ``take`` is the function that waits for an item of a queue.
         """
@@ -56,7 +52,7 @@ class BoundedQueue(Generic[T]):
         return item
 
     def close(self) -> None:
-        """Leave: the producer's next `put` or `check` raises Closed."""
+        """Leave: the producer's next `put` or `check` raises Stopped."""
         self._closed = True
         self._places.put(None)
 
@@ -109,7 +105,7 @@ class CallbackRunner(BackgroundRunner):
         error: BaseException | None = None
         try:
             self._get(self._graph, self._keys[-1], callbacks=self._callbacks)
-        except Closed:
+        except Stopped:
             pass
         except BaseException as raised:
             error = raised

@@ -6,9 +6,11 @@ import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock, Thread
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +21,11 @@ from ..checkpoints.manifest import JSON, DamagedCheckpointError, Generation, Man
 from ..checkpoints.owner import Ownership
 from ..checkpoints.store import CheckpointStore, check_storable
 from ..graph.build import Start, Work
+from ..packages import load
 from ..series.base import Source
 from ..statistics import State
 from .progress import Progress, Snapshot
+from .runner import TICK
 
 logger = logging.getLogger("daskstats")
 
@@ -75,11 +79,13 @@ class Checkpoint:
         written: bool = False,
     ) -> None:
         self._store, self._identity = CheckpointStore(path), identity
+        load("zarr.codecs")  # now, not in a commit at exit, or one that garbage collection begins
         self._interval = config.checkpoint_interval()
         self._lock = RLock()
         self._manifest: Manifest | None = None
         self._latest: tuple[Noted, dict[str, JSON]] | None = None
         self._committed, self._cost = time.monotonic(), 0.0
+        self._writing: Apart | None = None
         with ExitStack() as stack:
             self._owner = Ownership(self._store.directory)
             stack.callback(self._owner.release)
@@ -160,14 +166,22 @@ class Checkpoint:
     def commit(self) -> None:
         """Store the state after the last whole step, unless it is stored."""
         with self._lock:
+            self._finish()
             if self._latest is None:
                 return
-            began = time.monotonic()
             self._owner.check()
-            self._manifest = self._store.commit(*self._next(*self._latest))
+            self._writing = Apart(self._store.commit, *self._next(*self._latest))
             self._latest = None
-            self._committed = time.monotonic()
-            self._cost = self._committed - began
+            self._finish()
+
+    def _finish(self) -> None:
+        """Wait for a commit that has begun, also if an interrupt has ended the wait before."""
+        writing = self._writing
+        if writing is not None:
+            writing.wait()
+            self._writing, self._committed = None, time.monotonic()
+            self._cost = self._committed - writing.began
+            self._manifest = writing.result()
 
     def _next(
         self, noted: "Noted", identity: dict[str, JSON]
@@ -198,6 +212,45 @@ class Checkpoint:
         finally:
             _running.discard(self)
             self._resources.close()
+
+
+class Apart:
+    """A call in a thread of its own, which an interrupt of this thread cannot end half-way.
+
+    zarr waits in functions of Python: an interrupt there would leave its locks acquired, and the
+    call at work beside the next one.
+    """
+
+    def __init__(self, function: Callable[..., Manifest], *arguments: Any) -> None:
+        self.began = time.monotonic()
+        self._call = partial(function, *arguments)
+        self._value: Manifest | BaseException | None = None
+        self._working = Lock()
+        self._working.acquire()
+        try:
+            Thread(target=self._run, name="daskstats-commit", daemon=True).start()
+        except RuntimeError:  # at exit, or there are no more threads
+            self._run()
+
+    def _run(self) -> None:
+        try:
+            self._value = self._call()
+        except BaseException as error:
+            self._value = error
+        finally:
+            self._working.release()
+
+    def wait(self) -> None:
+        """Wait until it has ended."""
+        while self._value is None:  # an interrupt may come as soon as the lock is acquired
+            self._working.acquire(timeout=TICK)
+
+    def result(self) -> Manifest:
+        """Return the result, or raise the error, of a call that has ended."""
+        if isinstance(self._value, BaseException):
+            raise self._value
+        assert self._value is not None
+        return self._value
 
 
 @dataclass(frozen=True)

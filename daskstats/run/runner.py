@@ -22,6 +22,10 @@ from ..compiling import compiling
 TICK = 0.2
 
 
+class Stopped(Exception):
+    """The consumer has left, and no results follow."""
+
+
 class Runner:
     """Executes one graph, step by step; this one has no tasks, and steps without results.
 
@@ -40,10 +44,10 @@ class Runner:
 
         Raises
         ------
-        StopIteration
-            After the last step.
-        Exception
-            The error of a task.
+        Stopped
+            After `stop`.
+        BaseException
+            The error of a task, of any type.
         """
         return []
 

@@ -5,14 +5,15 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from ..ending import LIMIT
 from ..memory.reservation import MemoryReservation
 from ..planning.values import MemoryLimitError
 from ..reprs import table
 from .checkpoint import Checkpoint
 from .progress import Progress
-from .runner import Runner
+from .runner import Runner, Stopped
 from .scheduler import Execution
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class Stream(Iterator[T]):
         # The runner is put in before it starts: an interrupt may come at any moment.
         self._runners: list[Runner] = []
         ended = self._runners, execution, reservation, checkpoint
-        self._stop = weakref.finalize(self, _end, *ended)
+        self._finalizer = weakref.finalize(self, _leave, *ended)
 
     def __len__(self) -> int:
         return self._length
@@ -90,9 +91,11 @@ class Stream(Iterator[T]):
             except BaseException as error:
                 # Another thread that closes the iterator ends the wait for an image.
                 over = self._closed and isinstance(error, Exception)
-                self.close()
+                self._close_after(error)
                 if over:
                     raise StopIteration from None
+                if isinstance(error, StopIteration):  # the images would seem to be all
+                    raise RuntimeError("a task raised StopIteration") from error
                 raise
             if self.progress.step + 1 == self._length:
                 self.close()
@@ -122,7 +125,7 @@ class Stream(Iterator[T]):
         runner = self._execution.make_runner()
         self._runners.append(runner)
         if self._closed:  # by another thread, while this one waited for memory
-            raise StopIteration
+            raise Stopped
         runner.start()
         self._runner = runner
         return runner
@@ -148,14 +151,55 @@ class Stream(Iterator[T]):
     def close(self) -> None:
         """Stop the tasks, and release their memory and scratch data. Further calls do nothing."""
         self._closed = True
-        self._stop()
+        left = self._finalizer.detach()
+        if left is not None:
+            _, _, ended, _ = left
+            _end(*ended)
         self._runner = None
+
+    def _close_after(self, error: BaseException) -> None:
+        """Close after an error, which another one of closing must not replace."""
+        try:
+            self.close()
+        except Exception as fault:
+            error.add_note(f"then the run was not closed: {fault}")
 
     def __enter__(self) -> "Stream[T]":
         return self
 
-    def __exit__(self, *exc_info: Any) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._close_after(error)
+
+
+def _leave(
+    runners: list[Runner],
+    execution: Execution,
+    reservation: MemoryReservation,
+    checkpoint: Checkpoint | None,
+) -> None:
+    """End a run when its stream is deleted, in a thread of its own, for which this one may wait.
+
+    The garbage collector may delete it in any thread, between any two steps of a program: also
+    where the thread holds a lock, such as that of h5py, that a running task needs.
+    """
+    reservation.leave()
+
+    def end() -> None:
+        try:
+            _end(runners, execution, reservation, checkpoint)
+        except Exception as error:
+            logger.warning("the run of a deleted iterator was not closed: %s", error)
+
+    thread = threading.Thread(target=end, name="daskstats-leaving", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # at exit
+        end()
+    else:
+        thread.join(LIMIT / 2)
 
 
 def _end(

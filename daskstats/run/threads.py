@@ -14,7 +14,7 @@ import dask.threaded
 
 from ..graph.row_parallel import StepImages
 from ..planning.values import WAITING
-from .runner import BackgroundRunner
+from .runner import BackgroundRunner, Stopped
 
 
 class StepExecutor:
@@ -46,7 +46,10 @@ class StepExecutor:
         self._most = (workers + 1) * inputs.most
         self._ready: list[tuple] = []
         self._numbers = count()
-        self._changed = threading.Condition()
+        # An interrupt in a function of Python that acquires a lock would leave it locked: that of
+        # a condition is acquired in C.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._open = ahead
         self._closed = False
         self._threads = [
@@ -67,7 +70,7 @@ class StepExecutor:
         # array would exist before the first is used. An input that many tasks wait for, such as
         # a memory reservation, goes first.
         order = self._steps[key], key in self._inputs, -self._inputs.users(key)
-        with self._changed:
+        with self._lock:
             if self._closed:
                 future.cancel()
             else:
@@ -78,13 +81,13 @@ class StepExecutor:
 
     def advance(self) -> None:
         """Let one more step begin."""
-        with self._changed:
+        with self._lock:
             self._open += 1
             self._changed.notify_all()
 
     def note_seen(self, key: Any) -> None:
         """Note that dask has seen the result of a task, and submitted the tasks that needed it."""
-        with self._changed:
+        with self._lock:
             self._unseen -= 1
             if self._inputs.note_done(key) or self._unseen == self._workers - 1:
                 self._changed.notify_all()
@@ -93,28 +96,34 @@ class StepExecutor:
         """Wait, within a task, until a step may begin; raise CancelledError if none will."""
         if step < self._open and not self._closed:
             return  # nearly always: without the lock, for which the consumer would have to wait
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._closed or step < self._open)
             if self._closed:
                 raise CancelledError
 
     def close(self) -> None:
         """Start no more tasks."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             for *_, future, _, _ in self._ready:
                 future.cancel()
             self._ready.clear()
             self._changed.notify_all()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether no more tasks start."""
+        return self._closed
+
     def join(self) -> None:
         """Wait for the tasks that are running."""
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:  # the system may refuse to start a thread
+                thread.join()
 
     def _work(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(self._may_run)
                 if self._closed:
                     return
@@ -123,7 +132,7 @@ class StepExecutor:
                 several = not is_input or users < -1
                 self._unlocking += several
             result = function(tasks)
-            with self._changed:
+            with self._lock:
                 self._unseen += 1
                 self._unlocking -= several
                 if not self._unlocking:
@@ -246,16 +255,16 @@ class ThreadRunner(BackgroundRunner):
                 state["cache"][key] = None
 
     def _execute(self) -> None:
-        error: BaseException = StopIteration()
-        self._executor.start()
+        error: BaseException = Stopped()
         try:
+            self._executor.start()
             dask.threaded.get(
                 self._graph, list(self._last), pool=self._executor, callbacks=self._callbacks
             )
-        except CancelledError:
-            pass
         except BaseException as raised:
-            error = raised
+            # Closing the executor cancels tasks; a task may raise the same error by itself.
+            if not (isinstance(raised, CancelledError) and self._executor.is_closed):
+                error = raised
         # The blocks that the threads hold are freed only when the threads have ended.
         self._executor.close()
         self._executor.join()

@@ -266,7 +266,10 @@ class Statistic:
         Values beyond float32 become infinite.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            self.finalize(state, image)
+            try:
+                self.finalize(state, image)
+            except StopIteration as error:  # it would end the loop of a caller without a word
+                raise RuntimeError(f"finalize of {self.name} raised StopIteration") from error
         if self.unseen is not None:
             fill_pixels(image, self.unseen(state), self.fill_value)
 

@@ -274,7 +274,7 @@ def test_temporaries_of_the_dead_are_removed(tmp_path):
     )
     (store / "c").mkdir(parents=True)
     left.append(store)
-    aged(left[3], 2)
+    aged(left[3], 8)
     kept = [
         temporary(tmp_path, pid, began=began, rest=".h5"),
         temporary(tmp_path, dead_pid(), "new.machine"),

@@ -16,8 +16,8 @@ from fakes import Fail, FakeSeries, Filled
 
 import daskstats as stats
 from daskstats.memory.reservation import unreserved
-from daskstats.run.callbacks import BoundedQueue, Closed
-from daskstats.run.runner import BackgroundRunner
+from daskstats.run.callbacks import BoundedQueue
+from daskstats.run.runner import BackgroundRunner, Stopped
 from daskstats.run.scheduler import current_scheduler
 
 
@@ -217,7 +217,7 @@ def test_closing_a_handoff_frees_the_producer():
         try:
             while True:
                 handoff.put(0)
-        except Closed:
+        except Stopped:
             raised.set()
 
     thread = threading.Thread(target=produce)
