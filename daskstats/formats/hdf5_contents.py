@@ -7,8 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..packages import load
 from .choosing import Candidate, listed
-from .hdf5_files import NO_OBJECT, absolute, import_h5py, open_file
+from .hdf5_files import NO_OBJECT, absolute, open_file
 from .hdf5_links import find_file, follow, linked_file, numbered, target_of, walk
 from .hdf5_nexus import is_image, measured
 from .natural import natural
@@ -40,7 +41,7 @@ class Contents:
 
 def contents(group: h5py.Group, base: str = "") -> Contents:
     """Return the datasets of a group, all groups below and all links included."""
-    h5py = import_h5py(group.file.filename)
+    h5py = load("h5py")
     base = base.rstrip("/")
     found = Contents()
     for name, parent, node in [("", group, group), *_nodes(group, base, {group.id})]:
@@ -61,7 +62,7 @@ def kind_of(dataset: h5py.Dataset) -> str:
     dtype = _dtype(dataset)
     if dtype is None:
         return "values of a type that h5py does not read"
-    is_text = import_h5py(dataset.file.filename).check_string_dtype(dtype) is not None
+    is_text = load("h5py").check_string_dtype(dtype) is not None
     return "strings" if is_text else str(dtype)
 
 
@@ -99,7 +100,7 @@ def _nodes(
     group: h5py.Group, base: str, seen: set
 ) -> Iterator[tuple[str, h5py.Group, h5py.Group | h5py.Dataset | None]]:
     """Yield (name, parent, object) of all below a group, each once; None if it is missing."""
-    h5py = import_h5py(group.file.filename)
+    h5py = load("h5py")
     waiting = [(base, group)]
     while waiting:
         base, node = waiting.pop()

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .hdf5_files import absolute, import_h5py, open_file
+from ..packages import load
+from .hdf5_files import absolute, open_file
 
 if TYPE_CHECKING:
     import h5py
@@ -61,7 +62,7 @@ def follow(file: h5py.File, name: str, where: str = "") -> tuple[h5py.Dataset, l
     """
     where = where or f"{absolute(file)} has no dataset {name!r}"
     node, files = walk(file, name, where)
-    if not isinstance(node, import_h5py(file.filename).Dataset):
+    if not isinstance(node, load("h5py").Dataset):
         raise ValueError(f"{where}: there is no such dataset")
     return node, [*dict.fromkeys(files)]
 
@@ -70,7 +71,7 @@ def walk(
     group: h5py.Group, name: str, where: str, depth: int = 0
 ) -> tuple[h5py.Group | h5py.Dataset, list[Path]]:
     """Return the object of a name, component by component, and the files that links lead to."""
-    h5py = import_h5py(group.file.filename)
+    h5py = load("h5py")
     if depth > DEEPEST:
         raise ValueError(f"{where}: links lead in circles")
     node, files = (group.file["/"] if name.startswith("/") else group), [absolute(group.file)]

@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..packages import load
 from .choosing import Choice, listed
-from .hdf5_files import NO_OBJECT, import_h5py
+from .hdf5_files import NO_OBJECT
 from .hdf5_links import walk
 from .hdf5_search import find_datasets
 from .natural import natural
@@ -39,7 +40,7 @@ def find_named(group: h5py.Group, name: str, path: Path) -> Choice:
     ValueError, FileNotFoundError
         If there is no such dataset, or no series in such a group.
     """
-    h5py = import_h5py(path)
+    h5py = load("h5py")
     if not name:
         return find_datasets(group, path)
     node = None
@@ -60,7 +61,7 @@ def _in_group(group: h5py.Group, name: str, path: Path) -> Choice:
 
 def _matching(group: h5py.Group, pattern: str, path: Path) -> Choice:
     """Return the datasets that match a pattern; of a group that matches, the series in it."""
-    h5py = import_h5py(path)
+    h5py = load("h5py")
     names: dict[str, None] = {}
     seen = set()
     parts = [part for part in pattern.split("/") if part]
@@ -84,7 +85,7 @@ def _matches(node: h5py.Group | h5py.Dataset, base: str, parts: list[str]) -> It
     if not parts:
         yield base
         return
-    if not isinstance(node, import_h5py(base).Group):
+    if not isinstance(node, load("h5py").Group):
         return
     part, *rest = parts
     for key in sorted(node, key=natural):

@@ -15,7 +15,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .hdf5_files import NO_OBJECT, import_h5py
+from ..packages import load
+from .hdf5_files import NO_OBJECT
 from .hdf5_links import DEEPEST
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def default_signal(group: h5py.Group, base: str) -> tuple[str, h5py.Dataset | No
             return f"{name}/{signal}", _dataset(node, signal)
         child = attribute(node, "default") or _only_entry(node)
         found = node.get(child) if child else None
-        if not isinstance(found, import_h5py(group.file.filename).Group):
+        if not isinstance(found, load("h5py").Group):
             return "", None
         name, node = (child if child.startswith("/") else f"{name}/{child}"), found
     return "", None
@@ -62,7 +63,7 @@ def default_signal(group: h5py.Group, base: str) -> tuple[str, h5py.Dataset | No
 def _dataset(node: h5py.Group, key: str) -> h5py.Dataset | None:
     with suppress(*NO_OBJECT):
         found = node[key]
-        return found if isinstance(found, import_h5py(node.file.filename).Dataset) else None
+        return found if isinstance(found, load("h5py").Dataset) else None
     return None
 
 

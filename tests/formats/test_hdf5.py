@@ -107,11 +107,19 @@ def test_one_of_several_must_be_named(tmp_path):
     assert tokenize(as_series(f"{path}::/a")) != tokenize(as_series(f"{path}::/b/c"))
 
 
-@pytest.mark.parametrize("name", ["/no/such", "/group", "/a/deeper"])
+@pytest.mark.parametrize("name", ["/no/such", "/a/deeper"])
 def test_name_that_is_no_dataset(tmp_path, name):
     path = save(tmp_path / "scan.h5", {"a": make_frames("u2"), "group/b": np.zeros(3)})
     with pytest.raises(ValueError, match=f"no dataset '{name}'"):
         as_series(f"{path}::{name}")
+    with pytest.raises(ValueError, match=r"scan\.h5::/group has no numeric dataset of two or more"):
+        as_series(f"{path}::/group")
+
+
+def test_a_group_of_narrow_images_is_not_said_to_have_none(tmp_path):
+    path = save(tmp_path / "scan.h5", {f"group/{name}": np.zeros((9, 3)) for name in "ab"})
+    with pytest.raises(ValueError, match=r"scan\.h5::/group has 2 datasets, name one as .*group/a"):
+        as_series(f"{path}::/group")
 
 
 @pytest.mark.parametrize(
