@@ -222,10 +222,13 @@ def _lost(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
         most = 2 ** (np.finfo(dtype).nmant + 1)
         return (image < -most) | (image > most)
     bounds = np.iinfo(dtype)
-    inside = (image >= bounds.min) & (image <= bounds.max)
-    if image.dtype.kind == "f":
-        inside &= np.floor(image) == image
-    return ~inside
+    if image.dtype.kind != "f":
+        return (image < bounds.min) | (image > bounds.max)
+    # A float compares in its own dtype, where the largest integer may be rounded up: the power of
+    # two above it is exact, but in float16.
+    values = image.astype("f4") if image.dtype == np.float16 else image
+    inside = (values >= float(bounds.min)) & (values < float(bounds.max) + 1)
+    return ~(inside & (np.floor(values) == values))
 
 
 class OutputFile(io.RawIOBase):

@@ -244,6 +244,29 @@ def test_a_file_that_is_there_is_not_written(tmp_path):
         OutputFile(tmp_path / "x")
 
 
+@pytest.mark.parametrize("wanted", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"])
+@pytest.mark.parametrize("given", ["f2", "f4", "f8"])
+def test_floats_that_integers_hold(wanted, given):
+    """Compared with the exact integers of Python, beside every bound."""
+    bounds = np.iinfo(wanted)
+    near = [power for size in (7, 8, 15, 16, 31, 32, 63, 64) for power in (2.0**size, -(2.0**size))]
+    with np.errstate(over="ignore"):
+        centre = np.array([*near, 0, 0.5, np.inf, -np.inf, np.nan]).astype(given)
+    with np.errstate(over="ignore", invalid="ignore"):
+        beside = [np.nextafter(centre, np.array(way, given)) for way in (-np.inf, np.inf)]
+    for value in np.concatenate([centre, *beside]):
+        number = float(value)
+        held = np.isfinite(number) and number == int(number) and bounds.min <= int(number)
+        held = held and int(number) <= bounds.max
+        image = np.array([[value]])
+        if held:
+            found = writing.exactly(image, (wanted,), Path("image.cbf"))
+            assert (found.dtype, int(found[0, 0])) == (np.dtype(wanted), int(number))
+        else:
+            with pytest.raises(ValueError, match="has 1 other values"):
+                writing.exactly(image, (wanted,), Path("image.cbf"))
+
+
 # ---------------------------------------------------------------------- what others left
 
 
