@@ -237,4 +237,24 @@ def write_cbf(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
     if image.ndim != 2:
         raise ValueError(f"a .cbf file holds a 2-D image only, got shape {image.shape}")
     pixels = exactly(image, ("i4",), path)
+    _check_steps(pixels, path)
     write_with(path, lambda to: load("fabio.cbfimage").CbfImage(data=pixels).write(str(to)))
+
+
+def _check_steps(pixels: np.ndarray, path: Path) -> None:
+    """Refuse an image with a step of 2**31 between neighbouring pixels, which fabio writes as 0.
+
+    >>> _check_steps(np.array([[0, 5], [-(2**31), -(2**31)]], "i4"), Path("image.cbf"))
+    >>> _check_steps(np.array([[5, 0], [-(2**31), -(2**31)]], "i4"), Path("image.cbf"))
+    Traceback (most recent call last):
+        ...
+    ValueError: a .cbf file holds no step of 2**31 from one pixel to the next, as to pixel ...
+    """
+    # As fabio does, from 0 to the first pixel and on, in 32 bits: greater steps come back right.
+    lost = np.diff(pixels.ravel(), prepend=np.int32(0)) == np.iinfo(np.int32).min
+    if lost.any():
+        place = divmod(int(lost.argmax()), pixels.shape[1])
+        raise ValueError(
+            f"a .cbf file holds no step of 2**31 from one pixel to the next, as to pixel {place} "
+            f"of the image, {pixels[place]}: use .edf, .tif or .h5"
+        )

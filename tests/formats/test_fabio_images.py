@@ -171,7 +171,10 @@ def test_cbf_keeps_whole_numbers(tmp_path, dtype):
 
 @pytest.mark.parametrize(
     ("dtype", "value"),
-    [("f4", 0.5), ("f4", np.nan), ("f8", np.inf), ("f8", 1e300), ("i8", 2**31), ("u4", 2**32 - 1)],
+    [
+        *[("f4", 0.5), ("f4", np.nan), ("f8", np.inf), ("f8", 1e300), ("i8", 2**31)],
+        *[("u4", 2**32 - 1), ("f4", 2.0**31), ("f8", 2.0**31), ("f2", np.inf), ("f2", -np.inf)],
+    ],
 )
 def test_cbf_refuses_other_values(tmp_path, dtype, value):
     image = np.ones((3, 4), dtype)
@@ -180,6 +183,30 @@ def test_cbf_refuses_other_values(tmp_path, dtype, value):
     with pytest.raises(ValueError, match=words):
         outputs.save(image, tmp_path / "image.cbf")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("dtype", "pixels"),
+    [
+        ("f2", [-65504, 65504]),
+        ("f4", [5, -(2**31), 2**31 - 128]),
+        ("f8", [2**31 - 1, -(2**31), 2**31 - 2]),
+        ("i8", [2**31 - 1, -(2**31), 2**31 - 2]),
+    ],
+)
+def test_cbf_keeps_the_largest_whole_numbers(tmp_path, dtype, pixels):
+    outputs.save(np.array([pixels], dtype), tmp_path / "image.cbf")
+    with fabio.open(str(tmp_path / "image.cbf")) as file:
+        assert file.data.tolist() == [pixels]
+
+
+@pytest.mark.parametrize("pixels", [[-(2**31), 0], [0, -(2**31)], [-1, 2**31 - 1], [2**31 - 1, -1]])
+def test_cbf_refuses_a_step_that_fabio_loses(tmp_path, pixels):
+    fabio.cbfimage.CbfImage(data=np.array([pixels], "i4")).write(str(tmp_path / "lost.cbf"))
+    with fabio.open(str(tmp_path / "lost.cbf")) as file:
+        assert file.data.tolist() != [pixels], "fabio keeps such steps: the check is of no use"
+    with pytest.raises(ValueError, match=r"no step of 2\*\*31 .* as to pixel \(0, [01]\)"):
+        outputs.save(np.array([pixels]), tmp_path / "image.cbf")
 
 
 def test_cbf_refuses_planes(tmp_path):
