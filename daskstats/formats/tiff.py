@@ -263,7 +263,11 @@ def write_image(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
     if image.dtype == bool:
         # TIFF packs bool into bits, which few programs read.
         image = image.astype("u1")
-    # Without the photometric tag three planes would be taken for the colours of one picture.
     text = as_json(notes) if notes else None
-    with OutputFile(path) as file:
-        load("tifffile").imwrite(file, image, photometric="minisblack", description=text)
+    with OutputFile(path) as file, load("tifffile").TiffWriter(file) as writer:
+        # tifffile takes planes of one column for the rows of one page, so each is written alone; it
+        # would lose the axis of a single one. Without the photometric tag three planes would be
+        # taken for the colours of one picture.
+        alone = image.ndim == 3 and (len(image) > 1 or image.shape[-1] == 1)
+        for plane in image if alone else [image]:
+            writer.write(plane, photometric="minisblack", description=text, contiguous=True)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from daskstats.formats import npy, outputs
+from daskstats.formats.notes import Notes
 from daskstats.formats.png import picture
 from daskstats.formats.table import FORMATS, suffixes
+from daskstats.series.opening import open_source
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*ImageJ opens")
 
@@ -127,6 +129,10 @@ def test_values_and_dtype_are_kept(tmp_path, suffix, dtype):
         pytest.param((4, 5, 3), id="not the pixels of an RGB picture"),
         pytest.param((1, 5, 7), id="one plane"),
         pytest.param((1, 1), id="one pixel"),
+        pytest.param((6, 1), id="one column"),
+        pytest.param((3, 6, 1), id="planes of one column"),
+        pytest.param((3, 1, 6), id="planes of one row"),
+        pytest.param((3, 1, 1), id="planes of one pixel"),
     ],
 )
 def test_shape_is_kept(tmp_path, suffix, shape):
@@ -137,12 +143,29 @@ def test_shape_is_kept(tmp_path, suffix, shape):
     np.testing.assert_array_equal(READ[suffix](tmp_path / f"image{suffix}"), image, strict=True)
 
 
-def test_planes_are_pages_of_a_tiff(tmp_path):
+SHAPES = [(3, 5, 7), (3, 6, 1), (3, 1, 6), (3, 1, 1), (1, 5, 7), (1, 6, 1), (6, 1), (1, 6), (1, 1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", ["?", "u2", "f4"])
+@pytest.mark.parametrize("facts", [{}, {"statistic": "levels"}])
+def test_planes_are_pages_of_a_tiff(tmp_path, shape, dtype, facts):
     import tifffile
 
-    outputs.save(np.zeros((3, 5, 7), "u2"), tmp_path / "image.tif")
-    with tifffile.TiffFile(tmp_path / "image.tif") as file:
-        assert [page.shape for page in file.pages] == [(5, 7)] * 3
+    image = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    planes = image.reshape(-1, *shape[-2:])
+    path = tmp_path / "image.tif"
+    outputs.save(image, path, notes=Notes({"levels": facts}, {}))
+    with tifffile.TiffFile(path) as file:
+        assert [page.shape for page in file.pages] == [shape[-2:]] * len(planes)
+        for page, plane in zip(file.pages, planes, strict=True):
+            np.testing.assert_array_equal(page.asarray(), plane)
+        assert len(file.series) == 1
+        text = file.pages[0].description
+        assert ("levels" in text) == bool(facts)
+        assert not file.pages[-1].description or len(planes) == 1
+    series = open_source(path)
+    np.testing.assert_array_equal(np.concatenate(series.read(0, len(planes), 0, shape[-2])), planes)
 
 
 @pytest.mark.parametrize("suffix", suffixes("write"))
