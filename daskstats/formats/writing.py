@@ -12,7 +12,6 @@ import io
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -56,17 +55,26 @@ def replacing(path: Path, check: Callable[[Path], object]) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     remove_stale(target.parent)
-    temporary = target.with_name(f"{PREFIX}{processes.unique_name()}{path.suffix.lower()}")
-    _own.add(temporary)
+    with (
+        _temporary(target.parent, path.suffix.lower()) as temporary,
+        naming_disk_errors(path, target.parent),
+    ):
+        yield temporary
+        check(path)
+        with ending.writing:
+            _put(temporary, target)
+
+
+@contextmanager
+def _temporary(place: Path, suffix: str = "") -> Iterator[Path]:
+    """Give a path in a directory for a temporary, which is removed in the end, and by a signal."""
+    path = place / f"{PREFIX}{processes.unique_name()}{suffix}"
+    _own.add(path)
     try:
-        with naming_disk_errors(path, target.parent):
-            yield temporary
-            check(path)
-            with ending.writing:
-                _put(temporary, target)
+        yield path
     finally:
-        remove(temporary)
-        _own.discard(temporary)
+        remove(path)
+        _own.discard(path)
 
 
 @contextmanager
@@ -181,15 +189,17 @@ def sync(descriptor: int) -> None:
 
 
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let a library write a file that it opens by its name, and copy that to the output.
+    """Let a library write a file that it opens by its name, in a directory beside the output.
 
     The file is called ``image``: some libraries write the name of their file into it.
     """
-    with tempfile.TemporaryDirectory() as place:
-        written = Path(place, f"image{path.suffix}")
+    with _temporary(path.parent) as place:
+        place.mkdir()
+        written = place / f"image{path.suffix}"
         write(written)
-        with OutputFile(path) as file:
-            file.write(written.read_bytes())
+        with written.open("rb+") as file:
+            sync(file.fileno())
+        written.replace(path)
 
 
 def exactly(image: np.ndarray, dtypes: Sequence[str], path: Path) -> np.ndarray:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -265,6 +266,49 @@ def test_floats_that_integers_hold(wanted, given):
         else:
             with pytest.raises(ValueError, match="has 1 other values"):
                 writing.exactly(image, (wanted,), Path("image.cbf"))
+
+
+# Gets a signal once the file is written, and before it has its name.
+STOPPED = """
+import os, signal, sys, time
+import numpy as np
+from daskstats import ending
+from daskstats.formats import outputs, writing
+
+def stop(descriptor):
+    os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+    time.sleep(60)
+
+ending.watch()
+writing.sync = stop
+outputs.save(np.ones((2, 3), "i2"), sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there are no such signals")
+@pytest.mark.parametrize("suffix", [".cbf", ".mrc"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_no_temporary_of_a_library_is_left_behind(tmp_path, suffix, name):
+    places = tmp_path / "system", tmp_path / "output"
+    for place in places:
+        place.mkdir()
+    command = python("-c", STOPPED, places[1] / f"x{suffix}", name)
+    environment = os.environ | {"TMPDIR": str(places[0])}
+    subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, timeout=60, check=False)
+    left = [path.name for place in places for path in place.iterdir()]
+    assert len(left) == (name == "SIGKILL")
+    outputs.save(np.ones((2, 3)), places[1] / "y.npy")
+    assert [path.name for place in places for path in place.iterdir()] == ["y.npy"]
+
+
+@pytest.mark.parametrize("suffix", suffixes("write"))
+def test_the_temporary_directory_of_the_system_is_not_used(tmp_path, monkeypatch, suffix):
+    """It may be smaller than the image, and the error would name the wrong disk."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    outputs.save(np.ones((2, 3), "i2"), tmp_path / f"x{suffix}")
+    outputs.save_all({"max": np.ones((2, 3), "i2")}, tmp_path / "all", form=suffix)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all", f"x{suffix}"]
+    assert [path.name for path in (tmp_path / "all").iterdir()] == [f"max{suffix}"]
 
 
 # ---------------------------------------------------------------------- what others left
