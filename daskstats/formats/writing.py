@@ -4,7 +4,7 @@ The name of a temporary tells which process writes it. A temporary of a killed p
 the next process that writes into the same directory::
 
     .daskstats-node1~4711~1763942917.25~9c41...npy
-    .daskstats-node1~4711~1763942917.25~9c41...-old~image.zarr    the old output, for a moment
+    .daskstats-node1~4711~1763942917.25~9c41...-old/image.zarr    the old output, for a moment
 """
 
 import errno
@@ -22,12 +22,12 @@ import numpy as np
 from .. import ending, processes
 from ..processes import is_mine
 
-PREFIX, OLD = ".daskstats-", "-old~"
+PREFIX, OLD = ".daskstats-", "-old"
 
-# Host, pid and start of the process, a random number, and the name of an old output.
+# Host, pid and start of the process, a random number, and the mark of an old output.
 TEMPORARY = re.compile(
     rf"{re.escape(PREFIX)}(?P<host>[^~]*)~(?P<pid>\d+)~(?P<began>[\d.]+)~[0-9a-f]{{32}}"
-    rf"(?:{OLD}(?P<name>.+)|(?:\.\w+)?)"
+    rf"(?:(?P<old>{OLD})|(?:\.\w+)?)"
 )
 
 # Errors of the disk, not of the call: the message gets the path and the way out.
@@ -113,15 +113,22 @@ def _put(temporary: Path, target: Path) -> None:
         temporary.replace(target)
         return
     # A directory with content cannot be replaced in one step. The old one is put back if the second
-    # step fails, or by `remove_stale` if the process is killed before it.
-    old = target.with_name(f"{PREFIX}{processes.unique_name()}{OLD}{target.name}")
-    target.replace(old)
+    # step fails, or by `remove_stale` if the process is killed before it. It keeps its name, which
+    # may have no room for another one around it.
+    place = target.with_name(f"{PREFIX}{processes.unique_name()}{OLD}")
+    place.mkdir()
     try:
-        temporary.replace(target)
+        old = target.replace(place / target.name)
+        try:
+            temporary.replace(target)
+        except BaseException:
+            old.replace(target)
+            raise
     except BaseException:
-        old.replace(target)
+        with suppress(OSError):
+            place.rmdir()
         raise
-    remove(old)
+    remove(place)
 
 
 def remove(path: Path) -> None:
@@ -157,18 +164,18 @@ def remove_stale(place: Path) -> list[Path]:
         for entry in entries:
             found = TEMPORARY.fullmatch(entry.name) if entry.name.startswith(PREFIX) else None
             if found and is_mine(Path(entry.path)) and _is_stale(Path(entry.path), found):
-                _undo(Path(entry.path), found["name"])
+                _undo(Path(entry.path), bool(found["old"]))
                 removed.append(Path(entry.path))
     return removed
 
 
-def _undo(path: Path, name: str | None) -> None:
-    """Remove a temporary, or put an old output back if there is no new one."""
+def _undo(path: Path, old: bool) -> None:
+    """Remove a temporary; put the old output in it back first, if there is no new one."""
     with suppress(OSError):
-        if name is not None and not os.path.lexists(path.with_name(name)):
-            path.rename(path.with_name(name))
-        else:
-            remove(path)
+        for output in [*path.iterdir()] if old else []:
+            if not os.path.lexists(path.with_name(output.name)):
+                output.rename(path.with_name(output.name))
+        remove(path)
 
 
 def _is_stale(path: Path, found: re.Match) -> bool:

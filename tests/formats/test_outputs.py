@@ -226,7 +226,7 @@ def test_old_store_comes_back_if_the_new_cannot_be_renamed(tmp_path, monkeypatch
     replace = type(path).replace
 
     def fail(self, target):
-        if target == path and "-old" not in self.name:
+        if target == path and "-old" not in self.parent.name:
             raise OSError(errno.EIO, "Input/output error")
         return replace(self, target)
 
@@ -235,6 +235,20 @@ def test_old_store_comes_back_if_the_new_cannot_be_renamed(tmp_path, monkeypatch
         outputs.save(np.ones((4, 4)), path, force=True)
     assert read_zarr(path).shape == (2, 3)
     assert leftovers(tmp_path) == ["image.zarr"]
+
+
+@pytest.mark.parametrize("length", [180, 250, 255])
+@pytest.mark.parametrize("suffix", [*suffixes("write"), ""])
+def test_outputs_of_long_names_are_replaced(tmp_path, suffix, length):
+    path = tmp_path / ("x" * (length - len(suffix)) + suffix)
+    for image in (np.zeros((2, 3)), np.ones((4, 4))):
+        if suffix:
+            outputs.save(image, path, force=True)
+        else:
+            outputs.save_all({"max": image}, path, force=True)
+    read = READ.get(suffix, read_png)
+    assert (read(path) if suffix else np.load(path / "max.npy")).shape == (4, 4)
+    assert leftovers(tmp_path) == [path.name]
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -16,7 +16,7 @@ import pytest
 from programs import daskstats, python, running
 
 from daskstats import processes
-from daskstats.formats import outputs, writing
+from daskstats.formats import inputs, outputs, writing
 from daskstats.formats.table import suffixes
 from daskstats.formats.writing import OutputFile
 from daskstats.simulate import FORMATS, simulate
@@ -369,12 +369,55 @@ def test_temporaries_of_other_users_are_kept(tmp_path):
 @pytest.mark.parametrize("appeared", [False, True])
 def test_an_old_output_is_put_back(tmp_path, appeared):
     """Killed between the two renames that replace a directory."""
-    path = temporary(tmp_path, dead_pid(), rest=f"{writing.OLD}image.v2.zarr")
+    place = temporary(tmp_path, dead_pid(), rest=writing.OLD)
+    place.unlink()
+    (place / "image.v2.zarr").mkdir(parents=True)
+    (place / "image.v2.zarr" / "text").write_text("old")
     if appeared:
-        (tmp_path / "image.v2.zarr").write_text("new")
-    assert writing.remove_stale(tmp_path) == [path]
+        (tmp_path / "image.v2.zarr").mkdir()
+        (tmp_path / "image.v2.zarr" / "text").write_text("new")
+    assert writing.remove_stale(tmp_path) == [place]
     assert [file.name for file in tmp_path.iterdir()] == ["image.v2.zarr"]
-    assert (tmp_path / "image.v2.zarr").read_text() == ("new" if appeared else "half")
+    assert (tmp_path / "image.v2.zarr" / "text").read_text() == ("new" if appeared else "old")
+
+
+# Replaces the output, and is killed before a step of that: the directory for the old output, its
+# rename, the rename of the new one, or the removal of the old one.
+REPLACED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from daskstats.formats import outputs, writing
+
+def killed(function):
+    def call(self, *arguments, **options):
+        if steps and steps[0] == function.__name__:
+            del steps[0]
+        if not steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(self, *arguments, **options)
+    return call
+
+steps = ["_put", *["mkdir", "replace", "replace", "rmtree"][: int(sys.argv[2]) + 1]]
+Path.mkdir, Path.replace = killed(Path.mkdir), killed(Path.replace)
+writing._put, writing.shutil.rmtree = killed(writing._put), killed(writing.shutil.rmtree)
+outputs.save(np.full((2, 3), 2.0), sys.argv[1], force=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there are no such signals")
+@pytest.mark.parametrize("step", range(4))
+def test_killed_while_a_directory_is_replaced(tmp_path, step):
+    path = tmp_path / f"{'x' * 240}.zarr"
+    outputs.save(np.full((2, 3), 1.0), path)
+    command = python("-c", REPLACED, path, step)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (-signal.SIGKILL, "")
+    assert len(list(tmp_path.glob(f"{writing.PREFIX}*"))) == [1, 2, 2, 1][step]
+    outputs.save(np.ones((2, 3)), tmp_path / "next.npy")
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, "next.npy"}
+    image = inputs.read_image(str(path))
+    np.testing.assert_array_equal(image, np.full((2, 3), 2.0 if step == 3 else 1.0))
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".zarr", ".h5"])
