@@ -40,14 +40,28 @@ def picture(image: np.ndarray) -> np.ndarray:
     >>> picture(np.array([[0.0, 1.0], [2.0, np.nan]])).tolist()
     [[0, 128], [255, 0]]
     """
-    values = image.astype("f8")
-    finite = values[np.isfinite(values)]
+    flat = image.reshape(-1)
+    low, high = _contrast(flat)
+    grey, step = np.empty(flat.shape, "u1"), 1 << 18  # pixels that are float64 at a time
+    for start in range(0, flat.size, step):
+        grey[start : start + step] = _greys(flat[start : start + step].astype("f8"), low, high)
+    return grey.reshape(image.shape)
+
+
+def _contrast(pixels: np.ndarray) -> tuple[float, float]:
+    """Return the values of black and white; both are 0 if no pixel is finite."""
+    finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels.copy()
     if not finite.size:
-        return np.where(values > 0, 255, 0).astype("u1")
-    # "nearest" takes pixels as they are, where an interpolation might overflow.
-    low, high = np.percentile(finite, CONTRAST, method="nearest")
-    if low == high:
-        low, high = finite.min(), finite.max()
+        return 0.0, 0.0
+    # Pixels as they are, where an interpolation might overflow.
+    places = np.around((finite.size - 1) * np.divide(CONTRAST, 100)).astype(int)
+    finite.partition(places)
+    low, high = map(float, finite[places])
+    return (low, high) if low < high else (float(finite.min()), float(finite.max()))
+
+
+def _greys(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return the greys of float64 values."""
     # Halves, because the difference of two float64 may be infinite.
     span = high / 2 - low / 2
     if span == 0:

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import sys
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -508,6 +509,36 @@ def test_picture_of_odd_images(pixels, grey):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_picture_of_every_dtype(dtype):
     assert picture(np.array([[0, 1]], dtype)).tolist() == [[0, 255]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_picture_of_many_pixels(rng, dtype):
+    """Compared with all of them in float64 at once."""
+    shape = (700, 801)
+    image = rng.integers(0, 256, (*shape, np.dtype(dtype).itemsize), "u1").view(dtype)[..., 0]
+    if dtype == "?":
+        image = rng.random(shape) < 0.9
+    if image.dtype.kind == "f":
+        image[np.isnan(image)] = np.nan  # none that signals
+    values = image.astype("f8")
+    low, high = np.percentile(values[np.isfinite(values)], (1, 99.5), method="nearest")
+    part = (np.clip(values, low, high) / 2 - low / 2) / (high / 2 - low / 2)
+    grey = np.rint(255 * np.nan_to_num(part, nan=0)).astype("u1")
+    assert np.unique(grey).size > 1
+    np.testing.assert_array_equal(picture(image), grey, strict=True)
+    np.testing.assert_array_equal(picture(image.T), grey.T, strict=True)
+
+
+@pytest.mark.parametrize("dtype", ["u2", "f4", "f8"])
+def test_a_picture_takes_twice_its_image_in_memory(tmp_path, dtype):
+    image = np.zeros((2000, 2000), dtype)
+    image[::3] = 7
+    outputs.save(image[:5, :5], tmp_path / "small.png")  # imports are counted as well
+    tracemalloc.start()
+    outputs.save(image, tmp_path / "image.png")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * image.nbytes + (16 << 20)
 
 
 # ---------------------------------------------------------------------- several images
