@@ -84,6 +84,7 @@ def run_statistic(
     with reported_errors(options["traceback"]):
         early.check_arguments(input, options)
         places.check_output(output, opts.files_of(input, options), options["force"], ndim)
+        places.check_apart(output, options["checkpoint"])
     statistic = (name, *parameters) if parameters else name
     heavy("computing").write_image(name, statistic, ndim, input, output, options)
 
@@ -101,6 +102,7 @@ def run_statistics(
         early.check_statistics(stats)
         early.check_arguments(input, options)
         places.check_collection(output, format)
+        places.check_apart(output, options["checkpoint"])
     heavy("computing").write_images(stats, input, output, format, options)
 
 
@@ -114,6 +116,9 @@ def run_warm(**options: Any) -> None:
 
 def run_show(checkpoint: str, **options: Any) -> None:
     """Print the progress of a run, and write its newest image."""
+    with reported_errors(options["traceback"]):
+        if options["output"] is not None:
+            places.check_apart(options["output"], checkpoint)
     heavy("show").print_checkpoint(checkpoint, **options)
 
 

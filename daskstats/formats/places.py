@@ -221,6 +221,22 @@ def _overlap(a: Path, b: Path) -> bool:
     return a == b or a in b.parents or (b in a.parents and b.is_dir())
 
 
+def check_apart(path: PathLike, checkpoint: PathLike | None) -> None:
+    """Refuse an output that is a checkpoint, or is in one, or would hold it.
+
+    >>> check_apart("scan.zarr", "scan.zarr")
+    Traceback (most recent call last):
+        ...
+    ValueError: the output scan.zarr and the checkpoint scan.zarr are one place, or one is in ...
+    """
+    file, _ = split_dataset(path)
+    if checkpoint is not None and _overlap(file, Path(checkpoint)):
+        raise ValueError(
+            f"the output {file} and the checkpoint {os.fspath(checkpoint)} are one place, or one "
+            f"is in the other: give another name"
+        )
+
+
 def check_existing(path: Path, force: bool, members: Iterable[str] = (), dataset: str = "") -> None:
     """Refuse to replace a file without `force`, or a directory that holds anything else."""
     if not path.exists():

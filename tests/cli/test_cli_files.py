@@ -158,3 +158,41 @@ def test_info_has_a_line_of_frames_without_data(sparse):
     assert result.stderr == ""
     assert "no data" not in run("info", sparse, "--frames", ":60").stdout
     assert "no data" not in run("info", sparse, "--nframes", "60").stdout
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    ("command", "output", "checkpoint"),
+    [
+        ("max", "c.zarr", "c.zarr"),
+        ("median", "c.zarr", "./sub/../c.zarr"),
+        ("max", "sub/a.npy", "sub"),
+        ("max", "c.zarr", "c.zarr/inner"),
+        ("max", "x.h5::/dark", "x.h5"),
+        ("aggregate", "all", "all"),
+        ("aggregate", "all", "all/c"),
+        ("aggregate", "all.zarr", "all.zarr"),
+    ],
+)
+def test_an_output_and_a_checkpoint_in_one_place(
+    tmp_path, monkeypatch, command, output, checkpoint, force
+):
+    """This was found only after everything had been computed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    np.save("scan.npy", FRAMES)
+    stats = ["--stats", "max,min"] if command == "aggregate" else []
+    again = ["--force"] if force else []
+    result = run(command, "scan.npy", "-o", output, "--checkpoint", checkpoint, *stats, *again)
+    check_error(
+        result, 2, f"the output {output.split('::')[0]} and the checkpoint {checkpoint} are"
+    )
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["scan.npy", "sub"]
+
+
+def test_a_picture_of_a_run_is_not_written_into_its_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("scan.npy", FRAMES)
+    assert run("max", "scan.npy", "-o", "a.npy", "--checkpoint", "c").exit_code == 0
+    check_error(run("show", "c", "-o", "c/a.png"), 2, "the output c/a.png and the checkpoint c are")
+    assert run("show", "c", "-o", "a.png").exit_code == 0
