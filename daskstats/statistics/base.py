@@ -172,10 +172,20 @@ class Statistic:
         The result of another task is copied first: see `copy_state`.
         """
         if state is None:
-            return self.chunk(pieces, start)
+            return self.first_state(pieces, start)
         if self.in_place:
             return self.chunk(pieces, start, state)
         return self.combine(state, self.chunk(pieces, start))
+
+    def first_state(self, pieces: Iterable[Piece | SparsePiece], start: int) -> State:
+        """Fold the first frames of a range, or a band of rows, into a state."""
+        state = self.chunk(pieces, start)
+        if self.along == "rows" and not all(key.rpartition(".")[2].isdigit() for key in state):
+            raise ValueError(
+                f"{self.name} is row-wise, so chunk must return its band of rows under the number "
+                f'of its first row, {{"{start}": band}}: got the names {shown(list(state))}'
+            )
+        return state
 
     def packed(self, state: State) -> State:
         """Return a state as it is sent to another process."""
@@ -282,9 +292,12 @@ def copy_state(state: State | None) -> State | None:
     """Return a copy of a state, for a task that folds further frames into it.
 
     A task never changes the result of another: dask may keep that result (a cache, `persist`) or
-    run the task again (a retry, the death of a worker), which would count frames twice.
+    run the task again (a retry, the death of a worker), which would count frames twice. The state
+    of a user's own statistic may have numbers beside arrays.
     """
-    return None if state is None else {name: array.copy() for name, array in state.items()}
+    if state is None:
+        return None
+    return {k: each.copy() if hasattr(each, "copy") else each for k, each in state.items()}
 
 
 def place_rows(a: State, b: State) -> State:

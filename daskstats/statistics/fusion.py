@@ -227,7 +227,7 @@ def _row_wise_parts(members: Sequence[Statistic]) -> Iterator[Part]:
         if isinstance(band := member.chunk, Percentiles):
             shared.setdefault((band.validity, band.fill), {})[number] = band
         elif member.along == "rows":
-            yield Part(member.chunk, member.begin, "rows", (number,), ("",))
+            yield Part(member.first_state, member.begin, "rows", (number,), ("",))
     for bands in shared.values():
         prefixes = tuple(f"{number}." for number in bands)
         loops = SharedPercentiles(tuple(bands.values()), prefixes).open_loops

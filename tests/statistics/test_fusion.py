@@ -287,6 +287,51 @@ def test_a_statistic_of_ones_own(frames):
         stats.aggregate(frames, [statistic], invalid=3)
 
 
+def add_up(pieces, start):
+    """Return a state with a number, an array of no dimension and one of another shape."""
+    blocks = [block for piece in pieces for block in piece]
+    number = sum(map(len, blocks))
+    total = sum(block.sum(axis=0, dtype="i8") for block in blocks)
+    return {"total": total, "number": number, "zero": np.array(0.5), "ends": np.arange(3)}
+
+
+def add_states(a, b):
+    assert type(a["number"]) is type(b["number"]) is int
+    return {name: a[name] + b[name] for name in a}
+
+
+def write_total(state, image):
+    assert state["number"] > 0
+    assert state["ends"].shape == (3,)
+    image[...] = state["total"]
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "sync"])
+@pytest.mark.parametrize("others", [[], ["max"], ["median"]], ids=["alone", "max", "median"])
+def test_states_may_hold_numbers_beside_arrays(rng, scheduler, others):
+    """Tasks of a chain copy the state of the task before."""
+    statistic = stats.Statistic("total", add_up, add_states, write_total, dtype="int64")
+    frames = rng.integers(0, 99, (2000, 30, 200), "u2")
+    expected, several = frames.sum(axis=0, dtype="i8"), [statistic, *others]
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        for ims in (frames, decoded(frames)):
+            options = {"memory_limit": "20 MiB"}
+            (images,) = dask.compute(stats.aggregate(ims, several, **options))
+            np.testing.assert_array_equal(images["total"], expected)
+            *_, images = stats.aggregate_iter(ims, several, 3, **options)
+            np.testing.assert_array_equal(images["total"], expected)
+
+
+def test_a_row_wise_state_without_numbers_of_rows_is_refused(frames):
+    """It was a KeyError of the statistic's own finalize."""
+    statistic = stats.Statistic("total", lit, place, write, along="rows", dtype="int64")
+    for others in ([], ["max"], ["median"]):
+        with pytest.raises(ValueError, match="total is row-wise, so chunk must return its band"):
+            dask.compute(stats.aggregate(frames, [statistic, *others]))
+    with pytest.raises(ValueError, match=r'\{"0": band\}: got the names'):
+        list(stats.aggregate_iter(frames, [statistic], 2))
+
+
 DARK = np.arange(3000 * 100).reshape(3000, 100) % 7
 
 
