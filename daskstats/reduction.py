@@ -25,7 +25,7 @@ from .memory.reservation import MemoryReservation
 from .planning.frame_wise import plan_frame_wise
 from .planning.request import Request
 from .planning.row_wise import plan_row_wise
-from .planning.values import Cost, Layout, MemoryLimitError, Plan, mebibytes
+from .planning.values import Cost, Layout, MemoryLimitError, Plan, rounded_down
 from .run.checkpoint import Checkpoint
 from .run.progress import Progress
 from .run.runner import Runner
@@ -306,7 +306,7 @@ def wrap_series(
     if plan.in_pixels:
         raise MemoryLimitError(
             f"one row of all {shape.nframes} frames for each of {scheduler.workers} workers does "
-            f"not fit in {mebibytes(limit)}: raise memory_limit, or wrap along frames"
+            f"not fit in {rounded_down(limit)}: raise memory_limit, or wrap along frames"
         )
     reservation = scheduler.lazy_reservation(plan.nbytes, limit)
     frames = wrapped(series, replace(plan, replicas=replicas), reservation)

@@ -82,7 +82,7 @@ PLACE = Disk("/data/<b>&", 1 << 40)
     [
         pytest.param(1 << 32, {}, 0, "resident", {"direct": "rows"}, id="resident"),
         pytest.param(
-            1 << 29, {"disk": PLACE}, 0, "scratch", {"direct": "rows", "resident": "972 MiB"},
+            1 << 29, {"disk": PLACE}, 0, "scratch", {"direct": "rows", "resident": "972.1 MiB"},
             id="scratch",
         ),
         pytest.param(
@@ -91,7 +91,7 @@ PLACE = Disk("/data/<b>&", 1 << 40)
         ),
         pytest.param(
             1 << 29, {"disk": Disk("/tmp", 1 << 20)}, 0, "reread",
-            {"direct": "rows", "resident": "972 MiB", "scratch": "1 MiB in /tmp"}, id="no room",
+            {"direct": "rows", "resident": "972.1 MiB", "scratch": "1 MiB in /tmp"}, id="no room",
         ),
         pytest.param(
             1 << 29, {"shuffle": 1 << 30}, 2, "reread",

@@ -13,7 +13,7 @@ from ..images import ImageSpec
 from ..memory import computations
 from ..memory.available import worker_budget
 from ..memory.reservation import MemoryReservation
-from ..planning.values import MemoryLimitError, mebibytes
+from ..planning.values import MemoryLimitError, rounded_down, rounded_up
 from ..scratch.store import GroupManifest, ScratchStore
 from ..statistics import State, Statistic, compile_seconds
 from ..statistics.base import copy_state
@@ -43,8 +43,8 @@ def check_worker(reservation: MemoryReservation) -> None:
     if limit and reservation.nbytes > worker_budget(limit):
         raise MemoryLimitError(
             f"this image was planned for the threads of one process, with "
-            f"{mebibytes(reservation.nbytes)} of memory, but worker {worker.address} has "
-            f"{mebibytes(limit)}, of which tasks may take {mebibytes(worker_budget(limit))}: "
+            f"{rounded_up(reservation.nbytes)} of memory, but worker {worker.address} has "
+            f"{rounded_down(limit)}, of which tasks may take {rounded_down(worker_budget(limit))}: "
             f"make the image while the client is active, so that it is planned for the workers"
         )
 

@@ -1,6 +1,8 @@
 """Memory around arrays, and the largest graph."""
 
-from .values import MEBI, Layout
+from collections.abc import Callable
+
+from .values import MEBI, Layout, typed
 
 # Allocators lose a tenth of the bytes of arrays between them; threads, tasks and metadata take the
 # rest.
@@ -38,3 +40,25 @@ def payload(limit: int) -> int:
     """
     nbytes = max(0, limit - FIXED_OVERHEAD) * ALLOCATOR_SLACK // (ALLOCATOR_SLACK + 1)
     return nbytes + (with_losses(nbytes + 1) <= limit)
+
+
+def enough(limit: int, needed: Callable[[int], int], fits: Callable[[int], bool]) -> int:
+    """Return a larger limit that is enough, also as it is shown.
+
+    Parameters
+    ----------
+    limit : int
+        A limit that is not.
+    needed : callable
+        (limit) to the memory that is needed then, which grows with the limit, but less.
+    fits : callable
+        (limit) to whether it is enough.
+    """
+    for _ in range(200):
+        least = needed(limit)
+        # What is needed is no more than any limit that is enough. Where it is there, but in the
+        # way of something else, the limit grows by a twentieth.
+        limit = typed(least if least > limit else limit + limit // 20)
+        if fits(limit):
+            break
+    return limit

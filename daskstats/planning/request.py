@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from .margins import payload, with_losses
-from .values import Cost, Layout, MemoryLimitError, mebibytes
+from .values import Cost, Layout, MemoryLimitError, rounded_down, rounded_up
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,21 @@ class Request:
         """Bytes of the tiles of all workers, and of their views of frames."""
         return self.workers * (self.cost.tile + self.layout.objects)
 
+    def with_losses(self, needed: int) -> int:
+        """Return the limit that allows arrays of ``needed`` bytes."""
+        return with_losses(needed + self.layout.kept)
+
     def check_limit(self, needed: int, least: str) -> None:
         """Refuse, with the numbers, a request that does not fit even in the smallest blocks."""
-        needed, layout = with_losses(needed + self.layout.kept), self.layout
-        if needed > self.limit:
-            raise MemoryLimitError(
-                f"{layout.nframes} frames of {layout.rows} x {layout.cols} need at least "
-                f"{mebibytes(needed)} ({least} for each of {self.workers} workers, with its "
-                f"results), but the memory limit is {mebibytes(self.limit)}: raise memory_limit or "
-                f"use fewer workers"
-            )
+        if self.with_losses(needed) > self.limit:
+            raise self.refusal(self.with_losses(needed), least)
+
+    def refusal(self, enough: int, least: str) -> MemoryLimitError:
+        """Return the error that names a limit that is enough."""
+        layout = self.layout
+        return MemoryLimitError(
+            f"{layout.nframes} frames of {layout.rows} x {layout.cols} need at least "
+            f"{rounded_up(enough)} ({least} for each of {self.workers} workers, with its "
+            f"results), but the memory limit is {rounded_down(self.limit)}: raise memory_limit or "
+            f"use fewer workers"
+        )

@@ -13,15 +13,23 @@ The *strategy* of a plan says how frames get from the source to the bands:
 The first strategy that fits the memory limit is taken.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from . import cuts, strategies
 from .cuts import Parts, chunks, cut, split, task_size
-from .margins import MOST_TASKS, check_tasks, fetched, with_losses
+from .margins import MOST_TASKS, check_tasks, enough, fetched, with_losses
 from .request import Request
 from .strategies import CHUNKS_IN_FLIGHT, MOST_SMALL_CHUNKS, SMALLEST_CHUNK, RowStrategy
-from .values import PIECE, STRATEGIES, Disk, Layout, MemoryLimitError, Plan, mebibytes
+from .values import (
+    PIECE,
+    STRATEGIES,
+    Disk,
+    Layout,
+    MemoryLimitError,
+    Plan,
+    rounded_down,
+    rounded_up,
+)
 
 # Rows of the lowest bands of scratch data that are made for the sake of more steps.
 SMALLEST_BAND = PIECE
@@ -73,14 +81,12 @@ def plan_row_wise(
     if plan is not None:
         return plan
     if tiny is not None:
-        refuse_tiny_chunks(tiny, lambda more: best_plan(request.within(more), storage)[0])
+        raise too_tiny_chunks(tiny, least_limit(request, storage))
     possible = possible_strategies(request, storage)
     tasks = [strategy.tasks for strategy in possible if strategy.highest]
     if tasks:
         check_tasks(min(tasks), request.layout)
-    least = min(strategy.needed(strategy.least) for strategy in possible)
-    request.check_limit(least, "one pixel of all frames")
-    raise AssertionError("unreachable")
+    raise request.refusal(least_limit(request, storage), "one pixel of all frames")
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,23 @@ def best_plan(request: Request, storage: Storage) -> tuple[Plan | None, Plan | N
     return None, tiny
 
 
+def least_limit(request: Request, storage: Storage) -> int:
+    """Return a limit that is enough, hardly above the least: chunks are larger where it is."""
+
+    def needed(limit: int) -> int:
+        possible = possible_strategies(request.within(limit), storage)
+        return request.with_losses(min(each.needed(each.least) for each in possible))
+
+    def fits(limit: int) -> bool:
+        possible = possible_strategies(request.within(limit), storage)
+        allowed = [each for each in possible if not excess(each)]
+        if all(each.name == "scratch" for each in allowed):
+            return not all(has_tiny_chunks(plan_bands(each, storage)) for each in allowed)
+        return True
+
+    return enough(request.limit, needed, fits)
+
+
 def strategies_without_place(request: Request, storage: Storage) -> dict[str, str]:
     """Return the strategies that `possible_strategies` leaves out, and the reasons."""
     layout, found = request.layout, {}
@@ -129,9 +152,9 @@ def strategies_without_place(request: Request, storage: Storage) -> dict[str, st
 def excess(strategy: RowStrategy) -> str:
     """Return the reason why a strategy does not fit even in its lowest bands; empty if it does."""
     if not strategy.highest:
-        needed = with_losses(strategy.needed(strategy.least))
-        limit = mebibytes(strategy.request.limit)
-        return f"it needs {mebibytes(needed)} of memory at least, the limit is {limit}"
+        needed = strategy.request.with_losses(strategy.needed(strategy.least))
+        limit = rounded_down(strategy.request.limit)
+        return f"it needs {rounded_up(needed)} of memory at least, the limit is {limit}"
     return f"it needs {strategy.tasks} tasks" if strategy.tasks > MOST_TASKS else ""
 
 
@@ -251,13 +274,10 @@ def has_tiny_chunks(plan: Plan) -> bool:
     return files > MOST_SMALL_CHUNKS and plan.disk_nbytes < files * SMALLEST_CHUNK
 
 
-def refuse_tiny_chunks(tiny: Plan, planned: Callable[[int], Plan | None]) -> None:
-    """Refuse scratch data of tiny chunks, and name a limit that is enough for larger ones."""
-    enough, layout = tiny.limit, tiny.layout
-    while planned(enough) is None:
-        enough += enough // 20
-    raise MemoryLimitError(
-        f"{layout.nframes} frames need at least {mebibytes(enough)}: with a memory limit of "
-        f"{mebibytes(tiny.limit)} their scratch data would be "
+def too_tiny_chunks(tiny: Plan, enough: int) -> MemoryLimitError:
+    """Return the error that refuses tiny chunks, and names a limit that is enough."""
+    return MemoryLimitError(
+        f"{tiny.layout.nframes} frames need at least {rounded_up(enough)}: with a memory limit of "
+        f"{rounded_down(tiny.limit)} their scratch data would be "
         f"{len(tiny.groups) * len(tiny.blocks)} files of a few KiB: raise memory_limit"
     )

@@ -7,7 +7,7 @@ from .cuts import SMALLEST_BLOCK, TASKS_PER_WORKER
 from .frame_wise import COPIES
 from .margins import fetched
 from .request import Request
-from .values import MEBI, TASK_OBJECTS, Disk, Layout, mebibytes
+from .values import MEBI, TASK_OBJECTS, Disk, Layout, rounded_down, rounded_up
 
 # Chunks that one call of zarr writes or reads at the same time: enough to keep its threads busy,
 # few enough to be small compared with the memory limit. Each exists as it is, compressed, and with
@@ -169,7 +169,7 @@ def refusal(layout: Layout, disk: Disk) -> str:
         return f"{disk.directory} is a RAM disk: scratch data there would count as memory"
     if layout.nbytes > disk.nbytes:
         return (
-            f"scratch data need {mebibytes(layout.nbytes)}, "
-            f"there are {mebibytes(disk.nbytes)} in {disk.directory}"
+            f"scratch data need {rounded_up(layout.nbytes)}, "
+            f"there are {rounded_down(disk.nbytes)} in {disk.directory}"
         )
     return ""

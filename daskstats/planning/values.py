@@ -1,6 +1,7 @@
 """Facts about a series, a statistic and a disk, and the plan made from them."""
 
 from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 
 from ..reprs import table
 
@@ -260,7 +261,7 @@ class Plan:
             f"{self._memory}"
         )
         if self.disk is not None:
-            text += f", {mebibytes(self.disk_nbytes)} of scratch data in {self.disk.directory}"
+            text += f", {rounded_up(self.disk_nbytes)} of scratch data in {self.disk.directory}"
         return text + (f" ({self.note})" if self.note else "")
 
     def __repr__(self) -> str:
@@ -276,7 +277,7 @@ class Plan:
             ("memory", self._memory),
         ]
         if self.disk is not None:
-            rows.append(("scratch", f"{mebibytes(self.disk_nbytes)} in {self.disk.directory}"))
+            rows.append(("scratch", f"{rounded_up(self.disk_nbytes)} in {self.disk.directory}"))
         if len(self.steps) > 1:
             rows.append(("images", str(len(self.steps))))
         return table("Plan", rows)
@@ -300,15 +301,44 @@ class Plan:
 
     @property
     def _memory(self) -> str:
-        return f"at most {mebibytes(self.nbytes)} of {mebibytes(self.limit)}"
+        return f"at most {rounded_up(self.nbytes)} of {rounded_down(self.limit)}"
 
 
-def mebibytes(nbytes: int) -> str:
-    """Return a size as text.
+def mebibytes(nbytes: int, rounding: str = ROUND_HALF_EVEN) -> str:
+    """Return a size as text, of four digits.
 
     >>> mebibytes(3 << 20), mebibytes(34 << 30)
     ('3 MiB', '34 GiB')
     """
-    if nbytes >= 10_000 * MEBI:
-        return f"{nbytes / 1024 / MEBI:.4g} GiB"
-    return f"{nbytes / MEBI:.4g} MiB"
+    size, unit = _four_digits(nbytes, rounding)
+    return f"{size:.4g} {'MiB' if unit == MEBI else 'GiB'}"
+
+
+def rounded_up(nbytes: int) -> str:
+    """Return memory that is needed as text: as a limit, the text is enough.
+
+    >>> rounded_up((4 << 20) + 1), rounded_down((4 << 20) + 1)
+    ('4.001 MiB', '4 MiB')
+    """
+    return mebibytes(nbytes, ROUND_CEILING)
+
+
+def rounded_down(nbytes: int) -> str:
+    """Return a limit, or memory that there is, as text."""
+    return mebibytes(nbytes, ROUND_FLOOR)
+
+
+def typed(nbytes: int) -> int:
+    """Return the limit that somebody sets who types the text of `rounded_up`.
+
+    >>> typed(4 << 20), typed((4 << 20) + 1)
+    (4194304, 4195352)
+    """
+    size, unit = _four_digits(nbytes, ROUND_CEILING)
+    return int(size * unit)
+
+
+def _four_digits(nbytes: int, rounding: str) -> tuple[float, int]:
+    """Return a size in MiB or GiB, rounded to four digits, and the bytes of this unit."""
+    unit = MEBI if nbytes < 10_000 * MEBI else 1024 * MEBI
+    return float(Context(4, rounding).divide(Decimal(nbytes), Decimal(unit))), unit

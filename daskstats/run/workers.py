@@ -15,7 +15,7 @@ from dask.utils import parse_bytes
 from .. import config
 from ..memory import available
 from ..packages import load
-from ..planning.values import mebibytes
+from ..planning.values import rounded_down
 from ..series.base import DerivedSource, Source
 from ..series.daskarrays import DaskSource
 from ..series.locked import LockedSource
@@ -64,7 +64,7 @@ class Workers:
     """a name that no other cluster has"""
 
     def __str__(self) -> str:
-        limit = "no limit" if self.memory is None else f"{mebibytes(self.memory)} at least"
+        limit = "no limit" if self.memory is None else f"{rounded_down(self.memory)} at least"
         return f"in each of {self.processes} workers of the cluster, which have {limit}"
 
     def budget(self, fraction: float) -> int | None:

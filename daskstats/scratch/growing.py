@@ -15,9 +15,9 @@ import numpy as np
 
 from ..memory.reservation import MemoryReservation
 from ..planning.cuts import LARGEST_BLOCK
-from ..planning.margins import fetched, payload, with_losses
+from ..planning.margins import enough, fetched, payload, with_losses
 from ..planning.strategies import CHUNKS_IN_FLIGHT, CHUNKS_OF_LIMIT, LARGEST_CHUNK
-from ..planning.values import Layout, MemoryLimitError, mebibytes
+from ..planning.values import Layout, MemoryLimitError, rounded_down, rounded_up
 from ..series.base import Source, layout
 from .recorded import KeptScratchStore
 from .store import GroupManifest
@@ -232,22 +232,39 @@ def cut_frames(shape: Layout, expected: int, workers: int, limit: int) -> Cut:
     >>> cut_frames(shape, expected=1000, workers=2, limit=1 << 30)
     Cut(group=57, height=17, workers=2, piece=1)
     """
-    room, row = payload(limit), shape.cols * shape.itemsize
     for count in range(workers, 0, -1):
-        # Groups take a quarter of the limit, and bands of all frames at most another.
-        chunk = min(LARGEST_CHUNK // 2, room // (count * CHUNKS_OF_LIMIT))
-        group = min(LARGEST_BLOCK // 2, room // (4 * count)) // shape.frame_nbytes
-        group = min(group, chunk // row, expected)
-        group = max(group - group % shape.frame_unit, shape.frame_unit)
-        height = min(chunk // group, room // (4 * count * expected)) // row
-        found = Cut(group, max(1, min(height, shape.rows)), count, shape.frame_unit)
+        found = _largest_cut(shape, expected, count, limit)
         if found.needed(shape) <= limit:
             return found
+
+    def alone(limit: int) -> Cut:
+        return _largest_cut(shape, expected, 1, limit)
+
+    least = enough(
+        limit,
+        needed=lambda more: alone(more).needed(shape),
+        fits=lambda more: alone(more).needed(shape) <= more,
+    )
     raise MemoryLimitError(
         f"frames of {shape.rows} x {shape.cols} that are added to a series need at least "
-        f"{mebibytes(found.needed(shape))} ({shape.frame_unit} of them, which are decoded "
-        f"together), but the memory limit is {mebibytes(limit)}: raise memory_limit"
+        f"{rounded_up(least)} ({shape.frame_unit} of them, which are decoded together), but the "
+        f"memory limit is {rounded_down(limit)}: raise memory_limit"
     )
+
+
+def _largest_cut(shape: Layout, expected: int, count: int, limit: int) -> Cut:
+    """Return the cut of the largest groups and bands for a number of threads.
+
+    It may need more than the limit if its groups are of as few frames as there can be.
+    """
+    room, row = payload(limit), shape.cols * shape.itemsize
+    # Groups take a quarter of the limit, and bands of all frames at most another.
+    chunk = min(LARGEST_CHUNK // 2, room // (count * CHUNKS_OF_LIMIT))
+    group = min(LARGEST_BLOCK // 2, room // (4 * count)) // shape.frame_nbytes
+    group = min(group, chunk // row, expected)
+    group = max(group - group % shape.frame_unit, shape.frame_unit)
+    height = min(chunk // group, room // (4 * count * expected)) // row
+    return Cut(group, max(1, min(height, shape.rows)), count, shape.frame_unit)
 
 
 def _cut_on_disk(directory: Path, workers: int, piece: int) -> Cut | None:

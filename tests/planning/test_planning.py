@@ -146,7 +146,7 @@ def least(planner, arguments, options):
 
 def check_refusal(text, layout, workers, limit):
     assert f"{layout.nframes} frames of {layout.rows} x {layout.cols} need at least" in text
-    assert values.mebibytes(limit) in text
+    assert values.rounded_down(limit) in text
     assert f"{workers} workers" in text
 
 
@@ -442,7 +442,7 @@ def test_strategy(layout, limit, use_buffer, strategy):
     ("disk", "note"),
     [
         (None, ""),
-        (SMALL_DISK, "scratch data need 32.04 GiB, there are 0.0009537 MiB in /scratch"),
+        (SMALL_DISK, "scratch data need 32.04 GiB, there are 0.0009536 MiB in /scratch"),
         (RAM_DISK, "/dev/shm is a RAM disk: scratch data there would count as memory"),
     ],
 )
