@@ -63,8 +63,9 @@ class RunOptions(Options, total=False):
     restart: bool
 
 
-# Compiled code counts frames in 32 bits.
-MOST_FRAMES = int(np.iinfo(np.uint32).max)
+# Compiled code of row-wise statistics, and images of counts and frame numbers, have the numbers of
+# frames in 32 bits, of which one is the sign.
+MOST_FRAMES = int(np.iinfo(np.int32).max)
 
 # The most frames in a selection: their indices, of 8 bytes each, are kept in memory.
 MOST_SELECTED = 1 << 28

@@ -25,15 +25,13 @@ import numpy as np
 from dask.base import tokenize
 from numpy.typing import DTypeLike
 
+from ..arguments import MOST_FRAMES
 from ..series.piece import Piece
 from ..series.sparse import SparsePiece
 from ..texts import shown
 from .validity import Validity, can_hold, fill_pixels
 
 State = dict[str, np.ndarray]
-
-# Counts and frame numbers fit into 32 bits, and so may their images.
-MOST_FRAMES = int(np.iinfo(np.int32).max)
 
 
 class Loop(Protocol):
