@@ -175,7 +175,7 @@ def _find_first(pixels, values, edges, window, start, flips, best, index):
 
 def find_first_gap(
     gaps: np.ndarray,
-    frames: Window,
+    frames: tuple[int, int],
     best: np.ndarray,
     index: np.ndarray,
     dtype: np.dtype,

@@ -118,7 +118,7 @@ class Statistic:
     """(state) to a smaller one to be sent, which ``combine`` and ``finalize`` accept as well"""
     leave_out: Callable[[Validity, float | None], "Statistic"] | None = None
     """(validity, fill value) to the statistic of valid values only; see `excluding`"""
-    never_counts: bool = False
+    leaves_out_nonfinite: bool = False
     """whether some values never count, so that a pixel may have no other"""
     fill_value: float | None = None
     """value of the image where no value was valid; None: NaN"""
@@ -153,7 +153,7 @@ class Statistic:
         """
         if fill_value is not None and not isinstance(fill_value, Real | Decimal | np.bool_):
             raise TypeError(f"fill_value must be a number, got {fill_value!r}")
-        if not validity and not (self.never_counts and fill_value is not None):
+        if not validity and not (self.leaves_out_nonfinite and fill_value is not None):
             return self
         if self.leave_out is None:
             raise TypeError(

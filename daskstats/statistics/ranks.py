@@ -245,7 +245,7 @@ def _clipped(
         # group of pixels widened from float16, its remaining values, and those of the next round.
         tile=(25 << 20, 288 + 3 * 256 * 8),
         leave_out=partial(_clipped, clip),
-        never_counts=True,
+        leaves_out_nonfinite=True,
         fill_value=fill,
     )
 
