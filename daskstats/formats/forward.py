@@ -107,6 +107,44 @@ def _close(idle: list[Opened]) -> None:
         idle.pop().closing.close()
 
 
+class InSlices:
+    """A stream that is read, and moved forwards, in slices.
+
+    A member of a zip file reads as many compressed bytes as it is asked for, and keeps those that
+    it does not need; to move it reads as well. One read takes at most `held` bytes beside its own.
+
+    Examples
+    --------
+    >>> stream, buffer = InSlices(io.BytesIO(bytes(range(8)))), memoryview(bytearray(3))
+    >>> stream.seek(4)
+    >>> stream.readinto(buffer), list(buffer)
+    (3, [4, 5, 6])
+    """
+
+    size = 1 << 18
+    """bytes of a slice"""
+    # The compressed bytes that are left, and with those that are read; the decompressed ones in
+    # parts, as a whole, and added to others.
+    held = 6 * size
+    """most bytes that a stream of the standard library takes to read a slice"""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def seek(self, offset: int) -> None:
+        place = self._stream.tell()
+        if place > offset:
+            place = self._stream.seek(0)
+        while place < offset:
+            skipped = len(self._stream.read(min(self.size, offset - place)))
+            if not skipped:  # the end
+                break
+            place += skipped
+
+    def readinto(self, buffer: memoryview) -> int:
+        return int(self._stream.readinto(buffer[: self.size]))
+
+
 class DeferredSeeks(io.RawIOBase):
     """A stream that moves only when it is read.
 

@@ -19,7 +19,7 @@ from ..memory.pool import block_of_frames
 from ..series.base import Source
 from ..series.files import FileSource, naming_place
 from .choosing import listed
-from .forward import ForwardReaders
+from .forward import ForwardReaders, InSlices
 
 # How a file that is compressed as a whole is opened; a seek reads and skips: see `forward`.
 OPENERS: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open}
@@ -117,6 +117,7 @@ class PlacedSource(ReopenedSource):
         nbytes = self.shape[0] * self.shape[1] * self._stored.itemsize
         if not check or is_compressed(self.path):
             self.forwards, self.row_unit = True, None  # a frame is decompressed as a whole
+            self.stored = InSlices.held / nbytes
             return  # the size is known once everything is decompressed: a read finds the end
         size = self._state[0]
         for index, offset in enumerate(self._offsets):
@@ -138,7 +139,8 @@ class PlacedSource(ReopenedSource):
         row_nbytes = cols * block.itemsize
         begin = self._offsets[start] + first * row_nbytes
         end = None if stop == len(self) else self._offsets[stop - 1] + last * row_nbytes
-        with self.opened_at(begin, end) as file:
+        with self.opened_at(begin, end) as opened:
+            file: Any = InSlices(opened) if self.forwards else opened
             for index in range(start, stop, step):
                 offset = self._offsets[index] + first * row_nbytes
                 frames = block[index - start : index - start + step]

@@ -4,6 +4,7 @@ import gc
 import gzip
 import threading
 import weakref
+import zipfile
 from contextlib import ExitStack, contextmanager
 
 import dask
@@ -13,8 +14,8 @@ from helpers import run_in_threads
 from numpy.testing import assert_array_equal
 
 import daskstats as stats
-from daskstats.formats import placed
-from daskstats.formats.forward import ForwardReaders
+from daskstats.formats import npz, placed
+from daskstats.formats.forward import ForwardReaders, InSlices
 from daskstats.formats.raw import RawSource
 
 FRAMES = np.random.default_rng(8).integers(0, 1 << 16, (240, 128, 160), "u2")
@@ -253,3 +254,24 @@ def test_a_forked_process_opens_its_own_file(tmp_path, openings, monkeypatch):
     (block,) = series.read(5, 8, 0, 128)
     assert_array_equal(block, FRAMES[5:8])
     assert len(openings) == 2
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".npz"])
+def test_slices_are_the_bytes_of_the_file(tmp_path, rng, suffix):
+    """Forwards, backwards, and beyond the end."""
+    data = np.cumsum(rng.integers(0, 2, 5 * InSlices.size + 7, "u1"), dtype="u1").tobytes()
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".npz":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x.npy", data)
+    else:
+        with placed.OPENERS[suffix](path, "wb") as file:
+            file.write(data)
+    with npz.opened(path, "x") if suffix == ".npz" else placed.open_file(path) as file:
+        stream = InSlices(file)
+        for _ in range(20):
+            start, length = (int(each) for each in rng.integers(0, [len(data), 2 * InSlices.size]))
+            found = np.empty(length, "u1")
+            count = placed.fill(stream, found, start)
+            assert found[:count].tobytes() == data[start : start + length]
+        assert placed.fill(stream, found, len(data) + 9) == 0

@@ -1,9 +1,12 @@
 """Archives of plain arrays: one of them is the series, read in place unless it is compressed."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from helpers import DTYPES, check_series, make_frames
 
+from daskstats.formats.forward import InSlices
 from daskstats.formats.framecache import FrameCacheSource
 from daskstats.formats.inputs import read_mask
 from daskstats.formats.npz import NpzSource
@@ -96,3 +99,28 @@ def test_frame_cache_is_none_of_these(tmp_path):
         **{"shape": [5, 6], "nframes": 1, "dtype": "u2", "0_row": [1], "0_col": [2], "0_data": [3]},
     )
     assert type(open_source(tmp_path / "fc.npz")) is FrameCacheSource
+
+
+@pytest.mark.parametrize("kind", ["noise", "counts", "zeros"])
+def test_frames_are_decompressed_in_little_memory(tmp_path, rng, kind):
+    """A read took three times its frames, and a skip 48 MiB, which no plan counted."""
+    frames = np.zeros((40, 600, 700), "u2")
+    if kind == "noise":
+        frames = rng.integers(0, 1 << 16, frames.shape, "u2")
+    elif kind == "counts":
+        frames = rng.poisson(3, frames.shape).astype("u2")
+    np.savez_compressed(tmp_path / "scan.npz", frames)
+    series = open_source(tmp_path / "scan.npz")
+    frame, first = frames[0].nbytes, frames[:8].nbytes
+    assert series.stored * frame == InSlices.held
+    tracemalloc.start()
+    blocks = series.read(0, 8, 0, 600)
+    _, read = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    last = series.read(39, 40, 0, 600)
+    _, skipped = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert read < first + InSlices.held + (1 << 18)
+    assert skipped < first + frame + InSlices.held + (1 << 18)
+    np.testing.assert_array_equal(blocks[0], frames[:8])
+    np.testing.assert_array_equal(last[0], frames[39:])
