@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing import forkserver
@@ -113,6 +113,19 @@ class Killer:
     def __exit__(self, *exc_info: Any) -> None:
         self._stop.set()
         self._thread.join()
+
+
+def kill_when(client: Any, due: Callable[[], bool]) -> threading.Thread:
+    """Kill a worker of a local cluster as soon as something is so."""
+
+    def run() -> None:
+        while not due():
+            time.sleep(0.01)
+        os.kill(workers_of(client)[0].pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
 
 
 class Watch:

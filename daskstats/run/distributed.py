@@ -25,7 +25,7 @@ from ..graph.reading import described
 from ..packages import load
 from .compilations import subscribe, unsubscribe
 from .runner import Runner
-from .workers import POLL, TRANSFER, inspect_workers, no_workers
+from .workers import POLL, TRANSFER, StallWatch, inspect_workers, no_workers
 
 # Tasks in flight for each thread of the cluster, and in addition: a finished state waits on its
 # worker until it is gathered, and every thread needs work while the next part is submitted.
@@ -112,6 +112,7 @@ class ClusterRunner(Runner):
         self._flying: deque[Part] = deque()
         self._futures: dict = {}
         self._threads = inspect_workers(client).threads
+        self._stalls = StallWatch(client) if at_once else None
         self._last_seen = self._looked = time.monotonic()
         distributed = load("distributed")
         self._killed = distributed.KilledWorker
@@ -231,6 +232,8 @@ class ClusterRunner(Runner):
         self._looked = time.monotonic()
         try:
             workers = self._client.nthreads()
+            if self._stalls is not None:
+                self._stalls.look(workers)
         except OSError as error:
             raise ConnectionError(f"the scheduler does not answer: {error}") from error
         self._compilations.keep(workers)
@@ -292,6 +295,8 @@ async def fetch(gather: Callable[[Any], Awaitable[Any]], future: Any) -> Any:
     the client wait for it.
     """
     gathering = asyncio.ensure_future(gather(future))
+    # The error of a task that was given up would be printed, as one that nobody has asked for.
+    gathering.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         return await asyncio.shield(gathering)
     except asyncio.CancelledError:

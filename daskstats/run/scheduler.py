@@ -51,8 +51,7 @@ from .workers import Workers
 # Steps in which frames are read before the first row is reduced, at most: one for each snapshot.
 READ_STEPS = 50
 
-# The tasks of a shuffle of distributed that send the blocks of the series to other workers. If dask
-# has joined another task to one, its name stands in front.
+# The tasks of a shuffle of distributed that send the blocks of the series to other workers.
 TRANSFER_NAME = "rechunk-transfer-"
 
 
@@ -255,9 +254,13 @@ def read_steps(reads: list[tuple[Key, int]]) -> tuple[list[list[Key]], tuple[int
 def transfers(graph: dict, nframes: int) -> list[tuple[Key, int]]:
     """Return the tasks that send frames from worker to worker, and the frames that are sent then.
 
-    Each of them sends about as many.
+    Each of them sends about as many. The barrier of the shuffle needs these keys. Where dask has
+    joined another task to one, the key is an alias of ``read-frames-rechunk-transfer-...``, which
+    must not be asked for: its result would stay. A shuffle that begins again, because a worker has
+    died, releases what its barrier needs; the aliases would have the results of the first shuffle
+    again, and the run would wait for ever.
     """
-    keys = [key for key in graph if isinstance(key, tuple) and TRANSFER_NAME in key[0]]
+    keys = [key for key in graph if isinstance(key, tuple) and key[0].startswith(TRANSFER_NAME)]
     return [(key, nframes * done // len(keys)) for done, key in enumerate(keys, start=1)]
 
 

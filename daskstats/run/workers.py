@@ -1,9 +1,10 @@
 """The workers of a cluster: their number, their memory, and objects that are sent to them."""
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ REPLICAS_NBYTES = 64 << 20
 
 # Part of the memory of our own workers for their buffers while they exchange bands.
 SHUFFLE_PART = 1 / 16
+
+logger = logging.getLogger("daskstats")
 
 
 def client_of(get: Any) -> Any:
@@ -152,6 +155,39 @@ def no_workers() -> TimeoutError:
         f"the cluster has had no workers for {config.no_workers_timeout():.4g} s: start some, or "
         f"raise daskstats.no-workers-timeout"
     )
+
+
+class StallWatch:
+    """Warns if workers that exchange frames go on with nothing after one of them has left.
+
+    dask begins the exchange again. If that ever failed, the run would wait without a word. An error
+    would end runs of which single tasks take as long.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._known, self._lost = set(client.nthreads()), set[str]()
+        self._busy: dict = {}
+        self._since = time.monotonic()
+
+    def look(self, workers: Iterable[str]) -> None:
+        """Compare the work of the workers of now with that of the last look."""
+        self._lost |= self._known.difference(workers)
+        self._known.update(workers)
+        if not self._lost:
+            return
+        now, busy, limit = time.monotonic(), self._client.processing(), config.no_workers_timeout()
+        if busy != self._busy:
+            self._busy, self._since = busy, now
+        elif now - self._since > limit:
+            self._since = math.inf
+            logger.warning(
+                "no task has begun or finished for %.4g s, and before that the cluster lost %s: if "
+                "its dashboard shows no task at work, begin again, or set "
+                "daskstats.scratch-directory, where the frames wait if a worker dies",
+                limit,
+                " and ".join(sorted(self._lost)),
+            )
 
 
 def sent_nbytes(value: Any) -> int:

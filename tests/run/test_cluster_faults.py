@@ -1,18 +1,23 @@
 """Clusters whose workers die, are missing or too small: the same images, or a clear error."""
 
+import asyncio
+import gc
 import threading
 import time
+from types import SimpleNamespace
 
 import dask
 import distributed
 import numpy as np
 import pytest
-from clusters import HERE, Killer, local_cluster, logged_series, settle
+from clusters import HERE, Killer, kill_when, local_cluster, logged_series, settle
 from fakes import Kill, holding
 
 import daskstats as stats
+from daskstats import reduction
 from daskstats.graph import reading
 from daskstats.run import distributed as runner
+from daskstats.run import workers as run_workers
 
 
 def run_with_kills(client, scan, kills, seed, span):
@@ -71,6 +76,92 @@ def test_a_hundred_runs_with_killed_workers(tmp_path, capsys):
     kills, again = map(sum, zip(*figures, strict=True))
     with capsys.disabled():
         print(f"\n100 runs, {kills} kills, {again} frames of 6000 read again")
+
+
+# ---------------------------------------------------------------------- frames that are exchanged
+
+SMALL = {"distributed.p2p.comm.buffer": "4MiB", "distributed.p2p.storage.buffer": "4MiB"}
+
+
+def check_exchange(client, log, name, read, taken):
+    """A worker dies when some frames have been read, and some images taken."""
+    scan = logged_series(log, 120, shape=(64, 96), delay=0.004)
+    assert reduction.reduce(scan, "median").plan.strategy == "p2p"
+    if name == "snapshots":
+        images = stats.snapshots(scan, "median", 6)
+    else:
+        images = stats.median_iter(scan, 6)
+    count = 0
+    thread = kill_when(client, lambda: len(scan.logged()) >= read and count >= taken)
+    for shot in images:
+        count += getattr(shot, "phase", "compute") == "compute"
+        if count == taken:
+            thread.join()
+    thread.join()
+    np.testing.assert_array_equal(getattr(shot, "image", shot), np.median(scan.stack(), axis=0))
+    assert settle(client) == (0, 0, 0)
+
+
+# Frames that have been read, and images that have been taken: while workers send frames, at the
+# barrier behind that, and while they compute bands.
+MOMENTS = [(20, 0), (60, 0), (100, 0), (120, 0), (120, 1), (120, 3)]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "cases",
+    [
+        [("snapshots", 60, 0), ("median_iter", 120, 1)],
+        *(
+            pytest.param([(name, *moment) for moment in MOMENTS], marks=pytest.mark.nightly)
+            for name in ("snapshots", "median_iter")
+        ),
+    ],
+    ids=["two", "snapshots", "median_iter"],
+)
+def test_an_exchange_begins_again_when_a_worker_dies(tmp_path, cases):
+    with dask.config.set(SMALL), local_cluster(memory_limit="1GiB") as client:
+        for turn, case in enumerate(cases):
+            client.wait_for_workers(2)
+            check_exchange(client, tmp_path / f"log{turn}", *case)
+
+
+def test_an_exchange_that_does_not_go_on_is_told(caplog, monkeypatch):
+    """Once, and only after a worker has left."""
+    busy, clock = {"a": ("x",)}, [0.0]
+    client = SimpleNamespace(nthreads=lambda: {"a": 1, "b": 1}, processing=lambda: dict(busy))
+    monkeypatch.setattr(run_workers.time, "monotonic", lambda: clock[0])
+    watch = run_workers.StallWatch(client)
+
+    def look(*workers, after):
+        clock[0] += after
+        watch.look(workers)
+        return len(caplog.records)
+
+    assert look("a", "b", after=1000) == 0
+    assert look("a", "c", after=0) == 0
+    assert look("a", "c", after=50) == 0
+    busy["c"] = ("y",)
+    assert [look("a", "c", after=n) for n in (20, 50, 20, 1000)] == [0, 0, 1, 1]
+    assert "begun or finished for 60 s, and before that the cluster lost b: if" in caplog.text
+
+
+def test_an_error_of_a_transfer_that_was_given_up_is_not_printed(caplog):
+    """asyncio prints errors of tasks that nobody has asked for."""
+
+    async def fail(future):
+        await asyncio.sleep(0.05)
+        raise OSError("the worker is gone")
+
+    async def give_up():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(runner.fetch(fail, None), 0.01)
+        await asyncio.sleep(0.1)
+        gc.collect()
+
+    asyncio.run(give_up())
+    assert caplog.text == ""
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -147,8 +238,6 @@ def test_a_source_that_cannot_be_sent_is_refused_at_the_call(inside, tmp_path):
 
 
 def test_asynchronous_clients_are_refused(tmp_path):
-    import asyncio
-
     from distributed import Client, LocalCluster
 
     async def call():

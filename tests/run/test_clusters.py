@@ -15,7 +15,7 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
-from clusters import Watch, local_cluster, logged_series, settle, workers_of
+from clusters import Watch, kill_when, local_cluster, logged_series, settle
 from dask._task_spec import convert_legacy_graph
 from dask.utils import key_split
 from distributed import Client
@@ -373,6 +373,19 @@ def test_snapshots_of_frames_that_workers_exchange(client, tmp_path):
     assert set(scan.logged().values()) == {1}
 
 
+def test_results_that_an_exchange_does_not_release_are_not_asked_for(inside, tmp_path):
+    """They would be those of the exchange before; the next would wait for others for ever."""
+    scan = logged_series(tmp_path / "log", 200, shape=(64, 64))
+    with dask.config.set(SMALL):
+        call = reduction.reduce(scan, "median", 0, 4, memory_limit="400 MiB")
+        execution = call.scheduler.execution(call._work, True)
+    _, graph, steps, _ = execution.make_runner.args
+    asked = {key for step in steps[: len(execution.reading)] for key in step}
+    (barrier,) = (task for key, task in graph.items() if "barrier" in str(key))
+    assert asked == set(barrier.dependencies)
+    assert execution.reading[-1] == 200
+
+
 def test_each_worker_has_its_budget():
     workers = run_workers.Workers(processes=4, threads=8, each=2, memory=8 << 30)
     assert workers.budget(0.5) == 4 << 30
@@ -536,19 +549,6 @@ def test_a_directory_that_workers_do_not_see(client, tmp_path, when):
     with pytest.raises(OSError, match=f"{place}.* must be a directory that the client and all"):
         list(images)
     assert settle(client) == (0, 0, 0)
-
-
-def kill_when(client, due):
-    """Kill a worker of a local cluster as soon as something is so."""
-
-    def run():
-        while not due():
-            time.sleep(0.01)
-        os.kill(workers_of(client)[0].pid, signal.SIGKILL)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return thread
 
 
 @pytest.mark.filterwarnings("ignore")
