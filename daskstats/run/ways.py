@@ -67,9 +67,9 @@ def ways(series: Source, dense: Layout, specs: Sequence[ImageSpec], by_rows: boo
     statistic = fuse(members, dtypes, series.dtype)
     if isinstance(series, SparseSource):
         sparse = series.sparse_layout(dense)
-        # Bands make the pixels dense that are stored once, and need no states of whole images: std of
-        # 1440 frames of 3888 x 3072 with 0.01 values for each pixel takes 5.4 s and 360 MB, by folds
-        # of stored values 9.6 s and 1.5 GB. With 0.1 values for each pixel, folds are ahead.
+        # Bands make the pixels dense that are stored once, and need no states of whole images: std
+        # of 1440 frames of 3888 x 3072 with 0.01 values for each pixel takes 5.4 s and 360 MB, by
+        # folds of stored values 9.6 s and 1.5 GB. With 0.1 values for each pixel, folds are ahead.
         few = series.values[: dense.nframes].sum() <= sparse.rows * sparse.cols
         if by_rows and (few or statistic.along == "rows"):
             bands = fuse_sparse(members, dtypes, series.dtype)
