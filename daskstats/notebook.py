@@ -160,7 +160,8 @@ class Watched(Iterator[T], Generic[T]):
 
     def __del__(self) -> None:
         if not getattr(self, "_ended", True):
-            self.close()
+            stream = self._stream
+            self._end("stopped", stream.leave if isinstance(stream, Stream) else stream.close)
 
     def _look_on(self) -> None:
         """Show the newest image and the progress, if it is time for it."""
@@ -200,12 +201,12 @@ class Watched(Iterator[T], Generic[T]):
         assert isinstance(self._stream, Stream), "a series that grows has snapshots"
         return self._stream.progress.snapshot(item)  # type: ignore[arg-type]
 
-    def _end(self, state: str) -> None:
+    def _end(self, state: str, close: Callable[[], object] | None = None) -> None:
         if self._ended:
             return
         self._ended = True
         try:
-            self._stream.close()
+            (close or self._stream.close)()
             self._draw(final=state == "done")
         finally:  # also after an interrupt, which may come here
             self._view.end(self._status, self._figures, state)

@@ -157,6 +157,12 @@ class Stream(Iterator[T]):
             _end(*ended)
         self._runner = None
 
+    def leave(self) -> None:
+        """Close it as if it were deleted: this thread may hold a lock that a task waits for."""
+        self._closed = True
+        self._finalizer()
+        self._runner = None
+
     def _close_after(self, error: BaseException) -> None:
         """Close after an error, which another one of closing must not replace."""
         try:

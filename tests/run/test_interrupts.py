@@ -112,7 +112,8 @@ def test_the_error_of_a_run_is_not_replaced_by_one_of_closing(frames, tmp_path):
 # ---------------------------------------------------------------------- locks
 
 
-def test_an_abandoned_iterator_does_not_wait_for_a_lock_of_its_thread(tmp_path, monkeypatch):
+@pytest.mark.parametrize("watched", [False, True])
+def test_an_abandoned_iterator_waits_for_no_lock_of_its_thread(tmp_path, monkeypatch, watched):
     """Garbage collection begins anywhere, here in a thread that holds the lock of h5py."""
     h5py = pytest.importorskip("h5py")
     monkeypatch.setattr(stream, "LIMIT", 0.4)
@@ -122,6 +123,7 @@ def test_an_abandoned_iterator_does_not_wait_for_a_lock_of_its_thread(tmp_path, 
     def abandon():
         with h5py.File(tmp_path / "scan.h5") as file:
             images = stats.max_iter(da.from_array(file["a"], chunks=(4, 64, 64)), 100)
+            images = stats.watch(images) if watched else images
             next(images)
             cycle = [images]
             cycle.append(cycle)
