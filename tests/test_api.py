@@ -274,7 +274,7 @@ def test_task_names_say_what_they_do(rng):
     names = {key_split(key) for key in stats.partials(frames, "average", 6).__dask_graph__()}
     assert names == {
         "reserve-memory",
-        *(f"average-{what}" for what in ("partial", "step", "image", "stack")),
+        *(f"average-{what}" for what in ("partial", "step", "image")),
     }
     names = {key_split(key) for key in stats.median(FakeSeries(frames)).__dask_graph__()}
     assert names == {"reserve-memory", "source", "read-frames", "median-band", "median"}

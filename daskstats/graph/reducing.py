@@ -115,7 +115,7 @@ def stack(work: Work, reservation: MemoryReservation | None = None) -> Array:
     """Return the lazy stack of all intermediate images (steps, rows, cols)."""
     (spec,) = work.images
     tasks, steps = running_states(work, reservation)
-    name = f"{work.statistic.name}-stack-{tokenize(steps[-1], spec)}"
+    name = f"{work.statistic.name}-image-{tokenize(steps[-1], spec)}"
     layer = tasks.add(name, {step[0] for step in steps})
     for index, step in enumerate(steps):
         key = (name, index, *(0 for _ in spec.shape))
