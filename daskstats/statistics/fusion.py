@@ -63,6 +63,8 @@ class OwnState(Accumulator):
     statistic: Statistic
     counts: ClassVar[bool] = False
     by_pixel: ClassVar[bool] = False
+    # Those of an accumulator compare the name only, by which two statistics would be one.
+    __eq__, __hash__ = object.__eq__, object.__hash__
 
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> None:
         before = arrays_of(state, self.name) or None

@@ -287,6 +287,33 @@ def test_a_statistic_of_ones_own(frames):
         stats.aggregate(frames, [statistic], invalid=3)
 
 
+def test_statistics_of_ones_own_after_one_another(frames):
+    """Which loops are needed is cached: another statistic at the same place is not the same one."""
+
+    def own(name, reduction):
+        def chunk(pieces, start):
+            blocks = [block for piece in pieces for block in piece]
+            return {"value": reduction(np.concatenate(blocks).astype("i8"), axis=0)}
+
+        def combine(a, b):
+            return {"value": reduction(np.stack([a["value"], b["value"]]), axis=0)}
+
+        def finalize(state, image):
+            image[...] = state["value"]
+
+        return stats.Statistic(name, chunk, combine, finalize, dtype="int64")
+
+    every = [own("own", np.sum), own("own", np.min), own("own", np.max)]
+    for others in (["max"], ["median"], ["average", "std"]):
+        for statistic, reduction in zip(every, (np.sum, np.min, np.max), strict=True):
+            expected = reduction(frames.astype("i8"), axis=0)
+            for several in ([statistic, *others], [*others, statistic]):
+                (images,) = dask.compute(stats.aggregate(frames, several))
+                np.testing.assert_array_equal(images["own"], expected)
+                *_, images = stats.aggregate_iter(frames, several, 2)
+                np.testing.assert_array_equal(images["own"], expected)
+
+
 def add_up(pieces, start):
     """Return a state with a number, an array of no dimension and one of another shape."""
     blocks = [block for piece in pieces for block in piece]
