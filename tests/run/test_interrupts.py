@@ -219,19 +219,21 @@ def test_an_interrupt_during_a_commit_is_raised_as_itself(frames, tmp_path, monk
 
 @pytest.mark.parametrize("first", range(1, 6))
 def test_a_thread_that_cannot_be_started_is_an_error(frames, tmp_path, monkeypatch, first):
-    started, start = [], threading._start_new_thread
+    # Of Python 3.13 and later, and of those before.
+    name = next(n for n in ("_start_joinable_thread", "_start_new_thread") if hasattr(threading, n))
+    started, start = [], getattr(threading, name)
 
-    def refused(*args):
+    def refused(*args, **options):
         started.append(args)
         if len(started) >= first:
             raise RuntimeError("can't start new thread")
-        return start(*args)
+        return start(*args, **options)
 
     place = tmp_path / "place"
     for options in ({}, {"checkpoint": place}):
         images = []
         with monkeypatch.context() as patch, dask.config.set(num_workers=2):
-            patch.setattr(threading, "_start_new_thread", refused)
+            patch.setattr(threading, name, refused)
             started.clear()
             try:
                 images = list(stats.average_iter(FakeSeries(Ramp((4, 5)), 12), 4, **options))
