@@ -125,11 +125,7 @@ def least_limit(request: Request, storage: Storage) -> int:
         return request.with_losses(min(each.needed(each.least) for each in possible))
 
     def fits(limit: int) -> bool:
-        possible = possible_strategies(request.within(limit), storage)
-        allowed = [each for each in possible if not excess(each)]
-        if all(each.name == "scratch" for each in allowed):
-            return not all(has_tiny_chunks(plan_bands(each, storage)) for each in allowed)
-        return True
+        return best_plan(request.within(limit), storage)[0] is not None
 
     return enough(request.limit, needed, fits)
 
