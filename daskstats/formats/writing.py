@@ -196,9 +196,10 @@ def sync(descriptor: int) -> None:
 
 
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let a library write a file that it opens by its name, in a directory beside the output.
+    """Write an output with a library that opens its file by name.
 
-    The file is called ``image``: some libraries write the name of their file into it.
+    The library writes into a temporary directory beside the output, and the file is then moved to
+    its place. It is called ``image``, because some libraries write the file's name into the file.
     """
     with _temporary(path.parent) as place:
         place.mkdir()

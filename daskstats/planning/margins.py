@@ -56,8 +56,8 @@ def enough(limit: int, needed: Callable[[int], int], fits: Callable[[int], bool]
     """
     for _ in range(200):
         least = needed(limit)
-        # What is needed is no more than any limit that is enough. Where it is there, but in the
-        # way of something else, the limit grows by a twentieth.
+        # No smaller limit than the need is enough. If the limit covers the need and is refused for
+        # another reason, it grows by a twentieth.
         limit = typed(least if least > limit else limit + limit // 20)
         if fits(limit):
             break

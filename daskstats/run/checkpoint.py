@@ -217,8 +217,8 @@ class Checkpoint:
 class Apart:
     """A call in a thread of its own, which an interrupt of this thread cannot end half-way.
 
-    zarr waits in functions of Python: an interrupt there would leave its locks acquired, and the
-    call at work beside the next one.
+    zarr waits in Python code: an interrupt there would leave a lock acquired, and the write would
+    go on in the background while the next commit begins.
     """
 
     def __init__(self, function: Callable[..., Manifest], *arguments: Any) -> None:

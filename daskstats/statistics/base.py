@@ -119,7 +119,7 @@ class Statistic:
     leave_out: Callable[[Validity, float | None], "Statistic"] | None = None
     """(validity, fill value) to the statistic of valid values only; see `excluding`"""
     leaves_out_nonfinite: bool = False
-    """whether some values never count, so that a pixel may have no other"""
+    """whether NaN and infinities never count, so that a pixel may have no valid value"""
     fill_value: float | None = None
     """value of the image where no value was valid; None: NaN"""
     empty: float | None = None
