@@ -13,7 +13,7 @@ import numpy as np
 
 from .fold import Loop, adds_to
 from .frames import SHORT_TILE, Piece, part_of, pooled, value_at
-from .jit import by_type, compiled, dividing, inlined, internal
+from .jit import by_type, compiled, inlined, internal
 from .validity import Valid
 
 Limbs = np.ndarray
@@ -150,7 +150,7 @@ def limb_variance(
         _large_variance(*arguments)
 
 
-@dividing
+@compiled
 def _small_variance(limbs, counts, ddof, root, out):
     """Write the variances that need at most 64 bits, and return the number of the others."""
     others = 0
@@ -164,7 +164,7 @@ def _small_variance(limbs, counts, ddof, root, out):
     return others
 
 
-@dividing
+@compiled
 def _large_variance(limbs, counts, ddof, root, out):
     """Write the variances that need more than 64 bits."""
     one = np.uint64(1)

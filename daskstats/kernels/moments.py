@@ -26,7 +26,7 @@ from .frames import (
     value_at,
     view,
 )
-from .jit import by_type, compiled, dividing, inlined, internal
+from .jit import by_type, compiled, inlined, internal
 from .limbs import about_mean, is_exact, limb_variance
 from .sums import two_sum
 from .validity import (
@@ -244,7 +244,7 @@ def variance(
         limb_variance(limbs, n if isinstance(n, int) else n[some], ddof, root, image[some])
 
 
-@dividing
+@compiled
 def _variance(sums, squares, counts, ddof, root, out):
     """Write variances, and return the number of those that are not exact."""
     others = 0

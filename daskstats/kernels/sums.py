@@ -6,7 +6,7 @@ import numpy as np
 
 from .fold import Loop, adds_to, fold
 from .frames import LONG_TILE, Piece, aligned, part_of, pooled, value_at
-from .jit import compiled, dividing, internal
+from .jit import compiled, internal
 from .validity import Valid, flush_counts, start_counts
 
 # Frames with sums of upper bytes, and of lower bytes, that fit in 16 bits.
@@ -177,7 +177,7 @@ def divide(total: np.ndarray, count: float | np.ndarray, out: np.ndarray) -> Non
     _divide_all(total.reshape(-1), counts, out.reshape(-1))
 
 
-@dividing
+@compiled
 def _divide_all(total, count, out):
     for p in range(out.size):
         quotient = np.float64(total[p]) / np.float64(value_at(count, p))

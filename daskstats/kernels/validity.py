@@ -170,9 +170,12 @@ def _tested_copy(x, test, row):
     return x
 
 
-@internal
+@inlined
 def _replace_untested(x, test, out):
-    """Copy values, but for those of untested ranges, which are replaced."""
+    """Copy values, but for those of untested ranges, which are replaced.
+
+    A call of it, though rarely made, would double the time of folds.
+    """
     untested, replacement = test.untested, test.replacement
     cast = untested.dtype.type
     # A loop, because numba takes a second to compile the assignment of an array to a part of one.
