@@ -395,7 +395,7 @@ def test_scratch_data_are_removed(scan, tmp_path):
 
 def test_a_ram_disk_is_refused(scan, monkeypatch):
     scan.write(2)
-    monkeypatch.setattr("daskstats.scratch.location._file_system", lambda *place: "tmpfs")
+    monkeypatch.setattr("daskstats.scratch.location._file_system", lambda place: "tmpfs")
     with pytest.raises(OSError, match="growing series wait on disk for median: .* a RAM disk"):
         list(stats.follow(scan.place, "median", timeout=0.2))
 

@@ -7,6 +7,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from .. import config
 from ..planning.values import Disk
 
@@ -15,7 +17,7 @@ SETTING = "daskstats.scratch-directory"
 RAM_DISKS = ("tmpfs", "ramfs", "devtmpfs")
 
 
-def find_location(directory: str | os.PathLike | None = None, root: str | Path = "/") -> Disk:
+def find_location(directory: str | os.PathLike | None = None) -> Disk:
     """Return the directory for scratch data and its free bytes.
 
     Parameters
@@ -23,8 +25,6 @@ def find_location(directory: str | os.PathLike | None = None, root: str | Path =
     directory : path, optional
         By default the configured ``daskstats.scratch-directory``, dask's ``temporary-directory``
         or, where both are null, that of the system (``TMPDIR``).
-    root : path
-        Directory that contains ``proc``; tests give made-up trees.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def find_location(directory: str | os.PathLike | None = None, root: str | Path =
             f"frames that do not fit into memory would wait in {place} ({setting}), which is no "
             f"directory that can be written to: make it, or set {SETTING} to one that is there"
         )
-    in_memory = _file_system(place, root) in RAM_DISKS
+    in_memory = _file_system(place) in RAM_DISKS
     return Disk(str(place), shutil.disk_usage(place).free, in_memory)
 
 
@@ -69,21 +69,17 @@ def configured_location() -> tuple[Path, str]:
         return Path(os.environ.get("TMPDIR", "/tmp")).absolute(), "TMPDIR"
 
 
-def _file_system(place: Path, root: str | Path) -> str:
+def _file_system(place: Path) -> str:
     """Return the type of the file system that holds a directory, "" where it cannot be told."""
-    found = ("", "")
     try:
-        lines = Path(root, "proc/mounts").read_text("utf-8", errors="surrogateescape")
+        mounts = psutil.disk_partitions(all=True)
     except OSError:
         return ""
-    real = os.path.realpath(place)
-    for line in lines.splitlines():
-        mount, kind = line.split(" ")[1:3]
-        mount = mount.replace("\\040", " ")
-        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(found[0]):
-            found = mount, kind
-    return found[1]
+    real = Path(place).resolve()
+    holding = [mount for mount in mounts if real.is_relative_to(mount.mountpoint)]
+    # Of two mounts at one place the later one hides the other.
+    innermost = max(reversed(holding), key=lambda mount: len(mount.mountpoint), default=None)
+    return "" if innermost is None else innermost.fstype
 
 
 def no_room(needed: int, free: int, place: str | os.PathLike) -> str:

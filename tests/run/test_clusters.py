@@ -437,7 +437,7 @@ def test_plan_with_a_scratch_directory(
 ):
     usage = store.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage._replace(free=free))
-    monkeypatch.setattr(location, "_file_system", lambda place, root: kind)
+    monkeypatch.setattr(location, "_file_system", lambda place: kind)
     name = {"scratch": "daskstats.scratch-directory", "temporary": "temporary-directory"}[setting]
     scan = logged_series(tmp_path / "log", 200, shape=(256, 256))
     with dask.config.set(SMALL | {name: str(tmp_path)}):

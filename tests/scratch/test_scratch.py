@@ -13,10 +13,12 @@ import threading
 import time
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import dask.array as da
 import numpy as np
+import psutil
 import pytest
 from fakes import At, Fail, FakeSeries, Noise
 from helpers import run_in_threads
@@ -378,28 +380,47 @@ def run(code):
 @pytest.mark.parametrize(
     ("mounts", "in_memory"),
     [
-        ("/dev/sda / ext4 rw 0 0", False),
-        ("/dev/sda / ext4 rw 0 0\ntmpfs {place} tmpfs rw 0 0", True),
-        ("/dev/sda / ext4 rw 0 0\ntmpfs {parent} tmpfs rw 0 0", True),
-        ("tmpfs / tmpfs rw 0 0\n/dev/sda {parent} xfs rw 0 0", False),  # the innermost counts
-        ("tmpfs {place}x tmpfs rw 0 0\n/dev/sda / ext4 rw 0 0", False),  # a neighbour
-        ("rootfs / ramfs rw 0 0", True),
+        ("/ ext4", False),
+        ("/ ext4\n{place} tmpfs", True),
+        ("/ ext4\n{parent} tmpfs", True),
+        ("/ tmpfs\n{parent} xfs", False),  # the innermost counts
+        ("{parent} xfs\n/ tmpfs", False),
+        ("{place}x tmpfs\n/ ext4", False),  # a neighbour
+        ("/ ramfs\n/ ext4", False),  # the later one hides the other
+        ("/ ext4\n{place} ext4\n{place} tmpfs", True),
+        ("/ ramfs", True),
         ("", False),
     ],
 )
-def test_a_ram_disk_is_recognised(tmp_path, mounts, in_memory):
+def test_a_ram_disk_is_recognised(tmp_path, monkeypatch, mounts, in_memory):
     """Directories that are memory are recognized by their mounts."""
-    place = tmp_path / "scratch"
+    place = tmp_path / "a place"
     place.mkdir()
-    (tmp_path / "proc").mkdir()
-    text = mounts.format(place=place.resolve(), parent=tmp_path.resolve())
-    (tmp_path / "proc" / "mounts").write_text(text)
-    assert location.find_location(place, tmp_path).in_memory is in_memory
+    lines = [line.split() for line in mounts.splitlines()]
+    names = {"place": place.resolve(), "parent": tmp_path.resolve()}
+    found = [
+        SimpleNamespace(mountpoint=point.format(**names), fstype=kind) for point, kind in lines
+    ]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: found)
+    assert location.find_location(place).in_memory is in_memory
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="the system has no such directory")
+def test_the_ram_disk_of_the_system_is_recognised():
+    assert location.find_location("/dev/shm").in_memory
+
+
+def test_a_system_that_does_not_tell_its_mounts(tmp_path, monkeypatch):
+    def refuse(**options):
+        raise PermissionError("/proc/self/mounts")
+
+    monkeypatch.setattr(psutil, "disk_partitions", refuse)
+    assert not location.find_location(tmp_path).in_memory
 
 
 def test_a_ram_disk_is_not_used(place, whole, monkeypatch):
     ims, _ = whole
-    monkeypatch.setattr(location, "_file_system", lambda place, root: "tmpfs")
+    monkeypatch.setattr(location, "_file_system", lambda place: "tmpfs")
     found = reduce(ims, "median", memory_limit=LIMIT).plan
     assert found.strategy == "reread"
     assert "is a RAM disk" in str(found)
@@ -628,6 +649,7 @@ def test_an_iterator_that_is_open_at_exit(tmp_path, taken):
 UNDER_A_CEILING = r"""
 import re, resource, sys, threading
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path[:0] = {tests}
 threading.stack_size(1 << 20)  # the stacks of threads count as data
