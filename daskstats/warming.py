@@ -149,7 +149,7 @@ def _use_frames(members: list[Statistic], frames: np.ndarray) -> None:
     for found in states:
         for index, spec in enumerate(specs):
             finish(spec, statistic, index, found, statistic.along == "rows")
-    if statistic.trail is not None:
+    if statistic.trail is not None and all(spec.is_state(dtype) for spec in specs):
         statistic.trail(piece, None, [(len(frames), specs[0].empty())])
 
 

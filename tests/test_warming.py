@@ -5,9 +5,11 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import daskstats as stats
+from daskstats import kernels
 from daskstats.statistics import EXAMPLES, STATISTICS
 from daskstats.warming import warming
 
@@ -60,6 +62,18 @@ def test_nothing_is_compiled_afterwards(tmp_path):
 def test_workers_compile_for_their_host(client):
     found = stats.warm(["uint16"], ["max", ["max", "average"]])
     assert found.keys() == {"max of uint16", "max, average of uint16"}
+
+
+def test_images_of_widened_frames_are_not_written_while_these_are_folded():
+    """Values of twice the width would be written beyond the end of an image of float16."""
+    assert list(stats.warm("float16", ["max", "min", ["max", "average"]])) == [
+        "max of float16",
+        "min of float16",
+        "max, average of float16",
+    ]
+    frames, image = np.ones((3, 4, 5), "f2"), np.zeros((4, 5), "f2")
+    with pytest.raises(TypeError, match="extremes of float16 frames cannot be copied"):
+        kernels.Extremes([frames], frames[0].copy(), False, None, [(3, image)])
 
 
 def test_every_name_and_numbers_only():

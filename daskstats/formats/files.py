@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,10 +158,29 @@ def ordered(names: Iterable[PathLike]) -> list[PathLike]:
 
 def _selected(name: Name, opener: Callable[[Name], Source], many: bool) -> Source:
     """Open a file and select the frames that its name gives; one of many is closed again."""
-    source = select(opener(name), name.frames)
+    source = opener(name)
+    if name.frames is not None:
+        _check_first_axis(name, source.lead)
+    source = select(source, name.frames)
     if many:
         source.release()
     return source
+
+
+def _check_first_axis(name: Name, lead: tuple[int, ...] | None) -> None:
+    """Refuse the slice of a name, which is one of the first axis, where that is no axis of frames.
+
+    Raises
+    ------
+    ValueError
+        If the array has other axes of frames as well, or is a single frame.
+    """
+    if lead is not None and (not lead or prod(lead[1:]) != 1):
+        axis = f"that has {lead[0]} x {prod(lead[1:])} frames" if lead else "of rows"
+        raise ValueError(
+            f"{name.file}: slice= is along the first axis, {axis}: leave it out, and use the "
+            f"arguments frames and region"
+        )
 
 
 def _without_shown(parts: list[tuple[str, Source]], chosen: set[str]) -> list[Source]:

@@ -61,6 +61,7 @@ class FitsSource(ReopenedSource):
                 _check_complete(file, number, self.path)
             count = int(np.prod(self._leading, dtype=np.int64))
             self.set_layout((count, rows, cols), _dtype(first))
+            self.lead = tuple(leading) if len(self._numbers) == 1 else None
             tile = getattr(first, "tile_shape", (1, 1))  # of a compressed image
             self._alone = getattr(first, "compression_type", "") in ONE_AT_A_TIME
             self.forwards = is_compressed(self.path)

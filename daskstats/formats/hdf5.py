@@ -67,6 +67,7 @@ class Hdf5Source(FileSource):
         _check_alike(datasets, self.path)
         first = datasets[0]
         self._leads = [dataset.shape[:-2] for dataset in datasets]
+        self.lead = self._leads[0] if len(datasets) == 1 else None
         counts = [lengths(dataset.shape)[0] for dataset in datasets]
         self._edges = list(accumulate(counts, initial=0))
         self.set_layout((self._edges[-1], *first.shape[-2:]), self.converted or first.dtype)

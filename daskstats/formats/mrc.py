@@ -27,6 +27,7 @@ class MrcSource(PlacedSource):
             end = begin + int(np.prod(leading, dtype=np.int64)) * nbytes
             places = range(begin, end, nbytes)
         self.set_places((rows, cols), dtype, places, "section")
+        self.lead = tuple(leading)
 
 
 def read_image(path: Path, dataset: str = "") -> np.ndarray:

@@ -72,6 +72,7 @@ class NpzSource(PlacedSource):
         begin = found.begin + (found.stored_at or 0)
         places = range(begin, begin + prod(leading) * nbytes, nbytes)
         self.set_places((rows, cols), found.dtype, places, check=found.stored_at is not None)
+        self.lead = tuple(leading)
 
     def layout(self) -> tuple:
         return *super().layout(), self._member

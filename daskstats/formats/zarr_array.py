@@ -52,6 +52,7 @@ class ZarrSource(Source):
 
     def _set_array(self, array: zarr.Array, shape: tuple[int, ...]) -> None:
         self.set_layout(shape, array.dtype, "a zarr array")
+        self.lead = array.shape[:-2]
         check_chunks(array)
         unit, rows = decoded_together(array.shape, array.chunks)
         self.frame_unit = min(unit, self.nframes)

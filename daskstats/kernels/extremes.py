@@ -41,7 +41,8 @@ class Extremes:
     valid : Valid, optional
         Values that are left out.
     trail : sequence of (int, ndarray)
-        Number of frames of the piece, and the array that their extreme is copied into.
+        Number of frames of the piece, and the array that their extreme is copied into, of their
+        dtype: float16, which is widened, has none.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class Extremes:
         self._frames = plain(piece)  # they outlive their addresses
         self._narrow = into.reshape(-1) if into.dtype == np.float16 else None
         (wide,) = plain([into[None]])
+        if any(image.itemsize != wide.itemsize for _, image in trail):
+            raise TypeError(f"extremes of {into.dtype} frames cannot be copied as they are found")
         ends = np.array([end for end, _ in trail], np.int64)
         images = [image[None] for _, image in trail]
         self._trail = ends, addresses_of(images) if images else np.empty(0, np.uint64)

@@ -25,8 +25,10 @@ class ArraySource(Source):
                 f"the array of shape {array.shape} is not in C order, and would have to be copied "
                 f"for its leading axes to count as frames"
             )
+        lead = array.shape[:-2]
         array = array.reshape(flat_shape(array.shape)) if array.ndim > 3 else array
         self.set_layout(array.shape, array.dtype)
+        self.lead = lead
         self.in_memory = _needs_no_copy(array[:1], self.dtype)
         self._array = array
 

@@ -65,6 +65,8 @@ class Source:
     """whether `read` fetches frame after frame, so that one that fails is read again alone"""
     kept: int = 0
     """bytes that the series itself keeps in memory while frames are read"""
+    lead: tuple[int, ...] | None = None
+    """lengths of the axes before rows and columns of the one array that holds the frames"""
 
     opens: tuple[tuple[str, str], ...] = ()
     """modules and names of the classes of objects that ``cls(ims)`` is the series of"""

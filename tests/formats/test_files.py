@@ -1,7 +1,10 @@
 """Inputs of several files: names, patterns, folders, and the order of their frames."""
 
+from math import prod
+
 import numpy as np
 import pytest
+import zarr
 
 from daskstats.formats.files import open_files
 from daskstats.formats.natural import natural
@@ -243,3 +246,38 @@ def test_slice_of_a_dataset(tmp_path):
     assert numbers(open_source(f"{tmp_path}/a.h5?path=/e/d&slice=-1")) == [5]
     joined = open_source([f"{tmp_path}/a.h5?slice=1", f"{tmp_path}/a.h5::e/d"])
     assert numbers(joined) == [1, 0, 1, 2, 3, 4, 5]
+
+
+def write_array(path, array):
+    """Write an array of any number of axes, in a group where the format has them."""
+    if path.suffix == ".h5":
+        with pytest.importorskip("h5py").File(path, "w") as file:
+            file["e/d"] = array
+    elif path.suffix == ".zarr":
+        zarr.open_group(path, mode="w").create_array("e/d", data=array)
+    elif path.suffix == ".npz":
+        np.savez(path, images=array)
+    else:
+        pytest.importorskip("astropy.io.fits").PrimaryHDU(array).writeto(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((6, 1, 8, 9), [1, 2]),
+        ((3, 2, 8, 9), "along the first axis, that has 3 x 2 frames"),
+        ((8, 9), "along the first axis, of rows"),
+    ],
+)
+@pytest.mark.parametrize("form", ["h5", "zarr", "npz", "fits"])
+def test_slice_of_the_first_axis(tmp_path, form, shape, expected):
+    """Programs that write such names slice the first axis, of which an index may be many frames."""
+    frames = (np.arange(prod(shape)).reshape(shape) // 72).astype("i2")
+    path = tmp_path / f"scan.{form}"
+    write_array(path, frames)
+    name = f"{path}?{'path=/e/d&' if form in ('h5', 'zarr') else ''}slice=1:3"
+    if isinstance(expected, list):
+        assert numbers(open_source(name)) == expected
+    else:
+        with pytest.raises(ValueError, match=expected):
+            open_source(name)
