@@ -173,14 +173,18 @@ def save(
     notes: Notes | None,
     again: bool = False,
 ) -> None:
-    """Write a result; where the format cannot hold its values, it is kept in one that can."""
+    """Write a result, or keep it under a new name.
+
+    The format may not hold its values, and another program may have written the output meanwhile.
+    """
     try:
         output.save(result, notes, again)
-    except ValueError as error:
+    except (ValueError, FileExistsError, IsADirectoryError) as error:
+        place, _ = outputs.split_dataset(output.path)
         if isinstance(result, dict):
-            outputs.save_all(result, kept := new_name(Path(output.path), ".npz"))
+            outputs.save_all(result, kept := new_name(place, ".npz"))
         else:
-            outputs.save(result, kept := new_name(Path(output.path), ".npy"))
+            outputs.save(result, kept := new_name(place, ".npy"))
         error.add_note(f"the result is kept in {kept}")
         raise
 

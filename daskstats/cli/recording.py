@@ -6,6 +6,7 @@ from pathlib import Path
 from ..arguments import count_frames, frames_text
 from ..formats.notes import Facts, Notes, Text
 from ..names import IMAGES
+from ..run.progress import Snapshot
 from ..series.base import Source
 from ..statistics import STATISTICS
 from ..statistics.naming import named
@@ -42,18 +43,29 @@ def notes_on(
     )
 
 
+def notes_on_progress(shot: Snapshot) -> Notes:
+    """Return the notes on the images of a run that may not be at its end."""
+    return Notes(
+        images={name: {"statistic": name} for name in shot.images},
+        common={"progress": f"{shot.done} of {shot.total} {shot.unit}"},
+    )
+
+
 def _statistic(given: str | tuple) -> Facts:
     """Return the name and the parameters of a statistic.
 
     >>> _statistic(("clipped_average", 3, None))
     {'statistic': 'clipped_average', 'parameters': 'sigma=3 maxiters=none'}
+    >>> _statistic("clipped_average")
+    {'statistic': 'clipped_average', 'parameters': 'sigma=3 maxiters=5'}
     """
-    if isinstance(given, str):
-        return {"statistic": given}
-    name, *values = given
+    name, *values = [given] if isinstance(given, str) else given
     makes = STATISTICS[name]
-    assert callable(makes)
-    pairs = zip(signature(makes).parameters, values, strict=False)
+    if not callable(makes):
+        return {"statistic": name}
+    bound = signature(makes).bind(*values)
+    bound.apply_defaults()
+    pairs = zip(bound.arguments, bound.args, strict=False)  # no keywords, which are names
     return {"statistic": name, "parameters": " ".join(f"{key}={_text(v)}" for key, v in pairs)}
 
 

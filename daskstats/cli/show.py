@@ -6,6 +6,7 @@ import numpy as np
 from ..formats import outputs
 from ..run.checkpoint import load_checkpoint
 from .program import reported_errors
+from .recording import notes_on_progress
 
 
 def print_checkpoint(
@@ -18,9 +19,9 @@ def print_checkpoint(
         if output is None:
             return
         stage.compute()
-        image = shot.image
+        image, notes = shot.image, notes_on_progress(shot)
         if isinstance(image, np.ndarray):
-            outputs.save(image, output, force)
+            outputs.save(image, output, force, notes)
         else:
-            outputs.save_all(image, output, force)
+            outputs.save_all(image, output, force, notes=notes)
         click.echo(f"written to {output}")

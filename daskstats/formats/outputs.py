@@ -141,12 +141,13 @@ def _warn_about_width(images: Mapping[str, np.ndarray]) -> None:
         if Path(file).suffix.lower() in (".tif", ".tiff") and image.dtype.itemsize > 4
     }
     if wide:
-        file, dtype = next(iter(wide.items()))
         more = f" and {len(wide) - 1} more" if len(wide) > 1 else ""
-        name = "float32" if dtype.kind == "f" else "int32 (for counts and frame numbers) or float32"
+        dtypes = " and ".join(dict.fromkeys(map(str, wide.values())))
+        counts = any(dtype.kind == "i" for dtype in wide.values())
+        options = "--dtype int32 for counts and frame numbers, else --dtype float32"
         warn(
-            f"{file}{more} of {dtype}: ImageJ opens TIFF files of at most 32 bits, which the dtype "
-            f"{name} makes (--dtype {name.partition(' ')[0]})"
+            f"{next(iter(wide))}{more} of {dtypes}: ImageJ opens TIFF files of at most 32 bits, "
+            f"which another dtype makes ({options if counts else '--dtype float32'})"
         )
 
 

@@ -34,7 +34,11 @@ def split_name(name: str) -> list[str]:
     ['entry', 'dark']
     """
     parts = name.strip("/").split("/")
-    if not all(parts) or {".", ".."}.intersection(parts):
+    try:
+        utf8 = bool(name.encode())
+    except UnicodeEncodeError:
+        utf8 = False
+    if not utf8 or not all(parts) or {".", ".."}.intersection(parts):
         raise ValueError(f"{name!r} is not the name of a dataset, such as /entry/dark")
     return parts
 

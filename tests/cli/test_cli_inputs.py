@@ -1,8 +1,11 @@
 """The command line with several inputs: files, folders and patterns."""
 
+import h5py
 import numpy as np
 import pytest
 from programs import check_error, run
+
+from daskstats.cli import computing
 
 
 @pytest.fixture
@@ -111,3 +114,34 @@ def test_result_that_a_format_cannot_hold_is_kept(tmp_path, scan):
         np.load(tmp_path / "flat1.npy"), frames.mean(axis=0).astype("f4"), strict=True
     )
     assert not (tmp_path / "flat.cbf").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output", "words", "kept"),
+    [
+        (["max", "--force"], "out.h5::/entry/x", "out.h5 holds /raw", "out.npy"),
+        (["max"], "out.h5", "out.h5 exists already", "out.npy"),
+        (["aggregate", "--stats", "max,min"], "out.h5", "out.h5 exists already", "out.npz"),
+    ],
+)
+def test_result_is_kept_where_another_program_has_written(
+    tmp_path, scan, monkeypatch, arguments, output, words, kept
+):
+    """It may have taken hours."""
+    (folder, frames), compute = scan, computing.last_image
+
+    def write_as_well(*arguments):
+        with h5py.File(tmp_path / "out.h5", "w") as file:
+            file["raw"] = [7]
+        return compute(*arguments)
+
+    monkeypatch.setattr(computing, "last_image", write_as_well)
+    command, *options = arguments
+    result = run(command, folder, "-o", tmp_path / output, *options)
+    check_error(result, result.exit_code, words, f"the result is kept in {tmp_path / kept}")
+    assert result.exit_code in (1, 2)
+    found = np.load(tmp_path / kept)
+    found = found["max"] if command == "aggregate" else found
+    np.testing.assert_array_equal(found, frames.max(axis=0))
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert list(file) == ["raw"]

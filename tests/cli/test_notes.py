@@ -13,6 +13,7 @@ import tifffile
 import zarr
 from programs import run
 
+import daskstats as stats
 from daskstats.arguments import frames_text
 from daskstats.formats import notes as notes_module
 from daskstats.formats import outputs
@@ -89,6 +90,33 @@ def test_everything_is_noted(tmp_path, scan, output):
         "fill_value": "-1",
         "sources": [f"{scan}::/entry/data/data, frames 0:12"],
     }
+
+
+@pytest.mark.parametrize(
+    ("output", "several"),
+    [("x.h5", False), ("x.tif", False), ("x.zarr", False), ("x.h5", True), ("x.zarr", True)],
+)
+def test_the_image_of_a_run_says_how_far_it_is(tmp_path, scan, output, several):
+    """Rows that are not there yet look like data."""
+    names = ["median", "max"] if several else "median"
+    images = stats.snapshots(scan, names, 6, checkpoint=tmp_path / "run")
+    for shot in images:
+        if shot.done > 4:
+            break
+    images.close()
+    result = run("show", tmp_path / "run", "-o", tmp_path / output)
+    assert result.exit_code == 0, result.stderr
+    found = read_notes(tmp_path / output)
+    assert 4 < shot.done < 30
+    assert found["progress"] == f"{shot.done} of 30 rows"
+    assert found["statistic"] == (["median", "max"] if several else "median")
+
+
+def test_parameters_that_were_not_given_are_noted(tmp_path, scan):
+    path = tmp_path / "x.h5"
+    compute("aggregate", scan, "--stats", "clipped_average,max,clipped_average:4", "-o", path)
+    found = read_notes(path)
+    assert found["parameters"] == ["sigma=3 maxiters=5", "", "sigma=4 maxiters=5"]
 
 
 def test_dark_and_flip(tmp_path, scan):

@@ -121,6 +121,7 @@ def test_it_is_read_again(tmp_path, name):
         ("out.h5::/", "is not the name of a dataset"),
         ("out.h5::/a//b", "is not the name of a dataset"),
         ("out.h5::/a/../b", "is not the name of a dataset"),
+        pytest.param("out.h5::/\udcfe", "is not the name of a dataset", id="no text"),
         ("out.npy::/a", r"out.npy holds one image: leave out ::/a, or use one of .h5, .hdf5, .nxs"),
         ("out.jpg::/a", "no known suffix"),
     ],

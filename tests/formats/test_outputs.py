@@ -683,15 +683,16 @@ def test_missing_package_of_a_collection(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if np.dtype(dtype).itemsize == 8])
 def test_wide_pixels_of_a_tiff_are_reported(tmp_path, dtype):
-    name = "float32" if dtype == "f8" else "int32"
-    with pytest.warns(UserWarning, match=rf"x.tif of {np.dtype(dtype)}: .*--dtype {name}\)"):
+    counts = "int32 for counts and frame numbers, else --dtype " if dtype == "i8" else ""
+    options = rf"\(--dtype {counts}float32\)"
+    with pytest.warns(UserWarning, match=rf"x.tif of {np.dtype(dtype)}: .*{options}"):
         outputs.save(np.zeros((2, 3), dtype), tmp_path / "x.tif")
     assert read_tiff(tmp_path / "x.tif").dtype == dtype
 
 
 def test_wide_pixels_of_a_directory_are_reported_once(tmp_path):
     images = {"a": np.zeros((2, 3), "f4"), "b": np.zeros((2, 3)), "c": np.zeros((2, 3), "i8")}
-    with pytest.warns(UserWarning, match="^b.tif and 1 more of float64: ") as found:
+    with pytest.warns(UserWarning, match="^b.tif and 1 more of float64 and int64: ") as found:
         outputs.save_all(images, tmp_path / "x", form="tif")
     assert len(found) == 1
 
