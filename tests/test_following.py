@@ -147,6 +147,28 @@ def test_frames_of_hdf5_datasets_that_are_written(tmp_path):
     assert written(place) == 9
 
 
+def test_hdf5_datasets_that_do_not_tell_which_frames_are_written(tmp_path):
+    """Frames whose chunks the library lists wrongly count at the end, if they hold something."""
+    place, shown = tmp_path / "scan.h5", tmp_path / "shown.h5"
+    shape = 3, 4, *SHAPE
+    with h5py.File(shown, "w", libver="latest") as file:
+        layout = h5py.VirtualLayout(shape, "u2")
+        layout[...] = h5py.VirtualSource("scan.h5", "images", shape)
+        file.create_virtual_dataset("images", layout)
+        file.swmr_mode = True
+        with h5py.File(place, "w", libver="latest") as source:
+            data = source.create_dataset(
+                "images", shape, "u2", chunks=(1, 1, *SHAPE), maxshape=(3, None, *SHAPE)
+            )
+            source.swmr_mode = True
+            data[0, :2] = 1
+            data.flush()
+            assert written(place) == written(shown) == 0
+    for path in (place, shown):
+        assert written(path) == 0
+        assert written(path, ended=True) == written(path, total=2) == 2
+
+
 def test_a_file_is_closed_after_a_look_that_counts_no_more_frames(tmp_path):
     """HDF5 gives the state of a file that is still open, and its writer may want to open it."""
     place = tmp_path / "scan.h5"

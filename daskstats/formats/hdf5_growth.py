@@ -16,7 +16,7 @@ import numpy as np
 
 from ..packages import load
 from ..series.files import Growth
-from .hdf5_storage import Storage
+from .hdf5_storage import Storage, lists_true_places
 
 if TYPE_CHECKING:
     import h5py
@@ -39,9 +39,12 @@ def growth_of(parts: list[Storage]) -> Growth:
 def _growth_of_one(part: Storage) -> Growth:
     dataset, nframes = part.dataset, part.nframes
     fill = 0 if dataset.is_virtual else dataset.fillvalue
-    if not dataset.is_virtual and _allocated_before(dataset):
-        # Nothing tells which frames are written, until the writer has closed the file.
-        return Growth(0 if dataset.file.swmr_mode else nframes, nframes, fill)
+    stored = _stored(part)
+    allocated = any(map(_allocated_before, stored))
+    if not all(map(lists_true_places, stored)) or (allocated and dataset.file.swmr_mode):
+        return Growth(0, nframes, fill)  # nothing but the values tells which frames are written
+    if allocated and not dataset.is_virtual:
+        return Growth(nframes, nframes, fill)  # the writer has closed the file
     (found,) = np.nonzero(part.written())
     begun = int(found[-1]) + 1 if found.size else 0
     unit = _unit(part)
@@ -59,6 +62,14 @@ def _has_all_chunks(dataset: h5py.Dataset, frame: int) -> bool:
     corners = product(*(range(0, dataset.shape[axis], n) for axis, n in ((-2, rows), (-1, cols))))
     places = (dataset.id.get_chunk_info_by_coord((*first, *corner)) for corner in corners)
     return all(place.byte_offset is not None for place in places)
+
+
+def _stored(part: Storage) -> list[h5py.Dataset]:
+    """Return the datasets that hold the frames: those that a virtual one shows, at any depth."""
+    if not part.dataset.is_virtual:
+        return [part.dataset]
+    shown = dict.fromkeys(mapping.storage for mapping in part.mappings)
+    return [dataset for storage in shown for dataset in _stored(storage)]
 
 
 def _allocated_before(dataset: h5py.Dataset) -> bool:

@@ -14,7 +14,7 @@ from ..series.base import SMALL_FRAME
 from .hdf5_chunks import FileState, Places, handle_state
 from .hdf5_decoders import CRASHING, Filters, find_decoder
 from .hdf5_files import CACHE_NBYTES, absolute, filter_names
-from .hdf5_storage import Box, Mapping, Storage, lengths
+from .hdf5_storage import Box, Mapping, Storage, lengths, lists_true_places
 from .hdf5_tiles import Tile, TiledPlaces, View
 
 if TYPE_CHECKING:
@@ -131,16 +131,24 @@ def _chunk_table(dataset: h5py.Dataset, state: FileState) -> tuple[np.ndarray, n
         raise Obstacle(f"{math.prod(grid)} chunks are far more than there are in the file")
     if not hasattr(dataset.id, "chunk_iter"):
         raise Obstacle("h5py is built with a library that does not list chunks")
+    if not lists_true_places(dataset):
+        raise Obstacle("the library lists wrong chunks where only an axis after the first may grow")
     offsets, sizes = np.full(grid, -1, np.int64), np.zeros(grid, np.uint32)
-    masks, last = set(), None
+    masks, last, misplaced = set(), None, False
 
     def add(info: h5py.h5d.StoreInfo) -> None:
-        nonlocal last
+        nonlocal last, misplaced
         where = tuple(start // step for start, step in zip(info.chunk_offset, steps, strict=False))
+        beyond = any(place >= length for place, length in zip(where, grid, strict=True))
+        if beyond or offsets[where] >= 0:
+            misplaced = True
+            return
         offsets[where], sizes[where], last = info.byte_offset, info.size, info
         masks.add(info.filter_mask)
 
     dataset.id.chunk_iter(add)
+    if misplaced:
+        raise Obstacle("the library lists chunks outside of the dataset, or two in one place")
     if masks - {0}:
         raise Obstacle("some chunks were stored without their filters")
     # Old libraries count chunks instead of pixels.

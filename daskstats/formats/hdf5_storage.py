@@ -221,8 +221,21 @@ def _external_path(dataset: h5py.Dataset, name: str) -> Path:
     return (Path(prefix.replace("${ORIGIN}", str(home))) / name).absolute()
 
 
+def lists_true_places(dataset: h5py.Dataset) -> bool:
+    """Whether the library lists the chunks of a dataset where it reads them: ask before it lists.
+
+    Files of HDF5 1.10 and later have an extensible array of the chunks of a dataset with one
+    unlimited axis, which is the first one in that array whichever it is of the dataset. The library
+    (up to 2.0.0 at least) does not put the axes back: `chunk_iter`, `get_chunk_info` and
+    `get_chunk_info_by_coord` agree with each other, and not with its reads. Nothing tells which
+    index a dataset has, so a B-tree, whose places are right, is not trusted either.
+    """
+    axes = dataset.maxshape
+    return axes[0] is None or axes.count(None) != 1
+
+
 def _written_chunks(dataset: h5py.Dataset, nframes: int) -> np.ndarray:
-    """Return for each frame whether any of its chunks was allocated."""
+    """Return for each frame whether any of its chunks was allocated, or may have been."""
     if dataset.chunks is None:
         there = dataset.external or dataset.id.get_storage_size() > 0
         return np.full(nframes, bool(there))
@@ -233,14 +246,15 @@ def _written_chunks(dataset: h5py.Dataset, nframes: int) -> np.ndarray:
     if count == math.prod(grid):
         return np.ones(nframes, bool)
     lead, chunks = dataset.shape[:-2], dataset.chunks[:-2]
-    if not lead:
+    if not lead or not lists_true_places(dataset):
         return np.full(nframes, count > 0)
     there = np.zeros(grid[:-2], bool)
 
     def mark(chunk: h5py.h5d.StoreInfo) -> None:
         pairs = zip(chunk.chunk_offset, chunks, strict=False)
         index = tuple(start // length for start, length in pairs)
-        if index[0] < len(there):  # a writer may have added frames since the shape was read
+        # A writer may have added frames, along any leading axis, since the shape was read.
+        if all(place < length for place, length in zip(index, there.shape, strict=True)):
             there[index] = True
 
     dataset.id.chunk_iter(mark)

@@ -8,6 +8,7 @@ import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -292,3 +293,97 @@ def test_image_computed_while_the_lock_is_held(tmp_path):
     with h5py.File(tmp_path / "out.h5", "w") as file:
         file["dark"] = lazy
         np.testing.assert_array_equal(file["dark"][()], data_of("u2").max(0))
+
+
+# ---------------------------------------------------------------------- axes that may grow
+
+GROWING = {
+    "columns": ((5, 9, 64), (1, 9, 64), (5, 9, None)),
+    "rows": ((5, 9, 64), (1, 3, 64), (5, None, 64)),
+    "scan": ((2, 8, 9, 64), (1, 1, 9, 64), (2, None, 9, 64)),
+    "both after the first": ((5, 9, 64), (1, 3, 64), (5, None, None)),
+    "frames": ((5, 9, 64), (1, 3, 64), (None, 9, 64)),
+}
+"""shape, chunks and maxshape"""
+
+
+def growing(path, kind, written=slice(None)):
+    """Write a dataset of which some axes may grow; return its frames."""
+    shape, chunks, maxshape = GROWING[kind]
+    data = np.random.default_rng(1).integers(1, 9, shape).astype("u2")
+    options = {"chunks": chunks, "maxshape": maxshape, "compression": "gzip"}
+    with h5py.File(path, "w", libver="latest") as file:
+        dataset = file.create_dataset("data", shape, "u2", **options)
+        dataset[:, written] = data[:, written]
+        return dataset[()].reshape(-1, *shape[-2:])
+
+
+@pytest.mark.parametrize("kind", GROWING)
+def test_axes_that_may_grow(tmp_path, kind):
+    """The library lists wrong places where the only axis that may grow is not the first."""
+    frames = growing(tmp_path / "scan.h5", kind)
+    layout = h5py.VirtualLayout(frames.shape, "u2")
+    shape = GROWING[kind][0]
+    if len(shape) == 3:
+        layout[...] = h5py.VirtualSource("scan.h5", "data", shape)
+    else:
+        for number in range(shape[0]):
+            source = h5py.VirtualSource("scan.h5", "data", shape)[number]
+            layout[number * shape[1] : (number + 1) * shape[1]] = source
+    with h5py.File(tmp_path / "shown.h5", "w") as file:
+        file.create_virtual_dataset("data", layout)
+    for name in ("scan.h5", "shown.h5"):
+        series = as_series(tmp_path / name)
+        found = read_dense(series, (0, len(frames), 0, 9, 3))
+        np.testing.assert_array_equal(found, frames, name)
+        assert not series.frames_without_data().size
+        wrong = kind in ("columns", "rows", "scan")
+        assert ("lists wrong chunks" in series.reading_text()) == wrong
+
+
+def test_axes_that_may_grow_of_a_scan_that_was_stopped(tmp_path):
+    """Chunks that are listed wrongly do not tell which frames were written."""
+    frames = growing(tmp_path / "scan.h5", "scan", slice(0, 4))
+    series = as_series(tmp_path / "scan.h5")
+    np.testing.assert_array_equal(read_dense(series, (0, 16, 0, 9, 3)), frames)
+    assert not series.frames_without_data().size
+
+
+def test_image_whose_columns_may_grow(tmp_path):
+    image = np.random.default_rng(2).random((200, 64))
+    with h5py.File(tmp_path / "mask.h5", "w", libver="latest") as file:
+        file.create_dataset("data", data=image, chunks=(16, 64), maxshape=(200, None))
+    np.testing.assert_array_equal(hdf5.read_image(tmp_path / "mask.h5"), image)
+
+
+@pytest.mark.parametrize("moved", [(0, 9, 0), (5, 0, 0), (2, 0, 0)])
+def test_chunks_that_are_listed_in_impossible_places(tmp_path, moved):
+    """Beyond the rows, beyond the frames, and where another chunk is."""
+    path = save(tmp_path / "scan.h5", data_of("u2", 5), chunks=(1, 9, 64))
+
+    class Listing:
+        """Lists the second chunk in another place."""
+
+        def __init__(self, dataset):
+            self._id = dataset.id
+
+        def __getattr__(self, name):
+            return getattr(self._id, name)
+
+        def chunk_iter(self, add):
+            def one(info):
+                add(info._replace(chunk_offset=moved) if info.chunk_offset[0] == 1 else info)
+
+            self._id.chunk_iter(one)
+
+    with h5py.File(path) as file:
+        dataset = file["data"]
+        state = hdf5_chunks.handle_state(file.id.get_vfd_handle())
+        shown = SimpleNamespace(
+            id=Listing(dataset),
+            chunks=dataset.chunks,
+            shape=dataset.shape,
+            maxshape=dataset.maxshape,
+        )
+        with pytest.raises(hdf5_places.Obstacle, match="outside of the dataset, or two in one"):
+            hdf5_places._chunk_table(shown, state)
