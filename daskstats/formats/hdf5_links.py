@@ -87,7 +87,9 @@ def walk(
         own, start = absolute(node.file), node
         if isinstance(link, h5py.ExternalLink):
             start = _open_linked(link, node, where)
-        node, passed = walk(start, link.path, f"{where} ({own}::{node.name})", depth + 1)
+        step = f" ({own}::{node.name})"
+        here = where if step in where else where + step  # in a circle each is named once
+        node, passed = walk(start, link.path, here, depth + 1)
         files += passed
     return node, files
 

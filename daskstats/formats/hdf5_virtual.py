@@ -236,13 +236,18 @@ class _VirtualReader:
 def _check_extent(
     mapping: h5py.VDSmap, shape: tuple[int, ...], selected: Axes | None, where: str
 ) -> None:
-    """Refuse a mapped dataset that is smaller than the selection of the virtual dataset."""
+    """Refuse a mapped dataset that does not have the selected pixels of the virtual dataset."""
     space = mapping.src_space
     problem = f"{where}, which is shorter than it says: shape {shape}"
     if _selection_kind(space) == "all":
         claimed = math.prod(map(len, selected)) if selected else mapping.vspace.get_select_npoints()
         if math.prod(shape) < claimed:
             raise ValueError(f"{problem}, {claimed} pixels are expected")
+        if math.prod(shape) > claimed and not _begins_with(shape, selected):
+            raise ValueError(
+                f"{where}, which is larger than it says: shape {shape}, {claimed} pixels are "
+                f"expected"
+            )
         return
     if space.get_simple_extent_ndims() != len(shape):
         raise ValueError(f"{where}, which has other dimensions than it says: shape {shape}")
@@ -252,6 +257,17 @@ def _check_extent(
     if any(end >= length for end, length in zip(ends, shape, strict=True)):
         expected = tuple(end + 1 for end in ends)
         raise ValueError(f"{problem}, at least {expected} is expected")
+
+
+def _begins_with(shape: tuple[int, ...], selected: Axes | None) -> bool:
+    """Whether the first pixels of a shape, in C order, are those of a smaller selection.
+
+    Only the first axis is longer: pixels of frames that are wider, or frames of a scan that is,
+    would be taken for others.
+    """
+    expected = tuple(map(len, selected or ()))
+    rest = shape[1:]
+    return len(rest) > 1 and rest == expected[-len(rest) :]
 
 
 def gap(frames: np.ndarray) -> int:

@@ -15,6 +15,7 @@ from dask.base import tokenize
 from helpers import check_series, make_frames, read_dense
 
 import daskstats as stats
+from daskstats.formats import hdf5_places
 from daskstats.formats.hdf5_links import find_file
 from daskstats.series.opening import as_series
 
@@ -235,6 +236,38 @@ def test_source_that_is_shorter_than_it_says(tmp_path, how):
         as_series(f"{path}::/data")
 
 
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize(
+    ("found", "shown"),
+    [
+        ((3, ROWS + 1, COLS + 2), (3, ROWS, COLS)),
+        ((3, ROWS + 1, COLS), (3, ROWS, COLS)),
+        ((3, ROWS, COLS + 1), (3, ROWS, COLS)),
+        ((2, 4, ROWS, COLS), (2, 3, ROWS, COLS)),
+        ((2 * ROWS, COLS), (1, ROWS, COLS)),
+    ],
+)
+def test_source_that_is_larger_than_it_says(tmp_path, libver, found, shown):
+    """Its pixels were taken in their order, as sheared frames."""
+    save(tmp_path / "part.h5", np.ones(found, "u2"))
+    layout = h5py.VirtualLayout(shown, "u2")
+    layout[...] = h5py.VirtualSource("part.h5", "data", shown)
+    with h5py.File(tmp_path / "scan.h5", "w", libver=libver) as file:
+        file.create_virtual_dataset("data", layout)
+    with pytest.raises(ValueError, match=r"refers to part\.h5::data, which is larger than it says"):
+        as_series(f"{tmp_path / 'scan.h5'}::/data")
+
+
+def test_source_with_more_frames_than_it_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5_places, "SMALL_FRAME", 0)  # the library cannot read it
+    save(tmp_path / "part.h5", frames_of(0))
+    layout = h5py.VirtualLayout((3, ROWS, COLS), "u2")
+    layout[...] = h5py.VirtualSource("part.h5", "data", (3, ROWS, COLS))
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file.create_virtual_dataset("data", layout)
+    check_series(as_series(f"{tmp_path / 'scan.h5'}::/data"), frames_of(0)[:3])
+
+
 @pytest.mark.parametrize("how", ["dataset", "group", "not HDF5", "empty", "two levels", "link"])
 def test_source_that_is_something_else(tmp_path, how):
     path, _ = three(tmp_path)
@@ -275,6 +308,17 @@ def test_link_that_leads_nowhere(tmp_path, link, text):
         file["entry/data"] = link()
     with pytest.raises((ValueError, FileNotFoundError), match=text):
         as_series(f"{tmp_path / 'scan.h5'}::/entry/data")
+
+
+def test_links_in_circles_are_named_once(tmp_path):
+    for name, other in (("scan.h5", "part.h5"), ("part.h5", "scan.h5")):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["data"] = h5py.ExternalLink(other, "/data")
+    for name in ("scan.h5::/data", "scan.h5"):
+        with pytest.raises((ValueError, FileNotFoundError), match="links lead in circles") as caught:
+            as_series(f"{tmp_path}/{name}")
+        for file in ("scan.h5", "part.h5"):
+            assert str(caught.value).count(f"({tmp_path / file}::/)") == 1
 
 
 @pytest.mark.parametrize("change", ["gone", "replaced", "garbage", "cut off", "a directory"])
