@@ -121,9 +121,25 @@ def like_detector(shape: tuple[int, ...]) -> bool:
 
 
 def is_one_part(candidate: Candidate, every: list[Candidate]) -> bool:
-    """Whether a dataset is numbered, and others of its group are that were not joined to it."""
-    parts = [c for c in every if c.parent == candidate.parent and NUMBERED.fullmatch(c.last)]
-    return len(parts) > 1 and candidate in parts
+    """Whether a dataset is numbered, and others of its group are that were not joined to it.
+
+    Those are series, or single frames of its size; a numbered table is no part of a series.
+    """
+    return len(parts_of([candidate], every)) > 1
+
+
+def parts_of(series: list[Candidate], every: list[Candidate]) -> list[Candidate]:
+    """Return all numbered datasets that may be parts of a series."""
+    numbered = [c for c in series if NUMBERED.fullmatch(c.last)]
+    parents = {c.parent for c in numbered}
+    sizes = {(c.parent, c.shape[-2:]) for c in numbered}
+    return [
+        c
+        for c in every
+        if c.parent in parents
+        and NUMBERED.fullmatch(c.last)
+        and (is_series(c) or (c.parent, c.shape[-2:]) in sizes)
+    ]
 
 
 def chosen_series(
@@ -138,7 +154,8 @@ def chosen_series(
     data = [candidate for candidate in found if candidate in measured]
     if len(data) == 1 and len(found) > 1 and not is_one_part(data[0], every):
         return data[0], "the only data of a NeXus detector"
-    return (found[0] if len(found) == 1 else None), "the only series of images"
+    alone = len(found) == 1 and not is_one_part(found[0], every)
+    return (found[0] if alone else None), "the only series of images"
 
 
 def chosen_image(
@@ -169,8 +186,10 @@ def chosen_image(
 
 def best(every: list[Candidate]) -> list[Candidate]:
     """Return the candidates that an error lists: tables and masks if there is nothing better."""
+    series = [candidate for candidate in every if is_series(candidate)]
+    named = {*series, *parts_of(series, every)}
     return (
-        [candidate for candidate in every if is_series(candidate)]
+        [candidate for candidate in every if candidate in named]
         or [candidate for candidate in every if like_detector(candidate.shape)]
         or every
     )
@@ -211,6 +230,7 @@ def joined(candidates: list[Candidate], dangling: dict[str, str]) -> list[Candid
 
 
 def _fit(parts: list[Candidate]) -> bool:
-    """Whether all parts are series of the same frames."""
-    kinds = {(part.shape[1:], part.dtype) for part in parts}
-    return len(kinds) == 1 and all(len(part.shape) == 3 for part in parts)
+    """Whether all parts are series of the same frames; some may be a single frame each."""
+    kinds = {(part.shape[-2:], part.dtype) for part in parts}
+    dimensions = {len(part.shape) for part in parts}
+    return len(kinds) == 1 and 3 in dimensions and dimensions <= {2, 3}

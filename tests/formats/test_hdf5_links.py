@@ -315,7 +315,9 @@ def test_links_in_circles_are_named_once(tmp_path):
         with h5py.File(tmp_path / name, "w") as file:
             file["data"] = h5py.ExternalLink(other, "/data")
     for name in ("scan.h5::/data", "scan.h5"):
-        with pytest.raises((ValueError, FileNotFoundError), match="links lead in circles") as caught:
+        with pytest.raises(
+            (ValueError, FileNotFoundError), match="links lead in circles"
+        ) as caught:
             as_series(f"{tmp_path}/{name}")
         for file in ("scan.h5", "part.h5"):
             assert str(caught.value).count(f"({tmp_path / file}::/)") == 1

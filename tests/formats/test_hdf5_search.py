@@ -96,6 +96,37 @@ def test_parts_that_do_not_fit_are_not_joined(tmp_path, wrong):
         as_series(path)
 
 
+@pytest.mark.parametrize("single", [(1,), (2,), (1, 3)])
+def test_parts_of_a_single_frame(tmp_path, single):
+    """They were left out: the series had the frames of the others alone."""
+    parts = {number: frames_of(number) for number in (1, 2, 3)}
+    parts |= {number: parts[number][0] for number in single}
+    contents = {f"entry/data_{number:06}": part for number, part in parts.items()}
+    frames = np.concatenate([part.reshape(-1, 8, 6) for part in parts.values()])
+    check_series(as_series(save(tmp_path / "scan.h5", contents)), frames)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"data_000002": np.ones((8, 6), "i4")},
+        {"data_000003": np.ones((8, 6), "u2")},
+        {"data_000002": np.ones((1, 1, 8, 6), "u2"), "data_000003": np.ones((8, 6), "u2")},
+    ],
+)
+def test_a_single_frame_that_may_be_a_part(tmp_path, other):
+    path = save(tmp_path / "scan.h5", {"data_000001": frames_of(1), **other})
+    with pytest.raises(
+        ValueError, match=rf"{1 + len(other)} datasets.*data_000001 .*data_00000[23] "
+    ):
+        as_series(path)
+
+
+def test_a_numbered_table_is_no_part(tmp_path):
+    contents = {"data_1": frames_of(1), "data_2": np.ones((100, 7))}
+    check_series(as_series(save(tmp_path / "scan.h5", contents)), frames_of(1))
+
+
 def test_a_singleton_axis_beside_a_table(tmp_path):
     """The table was taken: it has two dimensions."""
     stack = make_frames("u2", 25, 8, 6)

@@ -140,6 +140,15 @@ def test_name_that_is_no_array(tmp_path, name):
         as_series(f"{path}::{name}")
 
 
+def test_group_with_parts_of_a_single_frame(tmp_path):
+    """It was left out: the series had the frames of the other part alone."""
+    frames = make_frames("u2")
+    save(tmp_path / "scan.zarr", frames, (3, 5, 6), name="data_000001")
+    save(tmp_path / "scan.zarr", frames[0], (5, 6), name="data_000002")
+    with pytest.raises(ValueError, match="data_000001 to /data_000002"):
+        as_series(tmp_path / "scan.zarr")
+
+
 def test_group_without_series(tmp_path):
     save(tmp_path / "scan.zarr", make_frames("u2")[0], (5, 6), name="dark")
     with pytest.raises(ValueError, match=r"scan\.zarr has no three-dimensional array"):
