@@ -26,6 +26,7 @@ from .hdf5_lock import Parts, hdf5_lock, watch_starts
 from .hdf5_named import find_named
 from .hdf5_places import find_places
 from .hdf5_search import find_image
+from .hdf5_sources import check_shape
 from .hdf5_storage import Storage, lengths, span, storage_text
 from .hdf5_virtual import inspect
 from .placed import only_image
@@ -221,18 +222,19 @@ def opened(path: Path, find: Choice | Callable[[h5py.File], Choice]) -> Opened:
 def checked(dataset: h5py.Dataset, path: Path) -> Storage:
     """Return how a dataset is stored, or refuse one that is no series."""
     given = f"dataset {dataset.name!r}"
+    check_shape(dataset)
     if dataset.shape is None or len(dataset.shape) < 2:
         raise ValueError(
             f"an image series is three-dimensional (frames, rows, cols), "
             f"got {given} of shape {dataset.shape}"
         )
-    flat_shape(dataset.shape, given)
     try:
         check_native(dataset.dtype)
     except (TypeError, ValueError) as error:
         text = f"{path}: {given} is no image series, it holds {kind_of(dataset)}: {error}"
         raise TypeError(text) from None
-    storage = inspect(dataset)
+    storage = inspect(dataset)  # which names a lost file that leaves no frames
+    flat_shape(dataset.shape, given)
     storage.places = find_places(storage)
     return storage
 

@@ -12,6 +12,7 @@ from .choosing import Candidate, listed
 from .hdf5_files import NO_OBJECT, absolute, open_file
 from .hdf5_links import find_file, follow, linked_file, numbered, target_of, walk
 from .hdf5_nexus import is_image, measured
+from .hdf5_sources import check_shape
 from .natural import natural
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def _nodes(
 
 
 def is_numeric(dataset: h5py.Dataset) -> bool:
+    check_shape(dataset)
     if not dataset.shape or dataset.ndim < 2 or not dataset.size:
         return False
     dtype = _dtype(dataset)

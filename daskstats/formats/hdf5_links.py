@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,22 +19,27 @@ DEEPEST = 32
 
 
 def find_file(name: str, own: Path, prefixes: str = "") -> Path | None:
-    """Return the file that the library opens for a name in another file; None if there is none.
+    """Return the file that the library opens for a name in another file; None if there is none."""
+    for directory, relative in lookups(name, own, prefixes):
+        if (directory / relative).is_file():
+            return Path(os.path.abspath(directory / relative))  # noqa: PTH100 (links stay links)
+    return None
+
+
+def lookups(name: str, own: Path, prefixes: str = "") -> Iterator[tuple[Path, str]]:
+    """Yield the directories in which the library looks for a file, and its name there.
 
     It looks for the name itself, if that is absolute; and then in the directories that are
     configured, next to the file, in the working directory, and next to the file behind a link.
     """
     relative = Path(name)
     if relative.is_absolute():
-        if relative.is_file():
-            return relative
+        yield Path(relative.anchor), str(relative.relative_to(relative.anchor))
         relative = Path(relative.name)
     home = str(own.parent)
     configured = [prefix.replace("${ORIGIN}", home) for prefix in prefixes.split(":") if prefix]
     for place in [*map(Path, configured), own.parent, Path.cwd(), own.resolve().parent]:
-        if (place / relative).is_file():
-            return Path(os.path.abspath(place / relative))  # noqa: PTH100 (links stay links)
-    return None
+        yield place, str(relative)
 
 
 def linked_file(link: h5py.ExternalLink, own: Path) -> Path | None:

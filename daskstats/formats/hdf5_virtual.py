@@ -14,8 +14,6 @@ where errors are errors, and kept open as long as the frames are read.
 from __future__ import annotations
 
 import math
-import os
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..packages import load
-from .hdf5_files import open_file
-from .hdf5_links import DEEPEST, find_file, follow, numbered
+from .hdf5_links import DEEPEST
+from .hdf5_sources import Names, Sources, check_shape, has_number, named
 from .hdf5_storage import Box, Mapping, Storage, WatchedFile, aligned_unit, lengths
 
 if TYPE_CHECKING:
@@ -65,9 +63,8 @@ class _VirtualReader:
         self.storage, self.depth = storage, depth
         self.dataset, self.shape = storage.dataset, storage.shape
         self.own = storage.files[0]
-        self._maps = list(self.dataset.virtual_sources())
-        self._opened: dict[Path, h5py.File] = {}
-        self._inspected: dict[tuple[str, str], tuple[Storage, list[Path]]] = {}
+        self.sources = Sources(self.dataset)
+        self._inspected: dict[Names, tuple[Storage, list[Path]]] = {}
         self._watched: dict[Path, WatchedFile] = {}
         self._bands: set[tuple[int, int]] = set()
         self._groups: list[tuple[np.ndarray, np.ndarray]] = []
@@ -77,9 +74,9 @@ class _VirtualReader:
         self._chunk_nbytes = 0.0
 
     def read(self) -> None:
-        for mapping in self._maps:
-            for axes, name, dataset in self._blocks(mapping):
-                self._add(mapping, axes, name, dataset)
+        for mapping in self.sources.maps:
+            for axes, names in self._blocks(mapping):
+                self._add(mapping, axes, names)
         storage, (_, rows, cols) = self.storage, lengths(self.shape)
         storage.files += self._watched
         storage.watched += self._watched.values()
@@ -91,64 +88,44 @@ class _VirtualReader:
         beyond = self._chunk_nbytes - storage.frame_unit * frame
         storage.buffers += max(0.0, beyond / frame) if frame else 0
 
-    # ------------------------------------------------------------------ which files
+    # ------------------------------------------------------------------ which datasets
 
-    def _blocks(self, mapping: h5py.VDSmap) -> Iterator[tuple[Axes | None, str, str]]:
-        """Yield (selected indices, file, dataset) for each dataset of a mapping.
+    def _blocks(self, mapping: h5py.VDSmap) -> Iterator[tuple[Axes | None, Names]]:
+        """Yield (selected indices, names of file and dataset) for each dataset of a mapping.
 
-        A pattern such as ``scan_%b.h5`` names one for each block of an unlimited selection. The
-        library takes the series to end with the last of these files, and a missing file before it
-        for one that was left out by choice.
+        A pattern such as ``scan_%b.h5`` names one for each block of an unlimited selection.
         """
         selected = _selected_axes(mapping.vspace, self.shape)
-        names = mapping.file_name, mapping.dset_name
-        if not any(re.search(r"(?<!%)(?:%%)*%b", name) for name in names):
-            yield selected, *(name.replace("%%", "%") for name in names)
+        pattern = mapping.file_name, mapping.dset_name
+        if not any(map(has_number, pattern)):
+            yield selected, named(pattern, 0)
             return
         starts, strides, counts, blocks = mapping.vspace.get_regular_hyperslab()
         axis = counts.index(load("h5py.h5s").UNLIMITED)
         assert selected is not None
         length = self.shape[axis]
-        for number in range(-(-max(0, length - starts[axis]) // strides[axis])):
+        missing = []
+        end = -(-max(0, length - starts[axis]) // strides[axis])
+        for number in range(end):
             first = starts[axis] + number * strides[axis]
             block = np.arange(first, min(first + blocks[axis], length))
-            file, dataset = (numbered(name, number) for name in names)
-            if self._find(file) is not None:
-                yield [*selected[:axis], block, *selected[axis + 1 :]], file, dataset
-
-    def _find(self, name: str) -> Path | None:
-        prefix = os.environ.get("HDF5_VDS_PREFIX")
-        if prefix is None:
-            prefix = os.fsdecode(self.dataset.id.get_access_plist().get_virtual_prefix() or b"")
-        return self.own if name == "." else find_file(name, self.own, prefix)
-
-    def _file(self, name: str) -> h5py.File:
-        path = self._find(name)
-        if path is None:
-            raise FileNotFoundError(
-                f"{self.own}: the virtual dataset {self.dataset.name!r} refers to {name}, and "
-                f"there is no file {self.own.parent / name}"
-            )
-        parent = self.dataset.file
-        if path == self.own:
-            return parent
-        if path not in self._opened:
-            self._opened[path] = open_file(path, parent.swmr_mode, parent.mode, len(self._maps))
-        return self._opened[path]
+            names = named(pattern, number)
+            if self.sources.find(names[0]) is None:
+                missing.append(number)
+            else:
+                yield [*selected[:axis], block, *selected[axis + 1 :]], names
+        self.sources.check_end(pattern, min(missing, default=end))
 
     # ------------------------------------------------------------------ one mapped dataset
 
-    def _add(self, mapping: h5py.VDSmap, selected: Axes | None, file_name: str, name: str) -> None:
-        where = (
-            f"{self.own}: the virtual dataset {self.dataset.name!r} refers to {file_name}::{name}"
-        )
-        key = file_name, name
-        if key not in self._inspected:
-            dataset, files = follow(self._file(file_name), name, where)
+    def _add(self, mapping: h5py.VDSmap, selected: Axes | None, names: Names) -> None:
+        if names not in self._inspected:
+            dataset, files = self.sources.follow(names)
+            check_shape(dataset)
             found = inspect(dataset, self.depth + 1)
-            self._inspected[key] = found, list(dict.fromkeys([*files, *found.files]))
-        found, files = self._inspected[key]
-        _check_extent(mapping, found.shape, selected, where)
+            self._inspected[names] = found, list(dict.fromkeys([*files, *found.files]))
+        found, files = self._inspected[names]
+        _check_extent(mapping, found.shape, selected, self.sources.where(names))
         match = self._match(mapping, selected, found)
         self.storage.mappings.append(match)
         self.storage.at_once = min(self.storage.at_once, found.at_once, gap(match.frames))

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import resource
 import shutil
 import subprocess
@@ -75,7 +76,7 @@ def unlimited(path, names, stride=1, maxshape=(None, ROWS, COLS), **options):
     return path
 
 
-def printf(path, pattern, block=NFRAMES):
+def printf(path, pattern, block=NFRAMES, dataset="data"):
     """Write a virtual dataset whose sources are numbered files."""
     h5s, forever = h5py.h5s, h5py.h5s.UNLIMITED
     space = h5s.create_simple((block, ROWS, COLS), (forever, ROWS, COLS))
@@ -83,7 +84,8 @@ def printf(path, pattern, block=NFRAMES):
         (0, 0, 0), (forever, 1, 1), stride=(block, ROWS, COLS), block=(block, ROWS, COLS)
     )
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plist.set_virtual(space, pattern.encode(), b"data", h5s.create_simple((block, ROWS, COLS)))
+    source = h5s.create_simple((block, ROWS, COLS))
+    plist.set_virtual(space, pattern.encode(), dataset.encode(), source)
     extent = h5s.create_simple((0, ROWS, COLS), (forever, ROWS, COLS))
     with h5py.File(path, "w") as file:
         h5py.h5d.create(file.id, b"data", h5py.h5t.NATIVE_UINT16, extent, plist)
@@ -219,6 +221,66 @@ def test_source_that_is_gone(tmp_path):
         pytest.raises(FileNotFoundError, match=r"refers to part_1\.h5"),
     ):
         stats.average(file["data"])
+
+
+@pytest.mark.parametrize("lost", [(0,), (1,), (1, 2)])
+@pytest.mark.parametrize(
+    "pattern", ["part_%b.h5", "{home}/part_%b.h5", "{home}/%b/100%%_%b[0].h5", "/lost/part_%b.h5"]
+)
+def test_numbered_file_that_is_gone(tmp_path, pattern, lost):
+    """The library takes the series to end before it."""
+    names = [
+        pattern.replace("%b", str(number)).replace("%%", "%").format(home=tmp_path)
+        for number in range(5)
+    ]
+    kept = [tmp_path / name.removeprefix("/lost/") for name in names]
+    for number, place in enumerate(kept):
+        save(place, frames_of(number))
+    path = printf(tmp_path / "scan.h5", pattern.format(home=tmp_path))
+    assert len(as_series(f"{path}::/data")) == 5 * NFRAMES
+    for number in lost:
+        kept[number].unlink()
+    with pytest.raises(FileNotFoundError, match=f"refers to {re.escape(names[lost[0]])}, and .*no"):
+        as_series(f"{path}::/data")
+
+
+def test_numbered_dataset_that_is_gone(tmp_path):
+    for number in (0, 1, 2, 3):
+        save(tmp_path / "parts.h5", frames_of(number), f"deep/part_{number}")
+    path = printf(tmp_path / "scan.h5", "parts.h5", dataset="deep/part_%b")
+    assert len(as_series(f"{path}::/data")) == 4 * NFRAMES
+    with h5py.File(tmp_path / "parts.h5", "a") as file:
+        file.move("deep/part_2", "deep/other")
+    with pytest.raises(ValueError, match=r"parts\.h5::deep/part_2: there is no 'part_2' in /deep"):
+        as_series(f"{path}::/data")
+
+
+def test_numbered_files_that_are_not_written_yet(tmp_path):
+    for number in range(2):
+        save(tmp_path / f"part_{number}.h5", frames_of(number))
+    for number in range(2, 5):  # a program has created its files
+        with h5py.File(tmp_path / f"part_{number}.h5", "w"):
+            pass
+    save(tmp_path / "part_04.h5", frames_of(4))
+    save(tmp_path / "part_x.h5", frames_of(5))
+    path = printf(tmp_path / "scan.h5", "part_%b.h5")
+    check_series(as_series(f"{path}::/data"), np.concatenate([frames_of(0), frames_of(1)]))
+
+
+@pytest.mark.parametrize("name", ["scan.h5", "scan.h5::/data", "top.h5"])
+@pytest.mark.parametrize("fault", ["no group", "damaged"])
+def test_numbered_file_without_a_shape(tmp_path, name, fault):
+    """The library says that a component is not found, and not of which file."""
+    place = save(tmp_path / "part_0.h5", frames_of(0), "other" if fault == "no group" else "a/data")
+    printf(tmp_path / "scan.h5", "part_%b.h5", dataset="a/data")
+    if fault == "damaged":
+        place.write_bytes(b"frames" * 100)
+    virtual(
+        tmp_path / "top.h5",
+        [(slice(0, 10), "scan.h5", "data", ((NFRAMES, ROWS, COLS), slice(None)))],
+    )
+    with pytest.raises(ValueError, match=r"part_0\.h5"):
+        as_series(f"{tmp_path}/{name}")
 
 
 @pytest.mark.parametrize("how", ["whole", "selected", "chunked", "rows"])
