@@ -161,7 +161,7 @@ def dataset_numbers(file: h5py.File, pattern: str) -> Iterator[int]:
 
 
 def _expression(pattern: str) -> re.Pattern:
-    """Return an expression for the names of a pattern, whose first group is the number."""
+    """Return an expression for the names of a pattern; its first group is the number."""
     text = _translated(pattern, r"\1", re.escape)
     return re.compile(text.replace(r"\1", r"(0|[1-9]\d*)", 1))
 
