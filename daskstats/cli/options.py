@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..formats.addresses import as_path
 from ..names import IMAGES
 from ..packages import load
 from ..series.flips import FLIPS, check_flip
@@ -277,6 +278,7 @@ def files_of(inputs: tuple[str, ...], options: Given) -> list[str]:
 
     Of several inputs, and of a folder, one that is the output is left out.
     """
-    single = inputs[0] if len(inputs) == 1 and not Path(inputs[0]).is_dir() else None
-    given = single, *(options[name] for name in IMAGES)
+    first = as_path(inputs[0])
+    single = first if len(inputs) == 1 and not Path(first).is_dir() else None
+    given = single, *(options[name] and as_path(options[name]) for name in IMAGES)
     return [file.partition("::")[0] for file in given if file]

@@ -14,11 +14,12 @@ from ..arguments import warn
 from ..series.base import Source
 from ..series.joined import MOST_OPEN, JoinedSource
 from ..series.selection import select
+from .addresses import is_url
 from .natural import natural
 from .paths import Name, SuffixOf, expand, parse, same_file
 from .raw import RawSource
 from .table import known_suffix, locate
-from .zarr_url import is_url, open_url
+from .zarr_url import open_url
 
 PathLike = str | os.PathLike[str]
 Expanded = list[tuple[str, list[Name]]]

@@ -17,10 +17,10 @@ from ..series.base import Source
 from ..series.files import FileSource, Growth
 from ..series.joined import MOST_OPEN, JoinedSource
 from ..series.written import WrittenSource, last_with_values
+from .addresses import is_url
 from .files import Opener
 from .natural import Key, natural
 from .paths import Name, expand, parse, same_file
-from .zarr_url import is_url
 
 # Seconds that the clock of a file system is slower: files that have just changed are opened again.
 CLOCK_TICK = 0.1
@@ -243,9 +243,9 @@ def mark_of(path: Path) -> tuple[int, ...] | None:
 
 def checked_name(text: str) -> Name:
     """Return a name of files on this machine."""
-    if is_url(text):
-        raise ValueError(f"{text} is an address, and only files and folders can be followed")
     name = parse(text)
+    if is_url(name.file):
+        raise ValueError(f"{text} is an address, and only files and folders can be followed")
     if name.frames is not None:
         raise ValueError(f"{text} selects frames: all frames of a series are followed")
     return name

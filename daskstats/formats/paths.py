@@ -6,6 +6,9 @@ Names may be written as other programs write them::
     scan.h5?path=/entry/data&slice=0:10       as silx and fabio write it, "silx:" before it or not
     scan_*.tif                                the files that match, scan_2 before scan_10
     run7/                                     the files in a folder
+    file:///data/scan.h5::/entry/data         a file on this machine, and any of the above
+
+An address of another machine is left to `zarr_url`.
 """
 
 import glob
@@ -19,10 +22,10 @@ from urllib.parse import parse_qs
 
 from ..arguments import warn
 from ..texts import frame_slice, shown
+from .addresses import as_path, is_url
 from .natural import natural
 from .zarr_files import is_store
 from .zarr_search import find_store
-from .zarr_url import is_url
 
 # Before names of datasets, in silx and fabio.
 SCHEMES = re.compile(r"(silx|fabio):(//)?")
@@ -50,9 +53,12 @@ def parse(text: str) -> Name:
     >>> parse("silx:scan.h5?path=/entry/data&slice=0:10")
     Name(file='scan.h5', dataset='/entry/data', frames=slice(0, 10, None))
     """
-    bare = SCHEMES.sub("", text)
-    if Path(text).exists() or is_url(bare):
-        return Name(text)
+    bare = as_path(SCHEMES.sub("", text))
+    for literal in (text, bare):
+        if Path(literal).exists():
+            return Name(literal)
+    if is_url(bare):
+        return Name(bare)
     file, _, query = bare.partition("?")
     if "=" not in query:  # the question mark, if any, is part of a pattern
         file, _, dataset = bare.partition("::")

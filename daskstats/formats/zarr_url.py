@@ -7,9 +7,11 @@ files in ``~/.config/fsspec``.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..packages import load
+from .addresses import local_path, split_url
 from .zarr_array import ZarrSource, array_of
 from .zarr_remote import is_http, reaching
 from .zarr_search import reading_metadata, says_its_arrays
@@ -36,6 +38,10 @@ class ZarrUrlSource(ZarrSource):
             )
         self._set_chosen(*array_of(node, url, dataset))
 
+    def files(self) -> tuple[Path, ...]:
+        path = local_path(self.url)
+        return () if path is None else (path,)
+
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]} at {self.url}>"
 
@@ -51,26 +57,6 @@ def open_url(text: str) -> ZarrUrlSource:
     ValueError: memory://no/such.zarr is no zarr array or group...
     """
     return ZarrUrlSource(*split_url(text))
-
-
-def is_url(text: str) -> bool:
-    """Whether a text is an address, and no path.
-
-    >>> is_url("s3://bucket/x.zarr"), is_url("x.zarr::/entry"), is_url("https://host/x.zarr::0")
-    (True, False, True)
-    """
-    return re.match(r"([\w+.-]+::)*[a-z][\w+.-]+://", text) is not None
-
-
-def split_url(text: str) -> tuple[str, str]:
-    """Return an address, and the name of an array or group that follows it.
-
-    >>> split_url("s3://bucket/x.zarr::/images"), split_url("simplecache::https://host/x.zarr")
-    (('s3://bucket/x.zarr', '/images'), ('simplecache::https://host/x.zarr', ''))
-    """
-    begin = text.index("://")
-    address, _, name = text[begin:].partition("::")
-    return text[:begin] + address.rstrip("/"), name
 
 
 def open_store(url: str) -> zarr.Array | zarr.Group:

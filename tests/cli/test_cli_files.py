@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from programs import check_error, run
 
 h5py = pytest.importorskip("h5py")
@@ -196,3 +197,38 @@ def test_a_picture_of_a_run_is_not_written_into_its_checkpoint(tmp_path, monkeyp
     assert run("max", "scan.npy", "-o", "a.npy", "--checkpoint", "c").exit_code == 0
     check_error(run("show", "c", "-o", "c/a.png"), 2, "the output c/a.png and the checkpoint c are")
     assert run("show", "c", "-o", "a.png").exit_code == 0
+
+
+def content(place):
+    """Return the content of every file below a directory."""
+    return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+ADDRESSES = ["file://{}", "local://{}", "file://localhost{}", "simplecache::file://{}"]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize(
+    "command", [["max"], ["median"], ["aggregate", "--stats", "max,min"]], ids=lambda args: args[0]
+)
+def test_output_that_is_the_input_by_its_address(tmp_path, address, command):
+    """A zarr directory would be replaced once its image was computed."""
+    zarr.create_array(tmp_path / "f.zarr", data=FRAMES)
+    zarr.create_array(tmp_path / "g.zarr", data=FRAMES)
+    before, output = content(tmp_path), tmp_path / "f.zarr"
+    url = address.format(output)
+    for inputs in ([url], [tmp_path / "g.zarr", url]):
+        result = run(*command, *inputs, "-o", output, "--force", "--quiet")
+        check_error(result, 2, f"the output {output} is the input")
+    result = run(*command, f"{url}/", "-o", tmp_path / "f.zarr" / "image.zarr")
+    check_error(result, 2, "is the input")
+    assert content(tmp_path) == before
+
+
+def test_output_that_is_the_image_by_its_address(tmp_path):
+    np.save(tmp_path / "dark.npy", FRAMES[0])
+    np.save(tmp_path / "scan.npy", FRAMES)
+    dark = (tmp_path / "dark.npy").as_uri()
+    options = "-o", tmp_path / "dark.npy", "--force", "--dark", dark
+    check_error(run("max", tmp_path / "scan.npy", *options), 2, "is the input")
+    assert (np.load(tmp_path / "dark.npy") == FRAMES[0]).all()

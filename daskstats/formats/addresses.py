@@ -1,0 +1,63 @@
+"""Addresses of inputs: which texts are one, and which of them lead to files on this machine.
+
+Programs look at them before they import anything that takes long.
+"""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+# An address, and the ways of fsspec to read it, such as "simplecache::s3://".
+ADDRESS = re.compile(r"([\w+.-]+::)*[a-z][\w+.-]+://")
+
+# Two names of one file system in fsspec.
+LOCAL = re.compile(r"(file|local)://")
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is an address, and no path.
+
+    >>> is_url("s3://bucket/x.zarr"), is_url("x.zarr::/entry"), is_url("https://host/x.zarr::0")
+    (True, False, True)
+    """
+    return ADDRESS.match(text) is not None
+
+
+def split_url(text: str) -> tuple[str, str]:
+    """Return an address, and the name of an array or group that follows it.
+
+    >>> split_url("s3://bucket/x.zarr::/images"), split_url("simplecache::https://host/x.zarr")
+    (('s3://bucket/x.zarr', '/images'), ('simplecache::https://host/x.zarr', ''))
+    """
+    begin = text.index("://")
+    address, _, name = text[begin:].partition("::")
+    return text[:begin] + address.rstrip("/"), name
+
+
+def as_path(text: str) -> str:
+    """Return the path that an address of this machine means, and any other text as it is.
+
+    An address is taken literally if there is such a file, as fsspec does; otherwise as the standard
+    says, with codes such as ``%20`` for letters.
+
+    >>> as_path("file:///no/such%20place/x.zarr::/images"), as_path("s3://bucket/x.zarr")
+    ('/no/such place/x.zarr::/images', 's3://bucket/x.zarr')
+    """
+    found = LOCAL.match(text)
+    if found is None:
+        return text
+    file, *rest = re.split(r"(::|\?)", text[found.end() :], maxsplit=1)
+    path = Path(file).expanduser() if file.startswith("~/") else Path(file)
+    if not path.exists():
+        path = Path(unquote(re.sub("^localhost/", "/", file)))
+    return "".join((str(path), *rest))
+
+
+def local_path(url: str) -> Path | None:
+    """Return the file or directory on this machine that an address reads, None for any other.
+
+    >>> local_path("simplecache::file:///data/x.zarr"), local_path("s3://bucket/x.zarr")
+    (PosixPath('/data/x.zarr'), None)
+    """
+    address = url.rpartition("::")[2]
+    return Path(as_path(address)).absolute() if LOCAL.match(address) else None
