@@ -9,8 +9,10 @@ import click
 
 from .. import config
 from ..arguments import count_frames
+from ..formats.addresses import is_url
 from ..formats.files import open_files
 from ..formats.headers import cutoffs
+from ..formats.zarr_url import ZarrUrlSource
 from ..run.scheduler import current_scheduler
 from ..scratch import location
 from ..series.base import DerivedSource, Source
@@ -72,27 +74,37 @@ def _facts(names: tuple[str, ...], options: Given) -> Facts:
 
 
 def _describe_files(whole: Source) -> Facts:
-    """Return the files of a series in their order, and how the first holds its frames."""
-    files, first = whole.files(), _first_part(whole)
-    names, why = getattr(first, "choice", ((), ""))
+    """Return the files of a series in their order, and how the first holds its frames.
+
+    An address counts as a file.
+    """
+    parts = _parts(whole)
+    files, first = [*dict.fromkeys(place for part in parts for place in _places(part))], parts[0]
     storage, reading = (getattr(first, f"{name}_text", str) for name in ("storage", "reading"))
     return {
         "files": len(files),
-        "first_file": str(files[0]) if files else None,
-        "last_file": str(files[-1]) if files else None,
-        "bytes_on_disk": _disk_usage(files) or None,  # None: at an address
-        "dataset": " to ".join(dict.fromkeys(names[:1] + names[-1:])) or None,
-        "why": why or None,
+        "first_file": files[0],
+        "last_file": files[-1],
+        "bytes_on_disk": _disk_usage(files),
+        "dataset": first.choice.text or None,
+        "why": first.choice.why or None,
         "storage": storage() or None,
         "reading": reading() or None,
     }
 
 
-def _first_part(source: Source) -> Source:
-    """Return the series in the first file."""
-    while isinstance(source, JoinedSource | DerivedSource):
-        source = source.parts[0] if isinstance(source, JoinedSource) else source.source
-    return source
+def _parts(source: Source) -> list[Source]:
+    """Return the series in each file, in their order."""
+    if isinstance(source, DerivedSource):
+        return _parts(source.source)
+    if isinstance(source, JoinedSource):
+        return [part for each in source.parts for part in _parts(each)]
+    return [source]
+
+
+def _places(part: Source) -> list[str]:
+    """Return the files of a series, or its address."""
+    return [part.address] if isinstance(part, ZarrUrlSource) else [*map(str, part.files())]
 
 
 def _texts(facts: Facts) -> dict[str, object]:
@@ -144,7 +156,9 @@ def _describe_scratch() -> str:
     return f"{place.nbytes / 1e9:.3g} GB free in {place.directory}{remark}"
 
 
-def _disk_usage(paths: tuple[Path, ...]) -> int:
-    """Return the bytes of files, and of all files of directories."""
-    found = [path.rglob("*") if path.is_dir() else [path] for path in paths]
+def _disk_usage(files: list[str]) -> int | None:
+    """Return the bytes of files, and of all files of directories; None if one is elsewhere."""
+    if any(map(is_url, files)):
+        return None
+    found = [path.rglob("*") if path.is_dir() else [path] for path in map(Path, files)]
     return sum(file.stat().st_size for files in found for file in files if file.is_file())

@@ -83,8 +83,7 @@ def _common(series: Source, options: Given, shape: tuple[int, int]) -> Facts:
     if options["raw"] is not None:
         facts["raw"] = options["raw"].description
     origins = series.origins()
-    if origins:
-        facts["sources"] = tuple(f"{place}, frames {frames_text(f)}" for place, f in origins)
+    facts["sources"] = tuple(f"{place}, frames {frames_text(f)}" for place, f in origins)
     return facts
 
 

@@ -13,6 +13,11 @@ ADDRESS = re.compile(r"([\w+.-]+::)*[a-z][\w+.-]+://")
 # Two names of one file system in fsspec.
 LOCAL = re.compile(r"(file|local)://")
 
+# The user and the password before a host. These protocols have the name of a container, or of a
+# repository, at the same place.
+USER = re.compile(r"(?<=://)[^/]*@")
+NO_USER = re.compile(r"(abfss?|az|adl|wasbs?|github|gitlab)://")
+
 
 def is_url(text: str) -> bool:
     """Whether a text is an address, and no path.
@@ -51,6 +56,20 @@ def as_path(text: str) -> str:
     if not path.exists():
         path = Path(unquote(re.sub("^localhost/", "/", file)))
     return "".join((str(path), *rest))
+
+
+def without_secrets(url: str) -> str:
+    """Return an address without user, password, and a query, which may hold a signature.
+
+    >>> without_secrets("https://me:secret@host:80/x.zarr?sig=12"), without_secrets("s3://b/x.zarr")
+    ('https://host:80/x.zarr', 's3://b/x.zarr')
+    """
+    ways, separator, address = url.rpartition("::")
+    if NO_USER.match(address) is None:
+        address = USER.sub("", address)
+    if address.startswith("http"):
+        address = address.partition("?")[0]
+    return f"{ways}{separator}{address}"
 
 
 def local_path(url: str) -> Path | None:

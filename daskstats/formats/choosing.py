@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -37,13 +37,6 @@ FEWEST_COLUMNS, LARGEST_MATRIX = 5, 6
 
 # Candidates that an error lists.
 MOST_LISTED = 10
-
-
-class Choice(NamedTuple):
-    """The datasets that are the series, and why, for people."""
-
-    names: tuple[str, ...]
-    why: str
 
 
 @dataclass(eq=False)

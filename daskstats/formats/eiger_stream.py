@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from ..packages import require
-from ..series.base import check_native, check_shape
+from ..series.base import Choice, check_native, check_shape
 from .fch5 import text_of
 from .hdf5_decoders import find_decoder
 from .hdf5_files import open_file
@@ -63,6 +63,8 @@ class EigerStreamSource(ReopenedSource):
             if not nframes:
                 raise ValueError(f"{self.path} has no frames in /data")
             self._images = _images_of(frames, dataset, self.path)
+            if self._images != ("",):
+                self.choice = Choice((dataset or IMAGES[0],), "named" if dataset else "the default")
             first = self._encoded(file, 0)[0]
         dtype = np.dtype("f8") if len(self._images) == 2 else first.dtype
         self.set_layout((nframes, *first.shape), dtype)

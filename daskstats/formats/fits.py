@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..packages import load, require
+from ..series.base import Choice
 from .forward import DeferredSeeks
 from .notes import NONE, Facts, lines
 from .placed import (
@@ -53,7 +54,10 @@ class FitsSource(ReopenedSource):
     def __init__(self, path: str | os.PathLike, dataset: str = "") -> None:
         super().__init__(path, dataset=dataset)
         with opened(self.path) as file:
-            self._numbers = _chosen(file, dataset.strip("/"), self.path)
+            name = dataset.strip("/")
+            self._numbers = _chosen(file, name, self.path)
+            why = "named" if name else "every image in the file"
+            self.choice = Choice((*map(str, self._numbers),), why)
             first = file[self._numbers[0]]
             *leading, rows, cols = first.shape
             self._leading = (*leading, 1) if len(self._numbers) == 1 else (len(self._numbers),)

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..series.base import check_native
+from ..series.base import Choice, check_native
 from ..series.files import FileSource, Growth
 from ..series.leading import boxes, flat_shape
 from ..series.piece import Piece
-from .choosing import Choice
 from .hdf5_chunks import DamagedChunkError
 from .hdf5_contents import kind_of
 from .hdf5_files import import_h5py, open_file

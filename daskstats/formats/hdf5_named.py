@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..packages import load
-from .choosing import Choice, listed
+from ..series.base import Choice
+from .choosing import listed
 from .hdf5_files import NO_OBJECT
 from .hdf5_links import walk
 from .hdf5_search import find_datasets

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..packages import loaded
-from ..series.base import Source
+from ..series.base import Choice, Source
 from ..series.files import FileSource, restore
 from ..series.foreign import is_a
-from .choosing import Choice
 from .hdf5 import Hdf5Source, checked
 from .hdf5_files import absolute
 from .hdf5_links import follow

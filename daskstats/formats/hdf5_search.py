@@ -12,9 +12,9 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..series.base import Choice
 from .choosing import (
     Candidate,
-    Choice,
     alike,
     best,
     chosen_image,

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ..series.base import Choice
 from .npy import read_header
 from .placed import PlacedSource, only_image, open_file, several
 
@@ -65,6 +66,7 @@ class NpzSource(PlacedSource):
         except UNREADABLE as error:
             raise ValueError(f"{self.path} is damaged or cut off: {error}") from error
         self._member = found = _chosen(members, dataset.strip("/"), self.path)
+        self.choice = Choice((found.name,), "named" if dataset else _why(members))
         if found.fortran and len(found.shape) > 1:
             raise ValueError(f"{self.path}: {found.name} is in Fortran order: save it in C order")
         *leading, rows, cols = found.shape
@@ -140,6 +142,12 @@ def _chosen(members: list[Member], name: str, path: Path) -> Member:
     listed = {each.name: f"{' x '.join(map(str, each.shape))} {each.dtype}" for each in images}
     which = f"no array {name}" if name else f"{len(images)} arrays"
     raise ValueError(f"{path} has {which}: {several(path, listed)}")
+
+
+def _why(members: list[Member]) -> str:
+    """Return why the array that was chosen is the series."""
+    alone = sum(member.is_image for member in members) == 1
+    return "the only image or series" if alone else "the only series of images"
 
 
 def read_image(path: Path, dataset: str = "") -> np.ndarray:

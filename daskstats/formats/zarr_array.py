@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..packages import load
-from ..series.base import Source
+from ..series.base import Choice, Source
 from ..series.files import FileSource, Growth
 from ..series.leading import flat_shape
-from .choosing import Choice
 from .hdf5_storage import decoded_together
 from .placed import file_state
 from .zarr_growth import GrowingArray
@@ -182,7 +181,7 @@ def array_of(
         if node is None:
             raise ValueError(f"{where} has no array {dataset!r}")
     if isinstance(node, zarr.Array):
-        return node, Choice((f"/{node.path}",), "named" if name else "the only array")
+        return node, Choice((f"/{name}",), "named" if name else "the only array")
     return (
         find_image(node, where) if single else find_array(node, where, f"/{name}" if name else "")
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..packages import load
+from ..series.base import Choice
 from .choosing import (
     Candidate,
-    Choice,
     best,
     chosen_image,
     chosen_series,
@@ -79,7 +79,8 @@ def find_array(group: zarr.Group, where: str, base: str = "") -> tuple[zarr.Arra
     """
     level = _first_level(group, f"{where}::{base}" if base else where)
     if level is not None:
-        return level, Choice((f"/{level.path}",), "the first level of an OME-Zarr image")
+        name = _name_below(level, group, base)
+        return level, Choice((name,), "the first level of an OME-Zarr image")
     every = _candidates(group, where, base)
     chosen, why = chosen_series(every)
     if chosen is None:
@@ -132,7 +133,12 @@ def _arrays(group: zarr.Group, base: str, where: str) -> Iterator[tuple[str, zar
         if level is None:
             yield from _arrays(node, name, where)
         else:
-            yield f"{name}/{level.basename}", level
+            yield _name_below(level, node, name), level
+
+
+def _name_below(array: zarr.Array, group: zarr.Group, name: str) -> str:
+    """Return the name of an array in a group of that name; their store may begin further up."""
+    return f"{name}/{array.path.removeprefix(group.path).strip('/')}"
 
 
 def _first_level(group: zarr.Group, where: str, refuse: bool = True) -> zarr.Array | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..packages import load
-from .addresses import local_path, split_url
+from ..series.base import Origins
+from .addresses import local_path, split_url, without_secrets
 from .zarr_array import ZarrSource, array_of
 from .zarr_remote import is_http, reaching
 from .zarr_search import reading_metadata, says_its_arrays
@@ -38,12 +39,20 @@ class ZarrUrlSource(ZarrSource):
             )
         self._set_chosen(*array_of(node, url, dataset))
 
+    @property
+    def address(self) -> str:
+        """The address for people and for notes, without passwords."""
+        return without_secrets(self.url)
+
     def files(self) -> tuple[Path, ...]:
         path = local_path(self.url)
         return () if path is None else (path,)
 
+    def origins(self) -> Origins:
+        return [(self.choice.within(self.address), range(len(self)))]
+
     def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]} at {self.url}>"
+        return f"{super().__repr__()[:-1]} at {self.address}>"
 
 
 def open_url(text: str) -> ZarrUrlSource:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -31,6 +31,26 @@ SMALL_FRAME = 32 << 10
 
 Origins = list[tuple[str, Sequence[int] | np.ndarray]]
 """names of files, or of datasets in files, and indices of their frames"""
+
+
+class Choice(NamedTuple):
+    """The datasets that are the series, where a file may hold several, and why, for people."""
+
+    names: tuple[str, ...] = ()
+    why: str = ""
+
+    @property
+    def text(self) -> str:
+        """The name of the dataset, or of the first and the last one."""
+        return " to ".join(dict.fromkeys(self.names[:1] + self.names[-1:]))
+
+    def within(self, place: str) -> str:
+        """Return the name of the datasets in a file, which is its own if it is one array.
+
+        >>> Choice(("/a", "/b")).within("x.h5"), Choice(("/",)).within("x.zarr")
+        ('x.h5::/a to /b', 'x.zarr')
+        """
+        return place if self.text in ("", "/") else f"{place}::{self.text}"
 
 
 class Source:
@@ -67,6 +87,9 @@ class Source:
     """bytes that the series itself keeps in memory while frames are read"""
     lead: tuple[int, ...] | None = None
     """lengths of the axes before rows and columns of the one array that holds the frames"""
+
+    choice: Choice = Choice()
+    """the datasets in a file that may hold several"""
 
     opens: tuple[tuple[str, str], ...] = ()
     """modules and names of the classes of objects that ``cls(ims)`` is the series of"""
@@ -105,9 +128,9 @@ class Source:
     def origins(self) -> Origins:
         """Return the files, or datasets in files, that frames come from, and which of their frames.
 
-        They are in the order of the frames; there are none for an object in memory.
+        They are in the order of the frames, and of all of them: an object without a name is one.
         """
-        return []
+        return [("an object", range(len(self)))]
 
     def release(self) -> None:
         """Close the file, which the next read opens again: a series may have thousands."""

@@ -78,10 +78,7 @@ class FileSource(Source):
         return (self.path,)
 
     def origins(self) -> Origins:
-        named = self.parameters.get("dataset") or ()
-        names = [named] if isinstance(named, str) else list(named)
-        dataset = f"::{' to '.join(dict.fromkeys((names[0], names[-1])))}" if names else ""
-        return [(f"{self.path}{dataset}", range(len(self)))]
+        return [(self.choice.within(str(self.path)), range(len(self)))]
 
     def growth(self) -> Growth:
         """Return how many frames are written; all of them in a file that has no others."""

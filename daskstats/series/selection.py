@@ -94,7 +94,7 @@ class SelectedSource(CutSource):
 
     def origins(self) -> Origins:
         every = [(place, index) for place, frames in self.source.origins() for index in frames]
-        chosen = [every[frame] for frame in self.frames] if every else []
+        chosen = [every[frame] for frame in self.frames]
         groups = groupby(chosen, key=itemgetter(0))
         return [(place, np.array([index for _, index in group])) for place, group in groups]
 

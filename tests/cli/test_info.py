@@ -40,7 +40,21 @@ def test_a_store_at_an_address_is_on_no_disk():
     zarr.create_array(url, data=FRAMES, chunks=(1, 30, 40))
     lines, facts = info(url)
     assert lines["size"] == "1.44e-05 GB"
+    assert lines["files"] == url
     assert facts["bytes_on_disk"] is None
+    assert (facts["files"], facts["first_file"], facts["last_file"]) == (1, url, url)
+
+
+def test_an_address_among_files(tmp_path):
+    url, path = "memory://info/y.zarr", tmp_path / "scan.npy"
+    zarr.create_array(url, data=FRAMES, chunks=(1, 30, 40), overwrite=True)
+    np.save(path, FRAMES)
+    for names in ([path, url], [url, path]):
+        lines, facts = info(*names)
+        assert lines["files"] == f"2: {names[0]} to {names[1]}"
+        assert (facts["files"], facts["frames"]) == (2, 12)
+        assert (facts["first_file"], facts["last_file"]) == tuple(map(str, names))
+        assert facts["bytes_on_disk"] is None
 
 
 def test_selected_frames_and_region(tmp_path):

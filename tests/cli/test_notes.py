@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import sys
 from datetime import datetime, timedelta
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -194,6 +197,94 @@ def test_several_sources(tmp_path):
         f"{tmp_path}/scan_10.npy, frames 0:10",
     ]
     assert read_notes(tmp_path / "x.h5")["frames"] == "1:12"
+
+
+def test_a_source_at_an_address(tmp_path):
+    """Alone, and among files: none is left out."""
+    url, path = "memory://notes/x.zarr", tmp_path / "b.npy"
+    zarr.create_array(url, data=FRAMES[:4], overwrite=True)
+    np.save(path, FRAMES)
+    compute("max", url, "-o", tmp_path / "x.h5")
+    assert read_notes(tmp_path / "x.h5")["sources"] == [f"{url}, frames 0:4"]
+    compute("max", path, url, "-o", tmp_path / "y.h5", "--frames", "2:14")
+    found = read_notes(tmp_path / "y.h5")
+    assert found["sources"] == [f"{path}, frames 0:12", f"{url}, frames 0:4"]
+    assert found["frames"] == "2:14"
+
+
+def test_notes_keep_no_password(tmp_path, monkeypatch):
+    store = zarr.storage.MemoryStore()
+    zarr.create_array(store, data=FRAMES)
+    monkeypatch.setattr("daskstats.formats.zarr_url.open_store", lambda url: zarr.open(store))
+    compute("max", "ftp://me:secret@host/x.zarr", "-o", tmp_path / "x.tif")
+    assert read_notes(tmp_path / "x.tif")["sources"] == ["ftp://host/x.zarr, frames 0:12"]
+    assert b"secret" not in (tmp_path / "x.tif").read_bytes()
+
+
+def store_of_a_group(place):
+    """Write a zarr group with one series, and others."""
+    group = zarr.open_group(place, mode="w")
+    group.create_array("g/0", data=FRAMES)
+    group.create_array("g/mask", data=np.zeros((30, 40), "u1"))
+
+
+def zipped(tmp_path, top):
+    """Write such a group into a zip file, maybe with its directory."""
+    store_of_a_group(tmp_path / "top" / "scan.zarr")
+    root = tmp_path / "top" if top else tmp_path / "top" / "scan.zarr"
+    return Path(shutil.make_archive(str(tmp_path / "scan.zarr"), "zip", root))
+
+
+def zarr_group(tmp_path):
+    store_of_a_group(tmp_path / "scan.zarr")
+    return tmp_path / "scan.zarr"
+
+
+def address_of_a_group(tmp_path):
+    store_of_a_group("memory://notes/group.zarr")
+    return "memory://notes/group.zarr"
+
+
+def ome_zarr(tmp_path):
+    path = zarr_group(tmp_path)
+    image = {"axes": [{"name": name} for name in "zyx"], "datasets": [{"path": "0"}]}
+    zarr.open_group(path / "g").attrs["ome"] = {"multiscales": [image]}
+    return path
+
+
+def archive(tmp_path):
+    np.savez(tmp_path / "scan.npz", mask=FRAMES[0], images=FRAMES)
+    return tmp_path / "scan.npz"
+
+
+def extensions(tmp_path):
+    fits = pytest.importorskip("astropy.io.fits")
+    images = [fits.ImageHDU(frame) for frame in FRAMES]
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(tmp_path / "scan.fits")
+    return tmp_path / "scan.fits"
+
+
+@pytest.mark.parametrize(
+    ("make", "dataset"),
+    [
+        (zarr_group, "/g/0"),
+        (ome_zarr, "/g/0"),
+        (partial(zipped, top=False), "/g/0"),
+        (partial(zipped, top=True), "/g/0"),
+        (address_of_a_group, "/g/0"),
+        (archive, "images"),
+        (extensions, "1 to 12"),
+    ],
+)
+def test_the_dataset_that_was_chosen(tmp_path, make, dataset):
+    """Of a file that holds several; the name is one to be typed."""
+    place = make(tmp_path)
+    named = [] if " to " in dataset else [f"{place}::{dataset}"]
+    for name in (place, *named):
+        compute("max", name, "-o", tmp_path / "x.h5", "--force")
+        assert read_notes(tmp_path / "x.h5")["sources"] == [f"{place}::{dataset}, frames 0:12"]
+    text = run("info", place).stdout
+    assert f"\ndataset     {dataset} (" in text
 
 
 def test_frames_that_a_name_selects(tmp_path, scan):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daskstats.formats.addresses import as_path, local_path
+from daskstats.formats.addresses import as_path, local_path, without_secrets
 from daskstats.formats.growing import checked_name
 from daskstats.formats.paths import parse
 from daskstats.series.opening import open_source
@@ -62,6 +62,21 @@ def test_addresses_that_read_files(tmp_path):
     assert local_path("file://x.zarr") == Path.cwd() / "x.zarr"
     for url in ("s3://bucket/x.zarr", "memory://x.zarr", "simplecache::https://host/x.zarr"):
         assert local_path(url) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://me@127.0.0.1:80/a@b/x.zarr", "http://127.0.0.1:80/a@b/x.zarr"),
+        ("sftp://me:a@b:c@host/x.zarr", "sftp://host/x.zarr"),
+        ("simplecache::https://me:pw@host/x.zarr?X=1", "simplecache::https://host/x.zarr"),
+        ("s3://bucket/me@home/x.zarr", "s3://bucket/me@home/x.zarr"),
+        ("abfs://container@account/x.zarr", "abfs://container@account/x.zarr"),
+        ("github://org:repo@main/x.zarr", "github://org:repo@main/x.zarr"),
+    ],
+)
+def test_addresses_for_people_have_no_password(url, shown):
+    assert without_secrets(url) == shown
 
 
 def test_addresses_of_other_machines_are_left():

@@ -87,6 +87,7 @@ def test_version_2(tmp_path, compression):
     thresholds = ("threshold_1", first), ("threshold_2", second)
     path = save(tmp_path / "scan.h5", first, compression, thresholds)
     check_series(open_source(path), first)
+    assert open_source(path).origins() == [(f"{path}::threshold_1", range(len(first)))]
     check_series(open_source(f"{path}::threshold_2"), second)
     check_series(open_source(f"{path}::man_diff"), first.astype("f8") - second)
     with pytest.raises(ValueError, match="has no threshold_3: it has threshold_1, threshold_2"):

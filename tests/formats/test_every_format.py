@@ -42,6 +42,9 @@ def test_plain_path(tmp_path, suffix):
     found = np.concatenate(series.read(0, len(frames), 0, len(frames[0])))
     np.testing.assert_array_equal(found, frames)
     assert series.files() == (path,)
+    ((place, chosen),) = series.origins()
+    assert place.partition("::")[0] == str(path)
+    assert [*chosen] == [*range(len(frames))]
 
 
 @pytest.mark.parametrize("suffix", WAYS)

@@ -13,6 +13,7 @@ from daskstats.formats.raw import RawSource
 from daskstats.series.arrays import ArraySource
 from daskstats.series.joined import MOST_OPEN, JoinedSource
 from daskstats.series.opening import open_source
+from daskstats.series.selection import select
 
 
 def make_parts(rng, counts):
@@ -133,6 +134,19 @@ def test_error_names_the_file(tmp_path, rng):
     with pytest.raises(Exception, match="scan_1") as caught:
         joined.read(0, 3, 0, 5)
     assert any("scan_1.h5" in note for note in caught.value.__notes__)
+
+
+def test_origins_are_of_all_frames(tmp_path, rng):
+    """Also where a part is no file."""
+    frames = rng.integers(0, 1000, (3, 5, 7), "u2")
+    path = write_scan(tmp_path, frames, ".npy")[0]
+    joined = JoinedSource([open_source(frames), open_source(path)])
+    assert list_origins(joined) == [("an object", [0, 1, 2]), (str(path), [0])]
+    assert list_origins(select(joined, [3, 2])) == [(str(path), [0]), ("an object", [2])]
+
+
+def list_origins(series):
+    return [(place, [*frames]) for place, frames in series.origins()]
 
 
 def test_frames_without_data(tmp_path):
