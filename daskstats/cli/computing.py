@@ -93,9 +93,10 @@ def write_result(
     """Check the output, compute, and write the result."""
     with reported_errors(options["traceback"]) as stage:
         began = time.perf_counter()
-        noted = dict(options)  # with the names of images, which are read below
+        noted = dict(options)  # images are read below
         output.check(files_of(names, options))
         image_files = load_images(options)
+        noted |= image_origins(noted)
         call = Call(names, statistic, output, options, noted, image_files)
         with chosen_scheduler(options):
             layout = (follow_series if options["follow"] else reduce_series)(call, stage)
@@ -112,7 +113,7 @@ class Call(NamedTuple):
     output: Output
     options: Given
     noted: Given
-    """the options as they were given, with the names of images"""
+    """the options as they were given, with the origins of images"""
     image_files: list[Path]
     """that options name"""
 
@@ -204,6 +205,12 @@ def load_images(options: Given) -> list[Path]:
             options[option] = read(name)
             files += inputs.image_files(name)
     return files
+
+
+def image_origins(options: Given) -> dict[str, str]:
+    """Return the file, and the dataset in it, of each image that the options name."""
+    given = {option: options[option] for option in READERS}
+    return {key: inputs.image_origin(name) for key, name in given.items() if name is not None}
 
 
 def plan_reduction(source: Source, statistic: object, options: Given) -> Reduction:

@@ -1,7 +1,6 @@
 """Notes on the images of a command: from its arguments, and the series that it has opened."""
 
 from inspect import signature
-from pathlib import Path
 
 from ..arguments import count_frames, frames_text
 from ..formats.notes import Facts, Notes, Text
@@ -29,7 +28,7 @@ def notes_on(
     statistic
         As of `reduction.reduce`.
     options : dict
-        As they were given, images as their names.
+        As they were given, images as their origins.
     shape : tuple of int
         Rows and columns of an image, which are those of the region.
     """
@@ -78,7 +77,7 @@ def _common(series: Source, options: Given, shape: tuple[int, int]) -> Facts:
         "frames": frames_text(used),
         "region": ",".join(f"{first}:{end}" for first, end in (rows, cols)),
     }
-    facts |= {key: _absolute(options[key]) for key in IMAGES if options.get(key) is not None}
+    facts |= {key: options[key] for key in IMAGES if options.get(key) is not None}
     facts |= {key: _text(options[key]) for key in NOTED if _is_given(options.get(key))}
     if options["raw"] is not None:
         facts["raw"] = options["raw"].description
@@ -90,12 +89,6 @@ def _common(series: Source, options: Given, shape: tuple[int, int]) -> Facts:
 def _is_given(value: object) -> bool:
     """Whether an option has a value: 0 is one."""
     return value is not None and value is not False
-
-
-def _absolute(name: str) -> str:
-    """Return the name of an image with the directory of its file, the dataset included."""
-    file, separator, dataset = name.partition("::")
-    return f"{Path(file).absolute()}{separator}{dataset}"
 
 
 def _text(value: object) -> str:

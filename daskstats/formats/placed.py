@@ -245,7 +245,7 @@ def in_native_order(block: np.ndarray) -> np.ndarray:
 def only_image(source: Source) -> np.ndarray:
     """Return the frame of a series that has only one."""
     if len(source) != 1:
-        name = source.files()[0]
+        name = next(iter(source.files()), source)
         raise ValueError(f"{name} has {len(source)} images, expected one")
     rows = source.shape[0]
     return next(source.pieces(0, 1, 0, rows, 1))[0][0]

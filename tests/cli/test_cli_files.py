@@ -225,6 +225,17 @@ def test_output_that_is_the_input_by_its_address(tmp_path, address, command):
     assert content(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["silx:{}?path=/m/dark", "{}?path=/m/dark", "file://{}::m/dark"])
+def test_output_that_is_the_image_in_other_words(tmp_path, name):
+    np.save(tmp_path / "scan.npy", FRAMES)
+    with h5py.File(tmp_path / "dark.h5", "w") as file:
+        file["m/dark"], file["m/mask"] = FRAMES[:2]
+    before, output = content(tmp_path), tmp_path / "dark.h5"
+    options = "-o", output, "--force", "--dark", name.format(output)
+    check_error(run("max", tmp_path / "scan.npy", *options), 2, f"the output {output} is the input")
+    assert content(tmp_path) == before
+
+
 def test_output_that_is_the_image_by_its_address(tmp_path):
     np.save(tmp_path / "dark.npy", FRAMES[0])
     np.save(tmp_path / "scan.npy", FRAMES)

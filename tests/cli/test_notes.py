@@ -136,6 +136,19 @@ def test_dark_and_flip(tmp_path, scan):
     assert (found["region"], found["fill_value"]) == ("0:40,0:30", "0")
 
 
+def test_images_and_their_datasets(tmp_path, scan, monkeypatch):
+    """The one that was chosen, however it was named."""
+    zarr.open_group(tmp_path / "dg.zarr", mode="w").create_array("x/dark", data=FRAMES[0])
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["m/mask"], file["m/other"] = FRAMES[:2] % 2
+    monkeypatch.chdir(tmp_path)
+    chosen = "--dark", "dg.zarr", "--mask", "silx:m.h5?path=/m/mask", "--fill-value", "0"
+    compute("max", scan, "-o", tmp_path / "x.tif", *chosen)
+    found = read_notes(tmp_path / "x.tif")
+    assert found["dark"] == f"{tmp_path}/dg.zarr::/x/dark"
+    assert found["mask"] == f"{tmp_path}/m.h5::/m/mask"
+
+
 @pytest.mark.parametrize("suffix", [".edf", ".fits"])
 def test_headers_of_text(tmp_path, scan, suffix):
     path = tmp_path / f"x{suffix}"

@@ -11,7 +11,7 @@ from fabio.edfimage import EdfImage
 import daskstats as stats
 from daskstats.formats import outputs
 from daskstats.formats.hdf5 import Hdf5Source
-from daskstats.formats.inputs import image_files, read_image, read_mask
+from daskstats.formats.inputs import image_files, image_origin, read_image, read_mask
 from daskstats.formats.table import FORMATS, suffixes
 
 FRAMES = np.random.default_rng(3).integers(0, 1000, (5, 6, 7)).astype("u2")
@@ -81,6 +81,71 @@ def test_named_datasets(tmp_path):
     for name in ("two.h5", "two.zarr"):
         with pytest.raises(ValueError, match=f"name one as .*{name}::"):
             read_image(tmp_path / name)
+
+
+def several_images(tmp_path):
+    """Write a file of one image and a stack of images."""
+    path = tmp_path / "m.h5"
+    with h5py.File(path, "w") as file:
+        file["m/mask"], file["m/stack"] = IMAGE, np.stack([1 - IMAGE, IMAGE])
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["", "silx:", "fabio://", "file://"])
+@pytest.mark.parametrize(
+    ("rest", "origin"),
+    [
+        ("::/m/mask", "::/m/mask"),
+        ("?path=/m/mask", "::/m/mask"),
+        ("?path=/m/stack&slice=1", "::/m/stack, frames 1:2"),
+    ],
+)
+def test_images_are_named_as_series_are(tmp_path, scheme, rest, origin):
+    path = several_images(tmp_path)
+    name = f"{scheme}{path}{rest}"
+    np.testing.assert_array_equal(read_image(name), IMAGE, strict=True)
+    assert image_files(name) == (path,)
+    assert image_origin(name) == f"{path}{origin}"
+    image = stats.median(FRAMES, mask=name)
+    np.testing.assert_array_equal(image, stats.median(FRAMES, mask=IMAGE != 0), strict=True)
+    image = stats.max(FRAMES, dark=name)
+    np.testing.assert_array_equal(image, stats.max(FRAMES, dark=IMAGE), strict=True)
+
+
+def test_frames_that_are_no_image(tmp_path):
+    path = several_images(tmp_path)
+    with pytest.raises(ValueError, match="m.h5 has 2 images, expected one"):
+        read_image(f"{path}?path=/m/stack&slice=0:2")
+    with pytest.raises(ValueError, match="expected path and slice"):
+        read_image(f"{path}?dataset=/m/mask")
+
+
+def test_image_at_an_address():
+    zarr.create_array("memory://inputs/mask.zarr", data=IMAGE, overwrite=True)
+    zarr.create_array("memory://inputs/scan.zarr", data=FRAMES, overwrite=True)
+    np.testing.assert_array_equal(read_mask("memory://inputs/mask.zarr"), IMAGE != 0)
+    assert image_files("memory://inputs/mask.zarr") == ()
+    assert image_origin("memory://inputs/mask.zarr") == "memory://inputs/mask.zarr"
+    with pytest.raises(ValueError, match="scan.zarr> has 5 images, expected one"):
+        read_image("memory://inputs/scan.zarr")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".zarr", ".npz", ".npy", ".png"])
+def test_origin_names_the_image_that_was_chosen(tmp_path, suffix):
+    path = tmp_path / f"dark{suffix}"
+    if suffix == ".zarr":
+        zarr.open_group(path, mode="w").create_array("x/dark", data=IMAGE)
+    elif suffix == ".npz":
+        np.savez(path, dark=IMAGE, numbers=np.arange(3))
+    elif suffix == ".h5":
+        outputs.save(IMAGE, f"{path}::/x/dark")
+    else:
+        outputs.save(IMAGE, path)
+    datasets = {".h5": "::/x/dark", ".zarr": "::/x/dark", ".npz": "::dark"}
+    expected = datasets.get(suffix, "")
+    assert image_origin(path) == f"{path}{expected}"
+    assert image_origin(f"{path}{expected}") == f"{path}{expected}"
+    np.testing.assert_array_equal(read_mask(f"{path}{expected}"), IMAGE != 0)
 
 
 def test_files_behind_links(tmp_path):
