@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -60,7 +61,8 @@ class TiffSource(PlacedSource):
         with collected("tifffile") as errors, opened(self.path) as file:
             pages, places = _frames(file, self.path)
             first = pages[0]
-            if places is None and all(page.is_final for page in pages):
+            # tifffile would read a page without data from the first byte of the file.
+            if places is None and all(page.is_final and page.dataoffsets[0] for page in pages):
                 places = [page.dataoffsets[0] for page in pages]
             if places is not None:
                 dtype = check_native(first.dtype).newbyteorder(file.byteorder)
@@ -82,8 +84,9 @@ class TiffSource(PlacedSource):
             if kind == len(found.pages):
                 found.pages.append(page.index)
             found.kinds.append(kind)
-            found.offsets.extend(page.dataoffsets)
-            found.counts.extend(page.databytecounts)
+            for offset, count in zip(*_segments_of(page), strict=True):
+                found.offsets.append(offset)
+                found.counts.append(count if offset else 0)
             found.firsts.append(len(found.offsets))
         self.set_layout((len(pages), *pages[0].shape), pages[0].dtype)
         unit = pages[0].tilelength if pages[0].is_tiled else pages[0].rowsperstrip
@@ -187,12 +190,22 @@ def _check_complete(file: TiffFile, pages: list) -> None:
     handle.seek(tags * form.tagsize, os.SEEK_CUR)
     (following,) = struct.unpack(form.offsetformat, handle.read(form.offsetsize))
     for index, page in enumerate(pages):
-        places = np.array([page.dataoffsets, page.databytecounts], np.int64)
         last = index == len(pages) - 1
-        # A page may have no places of pixels yet.
-        if not places.size or places.sum(axis=0).max() > handle.size or (last and following):
-            name = f"the last of {len(pages)} pages" if last else f"page {index} of {len(pages)}"
+        name = f"the last of {len(pages)} pages" if last else f"page {index} of {len(pages)}"
+        offsets, counts = _segments_of(page)
+        listed, needed = min(len(offsets), len(counts)), prod(page.chunked)
+        # Some programs write one strip, and say that each has fewer rows.
+        if listed < needed and not (page.is_contiguous and 0 < page.nbytes <= sum(counts)):
+            raise ValueError(f"{name} is incomplete: it lists {listed} of {needed} strips or tiles")
+        places = np.array([offsets[:listed], counts[:listed]], np.int64)
+        if not listed or places.sum(axis=0).max() > handle.size or (last and following):
             raise ValueError(f"{name} is incomplete")
+
+
+def _segments_of(page: TiffPage) -> tuple[Sequence[int], Sequence[int]]:
+    """Return first byte and bytes of each strip or tile that a page needs, or of those it has."""
+    needed = prod(page.chunked)
+    return page.dataoffsets[:needed], page.databytecounts[:needed]
 
 
 def _frames(file: TiffFile, path: Path) -> tuple[list, Sequence[int] | None]:
@@ -234,7 +247,7 @@ def _frames_of_series(series: TiffPageSeries, pages: list) -> tuple[list, range 
     count, nbytes = series.size // pages[0].size, pages[0].nbytes
     if count > len(pages):  # ImageJ writes one page, and the pixels of all frames behind it
         begin = series.dataoffset
-        if begin is None or begin + count * nbytes > series.parent.filehandle.size:
+        if not begin or begin + count * nbytes > series.parent.filehandle.size:
             raise ValueError(
                 f"it has {len(pages)} pages, and should have {count} frames (shape {series.shape})"
             )
@@ -256,7 +269,8 @@ def _decoder(page: TiffPage) -> tuple[Callable, float]:
 
 
 def read_image(path: Path, dataset: str = "") -> np.ndarray:
-    return load("tifffile").imread(path)
+    with opened(path) as file:
+        return file.asarray()
 
 
 def write_image(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:

@@ -14,6 +14,7 @@ from programs import daskstats
 
 import daskstats as stats
 from daskstats.formats import placed
+from daskstats.formats.inputs import read_mask
 from daskstats.formats.tiff import TiffSource
 from daskstats.series.opening import as_series
 
@@ -341,6 +342,74 @@ def test_truncated_file(tmp_path, compression):
         path.write_bytes(content[:nbytes])
         with pytest.raises(ValueError, match=r"scan\.tif is not a TIFF file, or is cut off"):
             as_series(path)
+
+
+STRIPS, TILES = {"rowsperstrip": 10}, {"tile": (16, 16)}
+
+
+def set_segments(path, page, offsets=None, counts=None, count=None):
+    """Change which strips or tiles a page lists: their number, or the values of some."""
+    with tifffile.TiffFile(path) as file:
+        kind = "Tile" if file.pages[page].is_tiled else "Strip"
+        tags = [file.pages[page].tags[f"{kind}{name}"] for name in ("Offsets", "ByteCounts")]
+    content = bytearray(path.read_bytes())
+    for tag, values in zip(tags, (offsets, counts), strict=True):
+        if count is not None:
+            content[tag.offset + 4 : tag.offset + 8] = np.uint32(count).tobytes()
+        size = tag.valuebytecount // tag.count
+        for number, value in (values or {}).items():
+            place = tag.valueoffset + number * size
+            content[place : place + size] = value.to_bytes(size, "little")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize(("layout", "needed"), [(STRIPS, 4), (TILES, 9)], ids=["strips", "tiles"])
+def test_page_that_lists_too_few_strips(tmp_path, compression, layout, needed):
+    """Its missing rows were those of memory that other frames had used."""
+    path = tmp_path / "scan.tif"
+    write(path, make_frames("u2", (4, 40, 33)), compression=compression, **layout)
+    set_segments(path, 2, count=needed - 1)
+    words = rf"page 2 of 4 is incomplete: it lists {needed - 1} of {needed} strips or tiles"
+    with pytest.raises(ValueError, match=words):
+        as_series(path)
+    with pytest.raises(ValueError, match=words):
+        read_mask(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*incorrect Strip")
+def test_one_strip_that_is_said_to_have_fewer_rows(tmp_path):
+    """It has all pixels."""
+    frames = make_frames("u2", (3, 40, 33))
+    path = tmp_path / "scan.tif"
+    write(path, frames)
+    with tifffile.TiffFile(path) as file:
+        places = [page.tags["RowsPerStrip"].valueoffset for page in file.pages]
+    content = bytearray(path.read_bytes())
+    for place in places:
+        content[place : place + 2] = np.uint16(10).tobytes()
+    path.write_bytes(content)
+    check_series(as_series(path), frames)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("empty", ["offset", "count", "both"])
+@pytest.mark.parametrize("nodata", [None, 7])
+def test_strips_without_data(tmp_path, compression, empty, nodata):
+    """They are zeros, or the value for no data; a whole page was the first bytes of the file."""
+    frames = make_frames("u2", (3, 40, 33))
+    extra = [] if nodata is None else [(42113, "s", 2, str(nodata), True)]
+    zero = {0: 0}
+    given = {"offsets": None if empty == "count" else zero}
+    given["counts"] = None if empty == "offset" else zero
+    for name, layout, rows in (("a.tif", {"rowsperstrip": 40}, 40), ("b.tif", STRIPS, 10)):
+        path = tmp_path / name
+        write(path, frames, compression=compression, extratags=extra, **layout)
+        set_segments(path, 1, **given)
+        expected = frames.copy()
+        if (name, compression, empty) != ("a.tif", None, "count"):  # pixels need no count
+            expected[1, :rows] = nodata or 0
+        check_series(as_series(path), expected)
 
 
 def test_damaged_page(tmp_path):
