@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 # The decoder of this compression keeps its place in variables that all threads share.
 ONE_AT_A_TIME = {"HCOMPRESS_1"}
 
+# The first bytes of the header of an extension.
+EXTENSION = b"XTENSION"
+
 _decoding = Lock()
 
 
@@ -54,6 +57,7 @@ class FitsSource(ReopenedSource):
     def __init__(self, path: str | os.PathLike, dataset: str = "") -> None:
         super().__init__(path, dataset=dataset)
         with opened(self.path) as file:
+            _check_complete(file, self.path)
             name = dataset.strip("/")
             self._numbers = _chosen(file, name, self.path)
             why = "named" if name else "every image in the file"
@@ -61,8 +65,6 @@ class FitsSource(ReopenedSource):
             first = file[self._numbers[0]]
             *leading, rows, cols = first.shape
             self._leading = (*leading, 1) if len(self._numbers) == 1 else (len(self._numbers),)
-            for number in self._numbers:
-                _check_complete(file, number, self.path)
             count = int(np.prod(self._leading, dtype=np.int64))
             self.set_layout((count, rows, cols), _dtype(first))
             self.lead = tuple(leading) if len(self._numbers) == 1 else None
@@ -141,11 +143,22 @@ def _dtype(hdu: Any) -> np.dtype:
     return np.asarray(corner).dtype.newbyteorder("=")
 
 
-def _check_complete(file: fits.HDUList, number: int, path: Path) -> None:
-    info = file.fileinfo(number)
-    end, size = info["datLoc"] + info["datSpan"], path.stat().st_size
-    if not is_compressed(path) and end > size:
-        raise ValueError(f"{path} is cut off: image {number} ends at byte {end} of {size}")
+def _check_complete(file: fits.HDUList, path: Path) -> None:
+    """Refuse a file that ends within one of its parts, for which astropy only warns."""
+    places = [file.fileinfo(number) for number in range(len(file))]
+    handle, end = places[0]["file"], 0
+    for number, place in enumerate(places):
+        end = place["datLoc"] + place["datSpan"]
+        if end > handle.size:
+            text = f"part {number} ends at byte {end} of {handle.size}"
+            raise ValueError(f"{path} is cut off: {text}")
+    # astropy leaves out a part whose header is not whole. Others may have put anything at the end.
+    handle.seek(end)
+    begin = handle.read(len(EXTENSION))
+    if begin and EXTENSION.startswith(begin):
+        raise ValueError(
+            f"{path} is cut off: it ends at byte {handle.size}, in the header of part {len(places)}"
+        )
 
 
 def read_image(path: Path, dataset: str = "") -> np.ndarray:

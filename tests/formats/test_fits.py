@@ -191,3 +191,34 @@ def test_frames_of_a_compressed_file_are_read_forwards(tmp_path, monkeypatch, pl
         assert_array_equal(np.concatenate(found), frames[start : start + 2])
     assert len(opened) == before[0] + 1
     assert Forwards.back <= before[1] + 1, "for the first bytes, by which astropy knows the format"
+
+
+PARTS = {
+    "header": r"it ends at byte \d+, in the header of part 5$",
+    "pixels": r"part 4 ends at byte \d+ of \d+$",
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # astropy warns, and gives fewer images
+@pytest.mark.parametrize("suffix", [".fits", ".fits.gz"])
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("lost", [1, 1000, 2875])
+def test_cut_off_within_an_extension(tmp_path, suffix, part, lost):
+    path = save(tmp_path / "scan.fits", *map(fits.ImageHDU, make_frames("u2")))
+    with fits.open(path) as file:
+        place = file.fileinfo(5 if part == "header" else 4)
+    end = place["datLoc"] + (place["datSpan"] if part == "pixels" else 0)
+    content = path.read_bytes()[: end - lost]
+    path = path.with_name(f"cut{suffix}")
+    path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    with pytest.raises(ValueError, match=f"cut{suffix} is cut off: {PARTS[part]}"):
+        open_source(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("extra", [bytes(2880), b"made by a camera", b"\n"])
+def test_bytes_after_the_last_extension(tmp_path, extra):
+    frames = make_frames("u2")
+    path = save(tmp_path / "scan.fits", *map(fits.ImageHDU, frames))
+    path.write_bytes(path.read_bytes() + extra)
+    check_series(open_source(path), frames)
