@@ -31,6 +31,8 @@ class Member:
     """An array in an archive."""
 
     name: str
+    filename: str
+    """of the member, which may lack ``.npy``"""
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran: bool
@@ -62,7 +64,11 @@ class NpzSource(PlacedSource):
         super().__init__(path, dataset=dataset)
         try:
             with zipfile.ZipFile(self.path) as archive, self.path.open("rb") as file:
-                members = [_member(archive, info, file) for info in archive.infolist()]
+                # Of members of one name the last one counts, as for numpy.
+                infos = archive.NameToInfo.values()
+                members = [
+                    _member(archive, info, file) for info in infos if _is_array(archive, info)
+                ]
         except UNREADABLE as error:
             raise ValueError(f"{self.path} is damaged or cut off: {error}") from error
         self._member = found = _chosen(members, dataset.strip("/"), self.path)
@@ -80,18 +86,18 @@ class NpzSource(PlacedSource):
         return *super().layout(), self._member
 
     def opened(self) -> AbstractContextManager[BinaryIO]:
-        return opened(self.path, self._member.name if self.forwards else None)
+        return opened(self.path, self._member.filename if self.forwards else None)
 
 
 @contextmanager
-def opened(path: Path, name: str | None) -> Iterator[BinaryIO]:
+def opened(path: Path, filename: str | None) -> Iterator[BinaryIO]:
     """Open an archive, or one of its members to be decompressed."""
     with open_file(path) as file:
-        if name is None:
+        if filename is None:
             yield file
             return
         try:
-            with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as member:
+            with zipfile.ZipFile(file) as archive, archive.open(filename) as member:
                 yield member  # type: ignore[misc]
         except UNREADABLE as error:
             raise ValueError(f"{path} is damaged or cut off: {error}") from error
@@ -101,7 +107,10 @@ def holds_frame_cache(path: Path) -> bool:
     """Whether an archive is a frame cache of HEXRD, or is too damaged to tell."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return not {"nframes.npy", "0_row.npy"}.isdisjoint(archive.namelist())
+            names = set(archive.namelist())
+            # Archives of arrays may say the number of their frames as well.
+            described = "nframes.npy" in names and not names.isdisjoint({"shape.npy", "dtype.npy"})
+            return described or "0_row.npy" in names
     except UNREADABLE:
         return True
 
@@ -111,6 +120,15 @@ def data_offset(file: BinaryIO | io.FileIO, header_offset: int) -> int:
     file.seek(header_offset)
     lengths = struct.unpack("<HH", file.read(LOCAL_HEADER)[LENGTHS])
     return header_offset + LOCAL_HEADER + sum(lengths)
+
+
+def _is_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    """Whether a member is an array: by its name, or else by its first bytes, as for numpy."""
+    if info.filename.endswith(".npy"):
+        return True
+    magic = np.lib.format.MAGIC_PREFIX
+    with archive.open(info) as member:
+        return member.read(len(magic)) == magic
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> Member:
@@ -123,7 +141,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> 
     if info.file_size < begin + prod(shape) * dtype.itemsize and not dtype.hasobject:
         raise ValueError(f"{info.filename} has {info.file_size} bytes, too few for {shape} {dtype}")
     name = info.filename.removesuffix(".npy")
-    return Member(name, shape, dtype, fortran, begin, stored_at)
+    return Member(name, info.filename, shape, dtype, fortran, begin, stored_at)
 
 
 def _chosen(members: list[Member], name: str, path: Path) -> Member:

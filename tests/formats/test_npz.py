@@ -1,6 +1,8 @@
 """Archives of plain arrays: one of them is the series, read in place unless it is compressed."""
 
 import tracemalloc
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -99,6 +101,63 @@ def test_frame_cache_is_none_of_these(tmp_path):
         **{"shape": [5, 6], "nframes": 1, "dtype": "u2", "0_row": [1], "0_col": [2], "0_data": [3]},
     )
     assert type(open_source(tmp_path / "fc.npz")) is FrameCacheSource
+
+
+COMPRESSIONS = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED}
+
+
+def write_members(path, members, compression):
+    """Write an archive of (name, array or bytes), also of several members of one name."""
+    with (
+        zipfile.ZipFile(path, "w", COMPRESSIONS[compression]) as archive,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", UserWarning)
+        for name, content in members:
+            if isinstance(content, bytes):
+                archive.writestr(name, content)
+            else:
+                with archive.open(name, "w") as file:
+                    np.lib.format.write_array(file, content)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_members_that_are_no_arrays(tmp_path, compression):
+    frames = make_frames("u2")
+    others = [("README.txt", b"the sample of Monday"), ("raw/", b""), ("empty", b"")]
+    write_members(tmp_path / "s.npz", [*others, ("images.npy", frames)], compression)
+    assert "images" in np.load(tmp_path / "s.npz")
+    check_series(open_source(tmp_path / "s.npz"), frames)
+    write_members(tmp_path / "t.npz", [("images.npy", b"no array")], compression)
+    with pytest.raises(ValueError, match=r"t\.npz is damaged or cut off: the magic string"):
+        open_source(tmp_path / "t.npz")
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("name", ["images", "raw/images.npy", "images.npy.npy"])
+def test_names_of_members(tmp_path, name, compression):
+    frames = make_frames("u2")
+    write_members(tmp_path / "s.npz", [(name, frames), ("mask.npy", frames[0])], compression)
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npz")[name.removesuffix(".npy")], frames)
+    check_series(open_source(tmp_path / "s.npz"), frames)
+    check_series(open_source(f"{tmp_path}/s.npz::{name.removesuffix('.npy')}"), frames)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_of_members_of_one_name_the_last_one_counts(tmp_path, compression):
+    frames = make_frames("u2", 8)
+    members = [("images.npy", frames[:3]), ("images.npy", frames[3:])]
+    write_members(tmp_path / "s.npz", members, compression)
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npz")["images"], frames[3:])
+    check_series(open_source(tmp_path / "s.npz"), frames[3:])
+
+
+@pytest.mark.parametrize("save", SAVE)
+def test_images_with_the_number_of_their_frames(tmp_path, save):
+    frames = make_frames("u2")
+    SAVE[save](tmp_path / "s.npz", images=frames, nframes=7)
+    check_series(open_source(tmp_path / "s.npz"), frames)
+    check_series(open_source(f"{tmp_path}/s.npz::images"), frames)
 
 
 @pytest.mark.parametrize("kind", ["noise", "counts", "zeros"])
