@@ -33,6 +33,7 @@ from . import (
     zarr_files,
 )
 from .notes import Facts
+from .placed import is_compressed
 from .zarr_search import find_store
 
 
@@ -118,6 +119,10 @@ SIGNATURES = (
     (0, b"SIMPLE  =", ".fits"),
     *((0, magic, ".edf") for magic in (b"{\n", b"{\r\n", b"{ \n")),
 )
+
+# The first bytes of files that are compressed as a whole, and the suffix that says so. The third
+# byte of gzip is its only method: two alone could begin an MRC file of 35,615 columns.
+WHOLE = {b"\x1f\x8b\x08": ("gzip", ".gz"), b"BZh": ("bzip2", ".bz2")}
 
 
 def suffixes(column: str) -> list[str]:
@@ -216,6 +221,7 @@ def _by_content(path: Path, column: str, found: Format | None) -> Format | None:
         return found
     with path.open("rb") as file:
         head = file.read(512)
+    _check_compression(path, head, found)
     if head.startswith(HDF5_SIGNATURE):
         special = _layout_of_hexrd(path) if column == "series" else None
         return special or (found if found and found.series is HDF5.series else HDF5)
@@ -227,6 +233,16 @@ def _by_content(path: Path, column: str, found: Format | None) -> Format | None:
         if head[offset:].startswith(magic) and getattr(FORMATS[suffix], column) is not None:
             return FORMATS[suffix]
     return None
+
+
+def _check_compression(path: Path, head: bytes, found: Format | None) -> None:
+    """Refuse a file that is compressed as a whole, and whose suffix does not say so."""
+    for magic, (name, suffix) in WHOLE.items():
+        if found is None or not head.startswith(magic) or path.suffix.lower() == suffix:
+            continue
+        plain = path.with_suffix("") if is_compressed(path) else path
+        way = f"name it {plain.name}{suffix}" if suffix in found.compressed else "decompress it"
+        raise ValueError(f"{path} is compressed by {name}: {way}")
 
 
 def _layout_of_hexrd(path: Path) -> Format | None:

@@ -1,5 +1,7 @@
 """The format of a file is found by its suffix or, where that is unknown, by its first bytes."""
 
+import bz2
+import gzip
 import shutil
 
 import h5py
@@ -89,3 +91,32 @@ def test_other_files_are_refused(tmp_path, content):
         expected = f"scan.txt has no known suffix: expected one of {suffixes(column)[0]}, "
         with pytest.raises(ValueError, match=expected):
             locate(str(tmp_path / "scan.txt"), column)
+
+
+BY = {".gz": ("gzip", gzip.compress), ".bz2": ("bzip2", bz2.compress)}
+
+
+@pytest.mark.parametrize("read", [open_source, read_image])
+@pytest.mark.parametrize("kind", BY)
+@pytest.mark.parametrize(
+    ("suffix", "way"),
+    [
+        *((end, f"name it scan{end}{{}}") for end in (".mrc", ".fits", ".edf", ".cbf", ".MRC")),
+        *((end, "decompress it") for end in (".npy", ".npz", ".tif", ".h5", ".mccd")),
+    ],
+)
+def test_compressed_content_under_another_name(tmp_path, suffix, way, kind, read):
+    """It was read as the header of the format, and called cut off."""
+    path, (by, compress) = tmp_path / f"scan{suffix}", BY[kind]
+    path.write_bytes(compress(b"any content"))
+    with pytest.raises(
+        ValueError, match=rf"scan{suffix} is compressed by {by}: {way.format(kind)}$"
+    ):
+        read(path)
+
+
+def test_compressed_by_another_program_than_its_suffix_says(tmp_path):
+    path = tmp_path / "scan.mrc.gz"
+    path.write_bytes(bz2.compress(b"any content"))
+    with pytest.raises(ValueError, match=r"gz is compressed by bzip2: name it scan\.mrc\.bz2$"):
+        open_source(path)
