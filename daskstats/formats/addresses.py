@@ -31,8 +31,8 @@ def is_url(text: str) -> bool:
 def split_url(text: str) -> tuple[str, str]:
     """Return an address, and the name of an array or group that follows it.
 
-    >>> split_url("s3://bucket/x.zarr::/images"), split_url("simplecache::https://host/x.zarr")
-    (('s3://bucket/x.zarr', '/images'), ('simplecache::https://host/x.zarr', ''))
+    >>> split_url("s3://bucket/x.zarr::/images"), split_url("zip::https://host/x.zarr.zip")
+    (('s3://bucket/x.zarr', '/images'), ('zip::https://host/x.zarr.zip', ''))
     """
     begin = text.index("://")
     address, _, name = text[begin:].partition("::")

@@ -210,13 +210,22 @@ def naming_damage(path: Path, noun: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # An OSError with a number is one of the system; libraries raise others for bad content, or
-        # seek to where no file can be (EINVAL).
-        system = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
         named = isinstance(error, ValueError) and str(path) in str(error)
-        if system or named or isinstance(error, MemoryError | ImportError):
+        if named or not from_content(error):
             raise
         raise ValueError(f"{path} is not {noun}, or is cut off: {error}") from error
+
+
+def from_content(error: Exception) -> bool:
+    """Whether an error may come from the content of a file, and not from the system.
+
+    >>> from_content(OSError("Invalid data stream")), from_content(OSError(28, "No space left"))
+    (True, False)
+    """
+    # An OSError with a number is one of the system; libraries raise others for bad content, or
+    # seek to where no file can be (EINVAL).
+    system = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+    return not system and not isinstance(error, MemoryError | ImportError)
 
 
 def fill(file: BinaryIO, out: np.ndarray, offset: int) -> int:

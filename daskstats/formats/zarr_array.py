@@ -19,7 +19,7 @@ from ..series.leading import flat_shape
 from .hdf5_storage import decoded_together
 from .placed import file_state
 from .zarr_growth import GrowingArray
-from .zarr_open import OpenArray
+from .zarr_open import OpenArray, store_of
 from .zarr_search import find_array, find_image, reading_metadata
 from .zarr_store import ArrayDirectory
 
@@ -140,7 +140,9 @@ class ZarrPathSource(FileSource, ZarrSource):
 
 
 def read_image(path: Path, dataset: str = "") -> np.ndarray:
-    return guarded(open_array(path, dataset, single=True)[0])[...]
+    array = guarded(open_array(path, dataset, single=True)[0])
+    with store_of(array).reading():
+        return array[...]
 
 
 def open_array(path: Path, dataset: str = "", single: bool = False) -> tuple[zarr.Array, Choice]:

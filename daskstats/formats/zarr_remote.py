@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, cached_property
-from math import prod
+from math import inf, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,6 +63,7 @@ class RemoteArray(ArrayStore):
     def __init__(self, array: zarr.Array) -> None:
         super().__init__(array)
         self._missing_keys: set[str] = set()
+        self._whole_keys: set[str] = set()
         self._warned = False
 
     @cached_property
@@ -86,20 +87,28 @@ class RemoteArray(ArrayStore):
 
     def recorded(self, array: zarr.Array) -> zarr.Array:
         zarr, storage = load("zarr"), load("zarr.storage")
-        store = _recording_store()(self._path.store, self._missing_keys)
+        store = _recording_store()(self._path.store, self._missing_keys, self._whole_keys)
         where = storage.StorePath(store, self._path.path)
         return zarr.Array(zarr.AsyncArray(array.metadata, where))
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        with reaching(self.name):
+        with super().reading(), reaching(self.name):
             yield
+
+    def hint(self) -> str:
+        whole = sorted(self._whole_keys.copy())
+        if not whole:
+            return ""
+        return f": of {whole[0]} the server gives more than the part that it is asked for"
 
     def check_chunks(self, known: Known, frames: tuple[int, int], rows: tuple[int, int]) -> None:
         """Raise an error if a chunk was missing that was there at the call; warn if none can tell.
 
         The keys of missing chunks are kept: a read in another thread may see them first.
         """
+        if self._whole_keys:
+            raise ValueError(f"the zarr array {self.name} cannot be decoded{self.hint()}")
         missing = {key.removeprefix(self._prefix) for key in self._missing_keys.copy()}
         if known.absent is not None:
             lost = sorted(missing - known.absent)
@@ -121,31 +130,45 @@ class RemoteArray(ArrayStore):
         return self._missing(np.concatenate([np.empty(0, np.int64), *slabs]))
 
 
+def _most_bytes(asked: ByteRequest | None) -> float:
+    """Return the number of bytes of a value that were asked for."""
+    kinds = load("zarr.abc.store")
+    if isinstance(asked, kinds.SuffixByteRequest):
+        return int(asked.suffix)
+    return int(asked.end - asked.start) if isinstance(asked, kinds.RangeByteRequest) else inf
+
+
 @cache
 def _recording_store() -> type[Store]:
     """Return a class of stores, which needs zarr to be imported."""
     wrapper = load("zarr.storage").WrapperStore
 
     class RecordingStore(wrapper):  # type: ignore[valid-type, misc]
-        """A store that notes the keys that it was asked for and does not have.
+        """A store that notes the keys that it does not have, and those that come whole though
+        a part was asked for.
 
         An error within a read would leave the tasks of other chunks behind.
         """
 
-        def __init__(self, store: Store, missing: set[str]) -> None:
+        def __init__(self, store: Store, missing: set[str], whole: set[str]) -> None:
             super().__init__(store)
-            self.missing = missing
+            self.missing, self.whole = missing, whole
 
         def _with_store(self, store: Store) -> Store:
-            return type(self)(store, self.missing)
+            return type(self)(store, self.missing, self.whole)
 
         async def get(
             self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
         ) -> Buffer | None:
             found = await super().get(key, prototype, byte_range)
+            self._note(key, found, byte_range)
+            return found
+
+        def _note(self, key: str, found: Buffer | None, asked: ByteRequest | None) -> None:
             if found is None:
                 self.missing.add(key)
-            return found
+            elif len(found) > _most_bytes(asked):
+                self.whole.add(key)
 
         async def get_partial_values(
             self,
@@ -154,9 +177,8 @@ def _recording_store() -> type[Store]:
         ) -> list[Buffer | None]:
             pairs = list(key_ranges)
             found = await super().get_partial_values(prototype, pairs)
-            for (key, _), value in zip(pairs, found, strict=True):
-                if value is None:
-                    self.missing.add(key)
+            for (key, asked), value in zip(pairs, found, strict=True):
+                self._note(key, value, asked)
             return found
 
     return RecordingStore

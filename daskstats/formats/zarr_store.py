@@ -27,6 +27,7 @@ import numpy as np
 from ..arguments import Span, runs
 from ..packages import load
 from ..series.files import place
+from .placed import from_content
 from .zarr_grid import Grid, ShardIndex
 
 if TYPE_CHECKING:
@@ -103,8 +104,20 @@ class ArrayStore:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Turn errors of a read into those that name the store."""
-        yield
+        """Turn errors of a read into those that name the store: those of codecs name nothing."""
+        try:
+            yield
+        except (FileNotFoundError, PermissionError, ConnectionError, TimeoutError):
+            raise
+        except Exception as error:
+            if not from_content(error) or self.name in str(error):
+                raise
+            where = f"the zarr array {self.name} cannot be decoded"
+            raise ValueError(f"{where}{self.hint()}: {error}") from error
+
+    def hint(self) -> str:
+        """Return why chunks of sound files may be impossible to decode."""
+        return ""
 
     def check_chunks(self, known: Known, frames: tuple[int, int], rows: tuple[int, int]) -> None:
         """Raise an error if chunks of rows of frames were removed since the call."""

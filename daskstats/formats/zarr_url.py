@@ -23,12 +23,20 @@ if TYPE_CHECKING:
 # The packages of fsspec, in the words of its errors.
 PACKAGES = re.compile(r"\b(s3fs|gcsfs|aiohttp|requests|adlfs|\w+fs)\b")
 
+# The caches of fsspec, before an address: zarr calls their file systems in other threads than that
+# of its event loop, where the clients of web servers and of S3 do not work.
+CACHES = {"simplecache", "filecache", "blockcache", "cached"}
+
 
 class ZarrUrlSource(ZarrSource):
     """The zarr array at an address, or the array of that name in the group at an address."""
 
     def __init__(self, url: str, dataset: str = "") -> None:
         self.url = url
+        for name in CACHES.intersection(url.partition("://")[0].split("::")):
+            raise ValueError(
+                f"{url}: zarr cannot read through a cache of fsspec: leave out {name}::"
+            )
         with reading_metadata(url):
             node = open_store(url)
         group = isinstance(node, load("zarr").Group) and not dataset

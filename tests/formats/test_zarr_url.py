@@ -266,6 +266,50 @@ def test_server_that_fails(tmp_path, web, monkeypatch):
         series.read(0, 1, 0, 8)
 
 
+CODECS = {
+    "zstd": {},
+    "none": {"compressors": None},
+    "gzip": {"compressors": zarr.codecs.GzipCodec()},
+    "blosc": {"compressors": zarr.codecs.BloscCodec()},
+    "shards": {"shards": (4, 8, 6)},
+}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(
+    "content", [b"<html>log in first, please</html>", b""], ids=["page", "empty"]
+)
+def test_content_of_a_web_server_that_is_no_chunk(tmp_path, web, codec, content):
+    """The errors of codecs name nothing."""
+    save(tmp_path / "x.zarr", FRAMES, **CODECS[codec])
+    series = as_series(f"{web}/x.zarr")
+    for path in (tmp_path / "x.zarr" / "c").rglob("0"):
+        if path.is_file():
+            path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{web}/x\.zarr cannot be decoded: ") as caught:
+        series.read(0, 1, 0, 8)
+    assert caught.value.__cause__ is not None
+
+
+def test_web_server_that_ignores_ranges(tmp_path, web):
+    """The one of the standard library does."""
+    save(tmp_path / "x.zarr", FRAMES, shards=(4, 8, 6))
+    text = r"x\.zarr cannot be decoded: of c/0/0/0 the server gives more than the part that it is"
+    with pytest.raises(ValueError, match=text):
+        as_series(f"{web}/x.zarr").read(0, 1, 0, 8)
+
+
+def test_shards_without_a_checksum_from_a_web_server_that_ignores_ranges(tmp_path, web):
+    """Frames could be made of any bytes."""
+    bytes_only = [zarr.codecs.BytesCodec()]
+    codec = zarr.codecs.ShardingCodec(
+        chunk_shape=(1, 8, 6), codecs=bytes_only, index_codecs=bytes_only
+    )
+    save(tmp_path / "x.zarr", FRAMES, (4, 8, 6), serializer=codec, compressors=None)
+    with pytest.raises(ValueError, match="the server gives more than the part"):
+        as_series(f"{web}/x.zarr").read(0, 1, 0, 8)
+
+
 # ---------------------------------------------------------------------- addresses
 
 
@@ -307,6 +351,13 @@ def test_address_in_s3_without_a_store(s3):
     for url in ("s3://bucket/none.zarr", "s3://nobody/x.zarr"):
         with pytest.raises(ValueError, match=f"{url} is no zarr array or group"):
             as_series(url)
+
+
+@pytest.mark.parametrize("cache", ["simplecache", "filecache", "zip::blockcache"])
+def test_caches_of_fsspec_are_refused(web, cache):
+    """An error of asyncio said that a context manager was used in the wrong place."""
+    with pytest.raises(ValueError, match="zarr cannot read through a cache of fsspec: leave out "):
+        as_series(f"{cache}::{web}/x.zarr")
 
 
 def test_package_that_is_not_installed(monkeypatch):
