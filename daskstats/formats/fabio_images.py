@@ -220,13 +220,17 @@ def write_edf(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
     """Write an EDF file, a frame for each plane; bool as uint8, and float16 as float32."""
     wider = {"bool": "u1", "float16": "f4"}.get(image.dtype.name)
     planes = image.reshape(-1, *image.shape[-2:]).astype(wider or image.dtype.newbyteorder("="))
-    # Braces and semicolons end headers and their lines.
-    header = {key: re.sub("[{};]", "_", text) for key, text in lines(notes).items()}
+    # Braces and semicolons end headers and their lines: they are escaped as other letters are.
+    header = {key: re.sub("[{};]", _escaped, text) for key, text in lines(notes).items()}
     edf = load("fabio.edfimage").EdfImage(data=planes[0], header=header)
     for plane in planes[1:]:
         edf.append_frame(data=plane)
     with OutputFile(path) as file:
         edf.write(file)
+
+
+def _escaped(found: re.Match) -> str:
+    return f"\\x{ord(found[0]):02x}"
 
 
 def write_cbf(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:

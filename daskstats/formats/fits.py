@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 # The decoder of this compression keeps its place in variables that all threads share.
 ONE_AT_A_TIME = {"HCOMPRESS_1"}
 
+# Letters of a card after its keyword.
+CARD = 72
+
 # The first bytes of the header of an extension.
 EXTENSION = b"XTENSION"
 
@@ -161,6 +164,18 @@ def _check_complete(file: fits.HDUList, path: Path) -> None:
         )
 
 
+def _cards(text: str) -> Iterator[str]:
+    """Yield parts of a text, which fit in a card each: astropy drops blanks at the end of one.
+
+    >>> list(_cards("a" * 70 + "  b"))[1]
+    '  b'
+    """
+    while text:
+        part = text[:CARD].rstrip() or text[:CARD]
+        yield part
+        text = text[len(part) :]
+
+
 def read_image(path: Path, dataset: str = "") -> np.ndarray:
     return only_image(FitsSource(path, dataset))
 
@@ -170,7 +185,8 @@ def write_image(image: np.ndarray, path: Path, notes: Facts = NONE) -> None:
     wider = {"bool": "u1", "float16": "f4"}.get(image.dtype.name, image.dtype)
     picture = load("astropy.io.fits").PrimaryHDU(image.astype(wider))
     for key, text in lines(notes).items():
-        picture.header.add_history(f"{key} = {text}")
+        for line in _cards(f"{key} = {text}"):
+            picture.header.add_history(line)
     # astropy replaces an error of the disk by one of its own.
     with OutputFile(path, deferred=True) as file:
         picture.writeto(file)
