@@ -25,6 +25,7 @@ FACTS = {
     "BLOSC_HEADER": "bytes of the header of the format",
     "BUDGET": "the part of the time that looking on may take, as promised",
     "CAPACITY": "frames, more than any series has",
+    "CARD": "letters of a line of a FITS header, after its keyword",
     "CBF_HEADER": "bytes within which the header of the format ends",
     "CLOCK_TICK": "seconds by which the clock of a file system advances, and more",
     "COMMIT_BUDGET": "the part of the time that storing states may take, as promised",

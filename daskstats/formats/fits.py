@@ -155,7 +155,7 @@ def _check_complete(file: fits.HDUList, path: Path) -> None:
         if end > handle.size:
             text = f"part {number} ends at byte {end} of {handle.size}"
             raise ValueError(f"{path} is cut off: {text}")
-    # astropy leaves out a part whose header is not whole. Others may have put anything at the end.
+    # astropy leaves out a part without all of its header. Others may have put anything at the end.
     handle.seek(end)
     begin = handle.read(len(EXTENSION))
     if begin and EXTENSION.startswith(begin):

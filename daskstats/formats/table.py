@@ -236,7 +236,7 @@ def _by_content(path: Path, column: str, found: Format | None) -> Format | None:
 
 
 def _check_compression(path: Path, head: bytes, found: Format | None) -> None:
-    """Refuse a file that is compressed as a whole, and whose suffix does not say so."""
+    """Refuse a file that is compressed as a whole without a suffix that says so."""
     for magic, (name, suffix) in WHOLE.items():
         if found is None or not head.startswith(magic) or path.suffix.lower() == suffix:
             continue

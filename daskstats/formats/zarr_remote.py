@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from math import inf, prod
 from typing import TYPE_CHECKING
@@ -62,8 +62,7 @@ class RemoteArray(ArrayStore):
 
     def __init__(self, array: zarr.Array) -> None:
         super().__init__(array)
-        self._missing_keys: set[str] = set()
-        self._whole_keys: set[str] = set()
+        self._answers = Answers()
         self._warned = False
 
     @cached_property
@@ -87,7 +86,7 @@ class RemoteArray(ArrayStore):
 
     def recorded(self, array: zarr.Array) -> zarr.Array:
         zarr, storage = load("zarr"), load("zarr.storage")
-        store = _recording_store()(self._path.store, self._missing_keys, self._whole_keys)
+        store = _recording_store()(self._path.store, self._answers)
         where = storage.StorePath(store, self._path.path)
         return zarr.Array(zarr.AsyncArray(array.metadata, where))
 
@@ -97,19 +96,19 @@ class RemoteArray(ArrayStore):
             yield
 
     def hint(self) -> str:
-        whole = sorted(self._whole_keys.copy())
+        whole = self._answers.whole.copy()
         if not whole:
             return ""
-        return f": of {whole[0]} the server gives more than the part that it is asked for"
+        return f": of {min(whole)} the server gives more than the part that it is asked for"
 
     def check_chunks(self, known: Known, frames: tuple[int, int], rows: tuple[int, int]) -> None:
         """Raise an error if a chunk was missing that was there at the call; warn if none can tell.
 
         The keys of missing chunks are kept: a read in another thread may see them first.
         """
-        if self._whole_keys:
+        if self._answers.whole:
             raise ValueError(f"the zarr array {self.name} cannot be decoded{self.hint()}")
-        missing = {key.removeprefix(self._prefix) for key in self._missing_keys.copy()}
+        missing = {key.removeprefix(self._prefix) for key in self._answers.missing.copy()}
         if known.absent is not None:
             lost = sorted(missing - known.absent)
             if lost:
@@ -130,6 +129,22 @@ class RemoteArray(ArrayStore):
         return self._missing(np.concatenate([np.empty(0, np.int64), *slabs]))
 
 
+@dataclass
+class Answers:
+    """Keys to which a store gave another answer than the bytes that it was asked for."""
+
+    missing: set[str] = field(default_factory=set)
+    """those that it does not have"""
+    whole: set[str] = field(default_factory=set)
+    """those that came whole, though a part was asked for"""
+
+    def note(self, key: str, found: Buffer | None, asked: ByteRequest | None) -> None:
+        if found is None:
+            self.missing.add(key)
+        elif len(found) > _most_bytes(asked):
+            self.whole.add(key)
+
+
 def _most_bytes(asked: ByteRequest | None) -> float:
     """Return the number of bytes of a value that were asked for."""
     kinds = load("zarr.abc.store")
@@ -144,31 +159,24 @@ def _recording_store() -> type[Store]:
     wrapper = load("zarr.storage").WrapperStore
 
     class RecordingStore(wrapper):  # type: ignore[valid-type, misc]
-        """A store that notes the keys that it does not have, and those that come whole though
-        a part was asked for.
+        """A store that notes its answers.
 
         An error within a read would leave the tasks of other chunks behind.
         """
 
-        def __init__(self, store: Store, missing: set[str], whole: set[str]) -> None:
+        def __init__(self, store: Store, answers: Answers) -> None:
             super().__init__(store)
-            self.missing, self.whole = missing, whole
+            self.answers = answers
 
         def _with_store(self, store: Store) -> Store:
-            return type(self)(store, self.missing, self.whole)
+            return type(self)(store, self.answers)
 
         async def get(
             self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
         ) -> Buffer | None:
             found = await super().get(key, prototype, byte_range)
-            self._note(key, found, byte_range)
+            self.answers.note(key, found, byte_range)
             return found
-
-        def _note(self, key: str, found: Buffer | None, asked: ByteRequest | None) -> None:
-            if found is None:
-                self.missing.add(key)
-            elif len(found) > _most_bytes(asked):
-                self.whole.add(key)
 
         async def get_partial_values(
             self,
@@ -178,7 +186,7 @@ def _recording_store() -> type[Store]:
             pairs = list(key_ranges)
             found = await super().get_partial_values(prototype, pairs)
             for (key, asked), value in zip(pairs, found, strict=True):
-                self._note(key, value, asked)
+                self.answers.note(key, value, asked)
             return found
 
     return RecordingStore
