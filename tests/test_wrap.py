@@ -30,8 +30,9 @@ def as_npz(frames, path):
 def as_zarr(frames, path):
     import zarr
 
+    chunks = 2, 2, frames.shape[2]
     array = zarr.create_array(
-        path / "scan.zarr", shape=frames.shape, dtype=frames.dtype, chunks=(2, 2, 6)
+        path / "scan.zarr", shape=frames.shape, dtype=frames.dtype, chunks=chunks
     )
     array[...] = frames
     return path / "scan.zarr"
@@ -40,7 +41,7 @@ def as_zarr(frames, path):
 def as_hdf5(frames, path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(path / "scan.h5", "w") as file:
-        file.create_dataset("images", data=frames, chunks=(2, 5, 6))
+        file.create_dataset("images", data=frames, chunks=(2, 5, frames.shape[2]))
     return path / "scan.h5"
 
 
@@ -176,6 +177,17 @@ def test_names_tell_series_apart(tmp_path, along):
     assert stats.wrap(ims, along).name != stats.wrap(FakeSeries(frames), along).name
     assert stats.wrap(path, along).name != stats.wrap(path, along, 3).name
     assert stats.wrap(path, "frames").name != stats.wrap(path, "rows").name
+
+
+@pytest.mark.parametrize("kind", [as_npy, as_npz, as_zarr, as_hdf5])
+@both_ways
+def test_few_and_many_frames_at_once(tmp_path, kind, along):
+    frames = make_frames("u2", 12, 16, 4096)  # 8 of them are read at once
+    ims = kind(frames, tmp_path)
+    for few, many in ((3, 7), (9, 11)):
+        both = dask.compute(stats.wrap(ims, along, few), stats.wrap(ims, along, many))
+        np.testing.assert_array_equal(both[0], frames[:few])
+        np.testing.assert_array_equal(both[1], frames[:many])
 
 
 @both_ways

@@ -289,7 +289,7 @@ def wrapped(
             return _refine(series, plan)
         return _rechunked(series, layout.nframes, ((layout.nframes,), sizes, (layout.cols,)))
     tasks = Tasks(reservation=reservation)
-    token = token or tokenize(series, plan.steps, plan.piece, plan.replicas)
+    token = token or token_of(series, plan, reservation)
     reader = Reader(tasks, series, plan, token)
     name = f"read-{plan.along}-{token}"
     layer = tasks.add(name, after=reader.after)
@@ -302,6 +302,16 @@ def wrapped(
     if plan.along == "frames":
         return tasks.array(name, (sizes, (layout.rows,), (layout.cols,)), series.dtype)
     return tasks.array(name, ((layout.nframes,), sizes, (layout.cols,)), series.dtype)
+
+
+def token_of(
+    series: Source, plan: Plan, reservation: MemoryReservation | None, *others: object
+) -> str:
+    """Return a token that the names of the same tasks have in common, and no others.
+
+    Computed together, tasks of the same name run once: those of one of the calls.
+    """
+    return tokenize(series, plan.of_tasks, reservation is not None, *others)
 
 
 def description(along: str, start: int, stop: int) -> str:

@@ -29,7 +29,7 @@ from ..memory.reservation import MemoryReservation
 from ..planning.cuts import LARGEST_BLOCK, cut, ranges, split
 from ..planning.values import Range
 from .build import Key, Tasks, Work
-from .reading import Reader, description
+from .reading import Reader, description, token_of
 from .row_parallel import StepImages, reduce_steps
 from .tasks import advance, combine_all, finish, fold_to_send, plane, rows_of
 
@@ -39,13 +39,15 @@ def lazy_images(
 ) -> list[Array]:
     """Return the lazy images, named as dask shows them; together they read the series once."""
     plan = work.plan
-    states = States(work, _token(work, list(work.images)), reservation)
+    states = States(work, _token(work, reservation, list(work.images)), reservation)
     (keys,) = states.partials()
     if plan.along == "frames" or plan.in_pixels:
         # One block: parts of rows are no blocks of an image.
         keys = states.combined([keys])
+    # A token of their own: a user's statistic may have the name of another layer, say "source".
+    token = tokenize(states.token)
     return [
-        _finished(states, keys, spec, index, f"{name}-{states.token}")
+        _finished(states, keys, spec, index, f"{name}-{token}")
         for index, (spec, name) in enumerate(zip(work.images, names, strict=True))
     ]
 
@@ -71,7 +73,7 @@ def step_partials(
 
     ``token`` is for tasks that run once: to make a name that identifies them takes 1 ms.
     """
-    states = States(work, token or _token(work), reservation)
+    states = States(work, token or _token(work, reservation), reservation)
     keys = states.combined(states.partials())
     return states.tasks, keys
 
@@ -158,14 +160,9 @@ def row_parallel(work: Work) -> tuple[Tasks, list[list[Key]], StepImages]:
     return tasks, keys, images
 
 
-def _token(work: Work, *others: object) -> str:
+def _token(work: Work, reservation: MemoryReservation | None, *others: object) -> str:
     """Return a token that the names of the same tasks have in common, and no others."""
-    plan = work.plan
-    where = plan.disk and (
-        *(plan.disk.directory, plan.disk.compression, plan.disk.cluster, plan.disk.name),
-    )
-    cuts = plan.steps, plan.strategy, plan.blocks, plan.groups, plan.replicas
-    return tokenize(work.series, work.statistic, *cuts, where, *others)
+    return token_of(work.series, work.plan, reservation, work.statistic, *others)
 
 
 class States:

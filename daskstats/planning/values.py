@@ -1,6 +1,6 @@
 """Facts about a series, a statistic and a disk, and the plan made from them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 
 from ..reprs import table
@@ -26,6 +26,9 @@ WAITING = 2
 FAN_IN = 8
 
 Range = tuple[int, int]
+
+# Fields of a plan that no task depends on: texts, and memory as it was at the call.
+NOT_OF_TASKS = {"limit", "note", "refused"}
 
 # How frames get to the tasks that reduce them: row-wise strategies from the best on.
 STRATEGIES = {
@@ -216,6 +219,17 @@ class Plan:
     """the reason why a better strategy was not possible"""
     refused: tuple[tuple[str, str], ...] = ()
     """better strategies, each with the reason why it was not possible"""
+
+    @property
+    def of_tasks(self) -> tuple[object, ...]:
+        """Everything in the plan that tasks may depend on: equal plans make equal tasks.
+
+        A field counts unless it is known that it does not: one too many costs a name that equal
+        tasks could share, one too few gives two calls the tasks of one of them.
+        """
+        plan = self if self.disk is None else replace(self, disk=replace(self.disk, nbytes=0))
+        names = (each.name for each in fields(plan) if each.name not in NOT_OF_TASKS)
+        return tuple(getattr(plan, name) for name in names)
 
     @property
     def along(self) -> str:
