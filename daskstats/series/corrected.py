@@ -36,6 +36,8 @@ class Dark:
 
     def subtract(self, frame: np.ndarray, image: np.ndarray, out: np.ndarray) -> None:
         """Write the difference of some rows of a frame and the same rows of the image."""
+        if frame.shape != image.shape:  # which numpy might stretch
+            raise ValueError(f"a frame has shape {frame.shape}, and its dark {image.shape}")
         left = None if self.left_out is None else self.left_out(frame)
         self._check(frame, left)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -240,8 +242,9 @@ def _limits(frames: np.dtype, image: np.ndarray, dtype: np.dtype) -> tuple[int, 
 
 def _difference(array: Array, dark: Dark) -> Array:
     """Return the frames of a dask array less a dark image."""
-    name = f"dark-{tokenize(dark.image)}"
-    image = from_array(dark.image[None], chunks=(1, *array.chunks[1:]), name=name)
+    chunks = (1,), *array.chunks[1:]
+    name = f"dark-{tokenize(dark.image, chunks)}"
+    image = from_array(dark.image[None], chunks=chunks, name=name)
     whole = Dark(dark.image[:0], dark.limits, dark.left_out)
     function = partial(_subtract, whole)
     dtype = dark.image.dtype

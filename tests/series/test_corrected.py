@@ -329,6 +329,27 @@ def test_names_in_a_graph_tell_corrections_apart():
     np.testing.assert_array_equal(sent.read(0, 7, 0, 6)[0], every[2].read(0, 7, 0, 6)[0])
 
 
+@pytest.mark.parametrize("other", [(3, 1, 4), (3, 4, 2), (2, 4, 4), (3, (1, 3), 4)])
+def test_one_dark_goes_with_the_chunks_of_each_array(rng, other):
+    dark, frames = np.arange(16, dtype="u2").reshape(4, 4), rng.integers(0, 50, (6, 4, 4), "u2")
+    arrays = [da.from_array(frames, chunks=chunks) for chunks in ((3, 4, 4), other)]
+    for image in dask.compute(*(stats.max(array, dark=dark) for array in arrays)):
+        np.testing.assert_array_equal(image, frames.max(axis=0) - dark.astype("i4"))
+
+
+@pytest.mark.parametrize("cut", [np.s_[:, :1], np.s_[:, :, :1], np.s_[:, :1, :1]])
+def test_a_dark_is_never_stretched(cut):
+    array = da.zeros((3, 4, 5), dtype="u2", chunks=(1, 4, 5))
+    lie = array.map_blocks(lambda block: block[cut], dtype="u2", meta=np.empty((0, 0, 0), "u2"))
+    with pytest.raises(ValueError, match=r"a frame has shape \(.*, and its dark \(4, 5\)"):
+        stats.max(lie, dark=np.ones((4, 5), "u2")).compute()
+    (block,) = array.blocks[0].compute()[None]
+    with pytest.raises(ValueError, match=r"a frame has shape \(4, 5\), and its dark \(1, 5\)"):
+        correct(ArraySource(block), np.ones((4, 5), "u2")).dark.subtract(
+            block[0], np.ones((1, 5), "i4"), np.empty((4, 5), "i4")
+        )
+
+
 @pytest.mark.parametrize("flip", [None, "hv", "r90"])
 @pytest.mark.parametrize("judged", [False, True])
 def test_no_more_memory_is_used_than_planned(flip, judged, monkeypatch):
