@@ -13,7 +13,9 @@ from dask.array import Array
 from .arguments import check_region, shown
 from .formats.xarray_variable import VariableSource, stays_in_file
 from .packages import load
+from .series.arrays import ArraySource, FrameListSource
 from .series.corrected import check_flip
+from .series.daskarrays import DaskSource
 from .series.foreign import advice_for, is_data_array, refusal
 from .statistics import Statistic
 from .statistics.ranks import Percentiles
@@ -133,18 +135,22 @@ def without_labels(array: Any, dim: object) -> tuple[object, Labels]:
     pixels = np.broadcast_to(False, series.shape[-2:])
     # xarray itself chooses the coordinates that are left.
     image = series.reduce(lambda _, axis: pixels, dims[:-2], keep_attrs=True)
-    return _data(array.variable, dims), Labels(series, image)
+    return _data(array.variable, dims, dim is not None), Labels(series, image)
 
 
-def _data(variable: Any, dims: Sequence[Hashable]) -> object:
-    """Return the values of a variable, with its dimensions in an order, as they are stored."""
+def _data(variable: Any, dims: Sequence[Hashable], named: bool) -> object:
+    """Return the values of a variable, with its dimensions in an order, as they are stored.
+
+    ``named``: whether the user has said which of them are those of frames.
+    """
     if stays_in_file(variable):
-        return VariableSource(variable, dims)
+        return VariableSource(variable, dims, named)
     data = variable.transpose(*dims).data
     if advice_for(type(data)) is not None:
         expected = "a numpy or dask array"
         raise TypeError(refusal(type(data), "the data of the DataArray", expected))
-    return data
+    kinds = (ArraySource, FrameListSource, DaskSource) if named else ()
+    return next((kind(data, named) for kind in kinds if kind.accepts(data)), data)
 
 
 def ordered(dims: Sequence[Hashable], dim: object) -> tuple[Hashable, ...]:

@@ -8,6 +8,7 @@ from helpers import check_series
 import daskstats as stats
 from daskstats import eager
 from daskstats.formats.xarray_variable import VariableSource, stays_in_file
+from daskstats.graph.arrays import EXPRESSIONS
 from daskstats.series.flips import FLIPS
 
 xarray = pytest.importorskip("xarray")
@@ -225,6 +226,25 @@ def test_variables_in_files_are_read_by_indexing(stored):
     scan.load()
     assert not stays_in_file(scan.variable)
     np.testing.assert_array_equal(stats.max(scan, dim=("a", "b")), FRAMES.max(axis=0).T)
+
+
+@pytest.mark.parametrize("cols", [3, 4])
+def test_dimensions_that_are_named_leave_frames_and_no_colours(tmp_path, rng, cols):
+    frames = rng.integers(0, 50, (2, 3, 5, cols)).astype("u2")
+    scan = xarray.DataArray(frames, dims=("a", "b", "y", "x"), name="scan")
+    scan.to_netcdf(tmp_path / "scan.nc", engine="h5netcdf")
+    turned = scan.transpose("x", "b", "y", "a")
+    for dim in (("a", "b"), ("b", "a")):
+        expected = scan.transpose(*dim, "y", "x").to_numpy().reshape(6, 5, cols)
+        with xarray.open_dataset(tmp_path / "scan.nc", engine="h5netcdf") as stored:
+            every = [scan, scan.astype(">u2"), turned.transpose("a", "y", "b", "x"), stored.scan]
+            every += [] if EXPRESSIONS else [scan.chunk(b=2, y=3)]  # which dask cannot reshape
+            for ims in every:
+                np.testing.assert_array_equal(stats.max(ims, dim=dim), expected.max(axis=0))
+                np.testing.assert_array_equal(stats.argmax(ims, dim=dim), expected.argmax(axis=0))
+                np.testing.assert_array_equal(stats.wrap(ims, "rows", dim=dim), expected)
+                with pytest.raises(ValueError, match="three-dim.* its last axis is one of colours"):
+                    stats.max(ims.transpose("a", "b", "y", "x"))
 
 
 def test_variables_in_files_are_opened_on_workers(stored, client):

@@ -27,16 +27,20 @@ class VariableSource(Source):
     variable : xarray.Variable
     dims : sequence
         Its dimensions in the order (frames, ..., rows, cols).
+    named : bool
+        Whether the user has said which of them are those of frames.
     """
 
     # Measured of netCDF4, h5netcdf and zarr: 1.5 times the frames for chunks and for values that
     # are not decoded yet, and one more if the byte order or the order of dimensions is another.
     buffers, stored = 2.5, 1
 
-    def __init__(self, variable: xarray.Variable, dims: Sequence[Hashable]) -> None:
+    def __init__(
+        self, variable: xarray.Variable, dims: Sequence[Hashable], named: bool = False
+    ) -> None:
         self._variable, self._dims = variable, tuple(dims)
         shape = tuple(variable.sizes[dim] for dim in dims)
-        self.set_layout(flat_shape(shape, "a DataArray"), variable.dtype, "a DataArray")
+        self.set_layout(flat_shape(shape, "a DataArray", named), variable.dtype, "a DataArray")
         # A file that is not chunked can be read in any pieces; of other formats nothing is known.
         known, rows = variable.encoding.get("preferred_chunks", {}), shape[-2]
         own_rows = 1 if variable.encoding.get("contiguous") else rows

@@ -16,7 +16,7 @@ class ArraySource(Source):
 
     row_unit = 1
 
-    def __init__(self, array: np.ndarray) -> None:
+    def __init__(self, array: np.ndarray, named: bool = False) -> None:
         if not is_plain(type(array)):
             raise TypeError(refusal(type(array), "the image series", "a plain numpy array"))
         array = np.asarray(array)  # subclasses may compute otherwise
@@ -26,7 +26,7 @@ class ArraySource(Source):
                 f"for its leading axes to count as frames"
             )
         lead = array.shape[:-2]
-        array = array.reshape(flat_shape(array.shape)) if array.ndim > 3 else array
+        array = array.reshape(flat_shape(array.shape, named=named)) if array.ndim > 3 else array
         self.set_layout(array.shape, array.dtype)
         self.lead = lead
         self.in_memory = _needs_no_copy(array[:1], self.dtype)
@@ -49,9 +49,9 @@ class FrameListSource(Source):
     row_unit = 1
     apart = True
 
-    def __init__(self, frames: Sequence[np.ndarray] | np.ndarray) -> None:
+    def __init__(self, frames: Sequence[np.ndarray] | np.ndarray, named: bool = False) -> None:
         if isinstance(frames, np.ndarray):
-            flat_shape(frames.shape)
+            flat_shape(frames.shape, named=named)
             frames = [frames[index] for index in np.ndindex(frames.shape[:-2])]
         check_count(len(frames))
         for index, frame in enumerate(frames):

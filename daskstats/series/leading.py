@@ -10,15 +10,25 @@ Box = tuple[int | slice, ...]
 """an index for each leading axis"""
 
 
-def flat_shape(shape: tuple[int, ...], given: str = "an array") -> tuple[int, ...]:
+def flat_shape(
+    shape: tuple[int, ...], given: str = "an array", named: bool = False
+) -> tuple[int, ...]:
     """Return the shape (frames, rows, cols) of an array, with all leading axes as frames.
 
     One of fewer dimensions is left as it is: `Source.set_layout` refuses it.
 
+    Parameters
+    ----------
+    shape : tuple of int
+    given : str
+        The kind of array, for errors.
+    named : bool
+        Whether the user has said which axes are those of frames.
+
     Raises
     ------
     ValueError
-        If the last axis of four or more is one of colours.
+        If the last axis of four or more seems to be one of colours.
 
     Examples
     --------
@@ -27,7 +37,7 @@ def flat_shape(shape: tuple[int, ...], given: str = "an array") -> tuple[int, ..
     """
     if len(shape) <= 3:
         return tuple(shape)
-    if shape[-1] in (3, 4):
+    if shape[-1] in (3, 4) and not named:
         raise ValueError(
             f"an image series is three-dimensional (frames, rows, cols), got {given} of shape "
             f"{tuple(shape)}, and its last axis is one of colours: take one colour of it"

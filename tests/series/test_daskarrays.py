@@ -44,6 +44,41 @@ def test_units_are_those_of_the_chunks(chunks, frame_unit, row_unit):
     check_series(series, frames)
 
 
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        ((1, 0, 1), (4,), (6,)),
+        ((0, 2), (0, 4, 0), (6, 0)),
+        ((1, 0, 0, 1), (2, 0, 2), (0, 3, 0, 3)),
+    ],
+)
+def test_empty_chunks_are_left_out(rng, chunks):
+    frames = rng.integers(0, 50, (2, 4, 6)).astype("u2")
+    array = da.from_array(frames, chunks=chunks)
+    assert all(map(all, as_series(array).array.chunks))
+    check_series(as_series(array), frames)
+    dark = np.arange(24, dtype="u2").reshape(4, 6)
+    for name in ("sum", "median", "clipped_average"):
+        statistic = getattr(stats, name)
+        for options in (
+            *({}, {"frames": slice(None, None, -1)}, {"frames": [0, 1, 0]}, {"dark": dark}),
+            *({"flip": "r90"}, {"flip": "hv"}, {"region": ((1, 4), (2, 6))}),
+        ):
+            expected = statistic(frames, **options)
+            np.testing.assert_array_equal(statistic(array, **options), expected)
+    for along in ("frames", "rows"):
+        np.testing.assert_array_equal(stats.wrap(array, along), frames)
+
+
+@pytest.mark.graphs("reshape")
+def test_empty_chunks_of_leading_axes_are_left_out():
+    frames = make_frames("u2", 12)
+    chunks = (1, 0, 2), (0, 4), (2, 0, 3), (6,)
+    array = da.from_array(frames.reshape(3, 4, 5, 6), chunks=chunks)
+    check_series(as_series(array), frames)
+    np.testing.assert_array_equal(stats.clipped_average(array), stats.clipped_average(frames))
+
+
 def test_nothing_is_computed_before_it_is_read():
     def explode(block):
         raise AssertionError("computed")
