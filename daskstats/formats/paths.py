@@ -53,6 +53,13 @@ def parse(text: str) -> Name:
     >>> parse("silx:scan.h5?path=/entry/data&slice=0:10")
     Name(file='scan.h5', dataset='/entry/data', frames=slice(0, 10, None))
     """
+    name = _parsed(text)
+    if not name.file:  # which would be the working directory
+        raise ValueError("the name of the file is empty")
+    return name
+
+
+def _parsed(text: str) -> Name:
     bare = as_path(SCHEMES.sub("", text))
     for literal in (text, bare):
         if Path(literal).exists():
@@ -106,7 +113,7 @@ def expand(name: Name, suffix_of: SuffixOf, without: Path | None = None) -> list
         If a folder has two kinds of files equally often, or a pattern matches a folder.
     """
     path = Path(name.file)
-    if not name.file or is_url(name.file) or path.is_file() or find_store(path):
+    if is_url(name.file) or path.is_file() or find_store(path):
         return [name]
     if path.is_dir():
         return [name._replace(file=str(file)) for file in _in_folder(path, suffix_of, without)]

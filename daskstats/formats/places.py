@@ -24,6 +24,8 @@ def split_dataset(path: PathLike) -> tuple[Path, str]:
     '/entry/dark'
     """
     file, _, dataset = os.fspath(path).partition("::")
+    if not file:  # which would be the working directory
+        raise ValueError("the name of the output is empty")
     return Path(file), dataset
 
 

@@ -11,7 +11,10 @@ import tifffile
 from fabio.cbfimage import CbfImage
 from fabio.edfimage import EdfImage
 
+from daskstats.formats.files import frames_from_raw, open_files
+from daskstats.formats.growing import GrowingFiles
 from daskstats.formats.inputs import read_image
+from daskstats.formats.outputs import check_output
 from daskstats.formats.table import FORMATS, TIFF, format_of, locate, suffixes
 from daskstats.series.opening import open_source
 
@@ -82,6 +85,21 @@ def test_fabio_by_its_first_bytes(tmp_path, kind, suffix):
     kind(data=FRAMES[0]).write(str(tmp_path / f"scan{suffix}"))
     shutil.move(tmp_path / f"scan{suffix}", tmp_path / "scan.0001")
     np.testing.assert_array_equal(read_image(tmp_path / "scan.0001"), FRAMES[0])
+
+
+def test_an_empty_name_is_said_to_be_empty(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("scan.npy", FRAMES)
+    for call in (
+        *(lambda: open_files(""), lambda: open_files(["scan.npy", "::/data"])),
+        *(lambda: frames_from_raw("", (2, 3), "u2"), lambda: GrowingFiles("")),
+    ):
+        with pytest.raises(ValueError, match="^the name of the file is empty"):
+            call()
+    with pytest.raises(ValueError, match="^the name of the mask is empty"):
+        read_image("", "mask")
+    with pytest.raises(ValueError, match="^the name of the output is empty"):
+        check_output("")
 
 
 @pytest.mark.parametrize("content", [b"", b"II", b"some text\n" * 100, b"\x89HDF", bytes(2000)])
