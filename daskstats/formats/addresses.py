@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-# An address, and the ways of fsspec to read it, such as "simplecache::s3://".
+# An address, and the ways of fsspec to read it, such as "zip::s3://".
 ADDRESS = re.compile(r"([\w+.-]+::)*[a-z][\w+.-]+://")
 
 # Two names of one file system in fsspec.
@@ -75,8 +75,8 @@ def without_secrets(url: str) -> str:
 def local_path(url: str) -> Path | None:
     """Return the file or directory on this machine that an address reads, None for any other.
 
-    >>> local_path("simplecache::file:///data/x.zarr"), local_path("s3://bucket/x.zarr")
-    (PosixPath('/data/x.zarr'), None)
+    >>> local_path("zip::file:///data/x.zarr.zip"), local_path("s3://bucket/x.zarr")
+    (PosixPath('/data/x.zarr.zip'), None)
     """
     address = url.rpartition("::")[2]
     return Path(as_path(address)).absolute() if LOCAL.match(address) else None

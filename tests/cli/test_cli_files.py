@@ -204,7 +204,7 @@ def content(place):
     return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
 
-ADDRESSES = ["file://{}", "local://{}", "file://localhost{}", "simplecache::file://{}"]
+ADDRESSES = ["file://{}", "local://{}", "file://localhost{}"]
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
