@@ -42,10 +42,10 @@ class Status:
     'max: waiting for memory'
     >>> for snapshot in stream:
     ...     print(status.line(), status.fraction)
-    max: computing, 2 of 4 frames, 0 s 0.5
-    max: computing, 4 of 4 frames, 0 s 1.0
+    max: computing, 2 of 4 frames, ... s 0.5
+    max: computing, 4 of 4 frames, ... s 1.0
     >>> status.closing_line("done")
-    'max: 4 of 4 frames, done after 0.0 s'
+    'max: 4 of 4 frames, done after ... s'
     """
 
     def __init__(self, stream: Stream[Any] | Followed) -> None:
