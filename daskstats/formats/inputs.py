@@ -50,7 +50,7 @@ def read_image(name: str | os.PathLike, role: str = "image") -> np.ndarray:
         ...
     ValueError: bad.txt has no known suffix: expected one of .cbf, ...
     """
-    given = parse(os.fspath(name))
+    given = parse(os.fspath(name), role)
     series = _as_series(given)
     if series is not None:
         return only_image(series)

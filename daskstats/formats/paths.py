@@ -45,8 +45,8 @@ class Name(NamedTuple):
         return f"{self.file}::{self.dataset}" if self.dataset else self.file
 
 
-def parse(text: str) -> Name:
-    """Return the file, the dataset and the frames that a text names.
+def parse(text: str, role: str = "file") -> Name:
+    """Return the file, the dataset and the frames that a text names; ``role`` is for errors.
 
     >>> parse("scan.h5::/entry/data")
     Name(file='scan.h5', dataset='/entry/data', frames=None)
@@ -55,7 +55,7 @@ def parse(text: str) -> Name:
     """
     name = _parsed(text)
     if not name.file:  # which would be the working directory
-        raise ValueError("the name of the file is empty")
+        raise ValueError(f"the name of the {role} is empty")
     return name
 
 

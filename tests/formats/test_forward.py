@@ -267,7 +267,7 @@ def test_slices_are_the_bytes_of_the_file(tmp_path, rng, suffix):
     else:
         with placed.OPENERS[suffix](path, "wb") as file:
             file.write(data)
-    with npz.opened(path, "x") if suffix == ".npz" else placed.open_file(path) as file:
+    with npz.opened(path, "x.npy") if suffix == ".npz" else placed.open_file(path) as file:
         stream = InSlices(file)
         for _ in range(20):
             start, length = (int(each) for each in rng.integers(0, [len(data), 2 * InSlices.size]))

@@ -333,6 +333,20 @@ def test_store_of_obstore(tmp_path):
         series.read(3, 4, 0, 8)
 
 
+def test_server_of_obstore_that_fails(tmp_path, web, monkeypatch):
+    """Its errors are those of a client, and say nothing about the content of chunks."""
+    obstore = pytest.importorskip("obstore.store")
+    save(tmp_path / "x.zarr", FRAMES)
+    http_store = obstore.HTTPStore.from_url(
+        f"{web}/x.zarr", client_options={"allow_http": True}, retry_config={"max_retries": 0}
+    )
+    store = zarr.storage.ObjectStore(http_store, read_only=True)
+    series = as_series(zarr.open(store, mode="r"))
+    monkeypatch.setattr(Quiet, "do_GET", lambda self: self.send_error(403))
+    with pytest.raises((ConnectionError, PermissionError), match="read"):
+        series.read(3, 4, 0, 8)
+
+
 @pytest.mark.parametrize(
     ("url", "error", "text"),
     [
