@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MOST_CHUNKS = 100_000
 
 # Packages with errors of servers and connections that are no OSError.
-CLIENTS = ("aiohttp", "botocore", "gcsfs")
+CLIENTS = ("aiohttp", "botocore", "gcsfs", "obstore")
 
 
 @contextmanager
