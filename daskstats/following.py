@@ -1,7 +1,9 @@
 """Following a series that grows: a running image whenever frames have been added."""
 
+import inspect
 import logging
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
@@ -28,6 +30,7 @@ from .scratch.growing import ScratchDiskError
 from .series.base import Source
 from .series.foreign import called
 from .statistics.naming import named
+from .statistics.validity import NoValidValueError
 from .texts import shown
 
 # Seconds between two looks at the files, and the part of a core that looking may take: a look takes
@@ -110,8 +113,11 @@ class Followed(Iterator[Snapshot]):
 
     def __init__(self, follower: "Follower") -> None:
         self._follower, self._images = follower, follower.images()
+        self._lock = threading.RLock()
+        """held while an image is made: a generator runs in one thread at a time"""
         self.progress = Arrivals(", ".join(follower.names), follower.total)
         """how far it is"""
+        self._process = os.getpid()
         _open.add(self)
 
     def __repr__(self) -> str:
@@ -139,17 +145,25 @@ class Followed(Iterator[Snapshot]):
         self._follower.on_wait = function
 
     def __next__(self) -> Snapshot:
-        try:
-            _, snapshot = next(self._images)
-        except StopIteration:
-            self.progress.total = self.progress.done
-            raise
-        self.progress.note(snapshot)
-        return snapshot
+        with self._lock:
+            try:
+                _, snapshot = next(self._images)
+            except StopIteration:
+                self.progress.total = self.progress.done
+                raise
+            self.progress.note(snapshot)
+            return snapshot
 
     def close(self) -> None:
-        """Store the state, if there is a checkpoint, and release everything."""
-        self._images.close()
+        """Store the state, if there is a checkpoint, and release everything.
+
+        Where another thread waits for an image the wait ends; frames that it is taking are stored.
+        """
+        self._follower.stop()
+        with self._lock:
+            # In a call of this thread within `next`, such as `on_wait`, `next` will close it.
+            if inspect.getgeneratorstate(self._images) != inspect.GEN_RUNNING:
+                self._images.close()
         _open.discard(self)
 
     def __enter__(self) -> "Followed":
@@ -166,6 +180,8 @@ _open: "weakref.WeakSet[Followed]" = weakref.WeakSet()
 def _close_all() -> None:
     """Close all iterators that are open when the interpreter ends."""
     for followed in list(_open):
+        if followed._process != os.getpid():  # of a fork, which has not the thread that runs it
+            continue
         try:
             followed.close()
         except Exception as error:
@@ -232,35 +248,46 @@ class Follower:
         self._checkpoint: Checkpoint | None = None
         self._problem: Exception | None = None
         self._written = 0
+        self._stopped = threading.Event()
         self.on_wait: Callable[[], object] | None = None
         """called several times a second while there are no new frames"""
         self._stored = 0 if options.get("restart") else stored_frames(options.get("checkpoint"))
         """frames of a checkpoint that is not open yet: they were complete when they were counted"""
 
     def images(self) -> Generator[tuple[Source, Snapshot]]:
-        """Yield the series and its image whenever there are new frames, until there are none."""
+        """Yield the series and its image whenever there are new frames, until there are none.
+
+        They end with an image of all frames, with an error, or after `stop`.
+        """
         try:
             seen = time.monotonic()
-            while self._is_incomplete():
+            while self._is_incomplete() and not self._stopped.is_set():
                 began, ended = time.thread_time(), time.monotonic() - seen >= self._timeout
-                before, found = self._written, self._look(ended)
+                before, found = self._written + self.done, self._look(ended)
                 if found is not None:
                     yield found
-                if found is not None or self._written > before:
+                if found is not None or self._written + self.done > before:
                     seen = time.monotonic()
                 elif ended:
                     return self._check_end()
                 else:
-                    if self.on_wait is not None:
-                        self.on_wait()
-                    cost = time.thread_time() - began
-                    time.sleep(min(10 * PAUSE, max(PAUSE, cost / LOOKING)))
+                    self._wait(time.thread_time() - began)
         finally:
             with ExitStack() as stack:  # in the reverse order, each of them also after an error
                 if self._images is not None:
                     stack.callback(self._images.end, not self._is_incomplete())
                 if self._checkpoint is not None:
                     stack.callback(self._checkpoint.end)
+
+    def _wait(self, cost: float) -> None:
+        """Wait until the next look, the longer the more time of a core the last one took."""
+        if self.on_wait is not None:
+            self.on_wait()
+        self._stopped.wait(min(10 * PAUSE, max(PAUSE, cost / LOOKING)))
+
+    def stop(self) -> None:
+        """End `images` after the image that is being made, at once where they wait."""
+        self._stopped.set()
 
     @property
     def done(self) -> int:
@@ -289,7 +316,7 @@ class Follower:
         images = self._images or self._begin(reduction)
         try:
             image = images.update(reduction, series, ended)
-        except (DamagedScratchError, ScratchDiskError):
+        except (DamagedScratchError, ScratchDiskError, NoValidValueError):
             raise
         except INCOMPLETE as error:
             self._problem = without_traceback(error)
@@ -305,7 +332,7 @@ class Follower:
             self._checkpoint = reduction.open_checkpoint(written=True)
         self._stored = 0
         if reduction.statistic.along == "frames":
-            self._images = FoldedImages(self._checkpoint)
+            self._images = FoldedImages(self.total, self._checkpoint)
         else:
             call = self._statistic, self._options, self.total
             self._images = SelectedImages(*call, self._checkpoint)
@@ -315,7 +342,9 @@ class Follower:
         """Return the frames of the next image, 0 if there is none yet."""
         written = 0 if series is None else len(series)
         written = min(written, self.total or written)
-        if series is None or (written < self._stored and not ended):
+        # Where fewer frames are asked for than are stored, the checkpoint refuses the call.
+        awaited = min(self._stored, self.total or self._stored)
+        if series is None or (written < awaited and not ended):
             return 0
         if self._stored:
             return written  # the first image of a checkpoint may be of the frames in it

@@ -8,6 +8,7 @@ frames at once: they wait on disk in row order, and its rows are selected from a
 import json
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from .scratch.directories import DamagedScratchError, temporary_directory
 from .scratch.growing import GrowingFrames, ScratchDiskError
 from .scratch.location import find_location
 from .series.base import Source
+from .statistics.validity import NoValidValueError
 
 # Frames of a long scan, for which the frames on disk are cut if nobody says how many come.
 EXPECTED = 4096
@@ -45,21 +47,27 @@ class FoldedImages:
 
     Parameters
     ----------
+    total : int
+        Frames that there will be; 0: not known.
     checkpoint : Checkpoint, optional
         Stores the state, and has the one to begin with.
     """
 
-    is_current = True
-    """whether the newest image is of all frames that were taken"""
-
-    def __init__(self, checkpoint: Checkpoint | None) -> None:
-        self._checkpoint = checkpoint
+    def __init__(self, total: int, checkpoint: Checkpoint | None) -> None:
+        self._total, self._checkpoint = total, checkpoint
         self._start = Start() if checkpoint is None else checkpoint.start
+        self._shown = self._tried = 0
+        """frames of the newest image, and of the newest that had pixels without a value"""
 
     @property
     def done(self) -> int:
         """Frames that were taken."""
         return self._start.done
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the newest image is of all frames that were taken."""
+        return self._shown == self.done
 
     def update(self, reduction: Reduction, series: Source, ended: bool) -> Snapshot | None:
         """Take the frames of a reduction that are new; return the image, None if it waits.
@@ -72,12 +80,26 @@ class FoldedImages:
             The same, as they are in the files.
         ended : bool
             Whether no more will come.
+
+        Raises
+        ------
+        NoValidValueError
+            If pixels have no valid value, and no later frame can have one.
         """
+        count = reduction.plan.layout.nframes
+        last = is_last(count, self._total, self.done, ended)
+        if count == self._tried and not last:
+            return None
         progress = finished(reduction.continued(self._start, Progress.itself))
         self._start = Start(progress.done, progress.state or {})
-        if self._checkpoint is not None:
-            self._checkpoint.note(progress, reduction.identity)
-        return progress.snapshot()
+        image = snapshot_if_valid(progress.snapshot, last)
+        if image is None:
+            self._tried = self.done
+            return None
+        if self._checkpoint is not None:  # it holds the image as well
+            self._checkpoint.note(progress, reduction.identity, max(self._total, self.done))
+        self._shown = self.done
+        return image
 
     def end(self, complete: bool) -> None:
         """Remove the data of a series that is complete, and those that nobody needs again."""
@@ -109,6 +131,8 @@ class SelectedImages:
             self._options.pop(name, None)  # type: ignore[misc]
         self._frames: GrowingFrames | None = None
         self._selected, self._next = 0, 0.0
+        self._tried = 0
+        """frames of which an image was made, or had pixels without a value"""
         self._directory: Path | None = None
         self._resources = ExitStack()
 
@@ -128,31 +152,34 @@ class SelectedImages:
         if not self._selected and self._checkpoint is not None:
             start = self._checkpoint.start  # none if it is of fewer frames
             if start.done == reduction.images[0].rows:
-                self._selected = count
+                self._selected = self._tried = count
                 return _snapshot(reduction, start.images)
         if self._frames is None:
             self._frames = self._open(reduction, series)
         if count < len(self._frames):
             return None  # an earlier run has taken more: the next look is at as many
-        due = ended or count == self._total or time.monotonic() >= self._next
+        last = is_last(count, self._total, len(self._frames), ended)
+        due = ended or last or time.monotonic() >= self._next
         try:
-            return self._take(reduction, series, due)
+            return self._take(reduction, series, due, last)
         except DamagedScratchError as error:
             if self._checkpoint is not None:
                 shutil.rmtree(self._checkpoint.directory / FRAMES, ignore_errors=True)
                 error.add_note("the next run reads all frames again")
             raise
 
-    def _take(self, reduction: Reduction, series: Source, due: bool) -> Snapshot | None:
+    def _take(self, reduction: Reduction, series: Source, due: bool, last: bool) -> Snapshot | None:
         assert self._frames is not None, "they are not open"
         began = time.monotonic()
         self._frames.append(series, reduction.plan.layout.nframes, whole_groups=not due)
-        if not due or self.is_current:
+        if not due or (len(self._frames) == self._tried and not last) or self.is_current:
             return None
-        found, now = self._select(reduction, self._frames.series()), time.monotonic()
+        select = partial(self._select, reduction, self._frames.series())
+        found, now = snapshot_if_valid(select, last), time.monotonic()
         # The first image may have waited for code to be compiled.
-        self._next = now + 3 * (now - began) if self._selected else now
-        self._selected = found.done
+        self._next = now + 3 * (now - began) if self._tried else now
+        self._tried = len(self._frames)
+        self._selected = self._selected if found is None else found.done
         return found
 
     def _open(self, reduction: Reduction, series: Source) -> GrowingFrames:
@@ -193,6 +220,21 @@ class SelectedImages:
         if self._checkpoint is not None and complete:
             shutil.rmtree(self._checkpoint.directory / FRAMES, ignore_errors=True)
         self._resources.close()
+
+
+def is_last(count: int, total: int, taken: int, ended: bool) -> bool:
+    """Whether no frame will follow those of an image: its pixels get no more values."""
+    return count == total or (ended and count == taken)
+
+
+def snapshot_if_valid(make: Callable[[], Snapshot], last: bool) -> Snapshot | None:
+    """Return an image; None if pixels have no valid value yet, and it is not the last one."""
+    try:
+        return make()
+    except NoValidValueError:
+        if last:
+            raise
+        return None
 
 
 def finished(steps: Stream[Progress]) -> Progress:

@@ -1,7 +1,12 @@
 """Following series that grow: every frame counts once, and only when it is written."""
 
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
+from functools import partial
 
 import dask
 import h5py
@@ -15,8 +20,11 @@ from writers import SHAPE, WRITERS, frame, frames, place_of, writing
 
 import daskstats as stats
 from daskstats.checkpoints.identity import OtherCallError
-from daskstats.formats.growing import GrowingFiles
+from daskstats.checkpoints.store import CheckpointStore
+from daskstats.formats.growing import GrowingFiles, ReplacedFileError
+from daskstats.growing_images import FoldedImages
 from daskstats.memory.reservation import unreserved
+from daskstats.statistics.validity import NoValidValueError
 
 SEVERAL = ["max", "average", "argmax"]
 
@@ -332,6 +340,113 @@ def test_another_array_in_the_same_place(tmp_path):
         list(shots)
 
 
+def write_hdf5(place, series, shape=0, **settings):
+    """Write an HDF5 file frame by frame, in the mode SWMR; a file that is there keeps its inode."""
+    with h5py.File(place, "w", libver="latest") as file:
+        settings = {"maxshape": (None, *SHAPE), "chunks": (1, *SHAPE), "dtype": "u2"} | settings
+        data = file.create_dataset("images", (shape, *SHAPE), **settings)
+        file.swmr_mode = True
+        for index, image in enumerate(series):
+            data.resize(max(shape, index + 1), axis=0)
+            data[index] = image
+            data.flush()
+
+
+def write_zarr(place, series, **settings):
+    """Write a zarr array in place of one that is there, whose inode file systems give it again."""
+    for path in place.glob("*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    settings = {"chunks": (1, *SHAPE), "dtype": "u2"} | settings
+    array = zarr.create_array(place, shape=series.shape, **settings)
+    array[:] = series
+
+
+def write_virtual(place, series):
+    """Write a file that shows the frames of another one, which alone is written anew."""
+    write_hdf5(place.with_suffix(".data.h5"), series)
+    layout = h5py.VirtualLayout((len(series), *SHAPE), "u2")
+    source = h5py.VirtualSource(f"{place.stem}.data.h5", "images", series.shape)
+    layout[:] = source
+    with h5py.File(place, "w") as file:
+        file.create_virtual_dataset("images", layout)
+
+
+def write_contiguous(place, series):
+    with h5py.File(place, "w") as file:
+        file["images"] = series
+
+
+REPLACED = {
+    "grown.h5": write_hdf5,
+    "gzip.h5": partial(write_hdf5, compression="gzip"),
+    "long.h5": partial(write_hdf5, shape=12),
+    "contiguous.h5": write_contiguous,
+    "virtual.h5": write_virtual,
+    "chunks.zarr": write_zarr,
+    "old.zarr": partial(write_zarr, zarr_format=2),
+    "shards.zarr": partial(write_zarr, shards=(2, *SHAPE)),
+    "scan.npy": np.save,
+    "scan.tif": partial(tifffile.imwrite, photometric="minisblack"),
+    "zlib.tif": partial(tifffile.imwrite, photometric="minisblack", compression="zlib"),
+}
+
+
+@pytest.mark.parametrize("statistic", ["sum", "median"])
+@pytest.mark.parametrize("name", REPLACED)
+def test_a_file_that_is_written_anew_with_other_frames(tmp_path, name, statistic):
+    """Its number of frames and its inode do not tell: the bytes of counted frames do."""
+    place = tmp_path / name
+    REPLACED[name](place, frames(5)[:4])
+    shots = stats.follow(place, statistic, timeout=0.3)
+    assert next(shots).done <= 4
+    REPLACED[name](place, frames(20)[8:16])
+    with pytest.raises(ValueError, match=r"was replaced by another one after \d of its frames"):
+        list(shots)
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_a_file_that_is_written_anew_with_more_frames(tmp_path, name):
+    """Those that were counted are the same: it has grown."""
+    place = tmp_path / name
+    REPLACED[name](place, frames(4))
+    files = GrowingFiles(str(place))
+    before = files.look()
+    assert before is None or len(before) <= 4
+    files.release()
+    REPLACED[name](place, frames(8))
+    assert len(files.look(ended=True)) == 8
+
+
+@pytest.mark.parametrize("name", ["grown.h5", "chunks.zarr", "scan.npy", "scan.tif"])
+def test_a_file_with_fewer_frames_than_were_counted_is_an_error_from_then_on(tmp_path, name):
+    """It may be as long as before soon, and the first frames may be the same ones."""
+    place = tmp_path / name
+    REPLACED[name](place, frames(6))
+    files = GrowingFiles(str(place))
+    assert len(files.look()) == 6
+    files.release()
+    REPLACED[name](place, frames(5))
+    with pytest.raises(ReplacedFileError, match="after 6 of its frames had been counted: it has 5"):
+        files.look()
+    files.release()
+    REPLACED[name](place, frames(8))
+    with pytest.raises(ReplacedFileError):
+        files.look()
+
+
+@pytest.mark.parametrize("settings", [{"chunks": (4, *SHAPE)}, {"shards": (4, *SHAPE)}], ids=str)
+def test_chunks_that_are_written_several_times_are_of_the_same_array(tmp_path, settings):
+    place = tmp_path / "scan.zarr"
+    settings = {"shape": (0, *SHAPE), "chunks": (1, *SHAPE), "dtype": "u2"} | settings
+    array, files, counts = zarr.create_array(place, **settings), GrowingFiles(str(place)), []
+    for index in range(14):
+        array.resize((index + 1, *SHAPE))
+        array.attrs["newest"] = index
+        array[: index + 1] = frames(index + 1)  # also all the others once more
+        counts.append(len(files.look(ended=index == 5) or ()))
+    assert counts == [0, 0, 0, 0, 4, 6, 6, 6, 8, 8, 8, 8, 12, 12]
+
+
 @pytest.mark.parametrize("dtype", ["u2", "f4"])
 def test_a_run_goes_on(tmp_path, dtype):
     """Bits depend neither on the times of frames nor on stops, also of floats."""
@@ -377,6 +492,157 @@ def test_an_iterator_that_is_closed_stores_its_state(tmp_path):
     next(shots)
     shots.close()
     assert stats.load_checkpoint(tmp_path / "checkpoint").done == 5
+
+
+@pytest.mark.parametrize("statistic", ["max", SEVERAL, ["median", "max"]], ids=str)
+@pytest.mark.parametrize("nframes", [0, 3])
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_image_without_any_valid_value_is_an_error_at_the_end(
+    tmp_path, statistic, nframes, kept
+):
+    np.save(tmp_path / "scan.npy", np.full((3, *SHAPE), 7, "u2"))
+    options = {"invalid": 7, "timeout": 0.2} | ({"checkpoint": tmp_path / "place"} if kept else {})
+    shots = stats.follow(tmp_path / "scan.npy", statistic, nframes, **options)
+    with pytest.raises(NoValidValueError, match="720 pixels have no valid value.*fill_value"):
+        next(shots)
+
+
+@pytest.mark.parametrize("statistic", ["max", ["median", "max"]], ids=str)
+def test_a_pixel_without_a_valid_value_is_waited_for(tmp_path, statistic):
+    """A later frame may have one."""
+    series = frames(3)
+    series[:2, 4, 5] = 0
+    np.save(tmp_path / "scan_0.npy", series[:2])
+    shots = stats.follow(tmp_path, statistic, timeout=20, invalid=0)
+    shots.on_wait = lambda: np.save(tmp_path / "scan_1.npy", series[2:])
+    shot = next(shots)
+    shots.close()
+    assert shot.done == 3
+    np.testing.assert_array_equal(shot.images["max"], series.max(axis=0))
+
+
+def test_the_command_line_tells_that_no_pixel_has_a_value(tmp_path):
+    np.save(tmp_path / "scan.npy", np.full((3, *SHAPE), 7, "u2"))
+    call = "max", tmp_path / "scan.npy", "--follow", "--timeout", 0.2, "--invalid", 7
+    check_error(run(*call, "-o", tmp_path / "x.npy"), 2, "have no valid value")
+    assert not (tmp_path / "x.npy").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    """The image of these frames is not there yet, and is tried again."""
+
+    def full(*arguments):
+        raise OSError("no space is left")
+
+    np.save(tmp_path / "scan.npy", frames(3))
+    monkeypatch.setattr(CheckpointStore, "commit", full)
+    with dask.config.set({"daskstats.checkpoint-interval": 0}):
+        shots = stats.follow(
+            tmp_path / "scan.npy", "max", timeout=0.2, checkpoint=tmp_path / "place"
+        )
+        with pytest.raises(ValueError, match="no space is left"):
+            list(shots)
+
+
+def in_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    return thread
+
+
+def test_another_thread_ends_the_wait_for_frames(tmp_path):
+    """The state is stored when `close` returns."""
+    place, waits, done = tmp_path / "place", threading.Event(), []
+    np.save(tmp_path / "scan.npy", frames(5))
+    shots = stats.follow(tmp_path / "scan.npy", "max", timeout=500, checkpoint=place)
+    shots.on_wait = waits.set
+    thread = in_thread(lambda: done.extend(shot.done for shot in shots))
+    assert waits.wait(60)
+    shots.close()
+    assert stats.load_checkpoint(place).done == 5
+    thread.join(60)
+    assert not thread.is_alive()
+    assert done == [5]
+    assert list(shots) == []
+    shots.close()
+
+
+def test_frames_that_are_being_taken_are_in_the_state_that_close_stores(tmp_path, monkeypatch):
+    begun, place, done, update = threading.Event(), tmp_path / "place", [], FoldedImages.update
+
+    def slow(*arguments):
+        begun.set()
+        time.sleep(0.1)
+        return update(*arguments)
+
+    monkeypatch.setattr(FoldedImages, "update", slow)
+    np.save(tmp_path / "scan.npy", frames(5))
+    shots = stats.follow(tmp_path / "scan.npy", "max", timeout=500, checkpoint=place)
+    thread = in_thread(lambda: done.extend(shot.done for shot in shots))
+    assert begun.wait(60)
+    shots.close()
+    assert stats.load_checkpoint(place).done == 5
+    thread.join(60)
+    assert done == [5]
+
+
+def test_an_iterator_is_closed_while_it_calls_its_consumer(tmp_path):
+    np.save(tmp_path / "scan.npy", frames(5))
+    shots = stats.follow(tmp_path / "scan.npy", "max", timeout=500)
+    shots.on_wait = shots.close
+    assert [shot.done for shot in shots] == [5]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timer")
+def test_an_interrupt_ends_the_wait_for_frames(tmp_path):
+    np.save(tmp_path / "scan.npy", frames(5))
+    shots = stats.follow(tmp_path / "scan.npy", "max", timeout=500, checkpoint=tmp_path / "place")
+    next(shots)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            next(shots)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert stats.load_checkpoint(tmp_path / "place").done == 5
+
+
+AT_EXIT = """
+import threading, daskstats as stats
+shots = stats.follow("scan.npy", "max", 40, timeout=500, checkpoint="place")
+waits = threading.Event()
+shots.on_wait = waits.set
+threading.Thread(target=list, args=[shots], daemon={daemon}).start()
+waits.wait()
+"""
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_a_thread_that_follows_when_the_program_ends(tmp_path, daemon):
+    np.save(tmp_path / "scan.npy", frames(5))
+    command = [sys.executable, "-c", AT_EXIT.format(daemon=daemon)]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert stats.load_checkpoint(tmp_path / "place").done == 5
+
+
+def test_a_checkpoint_tells_how_many_frames_there_will_be(tmp_path):
+    place = tmp_path / "place"
+    np.save(tmp_path / "scan.npy", frames(5))
+    shots = stats.follow(tmp_path / "scan.npy", "max", 40, checkpoint=place)
+    next(shots)
+    shots.close()
+    kept = stats.load_checkpoint(place)
+    assert (kept.done, kept.total) == (5, 40)
+
+
+def test_fewer_frames_than_a_checkpoint_has_are_refused_at_once(tmp_path):
+    call = tmp_path / "scan.npy", "max"
+    np.save(tmp_path / "scan.npy", frames(5))
+    list(stats.follow(*call, 5, checkpoint=tmp_path / "place"))
+    with pytest.raises(OtherCallError, match="number of frames was 5 there and is 3 here"):
+        next(stats.follow(*call, 3, timeout=1000, checkpoint=tmp_path / "place"))
 
 
 @pytest.mark.parametrize(

@@ -152,20 +152,22 @@ def follow_series(call: Call, stage: Stage) -> tuple[Shape, np.dtype]:
     settings = run_options(options)
     follower = Follower(files, call.statistic, options["nframes"], options["timeout"], settings)
     stage.compute()
-    done, counting = 0, in_terminal() and not (options["quiet"] or options["verbose"])
+    newest: tuple[Shape, np.dtype] | None = None
+    counting = in_terminal() and not (options["quiet"] or options["verbose"])
     try:
         for series, snapshot in follower.images():
             shape = next(iter(snapshot.images.values())).shape
-            if not done:
+            if newest is None:
                 call.check_inputs(series)
-            save(call.output, snapshot.image, call.notes(series, shape), again=done > 0)
-            done = snapshot.done
+            save(call.output, snapshot.image, call.notes(series, shape), again=newest is not None)
+            newest = (snapshot.done, shape[-2], shape[-1]), series.dtype
             if counting:
-                click.echo(f"\r{snapshot.statistic}: {done} frames ", nl=False, err=True)
+                click.echo(f"\r{snapshot.statistic}: {snapshot.done} frames ", nl=False, err=True)
     finally:
-        if counting and done:
+        if counting and newest is not None:
             click.echo(err=True)
-    return (done, shape[-2], shape[-1]), series.dtype
+    assert newest is not None, "there is an image, or an error"
+    return newest
 
 
 def save(

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import NoReturn
 
 from ..arguments import warn
 from ..series.base import Source
@@ -27,6 +28,10 @@ CLOCK_TICK = 0.1
 
 Marks = list[tuple[int, ...] | None]
 """states of files and directories, None of one that is not there"""
+
+
+class ReplacedFileError(ValueError):
+    """A file does not hold the frames any more that were counted: no wait can bring them back."""
 
 
 class GrowingFiles:
@@ -75,13 +80,18 @@ class GrowingFiles:
             Frames that there will be; 0: not known.
         ended : bool
             Whether the writer has ended: chunks that it has begun are complete.
+
+        Raises
+        ------
+        ReplacedFileError
+            If frames that were counted are not there any more; each later look raises it again.
         """
         self.problem = None
         try:
             self._names += self._place.new_names()
             self._open_new(ended)
             count = self._last.count(total - self._ncomplete, ended) if self._last else 0
-        except (ImportError, MemoryError):
+        except (ImportError, MemoryError, ReplacedFileError):
             raise
         except Exception as error:  # of any library that meets half a file
             self.problem = without_traceback(error)
@@ -154,9 +164,17 @@ class GrowingFile:
         self._marks: Marks = []
         self._opened = 0.0
         self._number: int | None = None
+        self._digests: dict[int, bytes] = {}
+        """of frames that were complete at the last look"""
+        self._replaced: ReplacedFileError | None = None
 
     def look(self, ended: bool = False) -> None:
-        """Open the file if it may have changed; errors are those of files that are incomplete."""
+        """Open the file if it may have changed; errors are those of files that are incomplete.
+
+        One that was replaced is an error from then on: it may be as long as before once more.
+        """
+        if self._replaced is not None:
+            raise self._replaced
         marks = [mark_of(path) for path in self._paths]
         newest = max((mark[0] for mark in marks if mark is not None), default=0) / 1e9
         settled = newest < self._opened - CLOCK_TICK
@@ -166,24 +184,49 @@ class GrowingFile:
         self.release()
         self._opened = time.time()
         source = self._opener.open(self._name)
-        self._check_same(source)
+        growth = Growth(len(source), len(source))
         if isinstance(source, FileSource):
-            self._growth, self._paths = source.growth(), source.growing_paths()
-        else:
-            self._growth = Growth(len(source), len(source))
-        self.source, self._marks = source, [mark_of(path) for path in self._paths]
+            growth, self._paths = source.growth(), source.growing_paths()
+        try:
+            self._check_same(source, growth)
+        except ReplacedFileError:
+            source.release()  # the error keeps it alive, and its writer may want to open it
+            raise
+        self._growth, self.source = growth, source
+        self._marks = [mark_of(path) for path in self._paths]
 
-    def _check_same(self, source: Source) -> None:
+    def _check_same(self, source: Source, growth: Growth) -> None:
         """Refuse another file in the place of one with frames that have been counted."""
         number = Path(self._name.file).stat().st_ino
         holds_several = isinstance(source, FileSource) and source.has_datasets
-        replaced = holds_several and self._number not in (None, number)
-        if self.counted and (replaced or len(source) < self.counted):
-            raise ValueError(
-                f"{self._name} was replaced by another one after {self.counted} of its frames had "
-                f"been counted"
-            )
+        if self.counted and holds_several and self._number not in (None, number):
+            self._refuse("it is not the same file")
+        if growth.begun < self.counted:
+            self._refuse(f"it has {growth.begun} now")
         self._number = number
+        if isinstance(source, FileSource):
+            # After the growth: what is the same now was the same when that was found.
+            self._check_digests(source)
+            self._note_digests(source, growth.certain)
+
+    def _check_digests(self, source: FileSource) -> None:
+        """Refuse a file that was written anew, and has more frames again already."""
+        for index, before in self._digests.items():
+            if source.digest_of_frame(index) != before:
+                self._refuse(f"frame {index} is another one")
+
+    def _note_digests(self, source: FileSource, certain: int) -> None:
+        """Keep bytes of the first frame, and of the newest that are not written once more."""
+        frames = {0, max(0, certain - source.frame_unit)} if certain else set()
+        found = {index: source.digest_of_frame(index) for index in sorted(frames)}
+        self._digests = {index: digest for index, digest in found.items() if digest is not None}
+
+    def _refuse(self, why: str) -> NoReturn:
+        self._replaced = ReplacedFileError(
+            f"{self._name} was replaced by another one after {self.counted} of its frames had been "
+            f"counted: {why}"
+        )
+        raise self._replaced
 
     def release(self) -> None:
         """Close the file."""

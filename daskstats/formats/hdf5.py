@@ -19,7 +19,7 @@ from ..series.piece import Piece
 from .hdf5_chunks import DamagedChunkError
 from .hdf5_contents import kind_of
 from .hdf5_files import import_h5py, open_file
-from .hdf5_growth import growth_of
+from .hdf5_growth import digest_of_frame, growth_of
 from .hdf5_links import follow
 from .hdf5_lock import Parts, hdf5_lock, watch_starts
 from .hdf5_named import find_named
@@ -135,6 +135,11 @@ class Hdf5Source(FileSource):
     def growth(self) -> Growth:
         with hdf5_lock():
             return growth_of(list(self._parts))
+
+    def digest_of_frame(self, index: int) -> bytes | None:
+        with hdf5_lock():
+            number = bisect_right(self._edges, index) - 1
+            return digest_of_frame(self._parts[number], index - self._edges[number])
 
     def storage_text(self) -> str:
         with hdf5_lock():

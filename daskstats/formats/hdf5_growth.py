@@ -8,6 +8,7 @@ later one is listed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..packages import load
-from ..series.files import Growth
+from ..series.files import Growth, digest_of_part
 from .hdf5_storage import Storage, lists_true_places
 
 if TYPE_CHECKING:
@@ -56,12 +57,45 @@ def _growth_of_one(part: Storage) -> Growth:
 
 def _has_all_chunks(dataset: h5py.Dataset, frame: int) -> bool:
     """Whether all chunks that have pixels of a frame are listed."""
+    return all(place.byte_offset is not None for place in _chunks(dataset, frame))
+
+
+def _chunks(dataset: h5py.Dataset, frame: int) -> Iterator[h5py.h5d.StoreInfo]:
+    """Yield the places of all chunks that have pixels of a frame."""
     *lead, rows, cols = dataset.chunks
     index = np.unravel_index(frame, dataset.shape[:-2]) if lead else ()
     first = [int(each) // length * length for each, length in zip(index, lead, strict=True)]
     corners = product(*(range(0, dataset.shape[axis], n) for axis, n in ((-2, rows), (-1, cols))))
-    places = (dataset.id.get_chunk_info_by_coord((*first, *corner)) for corner in corners)
-    return all(place.byte_offset is not None for place in places)
+    return (dataset.id.get_chunk_info_by_coord((*first, *corner)) for corner in corners)
+
+
+def digest_of_frame(part: Storage, frame: int) -> bytes | None:
+    """Return a digest of bytes of a frame of a dataset, of its first chunk that is listed.
+
+    The caller has the lock of h5py.
+    """
+    for mapping in part.mappings:
+        (found,) = np.nonzero(mapping.frames == frame)
+        if found.size and mapping.own.size:
+            return digest_of_frame(mapping.storage, int(mapping.own[found[0]]))
+    dataset = part.dataset
+    if dataset.is_virtual or not lists_true_places(dataset):
+        return None
+    # Places are not those in the file where it has a user block, or is in several parts.
+    if dataset.external or not part.opened or dataset.file.userblock_size:
+        return None
+    offset, nbytes = _place(dataset, frame)
+    return None if offset is None else digest_of_part(part.files[0], offset, nbytes)
+
+
+def _place(dataset: h5py.Dataset, frame: int) -> tuple[int | None, int]:
+    """Return offset and length of the first bytes of a frame in the file; no offset: none."""
+    if dataset.chunks is not None:
+        listed = (each for each in _chunks(dataset, frame) if each.byte_offset is not None)
+        first = next(listed, None)
+        return (None, 0) if first is None else (first.byte_offset, first.size)
+    begin, nbytes = dataset.id.get_offset(), prod(dataset.shape[-2:]) * dataset.dtype.itemsize
+    return None if begin is None else begin + frame * nbytes, nbytes
 
 
 def _stored(part: Storage) -> list[h5py.Dataset]:

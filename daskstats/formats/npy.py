@@ -16,7 +16,7 @@ import numpy as np
 from ..memory.pool import block_of_frames
 from ..series.arrays import ArraySource
 from ..series.base import Source
-from ..series.files import FileSource, naming_place, restore
+from ..series.files import FileSource, digest_of_part, naming_place, restore
 from .notes import NONE, Facts
 from .placed import fill
 from .writing import OutputFile
@@ -30,7 +30,7 @@ class NpySource(FileSource, ArraySource):
     def __init__(self, path: str | os.PathLike) -> None:
         FileSource.__init__(self, path)
         array = self._map()
-        self._layout = _layout(array)
+        self._layout, self._begin = _layout(array), array.offset
         ArraySource.__init__(self, array)
 
     def _map(self) -> np.memmap:
@@ -50,6 +50,12 @@ class NpySource(FileSource, ArraySource):
         if _layout(array) != self._layout:
             raise self.changed(f"an array of shape {array.shape} and {array.dtype}")
         self._array = array
+
+    def digest_of_frame(self, index: int) -> bytes | None:
+        if not self._array.flags.c_contiguous:
+            return None  # its frames are not in one piece
+        nbytes = self._array[index].nbytes
+        return digest_of_part(self.path, self._begin + index * nbytes, nbytes)
 
     def part(self, start: int, stop: int, first: int, last: int) -> Source | None:
         return None

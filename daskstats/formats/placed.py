@@ -17,7 +17,7 @@ import numpy as np
 
 from ..memory.pool import block_of_frames
 from ..series.base import Source
-from ..series.files import FileSource, naming_place
+from ..series.files import FileSource, digest_of_part, naming_place
 from .choosing import listed
 from .forward import ForwardReaders, InSlices
 
@@ -88,6 +88,7 @@ class PlacedSource(ReopenedSource):
     """
 
     row_unit: int | None = 1
+    _offsets: Sequence[int] = ()
 
     def set_places(
         self,
@@ -129,6 +130,12 @@ class PlacedSource(ReopenedSource):
 
     def layout(self) -> tuple:
         return *super().layout(), self._stored.str, self._offsets
+
+    def digest_of_frame(self, index: int) -> bytes | None:
+        if self.forwards or not self._offsets:  # a subclass decodes the frames
+            return None
+        nbytes = self.shape[0] * self.shape[1] * self._stored.itemsize
+        return digest_of_part(self.path, self._offsets[index], nbytes)
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         cols = self.shape[1]

@@ -24,9 +24,10 @@ from ..arguments import warn
 from ..memory.pool import block_of_frames
 from ..packages import load, require
 from ..series.base import check_dtype, check_frame, check_native
+from ..series.files import digest_of_part
 from .complaints import collected
 from .notes import NONE, Facts, as_json
-from .placed import PlacedSource, fill, open_file
+from .placed import PlacedSource, fill, is_compressed, open_file
 from .writing import OutputFile
 
 if TYPE_CHECKING:
@@ -99,6 +100,14 @@ class TiffSource(PlacedSource):
         if self._segments is None:
             return super().layout()
         return self.nframes, self.shape, self.dtype.str, self._segments
+
+    def digest_of_frame(self, index: int) -> bytes | None:
+        if self._segments is None or is_compressed(self.path):
+            return super().digest_of_frame(index)
+        first = self._segments.firsts[index]
+        return digest_of_part(
+            self.path, self._segments.offsets[first], self._segments.counts[first]
+        )
 
     def open(self) -> None:
         self.check_unchanged()

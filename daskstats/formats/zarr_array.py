@@ -116,6 +116,10 @@ class ZarrPathSource(FileSource, ZarrSource):
         growing = self._growing()
         return super().growing_paths() if growing is None else (*growing.paths(),)
 
+    def digest_of_frame(self, index: int) -> bytes | None:
+        growing = self._growing()
+        return super().digest_of_frame(index) if growing is None else growing.digest_of_frame(index)
+
     def _growing(self) -> GrowingArray | None:
         """Return the chunks as they were when the array was opened; none of archives and images."""
         array, store = self._array.array, self._array.store

@@ -12,11 +12,12 @@ written again for each of them, so it is complete only when there is one that fo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..series.files import Growth
+from ..series.files import Growth, digest_of_part
 
 if TYPE_CHECKING:
     import zarr
@@ -63,6 +64,14 @@ class GrowingArray:
 
     def _up_to(self, row: int) -> int:
         return min(max(row, 0) * self._size, self._length) * self._frames
+
+    def digest_of_frame(self, frame: int) -> bytes | None:
+        """Return a digest of the first chunk file that there is of a frame."""
+        ((slab,), _) = self._store.grid.slabs_with(frame, frame + 1)
+        for path in self._store.chunk_paths(int(slab)):
+            with suppress(FileNotFoundError):
+                return digest_of_part(path)
+        return None
 
     def paths(self) -> Iterator[Path]:
         """Yield the paths, one of which changes when a chunk is written, or the shape."""

@@ -137,7 +137,10 @@ class Checkpoint:
         )
 
     def note(
-        self, progress: Progress, identify: Callable[[], dict[str, JSON]] | None = None
+        self,
+        progress: Progress,
+        identify: Callable[[], dict[str, JSON]] | None = None,
+        total: int = 0,
     ) -> None:
         """Take the state after a step, and commit it if the last commit is long enough ago.
 
@@ -146,6 +149,8 @@ class Checkpoint:
         progress : Progress
         identify : callable, optional
             Returns the identity of a series that grows, of which the progress is no end.
+        total : int
+            Frames that such a series will have; 0: those of the progress.
         """
         # Rows that are done again are those of more frames.
         again = identify is not None and progress.unit_of_images == "rows"
@@ -156,7 +161,8 @@ class Checkpoint:
         # The frames may be gone, or others, when the state is stored.
         identity = self._identity if identify is None else identify()
         with self._lock:
-            noted = Noted(progress, progress.state, progress.done, progress.nbytes)
+            total = total or progress.total
+            noted = Noted(progress, progress.state, progress.done, total, progress.nbytes)
             self._latest = noted, identity
             pause = max(self._interval, self._cost / COMMIT_BUDGET) if self._interval else 0
             ended = identify is None and progress.done == progress.total
@@ -190,7 +196,7 @@ class Checkpoint:
         progress = noted.progress
         older = self._manifest.generations if self._manifest else ()
         number = older[0].number + 1 if older else 1
-        generation = Generation(number, noted.done, progress.total, noted.nbytes, arrays=())
+        generation = Generation(number, noted.done, noted.total, noted.nbytes, arrays=())
         names = progress.unit_of_images, progress.names, progress.several
         if self._manifest is not None and progress.unit_of_images == "rows":
             before = self._manifest.identity["number of frames"]
@@ -260,6 +266,7 @@ class Noted:
     progress: Progress
     state: State | None
     done: int
+    total: int
     nbytes: int
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
 
+from ..planning.values import MEBI
 from .base import Origins, Source
 
 # Attributes of a series that stay in this process: its lock, its cached missing frames, and files
@@ -88,6 +89,14 @@ class FileSource(Source):
         """Return files and directories, one of which changes whenever frames are added."""
         return self.files()
 
+    def digest_of_frame(self, index: int) -> bytes | None:
+        """Return a digest of bytes that are stored for a frame, without decoding any.
+
+        None where no place in a file is known that holds these bytes as long as the frame is the
+        same.
+        """
+        return None
+
     def storage_text(self) -> str:
         """Return how the frames are stored, for people: chunks and compression."""
         return ""
@@ -148,6 +157,15 @@ def place() -> str:
         with suppress(ValueError, AttributeError):  # it is no worker
             return f"{text}, worker {distributed.get_worker().address}"
     return text
+
+
+def digest_of_part(path: Path, offset: int = 0, nbytes: int | None = None) -> bytes:
+    """Return a digest of a part of a file, by default of all; of a long one its middle is read."""
+    nbytes = path.stat().st_size if nbytes is None else nbytes
+    length = min(nbytes, MEBI)
+    with path.open("rb") as file:
+        file.seek(offset + (nbytes - length) // 2)
+        return hashlib.sha256(file.read(length)).digest()
 
 
 def fingerprint(path: Path) -> tuple[int | str, ...]:

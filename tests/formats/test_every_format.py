@@ -13,6 +13,7 @@ from files import KINDS, written
 from helpers import check_series
 
 import daskstats as stats
+from daskstats.formats.growing import GrowingFiles
 from daskstats.formats.inputs import read_image
 from daskstats.formats.placed import ReopenedSource
 from daskstats.formats.table import FORMATS, suffixes
@@ -45,6 +46,21 @@ def test_plain_path(tmp_path, suffix):
     ((place, chosen),) = series.origins()
     assert place.partition("::")[0] == str(path)
     assert [*chosen] == [*range(len(frames))]
+
+
+@pytest.mark.parametrize("suffix", sorted(KINDS))
+def test_bytes_that_are_stored_tell_frames_apart(tmp_path, suffix):
+    """They are those of a frame as long as its file is the same, or they are not known."""
+    path, frames = written(suffix, tmp_path)
+    files = GrowingFiles(str(path))
+    assert len(files.look(ended=True)) == len(files.look(ended=True)) == len(frames)
+    series = open_source(path)
+    every = range(0, len(frames), series.frame_unit)
+    digests = [series.digest_of_frame(index) for index in every]
+    assert digests == [series.digest_of_frame(index) for index in every]
+    assert {*digests} == {None} or len({*digests}) == len(every)
+    if suffix in {".npy", ".h5", ".zarr", ".tif", ".edf", ".spe", ".ge3", ".mrc"}:
+        assert None not in digests
 
 
 @pytest.mark.parametrize("suffix", WAYS)
