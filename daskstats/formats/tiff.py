@@ -102,12 +102,11 @@ class TiffSource(PlacedSource):
         return self.nframes, self.shape, self.dtype.str, self._segments
 
     def digest_of_frame(self, index: int) -> bytes | None:
-        if self._segments is None or is_compressed(self.path):
+        segments = self._segments
+        if segments is None or is_compressed(self.path):
             return super().digest_of_frame(index)
-        first = self._segments.firsts[index]
-        return digest_of_part(
-            self.path, self._segments.offsets[first], self._segments.counts[first]
-        )
+        first = segments.firsts[index]
+        return digest_of_part(self.path, segments.offsets[first], segments.counts[first])
 
     def open(self) -> None:
         self.check_unchanged()
