@@ -1,5 +1,6 @@
 """The images that states become: their shape and dtype, their mask, and their fill value."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +103,11 @@ class ImageSpec:
     def __dask_tokenize__(self) -> tuple[object, ...]:
         # The names of the states that images are made of identify the statistic.
         return self.rows, self.cols, str(self.dtype), self.mask, self.fill, self.in_pixels
+
+
+def are_states(specs: Sequence[ImageSpec], statistic: Statistic, frames: np.dtype) -> bool:
+    """Whether a loop can write the images of steps while it folds frames of a dtype."""
+    return statistic.trail is not None and all(spec.is_state(frames) for spec in specs)
 
 
 def value_if_empty(statistic: Statistic, dtype: np.dtype, fill: float | None) -> float:

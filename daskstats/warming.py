@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike
 
 from .compiling import compiled_for
 from .graph.tasks import finish
-from .images import ImageSpec
+from .images import ImageSpec, are_states
 from .packages import load
 from .run.scheduler import current_scheduler
 from .run.ways import own_images
@@ -149,7 +149,8 @@ def _use_frames(members: list[Statistic], frames: np.ndarray) -> None:
     for found in states:
         for index, spec in enumerate(specs):
             finish(spec, statistic, index, found, statistic.along == "rows")
-    if statistic.trail is not None and all(spec.is_state(dtype) for spec in specs):
+    if are_states(specs, statistic, dtype):
+        assert statistic.trail is not None
         statistic.trail(piece, None, [(len(frames), specs[0].empty())])
 
 

@@ -95,8 +95,9 @@ def write_result(
         began = time.perf_counter()
         noted = dict(options)  # images are read below
         output.check(files_of(names, options))
-        image_files = load_images(options)
-        noted |= image_origins(noted)
+        images = load_images(options)
+        noted |= {option: image.origin for option, image in images.items()}
+        image_files = [file for image in images.values() for file in image.files]
         call = Call(names, statistic, output, options, noted, image_files)
         with chosen_scheduler(options):
             layout = (follow_series if options["follow"] else reduce_series)(call, stage)
@@ -198,21 +199,15 @@ def new_name(path: Path, suffix: str) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def load_images(options: Given) -> list[Path]:
-    """Read the images that the options name; return the files that they come from."""
-    files: list[Path] = []
+def load_images(options: Given) -> dict[str, inputs.ImageSource]:
+    """Read the images that the options name; return the source of each."""
+    found = {}
     for option, read in READERS.items():
         name = options[option]
         if name is not None:
             options[option] = read(name)
-            files += inputs.image_files(name)
-    return files
-
-
-def image_origins(options: Given) -> dict[str, str]:
-    """Return the file, and the dataset in it, of each image that the options name."""
-    given = {option: options[option] for option in READERS}
-    return {key: inputs.image_origin(name) for key, name in given.items() if name is not None}
+            found[option] = inputs.image_source(name)
+    return found
 
 
 def plan_reduction(source: Source, statistic: object, options: Given) -> Reduction:

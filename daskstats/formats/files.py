@@ -78,7 +78,7 @@ def open_files(
     every = [(text, expand(parse(text), opener.suffix_of, output)) for text in given]
     every = _without_output(every, output) if len(every) > 1 else every
     many = sum(len(found) for _, found in every) > MOST_OPEN
-    parts = [(text, _selected(name, opener.open, many)) for text, found in every for name in found]
+    parts = [(text, selected(name, opener.open, many)) for text, found in every for name in found]
     if len(parts) == 1:
         return parts[0][1]
     # Of a file that the user has named nothing is left out silently.
@@ -157,7 +157,7 @@ def ordered(names: Iterable[PathLike]) -> list[PathLike]:
     return sorted(names, key=natural)
 
 
-def _selected(name: Name, opener: Callable[[Name], Source], many: bool) -> Source:
+def selected(name: Name, opener: Callable[[Name], Source], many: bool = False) -> Source:
     """Open a file and select the frames that its name gives; one of many is closed again."""
     source = opener(name)
     if name.frames is not None:

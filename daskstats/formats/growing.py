@@ -205,21 +205,23 @@ class GrowingFile:
             self._refuse(f"it has {growth.begun} now")
         self._number = number
         if isinstance(source, FileSource):
-            # After the growth: what is the same now was the same when that was found.
-            self._check_digests(source)
-            self._note_digests(source, growth.certain)
+            # The growth was read before: a file that is replaced in between is noticed here.
+            self._check_digests(source, growth.certain)
 
-    def _check_digests(self, source: FileSource) -> None:
-        """Refuse a file that was written anew, and has more frames again already."""
+    def _check_digests(self, source: FileSource, certain: int) -> None:
+        """Refuse a file that was written anew, and has more frames again already.
+
+        Compared are bytes of the first frame, and of the newest that are not written once more.
+        """
         for index, before in self._digests.items():
             if source.digest_of_frame(index) != before:
                 self._refuse(f"frame {index} is another one")
-
-    def _note_digests(self, source: FileSource, certain: int) -> None:
-        """Keep bytes of the first frame, and of the newest that are not written once more."""
-        frames = {0, max(0, certain - source.frame_unit)} if certain else set()
-        found = {index: source.digest_of_frame(index) for index in sorted(frames)}
-        self._digests = {index: digest for index, digest in found.items() if digest is not None}
+        digests: dict[int, bytes] = {}
+        for index in {0, max(0, certain - source.frame_unit)} if certain else ():
+            digest = self._digests.get(index) or source.digest_of_frame(index)
+            if digest is not None:
+                digests[index] = digest
+        self._digests = digests
 
     def _refuse(self, why: str) -> NoReturn:
         self._replaced = ReplacedFileError(

@@ -2,19 +2,19 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..arguments import frames_text
 from ..packages import require
 from ..series.base import Choice, Source
-from ..series.selection import select
 from .addresses import is_url
-from .files import open_file
+from .files import open_file, selected
 from .hdf5 import Hdf5Source, image_series
 from .paths import Name, parse
 from .placed import only_image
-from .table import Format, locate
+from .table import locate
 from .zarr_array import ZarrPathSource, open_array
 
 
@@ -68,40 +68,38 @@ def read_mask(name: str | os.PathLike) -> np.ndarray:
     return mask != 0
 
 
-def image_files(name: str | os.PathLike) -> tuple[Path, ...]:
-    """Return every file that an image comes from, targets of links included."""
-    given = parse(os.fspath(name))
-    series = _as_series(given)
-    if series is not None:
-        return series.files()
-    path, dataset, found = locate(str(given), "read")
-    return image_series(path, dataset).files() if found.series is Hdf5Source else (path,)
+class ImageSource(NamedTuple):
+    """The place that an image comes from."""
+
+    files: tuple[Path, ...]
+    """all of them, targets of links included"""
+    origin: str
+    """the file with its directory, or the address, and the dataset that is the image"""
 
 
-def image_origin(name: str | os.PathLike) -> str:
-    """Return the file of an image with its directory, and the dataset that is the image."""
+def image_source(name: str | os.PathLike) -> ImageSource:
+    """Return the files that an image comes from, and its origin for notes."""
     given = parse(os.fspath(name))
     series = _as_series(given)
     if series is not None:
         ((place, frames),) = series.origins()
-        return place if given.frames is None else f"{place}, frames {frames_text(frames)}"
+        chosen = "" if given.frames is None else f", frames {frames_text(frames)}"
+        return ImageSource(series.files(), f"{place}{chosen}")
     path, dataset, found = locate(str(given), "read")
-    return _choice_of(found, path, dataset).within(str(path.absolute()))
+    choice = Choice()
+    files: tuple[Path, ...] = (path,)
+    if found.series is Hdf5Source:
+        image = image_series(path, dataset)
+        files, choice = image.files(), image.choice
+    elif found.series is ZarrPathSource:
+        choice = open_array(path, dataset, single=True)[1]
+    elif found.series is not None and found.series.has_datasets:
+        choice = found.series(path, dataset=dataset).choice
+    return ImageSource(files, choice.within(str(path.absolute())))
 
 
 def _as_series(name: Name) -> Source | None:
     """Return the series of an address, or of the frames that a name selects; None for a file."""
     if name.frames is None and not is_url(name.file):
         return None
-    return select(open_file(name), name.frames)
-
-
-def _choice_of(found: Format, path: Path, dataset: str) -> Choice:
-    """Return the dataset of an image in a file that may hold several."""
-    if found.series is None or not found.series.has_datasets:
-        return Choice()
-    if found.series is Hdf5Source:
-        return image_series(path, dataset).choice
-    if found.series is ZarrPathSource:
-        return open_array(path, dataset, single=True)[1]
-    return found.series(path, dataset=dataset).choice
+    return selected(name, open_file)

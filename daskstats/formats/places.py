@@ -35,12 +35,8 @@ def split_name(name: str) -> list[str]:
     >>> split_name("/entry/dark")
     ['entry', 'dark']
     """
-    parts = name.strip("/").split("/")
-    try:
-        utf8 = bool(name.encode())
-    except UnicodeEncodeError:
-        utf8 = False
-    if not utf8 or not all(parts) or {".", ".."}.intersection(parts):
+    parts, text = name.strip("/").split("/"), name.encode(errors="ignore").decode()
+    if text != name or not all(parts) or {".", ".."}.intersection(parts):
         raise ValueError(f"{name!r} is not the name of a dataset, such as /entry/dark")
     return parts
 

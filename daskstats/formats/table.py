@@ -149,8 +149,8 @@ def locate(name: str, column: str, role: str = "file") -> tuple[Path, str, Forma
     Raises
     ------
     ValueError, FileNotFoundError
-        If the name is empty, the suffix is unknown, the file is missing, or it is neither a file
-        nor a directory, or holds no datasets.
+        If the suffix is unknown, the file is missing, or it is neither a file nor a directory, or
+        holds no datasets.
 
     Examples
     --------
@@ -160,8 +160,6 @@ def locate(name: str, column: str, role: str = "file") -> tuple[Path, str, Forma
     ValueError: scan.txt has no known suffix: expected one of .h5, .hdf5, ...
     """
     text, separator, dataset = name.partition("::")
-    if not text:
-        raise ValueError(f"the name of the {role} is empty")
     path = Path(text)
     store = find_store(path)
     if store is not None and column in ("series", "read"):

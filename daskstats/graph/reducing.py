@@ -24,7 +24,7 @@ from dask._task_spec import DataNode, List, Task, TaskRef
 from dask.array import Array
 from dask.base import tokenize
 
-from ..images import ImageSpec
+from ..images import ImageSpec, are_states
 from ..memory.reservation import MemoryReservation
 from ..planning.cuts import LARGEST_BLOCK, cut, ranges, split
 from ..planning.values import Range
@@ -141,9 +141,7 @@ def row_parallel(work: Work) -> tuple[Tasks, list[list[Key]], StepImages]:
     tasks, name = Tasks(), f"{statistic.name}-steps-{uuid4().hex}"
     layer = tasks.add(name)
     rows = ranges(split(plan.layout.rows, min(plan.workers, plan.layout.rows)))
-    is_state = statistic.trail is not None and all(
-        spec.is_state(series.dtype) for spec in work.images
-    )
+    is_state = are_states(work.images, statistic, series.dtype)
     images = StepImages(work.images, len(rows), plan.burst, is_state)
     # Several tasks, so that dask's callbacks see the progress.
     count = plan.layout.nbytes // (len(rows) * LARGEST_BLOCK) + 1

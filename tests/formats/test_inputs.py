@@ -11,7 +11,7 @@ from fabio.edfimage import EdfImage
 import daskstats as stats
 from daskstats.formats import outputs
 from daskstats.formats.hdf5 import Hdf5Source
-from daskstats.formats.inputs import image_files, image_origin, read_image, read_mask
+from daskstats.formats.inputs import image_source, read_image, read_mask
 from daskstats.formats.table import FORMATS, suffixes
 
 FRAMES = np.random.default_rng(3).integers(0, 1000, (5, 6, 7)).astype("u2")
@@ -44,7 +44,7 @@ def test_image_comes_back(tmp_path, suffix, kind):
     write(IMAGE, path)
     found = read_image(str(path) if kind == "text" else path)
     np.testing.assert_array_equal(found, IMAGE)
-    assert image_files(path) == (path,)
+    assert image_source(path).files == (path,)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".tif", ".edf", ".h5", ".h5::/image", ".zarr", ".png"])
@@ -104,8 +104,8 @@ def test_images_are_named_as_series_are(tmp_path, scheme, rest, origin):
     path = several_images(tmp_path)
     name = f"{scheme}{path}{rest}"
     np.testing.assert_array_equal(read_image(name), IMAGE, strict=True)
-    assert image_files(name) == (path,)
-    assert image_origin(name) == f"{path}{origin}"
+    assert image_source(name).files == (path,)
+    assert image_source(name).origin == f"{path}{origin}"
     image = stats.median(FRAMES, mask=name)
     np.testing.assert_array_equal(image, stats.median(FRAMES, mask=IMAGE != 0), strict=True)
     image = stats.max(FRAMES, dark=name)
@@ -124,8 +124,8 @@ def test_image_at_an_address():
     zarr.create_array("memory://inputs/mask.zarr", data=IMAGE, overwrite=True)
     zarr.create_array("memory://inputs/scan.zarr", data=FRAMES, overwrite=True)
     np.testing.assert_array_equal(read_mask("memory://inputs/mask.zarr"), IMAGE != 0)
-    assert image_files("memory://inputs/mask.zarr") == ()
-    assert image_origin("memory://inputs/mask.zarr") == "memory://inputs/mask.zarr"
+    assert image_source("memory://inputs/mask.zarr").files == ()
+    assert image_source("memory://inputs/mask.zarr").origin == "memory://inputs/mask.zarr"
     with pytest.raises(ValueError, match="scan.zarr> has 5 images, expected one"):
         read_image("memory://inputs/scan.zarr")
 
@@ -143,9 +143,17 @@ def test_origin_names_the_image_that_was_chosen(tmp_path, suffix):
         outputs.save(IMAGE, path)
     datasets = {".h5": "::/x/dark", ".zarr": "::/x/dark", ".npz": "::dark"}
     expected = datasets.get(suffix, "")
-    assert image_origin(path) == f"{path}{expected}"
-    assert image_origin(f"{path}{expected}") == f"{path}{expected}"
+    assert image_source(path).origin == f"{path}{expected}"
+    assert image_source(f"{path}{expected}").origin == f"{path}{expected}"
     np.testing.assert_array_equal(read_mask(f"{path}{expected}"), IMAGE != 0)
+
+
+def test_slice_of_an_image_is_of_the_first_axis(tmp_path):
+    """As that of a series: an index of a scan is several frames, of which one would be taken."""
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["d"] = np.stack([IMAGE, IMAGE + 1])[:, None].repeat(2, axis=1)
+    with pytest.raises(ValueError, match="slice= is along the first axis, that has 2 x 2 frames"):
+        read_image(f"{tmp_path}/scan.h5?path=/d&slice=1")
 
 
 def test_files_behind_links(tmp_path):
@@ -153,7 +161,7 @@ def test_files_behind_links(tmp_path):
         file["mask"] = IMAGE
     with h5py.File(tmp_path / "mask.h5", "w") as file:
         file["mask"] = h5py.ExternalLink("pixels.h5", "/mask")
-    found = image_files(tmp_path / "mask.h5")
+    found = image_source(tmp_path / "mask.h5").files
     assert set(found) == {tmp_path / "mask.h5", tmp_path / "pixels.h5"}
 
 
