@@ -226,6 +226,8 @@ class MemoryReservation:
             while self._at_failure:
                 with suppress(Exception):
                     self._at_failure.pop()()
+        # A later call of dask may get the id of this one's frame.
+        self._entry.calls = frozenset()
         _forget(self._entry)
 
     def __reduce__(self) -> tuple:

@@ -166,6 +166,26 @@ def test_a_task_knows_its_run(scheduler):
     assert computations.current_worker() is None
 
 
+def test_a_computation_may_have_the_id_of_an_earlier_one(monkeypatch):
+    """A cache of results kept the reservation of a lazy image, which is computed again."""
+    call = frozenset({(threading.get_ident(), 42)})
+    monkeypatch.setattr(computations, "calls_of_this_task", lambda: call)
+    monkeypatch.setattr(computations, "running_calls", lambda: call)
+    again = reservation.MemoryReservation(1 << 20, limit=1 << 30)
+    with again.working():
+        assert again._entry in reservation._entries
+    monkeypatch.setattr(computations, "running_calls", frozenset)
+    assert until(lambda: again._entry not in reservation._entries)
+    monkeypatch.setattr(computations, "running_calls", lambda: call)
+    with again.working():
+        assert again._entry in reservation._entries
+    monkeypatch.setattr(computations, "running_calls", frozenset)
+    assert until(lambda: again._entry not in reservation._entries)
+    monkeypatch.setattr(computations, "calls_of_this_task", frozenset)
+    with pytest.raises(RuntimeError, match="has ended"), again.working():
+        pass
+
+
 def test_one_thread_looks_for_the_end_of_all_runs():
     """Runs in quick succession, some of which go on, do not start a thread each."""
     frames = np.zeros((4, 8, 8), "u2")
