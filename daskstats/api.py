@@ -9,7 +9,7 @@ from dask.array import Array
 
 from .arguments import ImageSeries, Options, RunOptions, check_list
 from .planning.values import Plan
-from .reduction import Reduction, reduce, wrap_series
+from .reduction import reduce, wrap_series
 from .run.progress import Progress, Snapshot
 from .run.stream import Stream
 from .signatures import public, public_image, public_images
@@ -23,22 +23,6 @@ NamedStatistic = str | tuple | Statistic
 
 # The default dtype of an image that has no dtype by itself.
 OF_FRAMES, OF_STATISTIC = "that of the frames", "that of the function of the statistic"
-
-
-def _running(
-    ims: ImageSeries,
-    statistic: object,
-    nchunk: int,
-    nframes: int,
-    *,
-    name: str = "nchunk",
-    use_buffer: bool = True,
-    **options: Unpack[RunOptions],
-) -> Reduction:
-    """Return the reduction with ``nchunk`` intermediate images, which errors call ``name``."""
-    return reduce(
-        ims, statistic, nframes, nchunk, name, use_buffer=use_buffer, running=True, **options
-    )
 
 
 @public_image(OF_FRAMES, see="max_iter, argmax, range")
@@ -172,7 +156,7 @@ def max_iter(
     >>> [image.tolist() for image in max_iter(frames, 2)]
     [[[2, 8]], [[4, 8]]]
     """
-    return _running(ims, "max", nchunk, nframes, **options).stream(Progress.image)
+    return reduce(ims, "max", nframes, nchunk, running=True, **options).stream(Progress.image)
 
 
 @public(OF_FRAMES, see="min, snapshots")
@@ -184,7 +168,7 @@ def min_iter(
     >>> [image.tolist() for image in min_iter(frames, 2)]
     [[[1, 6]], [[1, 2]]]
     """
-    return _running(ims, "min", nchunk, nframes, **options).stream(Progress.image)
+    return reduce(ims, "min", nframes, nchunk, running=True, **options).stream(Progress.image)
 
 
 @public("float64", see="sum, snapshots")
@@ -196,7 +180,7 @@ def sum_iter(
     >>> [image.tolist() for image in sum_iter(frames, 2)]
     [[[3.0, 14.0]], [[10.0, 20.0]]]
     """
-    return _running(ims, "sum", nchunk, nframes, **options).stream(Progress.image)
+    return reduce(ims, "sum", nframes, nchunk, running=True, **options).stream(Progress.image)
 
 
 @public("float32", see="average, snapshots")
@@ -208,7 +192,7 @@ def average_iter(
     >>> [image.tolist() for image in average_iter(frames, 4)]
     [[[1.0, 8.0]], [[1.5, 7.0]], [[2.0, 6.0]], [[2.5, 5.0]]]
     """
-    return _running(ims, "average", nchunk, nframes, **options).stream(Progress.image)
+    return reduce(ims, "average", nframes, nchunk, running=True, **options).stream(Progress.image)
 
 
 @public("float32", see="std, snapshots")
@@ -225,7 +209,9 @@ def std_iter(
     >>> [image.round(4).tolist() for image in std_iter(frames, 2)]
     [[[0.5, 1.0]], [[1.1180000305175781, 2.2360999584198]]]
     """
-    return _running(ims, moments("std", ddof), nchunk, nframes, **options).stream(Progress.image)
+    return reduce(ims, moments("std", ddof), nframes, nchunk, running=True, **options).stream(
+        Progress.image
+    )
 
 
 @public("float32", see="var, snapshots")
@@ -242,7 +228,9 @@ def var_iter(
     >>> [image.round(4).tolist() for image in var_iter(frames, 2)]
     [[[0.25, 1.0]], [[1.25, 5.0]]]
     """
-    return _running(ims, moments("var", ddof), nchunk, nframes, **options).stream(Progress.image)
+    return reduce(ims, moments("var", ddof), nframes, nchunk, running=True, **options).stream(
+        Progress.image
+    )
 
 
 @public("float32", see="snr, snapshots")
@@ -254,7 +242,7 @@ def snr_iter(
     >>> [image.tolist() for image in snr_iter(frames, 2)]
     [[[3.0, 7.0]], [[2.2360680103302, 2.2360680103302]]]
     """
-    return _running(ims, "snr", nchunk, nframes, **options).stream(Progress.image)
+    return reduce(ims, "snr", nframes, nchunk, running=True, **options).stream(Progress.image)
 
 
 @public("float32", see="percentile, snapshots")
@@ -273,8 +261,8 @@ def percentile_iter(
     [[[3.0], [0.0]], [[3.0], [4.0]]]
     """
     statistic = percentile_statistic(pctl)
-    running = _running(
-        ims, statistic, nchunks, nframes, name="nchunks", use_buffer=use_buffer, **options
+    running = reduce(
+        ims, statistic, nframes, nchunks, "nchunks", running=True, use_buffer=use_buffer, **options
     )
     return running.stream(Progress.image)
 
@@ -293,8 +281,8 @@ def median_iter(
     >>> [image.tolist() for image in median_iter(frames, 2)]
     [[[2.0], [0.0]], [[2.0], [3.0]]]
     """
-    running = _running(
-        ims, "median", nchunks, nframes, name="nchunks", use_buffer=use_buffer, **options
+    running = reduce(
+        ims, "median", nframes, nchunks, "nchunks", running=True, use_buffer=use_buffer, **options
     )
     return running.stream(Progress.image)
 
@@ -420,7 +408,7 @@ def aggregate_iter(
     [[4 8]] [[10. 20.]]
     """
     several = check_list(statistics)
-    running = _running(ims, several, nchunk, nframes, use_buffer=use_buffer, **options)
+    running = reduce(ims, several, nframes, nchunk, running=True, use_buffer=use_buffer, **options)
     return running.stream(Progress.image_dict)
 
 
@@ -439,7 +427,7 @@ def partials(
     >>> partials(frames, "average", 4)[1].compute()
     array([[1.5, 7. ]], dtype=float32)
     """
-    return _running(ims, statistic, nchunk, nframes, **options).stack()
+    return reduce(ims, statistic, nframes, nchunk, running=True, **options).stack()
 
 
 @overload
@@ -479,7 +467,9 @@ def snapshots(
     2 of 4 [[2 8]]
     4 of 4 [[4 8]]
     """
-    running = _running(ims, statistic, nchunk, nframes, use_buffer=use_buffer, **options)
+    running = reduce(
+        ims, statistic, nframes, nchunk, running=True, use_buffer=use_buffer, **options
+    )
     return running.stream(Progress.snapshot, reading=True)
 
 
@@ -500,7 +490,9 @@ def plan(
     """
     if nchunk is None:
         return reduce(ims, statistic, nframes, use_buffer=use_buffer, **options).plan
-    return _running(ims, statistic, nchunk, nframes, use_buffer=use_buffer, **options).plan
+    return reduce(
+        ims, statistic, nframes, nchunk, running=True, use_buffer=use_buffer, **options
+    ).plan
 
 
 @public_image(see="plan")

@@ -18,7 +18,7 @@ import dask
 import numpy as np
 
 from .arguments import RunOptions
-from .checkpoints.identity import OtherCallError, check_same
+from .checkpoints.identity import OtherCallError, check_same, sample
 from .checkpoints.manifest import JSON
 from .checkpoints.store import FRAMES
 from .config import scratch_compression
@@ -35,7 +35,7 @@ from .scratch.location import find_location
 from .series.base import Source
 from .statistics.validity import NoValidValueError
 
-# Frames of a long scan, for which the frames on disk are cut if nobody says how many come.
+# The length assumed for a scan of unknown length, from which the chunks on disk follow.
 EXPECTED = 4096
 
 # Name of the file of the identity of the call, which is beside the frames.
@@ -102,7 +102,7 @@ class FoldedImages:
         return image
 
     def end(self, complete: bool) -> None:
-        """Remove the data of a series that is complete, and those that nobody needs again."""
+        """End; there is nothing on disk to remove."""
 
 
 class SelectedImages:
@@ -271,18 +271,13 @@ def check_disk(place: str | Path, reduction: Reduction) -> None:
 
 def has_same_frames(frames: GrowingFrames, series: Source) -> bool:
     """Whether a series begins with these frames: the first, middle and last one are compared."""
-    count, rows = len(frames), series.shape[0]
+    count = len(frames)
     if not count or count > len(series):
         return not count
-    for index in sorted({0, count // 2, count - 1}):
-        try:
-            (kept,) = frames.series().read(index, index + 1, 0, rows)
-        except DamagedScratchError:
-            return False
-        (piece,) = series.pieces(index, index + 1, 0, rows, 1)
-        if not all(block.tobytes() == kept.tobytes() for block in piece):
-            return False
-    return True
+    try:
+        return sample(frames.series(), count) == sample(series, count)
+    except DamagedScratchError:
+        return False
 
 
 def is_of(directory: Path, identity: dict[str, JSON], series: Source) -> bool:

@@ -17,7 +17,7 @@ from .series.piece import Piece
 from .statistics import EXAMPLES, Statistic, Validity, as_statistic, compile_seconds
 from .statistics.base import copy_state
 from .statistics.fusion import fuse
-from .statistics.shared import compiled
+from .statistics.shared import load_kernels
 
 Named = str | tuple | Statistic
 Call = tuple[list[Statistic], np.dtype]
@@ -132,7 +132,7 @@ def _use(members: list[Statistic], dtype: np.dtype) -> None:
     _use_frames(members, np.arange(24 * 4 * 16).reshape(24, 4, 16).astype(dtype))
     if all(member.along == "frames" for member in members):
         # Sums of so many frames take twice the bytes.
-        _use_frames(members, np.zeros((compiled().FRAMES_IN_32_BITS + 1, 1, 16), dtype))
+        _use_frames(members, np.zeros((load_kernels().FRAMES_IN_32_BITS + 1, 1, 16), dtype))
 
 
 def _use_frames(members: list[Statistic], frames: np.ndarray) -> None:
@@ -163,5 +163,5 @@ def cache_directories() -> list[str]:
 
 def cache_directory() -> str | None:
     """Return the directory of compiled code; None if there is none that can be written to."""
-    compiled()
+    load_kernels()
     return load(f"{__package__}.kernels.extremes")._extreme.stats.cache_path

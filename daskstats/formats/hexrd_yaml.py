@@ -29,7 +29,7 @@ class HexrdYamlSource(FileSource):
 
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path)
-        self.source = source = described(self.path)
+        self.source = source = open_described(self.path)
         self.set_layout((len(source), *source.shape), source.dtype)
         self.frame_unit, self.row_unit = source.frame_unit, source.row_unit
         self.buffers, self.stored = source.buffers, source.stored
@@ -55,7 +55,7 @@ class HexrdYamlSource(FileSource):
         return [block for piece in pieces for block in piece.views]
 
 
-def described(path: Path) -> Source:
+def open_described(path: Path) -> Source:
     """Open the series that a YAML file describes."""
     try:
         content = yaml.safe_load(path.read_text())

@@ -319,10 +319,10 @@ def description(along: str, start: int, stop: int) -> str:
     return f"{along} {start} to {stop - 1}" if stop - start > 1 else f"{along[:-1]} {start}"
 
 
-def described(key: Any) -> str:
+def block_of_key(key: Any) -> str:
     """Return the frames or rows that the key of a block names, "" for any other key.
 
-    >>> described(("average-partial-0f", 3, "frames 60 to 79"))
+    >>> block_of_key(("average-partial-0f", 3, "frames 60 to 79"))
     'frames 60 to 79'
     """
     *_, last = key if isinstance(key, tuple) else ("",)

@@ -73,10 +73,10 @@ class Extremes:
             self._narrow[first:last] = self._state.out[first:last]
 
 
-def begin_extreme(block: np.ndarray, least: bool, valid: bool) -> np.ndarray:
-    """Return an array to fold extremes into: the first frame, if all values count."""
-    into = pooled(block.shape[1:], block.dtype)
-    into[...] = farthest(block.dtype, least) if valid else block[0]
+def begin_extreme(shape: tuple[int, ...], dtype: np.dtype, least: bool) -> np.ndarray:
+    """Return an array to fold extremes into."""
+    into = pooled(shape, dtype)
+    into[...] = farthest(dtype, least)
     return into
 
 

@@ -1,7 +1,8 @@
 """Values as ordered keys: unsigned integers of the same order, as wide as the values.
 
-The key of a value is its bits with the sign flipped; of an unsigned integer, its bits; of a
-negative float, as its magnitude runs the other way, all its bits flipped.
+The key of an unsigned integer is its bits; that of a signed integer or a positive float, the bits
+with the sign bit flipped; that of a negative float, whose magnitude runs the other way, all bits
+flipped.
 """
 
 from collections.abc import Iterable

@@ -44,8 +44,8 @@ from .tile_squares import squares_of_tile
 from .tiles import MOST_BITS
 from .validity import Valid, ValidityTest
 
-# Pixels of a block, at most and at least, for its counters, and bytes of its tile, which holds a
-# part of each key of all frames, to stay in a second-level cache.
+# Fewest pixels of a block (`SHORT_TILE` at most), and bytes of its tile, which holds a part of each
+# key of all frames, so that its counters and its tile stay in a second-level cache.
 LEAST_BLOCK = SHORT_TILE // 4
 TILE_NBYTES = 1 << 18
 

@@ -52,8 +52,8 @@ class BufferPool:
     nbytes : int, optional
         Bytes of all buffers that are kept, at most.
     busy : int, optional
-        Bytes to keep at most while as many are in use. Then all buffers together never take more
-        than were in use at some time: those of other sizes are given up for a new one.
+        Free buffers may hold as many bytes as are in use, up to this many. A new buffer first frees
+        as many bytes of other sizes, so that the total never exceeds the peak in use.
     smallest : int
         Bytes of the smallest array in a buffer: the allocator has smaller ones at hand itself.
 

@@ -14,8 +14,8 @@ from ..planning.values import MEBI
 from . import computations
 from .computations import Call
 
-# Seconds without work after which a run counts as waiting for a thread that waits for its memory,
-# as when several lazy images are computed together.
+# Seconds after which an idle run without a consumer is taken to wait for a thread that itself waits
+# for memory, as when several lazy images are computed together. It then holds no other run up.
 PATIENCE = 0.5
 
 # Seconds of waiting after which the log tells the reason.

@@ -343,7 +343,7 @@ def rounded_down(nbytes: int) -> str:
 
 
 def typed(nbytes: int) -> int:
-    """Return the limit that somebody sets who types the text of `rounded_up`.
+    """Return the bytes of the text of `rounded_up`, typed as a limit.
 
     >>> typed(4 << 20), typed((4 << 20) + 1)
     (4194304, 4195352)

@@ -32,7 +32,7 @@ class BoundedQueue(Generic[T]):
         self._items.put((item, None))
 
     def check(self) -> None:
-        """Raise Closed if the consumer has left."""
+        """Raise Stopped if the consumer has left."""
         if self._closed:
             raise Stopped
 
@@ -77,7 +77,7 @@ class CallbackRunner(BackgroundRunner):
         self._get, self._keys = get, keys
         self._wanted = set(keys)
         self._reads = {key for group in reads for key in group}
-        # The keys that are still to be read in each step, whichever they are.
+        # How many keys of each reading step are not done; which ones does not matter.
         self._unread = deque(len(group) for group in reads)
 
     def next(self) -> list[Any]:

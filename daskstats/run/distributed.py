@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from .. import config
-from ..graph.reading import described
+from ..graph.reading import block_of_key
 from ..packages import load
 from .compilations import subscribe, unsubscribe
 from .runner import Runner
@@ -255,7 +255,7 @@ class ClusterRunner(Runner):
         self._kept.clear()
         self._forget()
         behind = closure(self._graph, [key])
-        blocks = [block for block in behind if described(block)]
+        blocks = [block for block in behind if block_of_key(block)]
         for block in blocks:
             self._submit(closure(self._graph, [block]), [block])
             self._get_alone(self._wait_for, block, [block])
@@ -270,7 +270,7 @@ class ClusterRunner(Runner):
 
         Results that are finished stay: a source, and a directory with scratch data.
         """
-        own = [key for key in self._futures if key in self._keys or described(key)]
+        own = [key for key in self._futures if key in self._keys or block_of_key(key)]
         self._release([key for key in self._futures if not self._is_finished(key)] + own)
         # A key that is asked for again before the client has released it is not forgotten; one that
         # was cancelled is cancelled again when the scheduler confirms it.
@@ -310,7 +310,7 @@ async def fetch(gather: Callable[[Any], Awaitable[Any]], future: Any) -> Any:
 
 def killed_worker_error(blocks: list, error: Any) -> RuntimeError:
     """Return the error that names the frames that kill the workers reading them."""
-    names = " and ".join(described(block) or str(block) for block in blocks)
+    names = " and ".join(block_of_key(block) or str(block) for block in blocks)
     return RuntimeError(
         f"every worker that took {names} of the series died ({error.allowed_failures + 1} in a "
         f"row, with nothing beside): see their logs, and try the frames one by one"

@@ -18,7 +18,7 @@ from dask.callbacks import Callback
 
 from ..compiling import compiling
 
-# Seconds between two calls of `Runner.on_wait`: a person sees a delay from here on.
+# Seconds between two calls of `Runner.on_wait`: the shortest delay that a person notices.
 TICK = 0.2
 
 

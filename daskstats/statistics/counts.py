@@ -7,7 +7,7 @@ import numpy as np
 
 from .accumulators import Accumulator
 from .base import Piece, State
-from .shared import Counting, applied, compiled, zero_counts
+from .shared import Counting, applied, load_kernels, zero_counts
 from .validity import Validity
 
 
@@ -17,7 +17,7 @@ class Count(Accumulator):
 
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> None:
         if counting.validity is not None:
-            compiled().count_valid(piece.arrays, counting.of(piece.dtype))
+            load_kernels().count_valid(piece.arrays, counting.of(piece.dtype))
 
     def combine(self, a: State, b: State) -> State:
         return {}  # `Fold` combines the counts that all accumulators share
@@ -36,10 +36,10 @@ class Above(Accumulator):
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> None:
         if self.name not in state:
             state[self.name] = zero_counts(piece)
-        keys = compiled().Keys(piece.dtype, wide=True)
+        keys = load_kernels().Keys(piece.dtype, wide=True)
         left_out = keys.left_out(counting.validity or Validity()) + keys.not_above(self.threshold)
-        valid = compiled().Valid(left_out, keys, state[self.name])
-        compiled().count_valid(piece.arrays, valid)
+        valid = load_kernels().Valid(left_out, keys, state[self.name])
+        load_kernels().count_valid(piece.arrays, valid)
 
     def combine(self, a: State, b: State) -> State:
         return {self.name: applied(np.add, a[self.name], b[self.name])}

@@ -8,7 +8,7 @@ import numpy as np
 from ..series.sparse import SparsePiece
 from .accumulators import Accumulator
 from .base import Loop, Piece, State
-from .shared import Counting, compiled, zeros
+from .shared import Counting, load_kernels, zeros
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,18 @@ class Extreme(Accumulator):
     """whether it is the minimum"""
 
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> Loop:
+        kernels = load_kernels()
         if self.name not in state:
-            some = counting.validity is not None
-            state[self.name] = compiled().begin_extreme(piece[0], self.least, some)
+            state[self.name] = kernels.begin_extreme(piece.shape, piece.dtype, self.least)
         valid = counting.of(piece.dtype)
-        return compiled().Extremes(piece.arrays, state[self.name], self.least, valid)
+        return kernels.Extremes(piece.arrays, state[self.name], self.least, valid)
 
     def has_loop(self, frames: np.dtype) -> bool:
         return frames != np.float16  # which is widened, a few frames at a time
 
     def combine(self, a: State, b: State) -> State:
         arrays = a[self.name], b[self.name]
-        return {self.name: compiled().combine_extremes(*arrays, self.least)}
+        return {self.name: load_kernels().combine_extremes(*arrays, self.least)}
 
     def nbytes(self, frames: np.dtype, nframes: int) -> int:
         return frames.itemsize
@@ -39,10 +39,11 @@ class Extreme(Accumulator):
         self, piece: Piece, state: State | None, images: list[tuple[int, np.ndarray]]
     ) -> State:
         """Fold a piece and write the extreme into images after some of its frames."""
+        kernels = load_kernels()
         if not state:
-            state = {self.name: compiled().begin_extreme(piece[0], self.least, False)}
+            state = {self.name: kernels.begin_extreme(piece.shape, piece.dtype, self.least)}
         extremes = state[self.name]
-        compiled().Extremes(piece.arrays, extremes, self.least, None, images).run(0, extremes.size)
+        kernels.Extremes(piece.arrays, extremes, self.least, None, images).run(0, extremes.size)
         return state
 
 
@@ -57,14 +58,14 @@ class Position(Accumulator):
     def prepare(self, piece: Piece | SparsePiece, state: State) -> None:
         """Make the arrays of a state that has none."""
         if self.name not in state:
-            keys = compiled().Keys(piece.dtype, wide=True)
+            keys = load_kernels().Keys(piece.dtype, wide=True)
             state |= {self.name: zeros(piece, "i8"), self._key: zeros(piece, keys.unsigned)}
             state[self.name] -= 1
 
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> None:
         self.prepare(piece, state)
         arrays, valid = (state[self._key], state[self.name]), counting.of(piece.dtype)
-        compiled().fold_arg(piece.arrays, start, *arrays, self.least, valid)
+        load_kernels().fold_arg(piece.arrays, start, *arrays, self.least, valid)
 
     @property
     def _key(self) -> str:

@@ -15,7 +15,7 @@ from .base import BandLoops, Loop, Piece, State, Statistic
 from .counts import COUNT
 from .extremes import MAX, MIN, Extreme
 from .moments import MOMENTS, Squares
-from .shared import Counting, applied, compiled, zero_counts
+from .shared import Counting, applied, load_kernels, zero_counts
 from .sparse import SparseFold, knows_sparse
 from .sums import SUM
 from .validity import Validity
@@ -67,7 +67,7 @@ def turn_state(state: State, before: Flip, after: Flip) -> Flip:
         for name, array in state.items():
             if array.ndim:  # not the number of frames
                 view = after.stored(before.of(array))
-                state[name] = compiled().pooled(view.shape, view.dtype)
+                state[name] = load_kernels().pooled(view.shape, view.dtype)
                 copy_frames(view, state[name])
     return after
 

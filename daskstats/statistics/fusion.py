@@ -20,7 +20,7 @@ from .accumulators import Accumulator
 from .base import BandLoops, Loop, Piece, State, Statistic, finish_rows, place_rows
 from .folds import Fold
 from .ranks import Percentiles, SharedPercentiles
-from .shared import Counting, compiled
+from .shared import Counting, load_kernels
 
 # Bytes of rows that one loop passes over before the next: small enough for a cache that the cores
 # share, large enough for the cost of a call not to matter.
@@ -265,7 +265,7 @@ class Band:
         every = zip(self.members, self.dtypes, strict=True)
         images = [band_pool.array(m.image_shape(*piece.shape), dtype) for m, dtype in every]
         opened = [part.begin and part.begin(piece) for part in self.parts]
-        loops = compiled().sharing(loop for each in opened if each for loop in each.loops)
+        loops = load_kernels().sharing(loop for each in opened if each for loop in each.loops)
         alone = len(loops) == 1 and None not in opened
         few = piece.shape[0] if alone else _rows_in_cache(piece)
         passes: list[Iterator[None]] = [_run_loops(loops, piece, few)] if loops else []

@@ -11,7 +11,7 @@ from .accumulators import Accumulator
 from .base import Loop, Piece, State
 from .counts import frame_count
 from .extremes import Extreme
-from .shared import Counting, applied, compiled, zero_counts
+from .shared import Counting, applied, load_kernels, zero_counts
 from .sums import add_sums, finish_average, writable
 
 
@@ -29,13 +29,13 @@ class Moments(Accumulator):
             self._merge_floats(piece, state, counting)
             return None
         limbs = self.prepare(piece, state)
-        return compiled().WideSquares(piece.arrays, limbs, counting.of(piece.dtype))
+        return load_kernels().WideSquares(piece.arrays, limbs, counting.of(piece.dtype))
 
     def prepare(self, piece: Piece | SparsePiece, state: State) -> np.ndarray:
         """Return the limbs of a state of integers, which are made if it has none."""
         if "limbs" not in state:
-            limbs = compiled().limbs_of_state(piece.dtype.itemsize)
-            state["limbs"] = compiled().pooled_zeros((limbs, *piece.shape), "u8")
+            limbs = load_kernels().limbs_of_state(piece.dtype.itemsize)
+            state["limbs"] = load_kernels().pooled_zeros((limbs, *piece.shape), "u8")
         return state["limbs"]
 
     def _merge_floats(self, piece: Piece, state: State, counting: Counting) -> None:
@@ -43,7 +43,7 @@ class Moments(Accumulator):
         fresh, validity = "moments" not in state, counting.validity
         counts = counting.counts if fresh or validity is None else zero_counts(piece)
         valid = Counting(validity, counts).of(piece.dtype)
-        more = {"moments": compiled().block_moments(piece.arrays, valid)}
+        more = {"moments": load_kernels().block_moments(piece.arrays, valid)}
         if fresh:
             state |= more
             return
@@ -59,9 +59,9 @@ class Moments(Accumulator):
 
     def combine(self, a: State, b: State) -> State:
         if "limbs" in a:
-            return {"limbs": compiled().combine_limbs(a["limbs"], b["limbs"])}
+            return {"limbs": load_kernels().combine_limbs(a["limbs"], b["limbs"])}
         counts = frame_count(a), frame_count(b)
-        return {"moments": compiled().merge_moments(a["moments"], b["moments"], *counts)}
+        return {"moments": load_kernels().merge_moments(a["moments"], b["moments"], *counts)}
 
     def nbytes(self, frames: np.dtype, nframes: int) -> int:
         return 32 if frames.kind == "f" else 40 if frames.itemsize == 8 else 24
@@ -81,7 +81,7 @@ class Squares(Accumulator):
     extremes: tuple[Extreme, ...] = ()
 
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> Loop:
-        kernels, fresh = compiled(), "squares" not in state
+        kernels, fresh = load_kernels(), "squares" not in state
         if fresh:  # the loop itself begins with zeros
             sign = "i" if piece.dtype.kind == "i" else "u"
             dtypes: dict[str, DTypeLike] = {"sum": f"{sign}8", "squares": "u8"}
@@ -110,7 +110,7 @@ class Squares(Accumulator):
     def pack(self, state: State) -> State:
         """Return sums of 32 bits if the number of frames, or the squares, leave room for them."""
         packed = {}
-        if int(state["count"]) <= compiled().FRAMES_IN_32_BITS:
+        if int(state["count"]) <= load_kernels().FRAMES_IN_32_BITS:
             packed["sum"] = state["sum"].astype(f"{state['sum'].dtype.kind}4", copy=False)
         if state["squares"].max() < 1 << 32:
             packed["squares"] = state["squares"].astype("u4", copy=False)
@@ -129,9 +129,9 @@ def finish_deviation(state: State, image: np.ndarray, ddof: float, root: bool) -
     with writable(image) as out:
         if "squares" in state:
             sums = state["sum"], state["squares"]
-            compiled().variance(*sums, counts, ddof, root, out)
+            load_kernels().variance(*sums, counts, ddof, root, out)
         else:
-            compiled().limb_variance(state["limbs"], counts, ddof, root, out)
+            load_kernels().limb_variance(state["limbs"], counts, ddof, root, out)
 
 
 def _finish_floats(

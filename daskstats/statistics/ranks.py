@@ -14,7 +14,7 @@ import numpy as np
 
 from ..arguments import check_maxiters, check_percentile, check_sigma
 from .base import BandLoops, Loop, Piece, State, Statistic, finish_rows, place_rows
-from .shared import compiled
+from .shared import load_kernels
 from .validity import Validity, fill_pixels
 
 Planes = Callable[[], list[np.ndarray]]
@@ -64,7 +64,7 @@ class Percentiles:
 
     def open_planes(self, piece: Piece | Sequence[np.ndarray]) -> tuple[Loop, Planes]:
         """Return the loop over a band, and the function for its rows of each percentile."""
-        piece, kernels = Piece.of(piece), compiled()
+        piece, kernels = Piece.of(piece), load_kernels()
         if self.validity is None:
             return self._of_all(piece)
         counts, keys = np.zeros(piece.shape, "u4"), kernels.Keys(piece.dtype)
@@ -87,7 +87,7 @@ class Percentiles:
         """Find percentiles where every value counts: the same ranks at each pixel."""
         points = [rank_of(q, piece.nframes) for q in self.percentiles]
         ranks = sorted({r for r, _ in points} | {r + 1 for r, weight in points if weight})
-        order = compiled().OrderStatistics(piece.arrays, ranks)
+        order = load_kernels().OrderStatistics(piece.arrays, ranks)
 
         def planes() -> list[np.ndarray]:
             values = dict(zip(ranks, order.values(), strict=True))
@@ -100,7 +100,7 @@ class Percentiles:
         if self.plain:
             return planes[0]
         shape = len(planes), *planes[0].shape
-        return np.stack(planes, out=compiled().pooled(shape, np.float64))
+        return np.stack(planes, out=load_kernels().pooled(shape, np.float64))
 
 
 class SharedPercentiles(NamedTuple):
@@ -172,7 +172,7 @@ def interpolate(
     """
     if above is None or (np.ndim(weight) == 0 and weight == 0):
         return below.astype(np.float64)
-    result = compiled().interpolate(below, above, weight)
+    result = load_kernels().interpolate(below, above, weight)
     if below.dtype.itemsize == 8 and below.dtype.kind in "iu":
         _interpolate_large(below, above, weight, result)
     return result
@@ -223,7 +223,7 @@ class ClippedAverage:
     fill: float | None
 
     def __call__(self, pieces: Iterable[Piece], start: int) -> State:
-        kernels, piece = compiled(), Piece.joined(pieces)
+        kernels, piece = load_kernels(), Piece.joined(pieces)
         keys = kernels.Keys(piece.dtype, wide=True)
         left_out = keys.left_out(self.validity) + keys.not_finite
         band = kernels.clipped_average(piece.arrays, left_out, keys, *self.clip)

@@ -16,7 +16,7 @@ from .validity import Validity
 
 
 @cache
-def compiled() -> ModuleType:
+def load_kernels() -> ModuleType:
     """Import the compiled code: half a second that only calls that compute should take."""
     load("numba")  # which a file may have configured
     check_jit()
@@ -37,7 +37,7 @@ def check_jit() -> None:
 
 def zeros(piece: Piece | SparsePiece, dtype: DTypeLike) -> np.ndarray:
     """Return zeros of the shape of a piece's frames."""
-    return compiled().pooled_zeros(piece.shape, dtype)
+    return load_kernels().pooled_zeros(piece.shape, dtype)
 
 
 def zero_counts(piece: Piece | SparsePiece) -> np.ndarray:
@@ -50,7 +50,7 @@ def applied(
 ) -> np.ndarray:
     """Return the result of a ufunc of two arrays, in recycled memory."""
     dtype = np.dtype(a.dtype if dtype is None else dtype)
-    return ufunc(a, b, out=compiled().pooled(a.shape, dtype), dtype=dtype)
+    return ufunc(a, b, out=load_kernels().pooled(a.shape, dtype), dtype=dtype)
 
 
 def copy_array(state: State, image: np.ndarray, name: str) -> None:
@@ -76,6 +76,6 @@ class Counting:
         """Return the argument of compiled code for frames of a dtype."""
         if self.validity is None:
             return None
-        keys = compiled().Keys(dtype, wide=True)
+        keys = load_kernels().Keys(dtype, wide=True)
         counts = np.empty(0, "u4") if self.counts is None else self.counts
-        return compiled().Valid(keys.left_out(self.validity), keys, counts)
+        return load_kernels().Valid(keys.left_out(self.validity), keys, counts)

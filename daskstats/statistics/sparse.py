@@ -16,7 +16,7 @@ from .base import Piece, State
 from .counts import Above, Count
 from .extremes import Extreme, Position
 from .moments import Moments, Squares
-from .shared import Counting, compiled, zero_counts, zeros
+from .shared import Counting, load_kernels, zero_counts, zeros
 from .sums import Sum, prepare_sums
 
 # Bytes of the first gap of a pixel.
@@ -62,7 +62,7 @@ class SparseFold:
         if isinstance(accumulator, Squares):
             return any(map(self._heeds, accumulator.extremes))
         if isinstance(accumulator, Extreme):
-            return not compiled().has_zeros_in(self._dtype, accumulator.least)
+            return not load_kernels().has_zeros_in(self._dtype, accumulator.least)
         return isinstance(accumulator, Position)
 
     def add(self, piece: SparsePiece) -> int:
@@ -72,7 +72,7 @@ class SparseFold:
         if self._heeds_zeros:
             if self._gaps is None:
                 self._gaps = zero_counts(piece).reshape(-1)
-            compiled().note_gaps(piece.blocks, piece.window, self._done, self._gaps)
+            load_kernels().note_gaps(piece.blocks, piece.window, self._done, self._gaps)
         for accumulator in self._accumulators:
             _fold_stored(accumulator, piece, self._start + self._done, state)
         state["count"] = np.asarray(state["count"] + piece.nframes)
@@ -89,7 +89,7 @@ class SparseFold:
                 self._state[accumulator.name] += np.uint32(self._done)
 
     def _fold_gaps(self, each: Accumulator) -> None:
-        kernels, into, least = compiled(), self._state[each.name], each.least  # type: ignore[attr-defined]
+        kernels, into, least = load_kernels(), self._state[each.name], each.least  # type: ignore[attr-defined]
         if isinstance(each, Extreme):
             kernels.fold_zeros(self._gaps, self._done, kernels.extreme_state(into, least))
             return
@@ -100,7 +100,7 @@ class SparseFold:
 
 def _fold_stored(each: Accumulator, piece: SparsePiece, start: int, state: State) -> None:
     """Fold the stored values of a piece into the arrays of an accumulator."""
-    kernels, where = compiled(), (piece.blocks, piece.window)
+    kernels, where = load_kernels(), (piece.blocks, piece.window)
     if isinstance(each, Position):
         each.prepare(piece, state)
         arrays = state[f"{each.name}-key"], state[each.name]
@@ -117,8 +117,7 @@ def _fold_stored(each: Accumulator, piece: SparsePiece, start: int, state: State
             _fold_stored(extreme, piece, start, state)
     elif isinstance(each, Extreme):
         if each.name not in state:
-            like = np.empty((1, *piece.shape), piece.dtype)
-            state[each.name] = kernels.begin_extreme(like, each.least, True)
+            state[each.name] = kernels.begin_extreme(piece.shape, piece.dtype, each.least)
         kernels.scatter(*where, kernels.extreme_state(state[each.name], each.least))
     elif isinstance(each, Moments):
         limbs = each.prepare(piece, state)
@@ -131,7 +130,7 @@ def _fold_stored(each: Accumulator, piece: SparsePiece, start: int, state: State
 
 def _sums_of(state: State) -> tuple:
     """Return the sums of a state as compiled code takes them."""
-    kernels = compiled()
+    kernels = load_kernels()
     flat = {
         name: state[name].reshape(-1) for name in ("sum", "rest", "low", "high") if name in state
     }
@@ -149,11 +148,11 @@ def _count_above(each: Above, piece: SparsePiece, state: State) -> None:
     """
     if each.name not in state:
         state[each.name] = zero_counts(piece)
-    counts = compiled().IntegerSums(state[each.name].reshape(-1))
+    counts = load_kernels().IntegerSums(state[each.name].reshape(-1))
     zero = _above(each, np.zeros(1, piece.dtype))
     for block in piece.blocks:
         found = block._replace(values=_above(each, block.values) - zero)
-        compiled().scatter([found], piece.window, counts)
+        load_kernels().scatter([found], piece.window, counts)
 
 
 def _above(each: Above, values: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from .base import Piece, State, Statistic
 from .folds import Fold
 from .fusion import CACHED, Band, FusedStatistic, fuse_rows
 from .ranks import ClippedAverage, Percentiles
-from .shared import compiled
+from .shared import load_kernels
 
 # Bytes for each pixel of a band: whether it is stored, its number, and its column.
 PLACES = 1 + 8 + 4
@@ -54,7 +54,7 @@ class SparseBand:
         """Compute the images of stored pixels, a few of these at a time."""
         piece = SparsePiece.joined(pieces)
         stored = np.zeros(prod(piece.shape), np.bool_)
-        compiled().mark_stored(piece.blocks, piece.window, stored)
+        load_kernels().mark_stored(piece.blocks, piece.window, stored)
         pixels = np.flatnonzero(stored)
         each = piece.nframes * piece.dtype.itemsize + self.scratch
         size = max(1, CACHED // each)
@@ -71,14 +71,14 @@ class SparseBand:
 
 def laid_out(piece: SparsePiece, pixels: np.ndarray) -> Piece:
     """Return rising pixels of all frames side by side in one row, and one of zeros at its end."""
-    frames = compiled().pooled_zeros((piece.nframes, 1, len(pixels) + 1), piece.dtype)
+    frames = load_kernels().pooled_zeros((piece.nframes, 1, len(pixels) + 1), piece.dtype)
     if len(pixels):
         first, last = int(pixels[0]), int(pixels[-1]) + 1
         columns = np.empty(last - first, np.int32)
         columns[pixels - first] = np.arange(len(pixels))
         # Others in between are not stored.
         edge = piece.window[0]
-        compiled().lay_out(piece.blocks, (edge + first, edge + last), columns, frames[:, 0])
+        load_kernels().lay_out(piece.blocks, (edge + first, edge + last), columns, frames[:, 0])
     return Piece([frames])
 
 

@@ -10,7 +10,7 @@ from ..series.sparse import SparsePiece
 from .accumulators import Accumulator
 from .base import Loop, Piece, State
 from .counts import frame_count
-from .shared import Counting, applied, compiled, zeros
+from .shared import Counting, applied, load_kernels, zeros
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Sum(Accumulator):
     """The sum: integers in 64 bits or in two limbs, floats with their rounding errors."""
 
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> Loop | None:
-        kernels, valid = compiled(), counting.of(piece.dtype)
+        kernels, valid = load_kernels(), counting.of(piece.dtype)
         prepare_sums(piece, state)
         if self.has_loop(piece.dtype):
             return kernels.Integers(piece.arrays, state["sum"], valid)
@@ -33,7 +33,7 @@ class Sum(Accumulator):
 
     def combine(self, a: State, b: State) -> State:
         if "rest" in a:
-            total, rest = compiled().combine_sums(a["sum"], a["rest"], b["sum"], b["rest"])
+            total, rest = load_kernels().combine_sums(a["sum"], a["rest"], b["sum"], b["rest"])
             return {"sum": total, "rest": rest}
         if "low" in a:
             return {name: applied(np.add, a[name], b[name]) for name in ("low", "high")}
@@ -64,7 +64,7 @@ def _zero_sums(piece: Piece | SparsePiece) -> State:
     sign, itemsize = "i" if piece.dtype.kind == "i" else "u", piece.dtype.itemsize
     if itemsize == 8:
         return {"low": zeros(piece, "u8"), "high": zeros(piece, f"{sign}8")}
-    narrow = itemsize <= 2 and piece.nframes <= compiled().FRAMES_IN_32_BITS
+    narrow = itemsize <= 2 and piece.nframes <= load_kernels().FRAMES_IN_32_BITS
     return {"sum": zeros(piece, f"{sign}{4 if narrow else 8}")}
 
 
@@ -77,7 +77,7 @@ def add_sums(a: State, b: State) -> np.ndarray:
 
 def sum_itemsize(sums: np.ndarray, count: int) -> int:
     """Return the bytes that sums of ``count`` frames need; 4 are enough for frames of 16 bits."""
-    return 4 if sums.itemsize == 4 and count <= compiled().FRAMES_IN_32_BITS else 8
+    return 4 if sums.itemsize == 4 and count <= load_kernels().FRAMES_IN_32_BITS else 8
 
 
 def _total(state: State) -> np.ndarray:
@@ -109,11 +109,11 @@ def writable(image: np.ndarray) -> Iterator[np.ndarray]:
 def finish_sum(state: State, image: np.ndarray) -> None:
     """Write the sum, rounded once."""
     with writable(image) as out:
-        compiled().divide(_total(state), 1.0, out)
+        load_kernels().divide(_total(state), 1.0, out)
 
 
 def finish_average(state: State, image: np.ndarray) -> None:
     """Write the sum divided by the number of frames that count."""
     count = frame_count(state)
     with writable(image) as out:
-        compiled().divide(_total(state), float(count) if isinstance(count, int) else count, out)
+        load_kernels().divide(_total(state), float(count) if isinstance(count, int) else count, out)

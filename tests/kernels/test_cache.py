@@ -357,10 +357,10 @@ def test_what_is_compiled_later_is_refused_in_the_task(monkeypatch):
 
     image = stats.average(np.ones((4, 3, 2), "u2"))
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
-    shared.compiled.cache_clear()
+    shared.load_kernels.cache_clear()
     try:
         with pytest.raises(RuntimeError, match="NUMBA_DISABLE_JIT"):
             image.compute()
     finally:
         monkeypatch.undo()
-        shared.compiled()
+        shared.load_kernels()

@@ -85,7 +85,7 @@ def check_squares_along(piece, frames, ranks):
         return
     shape, wide = frames.shape[1:], "i8" if frames.dtype.kind == "i" else "u8"
     sums, squares = np.full(shape, 7, wide), np.full(shape, 7, "u8")
-    top = kernels.begin_extreme(piece[0], False, False)
+    top = kernels.begin_extreme(shape, frames.dtype, False)
     adder = kernels.Squares(piece, sums, squares, None, top, fresh=True)
     order = kernels.OrderStatistics(piece, ranks)
     assert kernels.sharing([adder, order]) == [order]
@@ -100,7 +100,8 @@ def check_squares_along(piece, frames, ranks):
 
 
 def extreme(piece, least, into=None, trail=()):
-    into = kernels.begin_extreme(piece[0], least, False) if into is None else into
+    block = piece[0]
+    into = kernels.begin_extreme(block.shape[1:], block.dtype, least) if into is None else into
     kernels.Extremes(piece, into, least, None, trail).run(0, into.size)
     return into
 

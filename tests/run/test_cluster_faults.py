@@ -179,7 +179,7 @@ def test_a_frame_that_kills_its_worker_is_named(tmp_path):
 
 def test_blocks_are_named_in_keys():
     keys = [("sum-partial-0", 3, "frames 4 to 9"), ("sum-band-0", 1, "row 7"), ("x", 0), "x"]
-    assert [reading.described(key) for key in keys] == ["frames 4 to 9", "row 7", "", ""]
+    assert [reading.block_of_key(key) for key in keys] == ["frames 4 to 9", "row 7", "", ""]
 
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
