@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from ..formats.addresses import check_is_path
 from ..formats.writing import OutputFile, naming_disk_errors, remove, sync
 from ..packages import load
 from .manifest import (
@@ -64,6 +65,7 @@ class CheckpointStore:
     def __init__(self, directory: str | os.PathLike) -> None:
         if not os.fspath(directory):
             raise ValueError("checkpoint must be the path of a directory, got an empty one")
+        check_is_path(directory, "the checkpoint")
         self.directory = Path(os.path.realpath(directory))
         if self.directory.exists() and not self.directory.is_dir():
             raise NotADirectoryError(f"{self.directory} is a file: a checkpoint is a directory")

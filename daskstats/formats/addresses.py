@@ -1,8 +1,9 @@
-"""Addresses of inputs: which texts are one, and which of them lead to files on this machine.
+"""Addresses: which texts are one, which lead to files on this machine, and which parts are secret.
 
 Programs look at them before they import anything that takes long.
 """
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -10,13 +11,16 @@ from urllib.parse import unquote
 # An address, and the ways of fsspec to read it, such as "zip::s3://".
 ADDRESS = re.compile(r"([\w+.-]+::)*[a-z][\w+.-]+://")
 
+# One in a text, such as that of an error.
+IN_TEXT = re.compile(r"[a-z][\w+.-]+://[^\s'\"<>()]+")
+
 # Two names of one file system in fsspec.
 LOCAL = re.compile(r"(file|local)://")
 
-# The user and the password before a host. These protocols have the name of a container, or of a
-# repository, at the same place.
-USER = re.compile(r"(?<=://)[^/]*@")
-NO_USER = re.compile(r"(abfss?|az|adl|wasbs?|github|gitlab)://")
+# The user and the password before a host, and a query. Some protocols have the name of a container,
+# or of a repository, in place of a user.
+USER = re.compile(r"\b(?!(?:abfss?|az|adl|wasbs?|github|gitlab):)([a-z][\w+.-]+://)[^/]*@")
+QUERY = re.compile(r"(https?://[^?]*)\?.*?(?=::|$)")
 
 
 def is_url(text: str) -> bool:
@@ -64,12 +68,30 @@ def without_secrets(url: str) -> str:
     >>> without_secrets("https://me:secret@host:80/x.zarr?sig=12"), without_secrets("s3://b/x.zarr")
     ('https://host:80/x.zarr', 's3://b/x.zarr')
     """
-    ways, separator, address = url.rpartition("::")
-    if NO_USER.match(address) is None:
-        address = USER.sub("", address)
-    if address.startswith("http"):
-        address = address.partition("?")[0]
-    return f"{ways}{separator}{address}"
+    return QUERY.sub(r"\1", USER.sub(r"\1", url))
+
+
+def hide_secrets(text: str) -> str:
+    """Return a text for people, in which every address is `without_secrets`.
+
+    >>> hide_secrets("no store at 'http://me:secret@host/x.zarr?sig=12' (404)")
+    "no store at 'http://host/x.zarr' (404)"
+    """
+    return IN_TEXT.sub(lambda found: without_secrets(found[0]), text)
+
+
+def check_is_path(path: str | os.PathLike, role: str) -> None:
+    """Refuse an address in place of a file or directory that is written.
+
+    >>> check_is_path("s3://bucket/dark.npy", "the output")
+    Traceback (most recent call last):
+        ...
+    ValueError: the output s3://bucket/dark.npy is an address: give a path on this machine
+    """
+    if is_url(text := os.fspath(path)):
+        raise ValueError(
+            f"{role} {without_secrets(text)} is an address: give a path on this machine"
+        )
 
 
 def local_path(url: str) -> Path | None:

@@ -18,7 +18,7 @@ from ..series.base import Source
 from ..series.files import FileSource, Growth
 from ..series.joined import MOST_OPEN, JoinedSource
 from ..series.written import WrittenSource, last_with_values
-from .addresses import is_url
+from .addresses import is_url, without_secrets
 from .files import Opener
 from .natural import Key, natural
 from .paths import Name, expand, parse, same_file
@@ -290,7 +290,9 @@ def checked_name(text: str) -> Name:
     """Return a name of files on this machine."""
     name = parse(text)
     if is_url(name.file):
-        raise ValueError(f"{text} is an address, and only files and folders can be followed")
+        raise ValueError(
+            f"{without_secrets(text)} is an address, and only files and folders can be followed"
+        )
     if name.frames is not None:
         raise ValueError(f"{text} selects frames: all frames of a series are followed")
     return name

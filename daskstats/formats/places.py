@@ -10,6 +10,7 @@ from typing import Any
 
 from ..names import COLLECTIONS, WITH_DATASETS, WRITTEN
 from ..packages import load, require
+from .addresses import check_is_path
 
 PathLike = str | os.PathLike
 
@@ -23,6 +24,7 @@ def split_dataset(path: PathLike) -> tuple[Path, str]:
     >>> split_dataset("out.h5::/entry/dark")[1]
     '/entry/dark'
     """
+    check_is_path(path, "the output")
     file, _, dataset = os.fspath(path).partition("::")
     if not file:  # which would be the working directory
         raise ValueError("the name of the output is empty")
@@ -130,6 +132,7 @@ def check_outputs(
 
 def check_collection(path: PathLike, form: str | None = None) -> None:
     """Refuse a path that does not name a place for several images; as `check_outputs` does."""
+    check_is_path(path, "the output")
     place, suffix = Path(path), Path(path).suffix.lower()
     if "::" in os.fspath(path):
         raise ValueError(f"{place} names one dataset for several images: leave out all from :: on")
@@ -198,6 +201,7 @@ def check_place(
         If the suffix is not among the known ones, the directory is missing, a file exists and
         not `force`, a directory is in the way, or the path is one of the inputs.
     """
+    check_is_path(path, "the output")
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in known:

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..arguments import runs, warn
 from ..packages import load
+from .addresses import hide_secrets
 from .zarr_store import ArrayStore, Known
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ def reaching(url: str) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise PermissionError(f"{url} may not be read: {error}") from error
+        raise PermissionError(hide_secrets(f"{url} may not be read: {error}")) from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in CLIENTS:
             raise
-        raise ConnectionError(f"{url} cannot be read: {error}") from error
+        raise ConnectionError(hide_secrets(f"{url} cannot be read: {error}")) from error
 
 
 def is_http(store: Store) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..packages import load
 from ..series.base import Choice
+from .addresses import hide_secrets
 from .choosing import (
     Candidate,
     best,
@@ -31,13 +32,12 @@ def reading_metadata(path: Path | str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"{path} is no zarr array or group: {error}") from error
+        raise ValueError(hide_secrets(f"{path} is no zarr array or group: {error}")) from error
     except (OSError, ImportError):
         raise
     except Exception as error:
-        raise ValueError(
-            f"{path} is no zarr array or group that can be read: {type(error).__name__}: {error}"
-        ) from error
+        text = f"{path} is no zarr array or group that can be read: {type(error).__name__}: {error}"
+        raise ValueError(hide_secrets(text)) from error
 
 
 def find_store(path: Path) -> tuple[Path, str] | None:

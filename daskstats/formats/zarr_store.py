@@ -27,6 +27,7 @@ import numpy as np
 from ..arguments import Span, runs
 from ..packages import load
 from ..series.files import place
+from .addresses import without_secrets
 from .placed import from_content
 from .zarr_grid import Grid, ShardIndex
 
@@ -78,7 +79,8 @@ class ArrayStore:
     def name(self) -> str:
         store = self._path.store
         if isinstance(store, load("zarr.storage").FsspecStore):
-            return f"{store.fs.unstrip_protocol(store.path)}/{self._path.path}".rstrip("/")
+            address = without_secrets(store.fs.unstrip_protocol(store.path))
+            return f"{address}/{self._path.path}".rstrip("/")
         return str(self._path)
 
     def state(self) -> Known:

@@ -35,17 +35,17 @@ class ZarrUrlSource(ZarrSource):
         self.url = url
         for name in CACHES.intersection(url.partition("://")[0].split("::")):
             raise ValueError(
-                f"{url}: zarr cannot read through a cache of fsspec: leave out {name}::"
+                f"{self.address}: zarr cannot read through a cache of fsspec: leave out {name}::"
             )
-        with reading_metadata(url):
+        with reading_metadata(self.address):
             node = open_store(url)
         group = isinstance(node, load("zarr").Group) and not dataset
         if group and is_http(node.store_path.store) and not says_its_arrays(node):
             raise ValueError(
-                f"{url} is a group, and a plain HTTP server does not say which arrays are in it: "
-                f"name one as {url}::name"
+                f"{self.address} is a group, and a plain HTTP server does not say which arrays are "
+                f"in it: name one as {self.address}::name"
             )
-        self._set_chosen(*array_of(node, url, dataset))
+        self._set_chosen(*array_of(node, self.address, dataset))
 
     @property
     def address(self) -> str:
@@ -95,5 +95,8 @@ def open_store(url: str) -> zarr.Array | zarr.Group:
         except ImportError as error:
             found = PACKAGES.search(str(error))
             package = found[1] if found else "fsspec"
-            raise ImportError(f"{url} needs {package}: pip install 'daskstats[remote]'") from error
+            where = without_secrets(url)
+            raise ImportError(
+                f"{where} needs {package}: pip install 'daskstats[remote]'"
+            ) from error
         return zarr.open(store, mode="r")

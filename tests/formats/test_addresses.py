@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daskstats.formats.addresses import as_path, local_path, without_secrets
+from daskstats.formats.addresses import as_path, hide_secrets, local_path, without_secrets
 from daskstats.formats.growing import checked_name
 from daskstats.formats.paths import parse
 from daskstats.series.opening import open_source
@@ -71,12 +71,26 @@ def test_addresses_that_read_files(tmp_path):
         ("sftp://me:a@b:c@host/x.zarr", "sftp://host/x.zarr"),
         ("simplecache::https://me:pw@host/x.zarr?X=1", "simplecache::https://host/x.zarr"),
         ("s3://bucket/me@home/x.zarr", "s3://bucket/me@home/x.zarr"),
+        ("zip::https://me@host/x.zip?X=1::/a?b", "zip::https://host/x.zip::/a?b"),
         ("abfs://container@account/x.zarr", "abfs://container@account/x.zarr"),
         ("github://org:repo@main/x.zarr", "github://org:repo@main/x.zarr"),
     ],
 )
 def test_addresses_for_people_have_no_password(url, shown):
     assert without_secrets(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no http://me:pw@host/x, nor s3://b/y", "no http://host/x, nor s3://b/y"),
+        ("(<Store at https://host/x?sig=pw>)", "(<Store at https://host/x>)"),
+        ("url='http://me:pw@host/x?a=b', 403", "url='http://host/x', 403"),
+        ("/home/me@host/x?y and a::b are paths", "/home/me@host/x?y and a::b are paths"),
+    ],
+)
+def test_texts_for_people_have_no_password(text, shown):
+    assert hide_secrets(text) == shown
 
 
 def test_addresses_of_other_machines_are_left():

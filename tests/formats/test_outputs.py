@@ -433,6 +433,20 @@ def test_a_directory_that_cannot_be_written_to(tmp_path, monkeypatch):
         outputs.check_output(tmp_path / "image.npy")
 
 
+@pytest.mark.parametrize("begin", ["s3://me:pw@", "file://", "https://me@"])
+def test_an_address_is_no_output(tmp_path, monkeypatch, begin):
+    """A directory of such a name was written to."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{begin}place").mkdir(parents=True)
+    text = r"the output (s3|file|https)://place/image\S* is an address"
+    with pytest.raises(ValueError, match=text):
+        outputs.check_output(f"{begin}place/image.npy")
+    with pytest.raises(ValueError, match=text):
+        outputs.check_outputs(f"{begin}place/images.h5", {"max": 2})
+    with pytest.raises(ValueError, match=text):
+        outputs.save(np.zeros((2, 3)), f"{begin}place/image.h5::/entry/dark")
+
+
 @pytest.mark.parametrize("name", ["image", "image.jpg", "image.npz", ".npy"])
 def test_unknown_suffix(tmp_path, name):
     with pytest.raises(ValueError, match=r"no known suffix: expected one of .*\.npy"):

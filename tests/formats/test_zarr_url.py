@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import urllib.request
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -365,6 +366,41 @@ def test_address_in_s3_without_a_store(s3):
     for url in ("s3://bucket/none.zarr", "s3://nobody/x.zarr"):
         with pytest.raises(ValueError, match=f"{url} is no zarr array or group"):
             as_series(url)
+
+
+def refuse_some(self):
+    if "refused" in self.path:
+        self.send_error(503)
+    else:
+        http.server.SimpleHTTPRequestHandler.do_GET(self)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("missing.zarr", "is no zarr array or group"),
+        ("missing.zarr?signature=hidden", "is no zarr array or group"),
+        ("group.zarr", "is a group, and a plain"),
+        ("group.zarr::other", "has no array 'other'"),
+        ("damaged.zarr", "cannot be decoded"),
+        ("gap.zarr", "has no chunk c/0/0/0"),
+        ("refused.zarr", "cannot be read: 503"),
+    ],
+)
+def test_messages_have_no_password(tmp_path, web, monkeypatch, name, text):
+    monkeypatch.setattr(Quiet, "do_GET", refuse_some, raising=False)
+    save(tmp_path / "group.zarr", FRAMES, name="images")
+    for store in ("damaged", "gap"):
+        save(tmp_path / f"{store}.zarr", FRAMES)
+    (tmp_path / "damaged.zarr/c/0/0/0").write_bytes(b"damaged")
+    (tmp_path / "gap.zarr/c/0/0/0").unlink()
+    place = web.replace("://", "://me:hidden@")
+    with pytest.raises((ValueError, OSError, UserWarning)) as caught, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        as_series(f"{place}/{name}").read(0, 1, 0, 8)
+    assert text in str(caught.value)
+    assert f"{web}/{name.partition('.')[0]}.zarr" in str(caught.value)
+    assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize("cache", ["simplecache", "filecache", "zip::blockcache"])

@@ -159,6 +159,7 @@ def test_lazy_functions_have_none(frames, place):
         ({"restart": True}, TypeError, "restart is for a checkpoint"),
         ({"checkpoint": 3}, TypeError, "checkpoint must be the path of a directory, got 3"),
         ({"checkpoint": ""}, ValueError, "the path of a directory, got an empty one"),
+        ({"checkpoint": "s3://me:pw@b/c"}, ValueError, "checkpoint s3://b/c is an address: give"),
         ({"checkpoint": __file__}, NotADirectoryError, "is a file: a checkpoint is a directory"),
     ],
 )
