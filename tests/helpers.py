@@ -84,6 +84,7 @@ def check_series(series: Source, frames: np.ndarray, pickles: bool = True) -> No
     _check_facts(series, frames)
     _check_reads(series, frames)
     _check_threads(series, frames)
+    _check_rows(series, frames)
     _check_part(series, frames)
     assert tokenize(series) == tokenize(series), "one object, two tokens"
     if pickles:
@@ -114,6 +115,19 @@ def _check_facts(series: Source, frames: np.ndarray) -> None:
     assert type(series.in_memory) is bool
     assert layout(series, len(series)).stored == series.stored
     assert str(len(series)) in repr(series)
+
+
+def _check_rows(series: Source, frames: np.ndarray) -> None:
+    """Some rows of a frame that was decoded whole do not keep all of it in memory."""
+    if frames.shape[1] == 1 or not (series.files() or series.one_by_one):
+        return
+    blocks, again = series.read(0, 1, 0, 1), series.read(0, 1, 0, 1)
+    if np.shares_memory(blocks[0], again[0]):  # it belongs to the series
+        return
+    for memory in blocks:
+        while isinstance(memory.base, np.ndarray):
+            memory = memory.base
+        assert memory.nbytes < frames[0].nbytes
 
 
 def _check_reads(series: Source, frames: np.ndarray, step: int = 1) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .hdf5_storage import lengths
+from ..series.leading import lengths
 
 # Names of datasets, or of groups they are in, that are never the series.
 CORRECTIONS = re.compile(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from ..packages import require
-from ..series.base import Choice, check_native, check_shape
+from ..series.base import Choice, check_native, check_shape, rows_of
 from .fch5 import text_of
 from .hdf5_decoders import find_decoder
 from .hdf5_files import open_file
@@ -79,13 +79,11 @@ class EigerStreamSource(ReopenedSource):
         self.check_unchanged()
         with hdf5_lock(), open_file(self.path) as file:
             every = [self._encoded(file, index) for index in range(start, stop)]
-        whole = last - first == self.shape[0]
         blocks = []
         for encoded in every:
             frame, *less = (_decoded(image, self.path) for image in encoded)
             frame = frame - np.float64(1) * less[0] if less else frame
-            # A view of some rows would keep a whole frame in memory.
-            blocks.append(frame[None] if whole else frame[None, first:last].copy())
+            blocks.append(rows_of(frame, first, last))
         return blocks
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..packages import load, require
-from ..series.base import check_dtype, check_frame
+from ..series.base import check_dtype, check_frame, rows_of
 from .complaints import collected
 from .notes import NONE, Facts, lines
 from .placed import PlacedSource, is_compressed, naming_damage, only_image, open_file
@@ -78,9 +78,7 @@ class FabioSource(PlacedSource):
             frames = [_frame(image, index) for index in range(start, stop)]
         for index, frame in enumerate(frames, start):
             check_frame(frame.shape, self.shape, index)
-        # A view of some rows would keep the whole frame alive.
-        whole = last - first == self.shape[0]
-        return [frame[None] if whole else frame[None, first:last].copy() for frame in frames]
+        return [rows_of(frame, first, last) for frame in frames]
 
 
 @contextmanager

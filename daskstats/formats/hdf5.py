@@ -14,7 +14,7 @@ import numpy as np
 
 from ..series.base import Choice, check_native
 from ..series.files import FileSource, Growth
-from ..series.leading import boxes, flat_shape
+from ..series.leading import boxes, flat_shape, lengths
 from ..series.piece import Piece
 from .hdf5_chunks import DamagedChunkError
 from .hdf5_contents import kind_of
@@ -26,7 +26,7 @@ from .hdf5_named import find_named
 from .hdf5_places import find_places
 from .hdf5_search import find_image
 from .hdf5_sources import check_shape
-from .hdf5_storage import Storage, lengths, span, storage_text
+from .hdf5_storage import Storage, span, storage_text
 from .hdf5_virtual import inspect
 from .placed import only_image
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from ..packages import load
 from ..series.base import SMALL_FRAME
+from ..series.leading import lengths
 from .hdf5_chunks import FileState, Places, handle_state
 from .hdf5_decoders import CRASHING, Filters, find_decoder
 from .hdf5_files import CACHE_NBYTES, absolute, filter_names
-from .hdf5_storage import Box, Mapping, Storage, lengths, lists_true_places
+from .hdf5_storage import Box, Mapping, Storage, lists_true_places
 from .hdf5_tiles import Tile, TiledPlaces, View
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..series.leading import decoded_together, lengths
 from .hdf5_files import absolute, check_filters, filter_names
 
 if TYPE_CHECKING:
@@ -169,8 +170,7 @@ class Storage:
     def _set_units(self) -> None:
         dataset = self.dataset
         chunks = dataset.chunks or (1,) * dataset.ndim
-        self.frame_unit, rows = decoded_together(dataset.shape, chunks)
-        self.row_unit = rows if rows < dataset.shape[-2] else None
+        self.frame_unit, self.row_unit = decoded_together(dataset.shape, chunks)
         self.buffers = 0 if dataset.dtype.isnative else 1
         if dataset.chunks and dataset.id.get_create_plist().get_nfilters():
             # While a chunk is decoded, its compressed bytes are in memory, too.
@@ -273,31 +273,6 @@ def storage_text(storage: Storage) -> str:
         return "contiguous"
     filters = ", ".join(filter_names(storage.dataset)) or "not compressed"
     return f"chunks of {' x '.join(map(str, storage.chunks))}, {filters}"
-
-
-def lengths(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return frames, rows and columns of a dataset whose leading axes are frames, in C order.
-
-    >>> lengths((25, 1, 8, 6)), lengths((8, 6))
-    ((25, 8, 6), (1, 8, 6))
-    """
-    return math.prod(shape[:-2]), shape[-2], shape[-1]
-
-
-def decoded_together(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, int]:
-    """Return the numbers of frames and of rows that are decoded together.
-
-    >>> decoded_together((100, 64, 48), (10, 16, 48))
-    (10, 16)
-    >>> decoded_together((5, 20, 64, 48), (1, 4, 64, 48))
-    (4, 64)
-    """
-    frames = 1
-    for axis, chunk in enumerate(chunks[:-2]):
-        if min(chunk, shape[axis]) > 1:
-            frames = min(chunk, shape[axis]) * math.prod(shape[axis + 1 : -2])
-            break
-    return max(1, frames), min(chunks[-2], shape[-2])
 
 
 def aligned_unit(groups: np.ndarray, frames: np.ndarray) -> tuple[int, np.ndarray | None]:

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..packages import load
+from ..series.leading import lengths
 from .hdf5_links import DEEPEST
 from .hdf5_sources import Names, Sources, check_shape, has_number, named
-from .hdf5_storage import Box, Mapping, Storage, WatchedFile, aligned_unit, lengths
+from .hdf5_storage import Box, Mapping, Storage, WatchedFile, aligned_unit
 
 if TYPE_CHECKING:
     import h5py

@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from ..arguments import integer
-from ..series.base import CutSource, Origins, Source, check_native
+from ..series.base import CutSource, Source, check_native
 from ..series.files import FileSource
 from ..series.joined import MOST_OPEN, JoinedSource
 from ..series.selection import select
@@ -24,31 +24,16 @@ KINDS = {"f": "f4", "d": "f8", "b": "?"}
 ORDERS = {"little": "<", "big": ">"}
 
 
-class HexrdYamlSource(FileSource):
+class HexrdYamlSource(CutSource, FileSource):
     """The series that a YAML file of HEXRD describes."""
 
     def __init__(self, path: str | os.PathLike) -> None:
-        super().__init__(path)
-        self.source = source = open_described(self.path)
-        self.set_layout((len(source), *source.shape), source.dtype)
-        self.frame_unit, self.row_unit = source.frame_unit, source.row_unit
-        self.buffers, self.stored = source.buffers, source.stored
+        FileSource.__init__(self, path)
+        CutSource.__init__(self, open_described(self.path))
+        self.in_memory = self.apart = False
 
     def files(self) -> tuple[Path, ...]:
         return self.path, *self.source.files()
-
-    def origins(self) -> Origins:
-        return self.source.origins()
-
-    def frames_without_data(self) -> np.ndarray:
-        return self.source.frames_without_data()
-
-    def release(self) -> None:
-        self.source.release()
-
-    def _try(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
-        # The series tries again itself, and names its own frames in errors.
-        return self.read(start, stop, first, last)
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         pieces = self.source.pieces(start, stop, first, last, stop)
@@ -250,9 +235,6 @@ class ConvertedSource(CutSource):
             value = most if most > limits.max else least
             raise ValueError(f"a frame has the value {value}, which {self.dtype} cannot hold")
         return block.astype(self.dtype)
-
-    def _within(self, *window: object) -> Source | None:
-        return None
 
     def __dask_tokenize__(self) -> object:
         return "converted", self.source.__dask_tokenize__(), self.dtype.str

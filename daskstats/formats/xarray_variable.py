@@ -9,8 +9,7 @@ import numpy as np
 
 from ..series.base import Source
 from ..series.foreign import is_a
-from ..series.leading import boxes, flat_shape
-from .hdf5_storage import decoded_together
+from ..series.leading import boxes, decoded_together, flat_shape
 
 if TYPE_CHECKING:
     import xarray
@@ -45,9 +44,7 @@ class VariableSource(Source):
         known, rows = variable.encoding.get("preferred_chunks", {}), shape[-2]
         own_rows = 1 if variable.encoding.get("contiguous") else rows
         chunks = *(known.get(dim, 1) for dim in dims[:-2]), known.get(dims[-2], own_rows), shape[-1]
-        unit, rows = decoded_together(shape, chunks)
-        self.frame_unit = min(unit, self.nframes)
-        self.row_unit = rows if rows < self.shape[0] else None
+        self.frame_unit, self.row_unit = decoded_together(shape, chunks)
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
         lead = tuple(self._variable.sizes[dim] for dim in self._dims[:-2])

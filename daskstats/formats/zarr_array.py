@@ -15,8 +15,7 @@ import numpy as np
 from ..packages import load
 from ..series.base import Choice, Source
 from ..series.files import FileSource, Growth
-from ..series.leading import flat_shape
-from .hdf5_storage import decoded_together
+from ..series.leading import decoded_together, flat_shape
 from .placed import file_state
 from .zarr_growth import GrowingArray
 from .zarr_open import OpenArray, store_of
@@ -53,9 +52,7 @@ class ZarrSource(Source):
         self.set_layout(shape, array.dtype, "a zarr array")
         self.lead = array.shape[:-2]
         check_chunks(array)
-        unit, rows = decoded_together(array.shape, array.chunks)
-        self.frame_unit = min(unit, self.nframes)
-        self.row_unit = rows if rows < self.shape[0] else None
+        self.frame_unit, self.row_unit = decoded_together(array.shape, array.chunks)
         # For the chunks that zarr decodes at the same time: their compressed and decoded bytes.
         self.buffers, self.stored = 1.5, 1
         self._array = OpenArray(guarded(array))

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # The packages of fsspec, in the words of its errors.
 PACKAGES = re.compile(r"\b(s3fs|gcsfs|aiohttp|requests|adlfs|\w+fs)\b")
 
-# The caches of fsspec, before an address: zarr calls their file systems in other threads than that
-# of its event loop, where the clients of web servers and of S3 do not work.
+# Prefixes of fsspec's caches. They are refused: zarr calls such a file system outside of the thread
+# of its event loop, where the clients of web servers and of S3 fail.
 CACHES = {"simplecache", "filecache", "blockcache", "cached"}
 
 

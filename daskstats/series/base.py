@@ -184,7 +184,7 @@ class Source:
         while edge < stop:
             frames = max(start, edge), min(stop, edge + count)
             # No variable holds the blocks here: the next ones are read after they are released.
-            if count < FEW:  # they are turned in less memory than the state of a fold
+            if count < FEW:  # copying them to C order takes less memory than turning the state
                 yield Piece(self._piece(*frames, first, last).arrays)
             else:
                 yield self._piece(*frames, first, last)
@@ -269,10 +269,15 @@ class CutSource(DerivedSource):
 
     def _within(self, cut: Cut, start: int, stop: int, first: int, last: int) -> Source | None:
         """Return a part, given the method of the other series that returns its parts."""
-        raise NotImplementedError
+        return None
 
 
 # ---------------------------------------------------------------------- blocks of frames
+
+
+def rows_of(frame: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Return rows of a frame as a block of one; a view of a few would keep the whole frame."""
+    return frame[None] if last - first == len(frame) else frame[None, first:last].copy()
 
 
 def read_patiently(read: Callable[[], T], start: int, stop: int) -> T:

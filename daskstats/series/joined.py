@@ -44,6 +44,7 @@ class JoinedSource(Source):
         self.row_unit = units.pop() if len(units) == 1 else None
         self.buffers = max(part.buffers for part in self.parts)
         self.stored = max(part.stored for part in self.parts)
+        self.kept = sum(part.kept for part in self.parts)
         self._open()
 
     def _open(self) -> None:

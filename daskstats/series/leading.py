@@ -42,7 +42,32 @@ def flat_shape(
             f"an image series is three-dimensional (frames, rows, cols), got {given} of shape "
             f"{tuple(shape)}, and its last axis is one of colours: take one colour of it"
         )
+    return lengths(shape)
+
+
+def lengths(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return frames, rows and columns of an array whose leading axes are frames, in C order.
+
+    >>> lengths((25, 1, 8, 6)), lengths((8, 6))
+    ((25, 8, 6), (1, 8, 6))
+    """
     return prod(shape[:-2]), shape[-2], shape[-1]
+
+
+def decoded_together(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, int | None]:
+    """Return how many frames and rows a chunk has, which are decoded together; None: all rows.
+
+    >>> decoded_together((100, 64, 48), (10, 16, 48))
+    (10, 16)
+    >>> decoded_together((5, 20, 64, 48), (1, 4, 64, 48))
+    (4, None)
+    """
+    frames = 1
+    for axis, chunk in enumerate(chunks[:-2]):
+        if min(chunk, shape[axis]) > 1:
+            frames = min(chunk, shape[axis]) * prod(shape[axis + 1 : -2])
+            break
+    return max(1, frames), chunks[-2] if chunks[-2] < shape[-2] else None
 
 
 def boxes(start: int, stop: int, lead: tuple[int, ...]) -> Iterator[Box]:

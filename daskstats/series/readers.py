@@ -7,7 +7,7 @@ import numpy as np
 from dask.utils import SerializableLock
 
 from ..packages import load
-from .base import Source, check_count
+from .base import Source, check_count, rows_of
 from .foreign import called, check_plain, is_a
 
 # Classes with a length and frames by their index, as (module, name).
@@ -52,7 +52,7 @@ class ReaderSource(Source):
             return np.array(frame, order="C")
 
     def read(self, start: int, stop: int, first: int, last: int) -> list[np.ndarray]:
-        return [self._frame(index)[None, first:last] for index in range(start, stop)]
+        return [rows_of(self._frame(index), first, last) for index in range(start, stop)]
 
     def __getstate__(self) -> dict[str, Any]:
         try:

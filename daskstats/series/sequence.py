@@ -32,8 +32,8 @@ class SequenceSource(Source):
                 f"{type(ims).__name__} is not an image series: it needs len(ims), ims[i], "
                 f"ims.shape and ims.dtype ({error})"
             ) from error
-        # A fold that turns its state for a piece of frames in another memory order has two of one
-        # of its arrays, with at most 8 bytes per pixel; one frame is counted anyway.
+        # For frames in another memory order the fold copies one array of its state, of at most 8
+        # bytes a pixel; one frame of that is in the plan anyway.
         self.buffers = max(0.0, 8 / self.dtype.itemsize - 1) / FEW
         self._ims = ims
         self._open(id(ims))

@@ -193,6 +193,7 @@ def test_frame_caches(tmp_path, monkeypatch):
     frames = sparse(make_frames("u2"))
     np.savez(tmp_path / "cache.npz", **members(frames))
     check_series(open_source(cache(tmp_path)), frames)
+    assert open_source(cache(tmp_path)).kept == open_source(tmp_path / "cache.npz").kept > 0
     check_series(open_source(cache(tmp_path, nframes=4)), frames[:4])
     check_series(open_source(cache(tmp_path, file=str(tmp_path / "cache.npz"))), frames)
 

@@ -136,6 +136,12 @@ def test_error_names_the_file(tmp_path, rng):
     assert any("scan_1.h5" in note for note in caught.value.__notes__)
 
 
+def test_memory_of_all_parts_counts(rng):
+    _, parts = make_parts(rng, [2, 3])
+    parts[0].kept, parts[1].kept = 300, 500
+    assert JoinedSource(parts).kept == 800
+
+
 def test_origins_are_of_all_frames(tmp_path, rng):
     """Also where a part is no file."""
     frames = rng.integers(0, 1000, (3, 5, 7), "u2")
