@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from ..packages import load
 from .choosing import Candidate, listed
 from .hdf5_files import NO_OBJECT, absolute, open_file
-from .hdf5_links import find_file, follow, linked_file, numbered, target_of, walk
+from .hdf5_links import linked_file, target_of, walk
 from .hdf5_nexus import is_image, measured
-from .hdf5_sources import check_shape
+from .hdf5_sources import Sources, check_shape, named
 from .natural import natural
 
 if TYPE_CHECKING:
@@ -154,11 +154,7 @@ def _mapped(dataset: h5py.Dataset) -> Iterator[h5py.h5d.DatasetID]:
 
     Reading the virtual dataset reports the faults of the others.
     """
-    own = absolute(dataset.file)
-    names = {(mapping.file_name, mapping.dset_name): None for mapping in dataset.virtual_sources()}
-    for file_name, name in names:
+    sources = Sources(dataset)
+    for names in {(mapping.file_name, mapping.dset_name): None for mapping in sources.maps}:
         with suppress(ValueError, OSError):
-            path = own if file_name == "." else find_file(numbered(file_name, 0), own)
-            if path is not None:
-                file = dataset.file if path == own else open_file(path, dataset.file.swmr_mode)
-                yield follow(file, numbered(name, 0))[0].id
+            yield sources.follow(named(names, 0))[0].id

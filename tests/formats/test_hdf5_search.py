@@ -236,6 +236,19 @@ def test_hard_links_are_one_dataset(tmp_path):
     check_series(as_series(path), FRAMES)
 
 
+def test_sources_in_the_directory_of_a_setting_are_not_meant(tmp_path, monkeypatch):
+    (tmp_path / "raw").mkdir()
+    with h5py.File(tmp_path / "raw/part.h5", "w") as file:
+        file["data"] = np.arange(192, dtype="u2").reshape(4, 8, 6)
+    layout = h5py.VirtualLayout((4, 8, 6), "u2")
+    layout[:] = h5py.VirtualSource("part.h5", "data", (4, 8, 6))
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file.create_virtual_dataset("shown", layout)
+        file["part"] = h5py.ExternalLink("raw/part.h5", "data")
+    monkeypatch.setenv("HDF5_VDS_PREFIX", str(tmp_path / "raw"))
+    assert as_series(tmp_path / "scan.h5").choice.text == "/shown"
+
+
 def test_sources_of_a_virtual_dataset_are_not_meant(tmp_path):
     """As of NeXus masters, which link to the files of data and have all of them in one dataset."""
     path = master(tmp_path)
