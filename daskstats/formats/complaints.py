@@ -1,4 +1,4 @@
-"""Messages that libraries log where they should raise an error, or that users need not see."""
+"""Messages that libraries log where they should raise an error."""
 
 import logging
 import threading

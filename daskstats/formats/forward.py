@@ -45,7 +45,7 @@ class ForwardReaders:
         """in which the files were opened: one that is forked from it would move their places"""
         self._idle: list[Opened] = []
         self._lock = Lock()
-        # Before the interpreter finalizes the files of a series that is deleted, in any order.
+        # When a series is deleted, its files are closed in order; the interpreter has none.
         finalize(self, _close, self._idle)
 
     @contextmanager

@@ -23,7 +23,7 @@ from .files import Opener
 from .natural import Key, natural
 from .paths import Name, expand, parse, same_file
 
-# Seconds that the clock of a file system is slower: files that have just changed are opened again.
+# The times of files may lag by as many seconds: a file that has just changed is opened again.
 CLOCK_TICK = 0.1
 
 Marks = list[tuple[int, ...] | None]
@@ -96,8 +96,8 @@ class GrowingFiles:
         except Exception as error:  # of any library that meets half a file
             self.problem = without_traceback(error)
             count = self._last.counted if self._last else 0
-        # Also of as many frames as before: the file would be opened a second time otherwise, and
-        # nobody would close it; HDF5 would give its old state from then on.
+        # It is made anew after each opening, even without new frames: the old series would open the
+        # file again, nobody would close it, and HDF5 would keep showing its old state.
         last = self._last if count else None
         made_of = self._ncomplete, count, last.source if last else None
         if made_of != self._made_of:

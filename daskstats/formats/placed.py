@@ -198,7 +198,7 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
     opener = OPENERS.get(path.suffix.lower())
     with naming_place(path):
         file = opener(path, "rb") if opener else path.open("rb", buffering=0)
-    # Only a file that is decompressed has damage that its reader can find.
+    # A plain read cannot notice damage; a decompressor can.
     with file, naming_damage(path, "a sound file") if opener else nullcontext():
         yield file
 

@@ -120,8 +120,8 @@ SIGNATURES = (
     *((0, magic, ".edf") for magic in (b"{\n", b"{\r\n", b"{ \n")),
 )
 
-# The first bytes of files that are compressed as a whole, and the suffix that says so. The third
-# byte of gzip is its only method: two alone could begin an MRC file of 35,615 columns.
+# The first bytes of files that are compressed as a whole, and the suffix that says so. Two bytes of
+# gzip could also be the columns of an MRC file (35,615); the third, its method, is always 8.
 WHOLE = {b"\x1f\x8b\x08": ("gzip", ".gz"), b"BZh": ("bzip2", ".bz2")}
 
 

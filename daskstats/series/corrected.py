@@ -109,7 +109,7 @@ class CorrectedSource(CutSource):
         ratio = source.dtype.itemsize / self.dtype.itemsize * (2 if cut else 1)
         self.stored = source.stored * ratio
         self.buffers = 0.0 if source.in_memory else ratio * (1 + source.buffers)
-        # Differences are flipped views: of a fold, or of a copy in C order, both are in memory.
+        # Flipped differences are views: a fold, or a copy in C order, needs them a second time.
         self.buffers += ratio if flip != UNFLIPPED and dark is not None else 0
         if dark is not None and dark.left_out is not None:
             self.buffers += 3 / self.dtype.itemsize  # bool arrays of a frame

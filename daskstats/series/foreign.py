@@ -45,7 +45,7 @@ ADVICE = {
 # The attribute with the array of an object, likewise.
 HOLDING = {("hyperspy", "BaseSignal"): "data", ("nexusformat", "NXfield"): "nxdata"}
 
-# Classes that come too early: stores for zarr 2.
+# Stores that only zarr 2 can open, and the first version whose stores zarr 3 can.
 OUTDATED = {("tifffile", "ZarrStore"): "tifffile 2025.5"}
 
 T = TypeVar("T")
