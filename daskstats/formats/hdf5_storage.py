@@ -279,8 +279,8 @@ def aligned_unit(groups: np.ndarray, frames: np.ndarray) -> tuple[int, np.ndarra
     """Return the number of frames to cut a series at multiples of, so that few groups are cut.
 
     That is the `span` of a group. If its multiples cut groups, it is the next number, up to twice
-    as large, whose multiples cut none. Where there is no such number, all frames before which no
-    group is cut are returned as well.
+    as large, with multiples that cut none. Where there is no such number, all frames before which
+    no group is cut are returned as well.
 
     >>> aligned_unit(np.array([0, 1, 0, 1, 2, 3, 2, 3]), np.arange(8))  # two files, taken in turn
     (4, None)

@@ -14,7 +14,7 @@ from .extremes import Extremes, begin_extreme, combine_extremes, fold_arg
 from .fold import count_valid
 from .frames import FRAMES_IN_32_BITS, pooled, pooled_zeros
 from .keys import Keys
-from .limbs import NarrowLimbs, WideLimbs, WideSquares, combine_limbs, limb_variance, limbs_of_state
+from .limbs import WideSquares, combine_limbs, limb_state, limb_variance, limbs_of_state
 from .moments import Squares, block_moments, merge_moments, variance
 from .selection import OrderStatistics, ValidPercentiles, interpolate, sharing
 from .sparse import (

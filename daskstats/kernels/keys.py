@@ -1,8 +1,8 @@
 """Values as ordered keys: unsigned integers of the same order, as wide as the values.
 
 The key of an unsigned integer is its bits; that of a signed integer or a positive float, the bits
-with the sign bit flipped; that of a negative float, whose magnitude runs the other way, all bits
-flipped.
+with the sign bit flipped; that of a negative float, all bits flipped, because its magnitude runs
+the other way.
 """
 
 from collections.abc import Iterable

@@ -43,12 +43,17 @@ class WideLimbs(NamedTuple):
     high: np.ndarray
 
 
+def limb_state(limbs: Limbs) -> NarrowLimbs | WideLimbs:
+    """Return the limbs of a state as compiled code takes them."""
+    kind = NarrowLimbs if len(limbs) == 3 else WideLimbs
+    return kind(*limbs.reshape(len(limbs), -1))
+
+
 class WideSquares(Loop):
     """Exact sums of integers of 32 or 64 bits, and of their squares, added to limbs."""
 
     def __init__(self, piece: Piece, limbs: Limbs, valid: Valid | None = None) -> None:
-        kind = NarrowLimbs if len(limbs) == 3 else WideLimbs
-        super().__init__(piece, valid, kind(*limbs.reshape(len(limbs), -1)), SHORT_TILE)
+        super().__init__(piece, valid, limb_state(limbs), SHORT_TILE)
 
 
 @adds_to(NarrowLimbs)

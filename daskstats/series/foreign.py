@@ -45,7 +45,7 @@ ADVICE = {
 # The attribute with the array of an object, likewise.
 HOLDING = {("hyperspy", "BaseSignal"): "data", ("nexusformat", "NXfield"): "nxdata"}
 
-# Stores that only zarr 2 can open, and the first version whose stores zarr 3 can.
+# Stores that only zarr 2 can open, and the first version with stores for zarr 3.
 OUTDATED = {("tifffile", "ZarrStore"): "tifffile 2025.5"}
 
 T = TypeVar("T")

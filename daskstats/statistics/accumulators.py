@@ -5,12 +5,27 @@ or of several in one pass.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from ..series.sparse import SparsePiece
 from .base import Loop, Piece, State
 from .shared import Counting
+
+
+class Gaps(NamedTuple):
+    """The frames of sparse pieces in which a pixel is not stored, and thus zero."""
+
+    first: np.ndarray | None
+    """flat uint32: how many frames come before the first gap of a pixel, if it is needed"""
+    frames: tuple[int, int]
+    """number of the first frame, and the end"""
+    dtype: np.dtype
+
+    @property
+    def nframes(self) -> int:
+        return self.frames[1] - self.frames[0]
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,21 @@ class Accumulator:
     def has_loop(self, frames: np.dtype) -> bool:
         """Whether `open` returns a loop that passes over a few pixels at a time."""
         return False
+
+    def folds_sparse(self, frames: np.dtype) -> bool:
+        """Whether sparse frames of a dtype are folded as they are; others are made dense."""
+        return frames != np.float16  # which is widened
+
+    def add_stored(self, piece: SparsePiece, start: int, state: State) -> None:
+        """Fold the stored values of sparse frames into a state, as `open` does those of frames."""
+        raise NotImplementedError
+
+    def heeds_zeros(self, frames: np.dtype) -> bool:
+        """Whether `add_zeros` needs the first gap of each pixel."""
+        return False
+
+    def add_zeros(self, gaps: Gaps, state: State) -> None:
+        """Fold the zeros of sparse frames, if they change anything, after all stored values."""
 
     def combine(self, a: State, b: State) -> State:
         """Return the arrays of two states that follow one another together."""

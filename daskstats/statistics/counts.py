@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from .accumulators import Accumulator
+from ..series.sparse import SparsePiece
+from .accumulators import Accumulator, Gaps
 from .base import Piece, State
 from .shared import Counting, applied, load_kernels, zero_counts
 from .validity import Validity
@@ -18,6 +19,9 @@ class Count(Accumulator):
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> None:
         if counting.validity is not None:
             load_kernels().count_valid(piece.arrays, counting.of(piece.dtype))
+
+    def add_stored(self, piece: SparsePiece, start: int, state: State) -> None:
+        pass  # all frames count
 
     def combine(self, a: State, b: State) -> State:
         return {}  # `Fold` combines the counts that all accumulators share
@@ -40,6 +44,31 @@ class Above(Accumulator):
         left_out = keys.left_out(counting.validity or Validity()) + keys.not_above(self.threshold)
         valid = load_kernels().Valid(left_out, keys, state[self.name])
         load_kernels().count_valid(piece.arrays, valid)
+
+    def add_stored(self, piece: SparsePiece, start: int, state: State) -> None:
+        """Count stored values above the threshold, less one for each where a zero is above it too.
+
+        That one is counted with the zeros of all frames: numbers of 32 bits may pass below 0.
+        """
+        if self.name not in state:
+            state[self.name] = zero_counts(piece)
+        counts = load_kernels().IntegerSums(state[self.name].reshape(-1))
+        zero = self._are_above(np.zeros(1, piece.dtype))
+        for block in piece.blocks:
+            found = block._replace(values=self._are_above(block.values) - zero)
+            load_kernels().scatter([found], piece.window, counts)
+
+    def add_zeros(self, gaps: Gaps, state: State) -> None:
+        if self._are_above(np.zeros(1, gaps.dtype))[0]:
+            state[self.name] += np.uint32(gaps.nframes)
+
+    def _are_above(self, values: np.ndarray) -> np.ndarray:
+        """Return 1 for values above the threshold, as for pixels of a dense frame, and else 0."""
+        state: State = {}
+        if not values.size:
+            return np.empty(0, "u4")
+        self.open(Piece([values.reshape(1, 1, -1)]), 0, state, Counting(None))
+        return state[self.name].reshape(-1)
 
     def combine(self, a: State, b: State) -> State:
         return {self.name: applied(np.add, a[self.name], b[self.name])}

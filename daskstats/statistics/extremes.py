@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..series.sparse import SparsePiece
-from .accumulators import Accumulator
+from .accumulators import Accumulator, Gaps
 from .base import Loop, Piece, State
 from .shared import Counting, load_kernels, zeros
 
@@ -27,6 +27,22 @@ class Extreme(Accumulator):
 
     def has_loop(self, frames: np.dtype) -> bool:
         return frames != np.float16  # which is widened, a few frames at a time
+
+    def add_stored(self, piece: SparsePiece, start: int, state: State) -> None:
+        kernels = load_kernels()
+        if self.name not in state:
+            state[self.name] = kernels.begin_extreme(piece.shape, piece.dtype, self.least)
+        extremes = kernels.extreme_state(state[self.name], self.least)
+        kernels.scatter(piece.blocks, piece.window, extremes)
+
+    def heeds_zeros(self, frames: np.dtype) -> bool:
+        return not load_kernels().has_zeros_in(frames, self.least)
+
+    def add_zeros(self, gaps: Gaps, state: State) -> None:
+        if self.heeds_zeros(gaps.dtype):
+            kernels = load_kernels()
+            extremes = kernels.extreme_state(state[self.name], self.least)
+            kernels.fold_zeros(gaps.first, gaps.nframes, extremes)
 
     def combine(self, a: State, b: State) -> State:
         arrays = a[self.name], b[self.name]
@@ -55,7 +71,7 @@ class Position(Accumulator):
     """whether it is that of the minimum"""
     counts: ClassVar[bool] = False
 
-    def prepare(self, piece: Piece | SparsePiece, state: State) -> None:
+    def _prepare(self, piece: Piece | SparsePiece, state: State) -> None:
         """Make the arrays of a state that has none."""
         if self.name not in state:
             keys = load_kernels().Keys(piece.dtype, wide=True)
@@ -63,9 +79,21 @@ class Position(Accumulator):
             state[self.name] -= 1
 
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> None:
-        self.prepare(piece, state)
+        self._prepare(piece, state)
         arrays, valid = (state[self._key], state[self.name]), counting.of(piece.dtype)
         load_kernels().fold_arg(piece.arrays, start, *arrays, self.least, valid)
+
+    def add_stored(self, piece: SparsePiece, start: int, state: State) -> None:
+        self._prepare(piece, state)
+        where, arrays = (piece.blocks, piece.window), (state[self._key], state[self.name])
+        load_kernels().find_first_stored(*where, start, *arrays, self.least)
+
+    def heeds_zeros(self, frames: np.dtype) -> bool:
+        return True
+
+    def add_zeros(self, gaps: Gaps, state: State) -> None:
+        arrays = state[self._key], state[self.name]
+        load_kernels().find_first_gap(gaps.first, gaps.frames, *arrays, gaps.dtype, self.least)
 
     @property
     def _key(self) -> str:

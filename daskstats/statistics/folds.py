@@ -16,7 +16,7 @@ from .counts import COUNT
 from .extremes import MAX, MIN, Extreme
 from .moments import MOMENTS, Squares
 from .shared import Counting, applied, load_kernels, zero_counts
-from .sparse import SparseFold, knows_sparse
+from .sparse import SparseFold
 from .sums import SUM
 from .validity import Validity
 
@@ -132,7 +132,7 @@ class Fold:
     def knows_sparse(self, frames: np.dtype) -> bool:
         """Whether sparse pieces of a dtype are folded as they are."""
         loops = self._loops(is_small(frames))
-        return self.validity is None and all(knows_sparse(each, frames) for each in loops)
+        return self.validity is None and all(each.folds_sparse(frames) for each in loops)
 
     def _add(self, piece: Piece, start: int, state: State) -> int:
         for loop in self._open(piece, start, state):

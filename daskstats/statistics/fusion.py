@@ -70,6 +70,9 @@ class OwnState(Accumulator):
         before = arrays_of(state, self.name) or None
         state |= self._named(self.statistic.advance([piece], start, before))
 
+    def folds_sparse(self, frames: np.dtype) -> bool:
+        return False
+
     def combine(self, a: State, b: State) -> State:
         states = arrays_of(a, self.name), arrays_of(b, self.name)
         return self._named(self.statistic.combine(*states))

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..series.sparse import SparsePiece
-from .accumulators import Accumulator
+from .accumulators import Accumulator, Gaps
 from .base import Loop, Piece, State
 from .counts import frame_count
 from .extremes import Extreme
-from .shared import Counting, applied, load_kernels, zero_counts
+from .shared import Counting, applied, load_kernels, zero_counts, zeros
 from .sums import add_sums, finish_average, writable
 
 
@@ -28,10 +28,18 @@ class Moments(Accumulator):
         if piece.dtype.kind == "f":
             self._merge_floats(piece, state, counting)
             return None
-        limbs = self.prepare(piece, state)
+        limbs = self._prepare(piece, state)
         return load_kernels().WideSquares(piece.arrays, limbs, counting.of(piece.dtype))
 
-    def prepare(self, piece: Piece | SparsePiece, state: State) -> np.ndarray:
+    def folds_sparse(self, frames: np.dtype) -> bool:
+        return frames.kind != "f"  # of floats two passes are made
+
+    def add_stored(self, piece: SparsePiece, start: int, state: State) -> None:
+        kernels = load_kernels()
+        limbs = kernels.limb_state(self._prepare(piece, state))
+        kernels.scatter(piece.blocks, piece.window, limbs)
+
+    def _prepare(self, piece: Piece | SparsePiece, state: State) -> np.ndarray:
         """Return the limbs of a state of integers, which are made if it has none."""
         if "limbs" not in state:
             limbs = load_kernels().limbs_of_state(piece.dtype.itemsize)
@@ -90,6 +98,23 @@ class Squares(Accumulator):
         high, low = (state.get(name) if self._finds(name) else None for name in ("max", "min"))
         sums, valid = (state["sum"], state["squares"]), counting.of(piece.dtype)
         return kernels.Squares(piece.arrays, *sums, valid, high, low, fresh)
+
+    def add_stored(self, piece: SparsePiece, start: int, state: State) -> None:
+        kernels = load_kernels()
+        if "squares" not in state:
+            sign = "i" if piece.dtype.kind == "i" else "u"
+            state |= {"sum": zeros(piece, f"{sign}8"), "squares": zeros(piece, "u8")}
+        flat = state["sum"].reshape(-1), state["squares"].reshape(-1)
+        kernels.scatter(piece.blocks, piece.window, kernels.ValueSquares(*flat))
+        for extreme in self.extremes:
+            extreme.add_stored(piece, start, state)
+
+    def heeds_zeros(self, frames: np.dtype) -> bool:
+        return any(extreme.heeds_zeros(frames) for extreme in self.extremes)
+
+    def add_zeros(self, gaps: Gaps, state: State) -> None:
+        for extreme in self.extremes:
+            extreme.add_zeros(gaps, state)
 
     def _finds(self, name: str) -> bool:
         return any(extreme.name == name for extreme in self.extremes)

@@ -19,7 +19,7 @@ class Sum(Accumulator):
 
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> Loop | None:
         kernels, valid = load_kernels(), counting.of(piece.dtype)
-        prepare_sums(piece, state)
+        _prepare_sums(piece, state)
         if self.has_loop(piece.dtype):
             return kernels.Integers(piece.arrays, state["sum"], valid)
         if "low" in state:
@@ -30,6 +30,10 @@ class Sum(Accumulator):
 
     def has_loop(self, frames: np.dtype) -> bool:
         return frames.kind != "f" and frames.itemsize < 8
+
+    def add_stored(self, piece: SparsePiece, start: int, state: State) -> None:
+        _prepare_sums(piece, state)
+        load_kernels().scatter(piece.blocks, piece.window, _stored_sums(state))
 
     def combine(self, a: State, b: State) -> State:
         if "rest" in a:
@@ -48,7 +52,7 @@ class Sum(Accumulator):
 SUM = Sum("sum")
 
 
-def prepare_sums(piece: Piece | SparsePiece, state: State) -> None:
+def _prepare_sums(piece: Piece | SparsePiece, state: State) -> None:
     """Make the sums of a state, or widen them, so that the frames of a piece fit in."""
     nframes = int(state["count"]) + piece.nframes
     if not {"sum", "low"} & state.keys():
@@ -66,6 +70,16 @@ def _zero_sums(piece: Piece | SparsePiece) -> State:
         return {"low": zeros(piece, "u8"), "high": zeros(piece, f"{sign}8")}
     narrow = itemsize <= 2 and piece.nframes <= load_kernels().FRAMES_IN_32_BITS
     return {"sum": zeros(piece, f"{sign}{4 if narrow else 8}")}
+
+
+def _stored_sums(state: State) -> tuple:
+    """Return the sums of a state as compiled code takes them for stored values."""
+    kernels = load_kernels()
+    if "low" in state:
+        return kernels.Parts(state["low"].reshape(-1), state["high"].reshape(-1))
+    if "rest" in state:
+        return kernels.FloatSums(state["sum"].reshape(-1), state["rest"].reshape(-1))
+    return kernels.IntegerSums(state["sum"].reshape(-1))
 
 
 def add_sums(a: State, b: State) -> np.ndarray:
