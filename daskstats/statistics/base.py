@@ -91,7 +91,7 @@ class Statistic:
     """(pieces, index of the first frame or row) to a partial state"""
     combine: Callable[[State, State], State]
     """(state, state of the frames that follow) to the state of both"""
-    finalize: Callable[[State, np.ndarray], None]
+    finalize: Callable[[State, np.ndarray], object]
     """(state, image): write the image; rows that a state has not seen are zero already"""
     along: str = "frames"
     """"frames" if partial states cover all rows of some frames, "rows" the other way round"""
@@ -226,6 +226,8 @@ class Statistic:
             If it cannot hold the fill value.
         """
         natural = np.dtype(self.dtype or frames).newbyteorder("=")
+        if natural.kind not in "biufc":  # objects cannot be in memory that is used again
+            raise TypeError(f"an image is of numbers, and the dtype of {self.name} is {natural}")
         try:
             dtype = natural if dtype is None else np.dtype(dtype).newbyteorder("=")
         except TypeError:
@@ -275,9 +277,14 @@ class Statistic:
         """
         with np.errstate(over="ignore", invalid="ignore"):
             try:
-                self.finalize(state, image)
+                returned = self.finalize(state, image)
             except StopIteration as error:  # it would end the loop of a caller without a word
                 raise RuntimeError(f"finalize of {self.name} raised StopIteration") from error
+        if isinstance(returned, np.ndarray) and not np.may_share_memory(returned, image):
+            raise TypeError(
+                f"finalize of {self.name} returned an array, and must write into the image that it "
+                f"is given: image[...] = array"
+            )
         if self.unseen is not None:
             fill_pixels(image, self.unseen(state), self.fill_value)
 

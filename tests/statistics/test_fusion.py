@@ -1,6 +1,7 @@
 """Several statistics in one pass, and what is left out of them."""
 
 import warnings
+from dataclasses import replace
 
 import dask
 import dask.array as da
@@ -347,6 +348,27 @@ def test_states_may_hold_numbers_beside_arrays(rng, scheduler, others):
             np.testing.assert_array_equal(images["total"], expected)
             *_, images = stats.aggregate_iter(ims, several, 3, **options)
             np.testing.assert_array_equal(images["total"], expected)
+
+
+@pytest.mark.parametrize("others", [[], ["max"], ["median"]], ids=["alone", "max", "median"])
+def test_a_finalize_that_returns_its_image_is_refused(frames, others):
+    """The image was memory that nothing had been written to; one returned as well is right."""
+    statistic = stats.Statistic("lit", lit, both, lambda state, image: state["lit"], dtype="int64")
+    with pytest.raises(TypeError, match="finalize of lit returned an array, and must write into"):
+        dask.compute(stats.aggregate(frames, [statistic, *others]))
+    with pytest.raises(TypeError, match="finalize of lit returned an array, and must write into"):
+        next(stats.aggregate_iter(frames, [statistic, *others], 2))
+    statistic = replace(statistic, finalize=lambda state, image: np.add(state["lit"], 0, out=image))
+    (images,) = dask.compute(stats.aggregate(frames, [statistic, *others]))
+    np.testing.assert_array_equal(images["lit"], np.count_nonzero(frames, axis=0))
+
+
+@pytest.mark.parametrize("dtype", ["O", "U3", "M8[s]"])
+def test_an_image_is_of_numbers(frames, dtype):
+    """One of objects ended the process: it was made in memory that had held other values."""
+    statistic = stats.Statistic("lit", lit, both, write, dtype=dtype)
+    with pytest.raises(TypeError, match="an image is of numbers, and the dtype of lit is"):
+        stats.aggregate(frames, [statistic])
 
 
 def test_a_row_wise_state_without_numbers_of_rows_is_refused(frames):
