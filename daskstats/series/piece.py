@@ -77,6 +77,13 @@ class Piece:
         """Of the frames."""
         return self.stored[0].dtype
 
+    def read_only(self) -> "Piece":
+        """Return the frames as views that cannot be written to."""
+        views = [block.view() for block in self.arrays]
+        for view in views:
+            view.flags.writeable = False
+        return Piece(views)
+
     def rows(self, first: int, last: int) -> "Piece":
         """Return rows ``first:last`` of all frames, as views."""
         return Piece(block[:, first:last] for block in self.arrays)

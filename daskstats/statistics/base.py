@@ -14,7 +14,7 @@ A row-wise statistic (``along="rows"``) is the same algebra on the other axis: `
 frames of a band of rows, and its state holds that band under the number of its first row.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import cached_property
@@ -49,15 +49,33 @@ class BandLoops(NamedTuple):
     """returns the state after all loops have passed over all pixels"""
 
 
+class Chunk:
+    """A `chunk` of this package: it never writes to the frames that it gets."""
+
+    __call__: Callable[..., State]
+
+
+@dataclass(frozen=True)
+class ReadOnly:
+    """Pieces that cannot be written to, for any number of passes over them."""
+
+    pieces: Iterable[Piece | SparsePiece]
+
+    def __iter__(self) -> Iterator[Piece | SparsePiece]:
+        for each in self.pieces:
+            yield each if isinstance(each, SparsePiece) else each.read_only()
+            del each  # or it would live on while the next is read
+
+
 @dataclass(frozen=True)
 class Statistic:
     """One statistic: three functions over states, which are dicts of named arrays.
 
     A user's own statistic is made like those of the library and is accepted wherever a name is.
-    ``chunk`` gets an iterable of pieces, which are sequences of arrays (frames, rows, cols) in
-    native byte order, and folds them into a state; ``combine`` combines two states; ``finalize``
-    writes the image of a state into an array. None of them may change a state that it is given.
-    They are sent to other processes, so they must be functions that can be pickled.
+    ``chunk`` gets an iterable of pieces, which are sequences of read-only arrays (frames, rows,
+    cols) in native byte order, and folds them into a state; ``combine`` combines two states;
+    ``finalize`` writes the image of a state into an array. None of them may change a state that it
+    is given. They are sent to other processes, so they must be functions that can be pickled.
 
     Examples
     --------
@@ -172,18 +190,22 @@ class Statistic:
         if state is None:
             return self.first_state(pieces, start)
         if self.in_place:
-            return self.chunk(pieces, start, state)
-        return self.combine(state, self.chunk(pieces, start))
+            return self.chunk(self._guarded(pieces), start, state)
+        return self.combine(state, self.chunk(self._guarded(pieces), start))
 
     def first_state(self, pieces: Iterable[Piece | SparsePiece], start: int) -> State:
         """Fold the first frames of a range, or a band of rows, into a state."""
-        state = self.chunk(pieces, start)
+        state = self.chunk(self._guarded(pieces), start)
         if self.along == "rows" and not all(key.rpartition(".")[2].isdigit() for key in state):
             raise ValueError(
                 f"{self.name} is row-wise, so chunk must return its band of rows under the number "
                 f'of its first row, {{"{start}": band}}: got the names {shown(list(state))}'
             )
         return state
+
+    def _guarded(self, pieces: Iterable[Piece | SparsePiece]) -> Iterable[Piece | SparsePiece]:
+        """Return pieces that the chunk cannot write to: the arrays may be those of the caller."""
+        return pieces if isinstance(self.chunk, Chunk) else ReadOnly(pieces)
 
     def packed(self, state: State) -> State:
         """Return a state as it is sent to another process."""

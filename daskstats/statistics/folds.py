@@ -11,7 +11,7 @@ from ..series.flips import UNFLIPPED, Flip
 from ..series.orders import copy_frames
 from ..series.sparse import SparsePiece
 from .accumulators import Accumulator
-from .base import BandLoops, Loop, Piece, State, Statistic
+from .base import BandLoops, Chunk, Loop, Piece, State, Statistic
 from .counts import COUNT
 from .extremes import MAX, MIN, Extreme
 from .moments import MOMENTS, Squares
@@ -78,7 +78,7 @@ def is_small(frames: np.dtype) -> bool:
 
 
 @dataclass(frozen=True)
-class Fold:
+class Fold(Chunk):
     """The accumulators that are filled in one pass, as the `chunk` of a statistic.
 
     Examples

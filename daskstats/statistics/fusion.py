@@ -17,7 +17,7 @@ from dask.base import tokenize
 from ..memory.pool import BufferPool
 from ..planning.values import PIECE
 from .accumulators import Accumulator
-from .base import BandLoops, Loop, Piece, State, Statistic, finish_rows, place_rows
+from .base import BandLoops, Chunk, Loop, Piece, State, Statistic, finish_rows, place_rows
 from .folds import Fold
 from .ranks import Percentiles, SharedPercentiles
 from .shared import Counting, load_kernels
@@ -255,7 +255,7 @@ def _rows_of_image(member: Statistic, dtype: np.dtype) -> Statistic:
 
 
 @dataclass(frozen=True)
-class Band:
+class Band(Chunk):
     """The rows of all images, from all frames of a band of rows."""
 
     parts: tuple[Part, ...]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import check_maxiters, check_percentile, check_sigma
-from .base import BandLoops, Loop, Piece, State, Statistic, finish_rows, place_rows
+from .base import BandLoops, Chunk, Loop, Piece, State, Statistic, finish_rows, place_rows
 from .shared import load_kernels
 from .validity import Validity, fill_pixels
 
@@ -42,7 +42,7 @@ def percentile(pctl: float | Sequence[float], *, name: str = "percentile") -> St
 
 
 @dataclass(frozen=True)
-class Percentiles:
+class Percentiles(Chunk):
     """The percentiles of all frames of a band of rows, as the `chunk` of a statistic."""
 
     percentiles: tuple[float, ...]
@@ -214,7 +214,7 @@ def clipped_average(sigma: float = 3, maxiters: int | None = 5) -> Statistic:
 
 
 @dataclass(frozen=True)
-class ClippedAverage:
+class ClippedAverage(Chunk):
     """The clipped average of all frames of a band of rows, as the `chunk` of a statistic."""
 
     clip: tuple[float, int | None]

@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from ..series.sparse import SparsePiece
-from .base import Piece, State, Statistic
+from .base import Chunk, Piece, State, Statistic
 from .folds import Fold
 from .fusion import CACHED, Band, FusedStatistic, fuse_rows
 from .ranks import ClippedAverage, Percentiles
@@ -39,7 +39,7 @@ def fuse_sparse(
 
 
 @dataclass(frozen=True)
-class SparseBand:
+class SparseBand(Chunk):
     """The rows of all images, from all sparse frames of a band of rows.
 
     All pixels that no frame stores have the same value: that of a pixel of zeros, which each group

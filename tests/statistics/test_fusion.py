@@ -363,6 +363,37 @@ def test_a_finalize_that_returns_its_image_is_refused(frames, others):
     np.testing.assert_array_equal(images["lit"], np.count_nonzero(frames, axis=0))
 
 
+def lit_in_place(pieces, start):
+    for piece in pieces:
+        for block in piece:
+            np.minimum(block, 1, out=block)
+    return lit(pieces, start)
+
+
+def lit_in_two_passes(pieces, start):
+    most = max(block.max() for piece in pieces for block in piece)
+    return {"lit": sum((block <= most).sum(axis=0) for piece in pieces for block in piece)}
+
+
+@pytest.mark.parametrize("others", [[], ["max"], ["median"]], ids=["alone", "max", "median"])
+@pytest.mark.parametrize("kind", ["array", "list", "turned", "series"])
+def test_a_chunk_cannot_write_to_the_frames(frames, others, kind):
+    """It changed the array of the caller, and the images of the statistics beside it."""
+    before = frames.copy()
+    make = {"array": np.asarray, "list": list, "turned": lambda ims: ims[:, ::-1].copy()[:, ::-1]}
+    ims = make.get(kind, FakeSeries)(frames)
+    statistic = stats.Statistic("lit", lit_in_place, both, write, dtype="int64")
+    with pytest.raises(ValueError, match="read-only"):
+        dask.compute(stats.aggregate(ims, [statistic, *others]))
+    with pytest.raises(ValueError, match="read-only"):
+        list(stats.aggregate_iter(ims, [statistic, *others], 2))
+    np.testing.assert_array_equal(frames, before)
+    assert frames.flags.writeable
+    statistic = replace(statistic, chunk=lit_in_two_passes)
+    (images,) = dask.compute(stats.aggregate(ims, [statistic, *others]))
+    assert (images["lit"] == len(frames)).all()
+
+
 @pytest.mark.parametrize("dtype", ["O", "U3", "M8[s]"])
 def test_an_image_is_of_numbers(frames, dtype):
     """One of objects ended the process: it was made in memory that had held other values."""
