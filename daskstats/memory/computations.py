@@ -13,6 +13,8 @@ from typing import Any
 
 from dask.local import get_async
 
+from ..packages import loaded
+
 Call = tuple[int, int]
 """a call of dask's scheduler: its thread, and the id of its frame"""
 
@@ -57,8 +59,8 @@ def keeps_results() -> bool:
 
 def current_worker() -> Any:
     """Return the worker of a cluster that runs this task, None outside of one."""
-    worker = sys.modules.get("distributed.worker")
+    get_worker = loaded("distributed.worker", "get_worker")
     try:
-        return worker.get_worker() if worker is not None else None
+        return get_worker() if get_worker is not None else None
     except ValueError:
         return None

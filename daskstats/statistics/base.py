@@ -55,14 +55,17 @@ class Chunk:
     __call__: Callable[..., State]
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReadOnly:
     """Pieces that cannot be written to, for any number of passes over them."""
 
     pieces: Iterable[Piece | SparsePiece]
+    shape: tuple[int, ...] = ()
+    """rows and columns of the frames, as soon as there was one"""
 
     def __iter__(self) -> Iterator[Piece | SparsePiece]:
         for each in self.pieces:
+            self.shape = each.shape
             yield each if isinstance(each, SparsePiece) else each.read_only()
             del each  # or it would live on while the next is read
 
@@ -195,13 +198,27 @@ class Statistic:
 
     def first_state(self, pieces: Iterable[Piece | SparsePiece], start: int) -> State:
         """Fold the first frames of a range, or a band of rows, into a state."""
-        state = self.chunk(self._guarded(pieces), start)
-        if self.along == "rows" and not all(key.rpartition(".")[2].isdigit() for key in state):
+        if isinstance(self.chunk, Chunk):
+            return self.chunk(pieces, start)
+        guarded = ReadOnly(pieces)
+        state = self.chunk(guarded, start)
+        if self.along == "rows":
+            self._check_band(state, start, guarded.shape)
+        return state
+
+    def _check_band(self, state: State, start: int, shape: tuple[int, ...]) -> None:
+        """Refuse a state that is no band like the frames: rows that it lacks would stay zero."""
+        if list(state) != [str(start)]:
             raise ValueError(
                 f"{self.name} is row-wise, so chunk must return its band of rows under the number "
                 f'of its first row, {{"{start}": band}}: got the names {shown(list(state))}'
             )
-        return state
+        found = np.shape(state[str(start)])
+        if shape and found[-2:] != shape:
+            raise ValueError(
+                f"{self.name} is row-wise, so chunk must return a band like its frames, of shape "
+                f"{shape}: got shape {found}"
+            )
 
     def _guarded(self, pieces: Iterable[Piece | SparsePiece]) -> Iterable[Piece | SparsePiece]:
         """Return pieces that the chunk cannot write to: the arrays may be those of the caller."""

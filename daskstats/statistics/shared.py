@@ -1,7 +1,6 @@
 """Shared by folds: compiled code, imported at first use, and arrays of states."""
 
 import os
-import sys
 from functools import cache
 from types import ModuleType
 
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import compiling
-from ..packages import load
+from ..packages import load, loaded
 from ..series.sparse import SparsePiece
 from .base import Piece, State
 from .validity import Validity
@@ -26,9 +25,9 @@ def load_kernels() -> ModuleType:
 
 def check_jit() -> None:
     """Refuse to compute where numba is told not to compile; there is no other code."""
-    numba = sys.modules.get("numba")
-    given = os.environ.get("NUMBA_DISABLE_JIT", "0").strip() if numba is None else ""
-    if numba.config.DISABLE_JIT if numba is not None else given not in ("", "0"):
+    settings = loaded("numba", "config")
+    given = os.environ.get("NUMBA_DISABLE_JIT", "0").strip()
+    if given not in ("", "0") if settings is None else settings.DISABLE_JIT:
         raise RuntimeError(
             "NUMBA_DISABLE_JIT is set, but daskstats has compiled code only: unset it, and start "
             "Python again"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -347,6 +348,16 @@ def test_jit_that_is_not_disabled(monkeypatch, value):
         with monkeypatch.context() as patched:
             patched.setitem(sys.modules, "numba", numba)
             shared.check_jit()
+
+
+def test_another_thread_may_be_about_to_import_numba(monkeypatch):
+    from daskstats.statistics import shared
+
+    monkeypatch.setitem(sys.modules, "numba", ModuleType("numba"))
+    shared.check_jit()
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    with pytest.raises(RuntimeError, match="NUMBA_DISABLE_JIT"):
+        shared.check_jit()
 
 
 def test_what_is_compiled_later_is_refused_in_the_task(monkeypatch):

@@ -412,6 +412,24 @@ def test_a_row_wise_state_without_numbers_of_rows_is_refused(frames):
         list(stats.aggregate_iter(frames, [statistic], 2))
 
 
+def one_row(pieces, start):
+    (*blocks,) = (block for piece in pieces for block in piece)
+    return {str(start): np.concatenate(blocks).sum(axis=(0, 1))[None]}
+
+
+@pytest.mark.parametrize("others", [[], ["max"], ["median"]], ids=["alone", "max", "median"])
+def test_a_row_wise_band_of_other_rows_is_refused(frames, others):
+    """The rows that it lacks were zero, or the image had one row."""
+    statistic = stats.Statistic("total", one_row, place, write, along="rows", dtype="int64")
+    text = (
+        r"total is row-wise, so chunk must return a band like its frames, of shape \(\d+, \d+\): "
+    )
+    with pytest.raises(ValueError, match=text):
+        dask.compute(stats.aggregate(frames, [statistic, *others]))
+    with pytest.raises(ValueError, match=text):
+        list(stats.aggregate_iter(frames, [statistic, *others], 2))
+
+
 DARK = np.arange(3000 * 100).reshape(3000, 100) % 7
 
 
