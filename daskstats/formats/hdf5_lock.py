@@ -30,6 +30,7 @@ from typing import Protocol
 
 from dask.callbacks import Callback
 
+from ..memory.computations import walking_stacks
 from ..packages import load
 from ..series.base import DerivedSource, Source
 
@@ -174,9 +175,10 @@ def held_lock() -> HeldLockError:
 def check_holder() -> None:
     """Raise an error if a thread waits, within a call of h5py, for the task of this thread."""
     mine = threading.get_ident()
-    for ident, frame in sys._current_frames().items():
-        if ident != mine and (waiting := _waiting_in_h5py(frame)) is not None and _for_us(waiting):
-            raise held_lock()
+    with walking_stacks():
+        for ident, frame in sys._current_frames().items():
+            if ident != mine and (waiting := _waiting_in_h5py(frame)) and _for_us(waiting):
+                raise held_lock()
 
 
 def _waiting_in_h5py(innermost: FrameType) -> FrameType | None:

@@ -6,14 +6,20 @@ does). So the end of a call is read off the stacks of the threads instead: a cal
 the frame of dask's scheduler is on the stack of a thread.
 """
 
+import gc
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from dask.local import get_async
 
 from ..packages import loaded
+
+# One thread after another, so that each knows whether the collector is to be on.
+_walking = threading.RLock()
 
 Call = tuple[int, int]
 """a call of dask's scheduler: its thread, and the id of its frame"""
@@ -23,12 +29,30 @@ def running_calls() -> frozenset[Call]:
     """Return the running calls of dask's local schedulers, without those of streams."""
     streams = {t.ident for t in threading.enumerate() if t.name.startswith("daskstats-")}
     # No local variable holds a frame: with its own, this call would keep its caller's values alive.
-    return frozenset(
-        call
-        for thread, top in sys._current_frames().items()
-        if thread not in streams
-        for call in _calls(thread, top)
-    )
+    with walking_stacks():
+        return frozenset(
+            call
+            for thread, top in sys._current_frames().items()
+            if thread not in streams
+            for call in _calls(thread, top)
+        )
+
+
+@contextmanager
+def walking_stacks() -> Iterator[None]:
+    """Keep the garbage collector off while the stacks of other threads are walked.
+
+    Before Python 3.12 a step from a frame to its caller may start a collection. If that lets
+    another thread return from this caller, the step leads to memory that has been freed.
+    """
+    with _walking:
+        enabled = gc.isenabled()
+        try:
+            gc.disable()
+            yield
+        finally:
+            if enabled:
+                gc.enable()
 
 
 def calls_of_this_task() -> frozenset[Call]:

@@ -1,6 +1,7 @@
 """The end of a run: memory and disk are given back when it is over, not when its objects die."""
 
 import _thread
+import gc
 import sys
 import threading
 import time
@@ -184,6 +185,22 @@ def test_a_computation_may_have_the_id_of_an_earlier_one(monkeypatch):
     monkeypatch.setattr(computations, "calls_of_this_task", frozenset)
     with pytest.raises(RuntimeError, match="has ended"), again.working():
         pass
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_no_garbage_is_collected_while_stacks_are_walked(monkeypatch, enabled):
+    """A step to the caller's frame led to freed memory, which was a dict by then."""
+    seen = []
+    monkeypatch.setattr(computations, "_calls", lambda *_: seen.append(gc.isenabled()) or [])
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        computations.running_calls()
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert seen
+    assert not any(seen)
 
 
 def test_one_thread_looks_for_the_end_of_all_runs():
