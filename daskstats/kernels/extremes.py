@@ -74,7 +74,7 @@ class Extremes:
 
 
 def begin_extreme(shape: tuple[int, ...], dtype: np.dtype, least: bool) -> np.ndarray:
-    """Return an array to fold extremes into."""
+    """Return the extremes of no frames, to fold others into."""
     into = pooled(shape, dtype)
     into[...] = farthest(dtype, least)
     return into

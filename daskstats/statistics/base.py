@@ -198,11 +198,9 @@ class Statistic:
 
     def first_state(self, pieces: Iterable[Piece | SparsePiece], start: int) -> State:
         """Fold the first frames of a range, or a band of rows, into a state."""
-        if isinstance(self.chunk, Chunk):
-            return self.chunk(pieces, start)
-        guarded = ReadOnly(pieces)
+        guarded = self._guarded(pieces)
         state = self.chunk(guarded, start)
-        if self.along == "rows":
+        if self.along == "rows" and isinstance(guarded, ReadOnly):
             self._check_band(state, start, guarded.shape)
         return state
 

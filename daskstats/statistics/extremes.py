@@ -19,20 +19,22 @@ class Extreme(Accumulator):
     """whether it is the minimum"""
 
     def open(self, piece: Piece, start: int, state: State, counting: Counting) -> Loop:
-        kernels = load_kernels()
+        extremes, valid = self._prepare(piece, state), counting.of(piece.dtype)
+        return load_kernels().Extremes(piece.arrays, extremes, self.least, valid)
+
+    def _prepare(self, piece: Piece | SparsePiece, state: State) -> np.ndarray:
+        """Return the extremes of a state, which are made if it has none."""
         if self.name not in state:
-            state[self.name] = kernels.begin_extreme(piece.shape, piece.dtype, self.least)
-        valid = counting.of(piece.dtype)
-        return kernels.Extremes(piece.arrays, state[self.name], self.least, valid)
+            begun = load_kernels().begin_extreme(piece.shape, piece.dtype, self.least)
+            state[self.name] = begun
+        return state[self.name]
 
     def has_loop(self, frames: np.dtype) -> bool:
         return frames != np.float16  # which is widened, a few frames at a time
 
     def add_stored(self, piece: SparsePiece, start: int, state: State) -> None:
         kernels = load_kernels()
-        if self.name not in state:
-            state[self.name] = kernels.begin_extreme(piece.shape, piece.dtype, self.least)
-        extremes = kernels.extreme_state(state[self.name], self.least)
+        extremes = kernels.extreme_state(self._prepare(piece, state), self.least)
         kernels.scatter(piece.blocks, piece.window, extremes)
 
     def heeds_zeros(self, frames: np.dtype) -> bool:
@@ -55,11 +57,9 @@ class Extreme(Accumulator):
         self, piece: Piece, state: State | None, images: list[tuple[int, np.ndarray]]
     ) -> State:
         """Fold a piece and write the extreme into images after some of its frames."""
-        kernels = load_kernels()
-        if not state:
-            state = {self.name: kernels.begin_extreme(piece.shape, piece.dtype, self.least)}
-        extremes = state[self.name]
-        kernels.Extremes(piece.arrays, extremes, self.least, None, images).run(0, extremes.size)
+        state = state or {}
+        extremes, frames = self._prepare(piece, state), piece.arrays
+        load_kernels().Extremes(frames, extremes, self.least, None, images).run(0, extremes.size)
         return state
 
 
